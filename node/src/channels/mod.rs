@@ -1,0 +1,1 @@
+//! The node's ZeroMQ endpoints and the notify socket.

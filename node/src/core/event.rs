@@ -1,0 +1,299 @@
+//! History: numbered, for people and programs.
+
+use std::time::Duration;
+
+use hilum_shared::name::{InstanceId, Run, ServiceName};
+use hilum_shared::protocol::Level;
+use hilum_shared::signal::Exit;
+use hilum_shared::units::{Bytes, format_duration, format_size};
+use serde_json::{Map, Value, json};
+
+/// One thing that happened to an instance, a service or the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Counts from 1 in a node's life; a hole is a loss.
+    pub seq: u64,
+    /// Unix seconds, for people only.
+    pub at: f64,
+    /// The service, where it concerns one.
+    pub service: Option<ServiceName>,
+    /// The instance, where it concerns one.
+    pub instance: Option<InstanceId>,
+    /// Which of its lives.
+    pub run: Option<Run>,
+    /// The leader.
+    pub pid: Option<u32>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// The process was executed.
+    Started,
+    /// It is ready, so long after its start.
+    Ready(Duration),
+    /// It is not ready any more.
+    NotReady(String),
+    /// The leader ended.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// After how long.
+        uptime: Duration,
+        /// Whether nobody asked for it and it is no success.
+        crash: bool,
+    },
+    /// It will be started again after this delay.
+    Restarting {
+        /// Zero = at once.
+        delay: Duration,
+        /// Why it ended.
+        reason: String,
+    },
+    /// It was told to stop.
+    Stopping(String),
+    /// Nothing of it is left.
+    Stopped {
+        /// Whether KILL was needed.
+        killed: bool,
+    },
+    /// Given up.
+    Failed(String),
+    /// It ended with success and stays so.
+    Completed,
+    /// It could not be executed; there will be another try.
+    SpawnFailed(String),
+    /// It fell silent.
+    HeartbeatLost {
+        /// For how long.
+        silence: Duration,
+    },
+    /// A probe says that it does not live.
+    ProbeLost(String),
+    /// Found stopped or traced.
+    Paused(String),
+    /// Goes on after that.
+    Resumed,
+    /// Survives KILL.
+    Stuck(Vec<u32>),
+    /// Left processes behind when its leader ended.
+    LeftBehind(Vec<u32>),
+    /// Above its memory limit.
+    OverMemory {
+        /// What it has.
+        rss: Bytes,
+        /// What it may have.
+        limit: Bytes,
+    },
+    /// As old as `max_age` lets it be.
+    Recycled(Duration),
+    /// A hook failed.
+    HookFailed {
+        /// Which.
+        point: &'static str,
+        /// How.
+        message: String,
+    },
+    /// Something that it waits for did not come in time.
+    DependencyTimeout(String),
+    /// A watched file changed.
+    FilesChanged(String),
+    /// A signal was sent by hand.
+    Signalled(String),
+    /// The process count changed.
+    Scaled {
+        /// From.
+        from: u32,
+        /// To.
+        to: u32,
+    },
+    /// A new configuration is in force.
+    Reloaded(Vec<String>),
+    /// A rolling restart stopped half way.
+    RollingStopped(String),
+    /// The node itself did not run for a while.
+    Stalled(Duration),
+    /// The node began.
+    NodeStarted,
+    /// The node is going down.
+    NodeStopping(String),
+    /// The node is about to exit.
+    NodeStopped,
+}
+
+impl EventKind {
+    /// Its name in `events` and `--json`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Ready(_) => "ready",
+            Self::NotReady(_) => "not-ready",
+            Self::Exited { .. } => "exited",
+            Self::Restarting { .. } => "restarting",
+            Self::Stopping(_) => "stopping",
+            Self::Stopped { .. } => "stopped",
+            Self::Failed(_) => "failed",
+            Self::Completed => "completed",
+            Self::SpawnFailed(_) => "spawn-failed",
+            Self::HeartbeatLost { .. } => "heartbeat-lost",
+            Self::ProbeLost(_) => "probe-lost",
+            Self::Paused(_) => "paused",
+            Self::Resumed => "resumed",
+            Self::Stuck(_) => "stuck",
+            Self::LeftBehind(_) => "left-behind",
+            Self::OverMemory { .. } => "over-memory",
+            Self::Recycled(_) => "recycled",
+            Self::HookFailed { .. } => "hook-failed",
+            Self::DependencyTimeout(_) => "dependency-timeout",
+            Self::FilesChanged(_) => "files-changed",
+            Self::Signalled(_) => "signalled",
+            Self::Scaled { .. } => "scaled",
+            Self::Reloaded(_) => "reloaded",
+            Self::RollingStopped(_) => "rolling-stopped",
+            Self::Stalled(_) => "stalled",
+            Self::NodeStarted => "node-started",
+            Self::NodeStopping(_) => "node-stopping",
+            Self::NodeStopped => "node-stopped",
+        }
+    }
+
+    /// How much it matters.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Failed(_) | Self::Stuck(_) | Self::DependencyTimeout(_) => Level::Error,
+            Self::Exited { crash: true, .. }
+            | Self::Stopped { killed: true }
+            | Self::SpawnFailed(_)
+            | Self::NotReady(_)
+            | Self::HeartbeatLost { .. }
+            | Self::ProbeLost(_)
+            | Self::LeftBehind(_)
+            | Self::OverMemory { .. }
+            | Self::HookFailed { .. }
+            | Self::RollingStopped(_)
+            | Self::Stalled(_) => Level::Warning,
+            _ => Level::Info,
+        }
+    }
+
+    /// A line for people.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Started => "started".into(),
+            Self::Ready(after) => format!("ready after {}", format_duration(*after)),
+            Self::NotReady(why) => format!("not ready any more: {why}"),
+            Self::Exited { exit, uptime, .. } => {
+                format!("ended after {}: {exit}", format_duration(*uptime))
+            }
+            Self::Restarting { delay, reason } if delay.is_zero() => {
+                format!("restarting now: {reason}")
+            }
+            Self::Restarting { delay, reason } => {
+                format!("restarting in {}: {reason}", format_duration(*delay))
+            }
+            Self::Stopping(why) => format!("stopping: {why}"),
+            Self::Stopped { killed: false } => "stopped".into(),
+            Self::Stopped { killed: true } => "stopped (killed)".into(),
+            Self::Failed(why) => format!("failed: {why}"),
+            Self::Completed => "completed".into(),
+            Self::SpawnFailed(why) => format!("cannot start: {why}"),
+            Self::HeartbeatLost { silence } => {
+                format!("heartbeat lost: silent for {}", format_duration(*silence))
+            }
+            Self::ProbeLost(why) => format!("does not answer: {why}"),
+            Self::Paused(why) => format!("paused: {why}"),
+            Self::Resumed => "goes on".into(),
+            Self::Stuck(pids) => format!("stuck: survives SIGKILL: {}", list(pids)),
+            Self::LeftBehind(pids) => {
+                format!(
+                    "left processes behind when it ended: {}; ending them",
+                    list(pids)
+                )
+            }
+            Self::OverMemory { rss, limit } => {
+                format!(
+                    "uses {}, above its limit of {}",
+                    format_size(*rss),
+                    format_size(*limit)
+                )
+            }
+            Self::Recycled(age) => format!("recycled at the age of {}", format_duration(*age)),
+            Self::HookFailed { point, message } => format!("hook {point} failed: {message}"),
+            Self::DependencyTimeout(what) => format!("waited in vain for {what}"),
+            Self::FilesChanged(path) => format!("{path} changed"),
+            Self::Signalled(signal) => format!("signal {signal} sent"),
+            Self::Scaled { from, to } => format!("scaled from {from} to {to}"),
+            Self::Reloaded(plan) if plan.is_empty() => "configuration unchanged".into(),
+            Self::Reloaded(plan) => format!("configuration reloaded: {}", plan.join(", ")),
+            Self::RollingStopped(why) => format!("rolling restart stopped: {why}"),
+            Self::Stalled(gap) => {
+                format!(
+                    "the node did not run for {}; nobody is blamed",
+                    format_duration(*gap)
+                )
+            }
+            Self::NodeStarted => "node started".into(),
+            Self::NodeStopping(why) => format!("node stopping: {why}"),
+            Self::NodeStopped => "node stopped".into(),
+        }
+    }
+}
+
+impl Event {
+    /// As `events --json` shows it.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        map.insert("seq".into(), json!(self.seq));
+        map.insert("at".into(), json!(self.at));
+        map.insert("event".into(), json!(self.kind.name()));
+        map.insert("service".into(), json!(self.service));
+        map.insert("instance".into(), json!(self.instance));
+        map.insert("run".into(), json!(self.run));
+        map.insert("pid".into(), json!(self.pid));
+        map.insert("text".into(), json!(self.kind.text()));
+        match &self.kind {
+            EventKind::Exited {
+                exit,
+                uptime,
+                crash,
+            } => {
+                let (code, signal) = match exit {
+                    Exit::Code(code) => (Some(*code), None),
+                    Exit::Signal { signal, .. } => (None, Some(signal.name())),
+                };
+                map.insert("code".into(), json!(code));
+                map.insert("signal".into(), json!(signal));
+                map.insert("uptime".into(), json!(uptime.as_secs_f64()));
+                map.insert("crash".into(), json!(crash));
+            }
+            EventKind::Restarting { delay, .. } => {
+                map.insert("delay".into(), json!(delay.as_secs_f64()));
+            }
+            EventKind::Scaled { from, to } => {
+                map.insert("from".into(), json!(from));
+                map.insert("to".into(), json!(to));
+            }
+            EventKind::HeartbeatLost { silence } => {
+                map.insert("silence".into(), json!(silence.as_secs_f64()));
+            }
+            EventKind::Reloaded(plan) => {
+                map.insert("plan".into(), json!(plan));
+            }
+            _ => {}
+        }
+        map
+    }
+}
+
+fn list(pids: &[u32]) -> String {
+    let shown: Vec<String> = pids.iter().take(5).map(u32::to_string).collect();
+    let more = pids.len().saturating_sub(5);
+    let tail = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    format!("pid {}{tail}", shown.join(", "))
+}

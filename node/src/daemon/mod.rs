@@ -1,0 +1,1 @@
+//! Lock, detaching, OS signals, the node's own diagnostics.

@@ -1,0 +1,8 @@
+//! The hilum node, supervisor and command line. See `docs/architecture.md` for the house.
+
+pub mod channels;
+pub mod cli;
+pub mod core;
+pub mod daemon;
+pub mod driver;
+pub mod log;

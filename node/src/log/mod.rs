@@ -1,0 +1,1 @@
+//! Every line of every instance, in one timeline on disk.

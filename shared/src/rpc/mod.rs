@@ -1,0 +1,1 @@
+//! Calls and answers in lymph messages.

@@ -1,0 +1,256 @@
+//! Where a node keeps its things: the state folder beside the config, the run folder with the sockets.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// The longest path of a Unix socket, in bytes (`sun_path` of `man 7 unix`, less its NUL).
+pub const MAX_SOCKET_PATH: usize = 107;
+
+/// The folder that outlives a node: `lock`, `run` (the run folder's path), `logs/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// The state folder of the cluster with this first config (canonical path) and `-p` name.
+    pub fn of(config: &Path, project: Option<&str>) -> Self {
+        let mut name = config.file_name().unwrap_or_default().to_os_string();
+        if let Some(project) = project {
+            name.push("@");
+            name.push(project);
+        }
+        let parent = config.parent().unwrap_or(Path::new("."));
+        Self {
+            path: parent.join(".hilum").join(name),
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The lock file, which decides who is the node.
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    /// The file that holds the run folder's path.
+    pub fn run_pointer(&self) -> PathBuf {
+        self.path.join("run")
+    }
+
+    /// The log store, where `logs.dir` says nothing else.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// 12 hex digits of a hash of the folder's path.
+    pub fn id(&self) -> String {
+        use std::os::unix::ffi::OsStrExt;
+        let digest = Sha256::digest(self.path.as_os_str().as_bytes());
+        use std::fmt::Write;
+        digest.iter().take(6).fold(String::new(), |mut id, byte| {
+            let _ = write!(id, "{byte:02x}"); // writing to a String cannot fail
+            id
+        })
+    }
+
+    /// Makes the folder, and `.gitignore` in `.hilum/`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.path)?;
+        if let Some(root) = self.path.parent() {
+            let ignore = root.join(".gitignore");
+            if !ignore.exists() {
+                fs::write(ignore, "*\n")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The folder of a running node's sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+/// Why a run folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// A link, or somebody else's.
+    #[error("run folder `{}` is a link or belongs to another user: remove it or set `node.run_dir`", path.display())]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// So long that its sockets' paths do not fit.
+    #[error("run folder `{}` makes socket paths of {length} bytes, {MAX_SOCKET_PATH} is the most: set a shorter `node.run_dir`", path.display())]
+    TooLong {
+        /// The folder.
+        path: PathBuf,
+        /// The longest socket path in it.
+        length: usize,
+    },
+    /// The file system said no.
+    #[error("run folder `{}`: {source}", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Who may use the sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only the node's own user.
+    Private,
+    /// Instances of other users (`user:`), too.
+    Shared,
+}
+
+impl RunDir {
+    /// The run folder of the node with this state folder.
+    pub fn of(state: &StateDir, access: Access) -> Self {
+        let base = match (access, std::env::var_os("XDG_RUNTIME_DIR")) {
+            (Access::Private, Some(dir)) if Path::new(&dir).is_absolute() => {
+                PathBuf::from(dir).join("hilum")
+            }
+            _ => PathBuf::from(format!("/tmp/hilum-{}", nix::unistd::geteuid())),
+        };
+        Self {
+            path: base.join(state.id()),
+        }
+    }
+
+    /// A run folder at exactly this path.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The run folder of a running node, as its state folder tells.
+    pub fn find(state: &StateDir) -> io::Result<Self> {
+        let text = fs::read_to_string(state.run_pointer())?;
+        Ok(Self {
+            path: PathBuf::from(text.trim_end_matches('\n')),
+        })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A socket's path in it.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A ZeroMQ endpoint in it: `ipc://…/node.sock`.
+    pub fn endpoint(&self, name: &str) -> String {
+        format!("ipc://{}", self.socket(name).display())
+    }
+
+    /// Makes the folder, with both levels' modes set, and refuses what is not ours.
+    ///
+    /// # Errors
+    /// See [`RunDirError`].
+    pub fn create(&self, access: Access) -> Result<(), RunDirError> {
+        let longest = self.socket("heartbeat.sock").as_os_str().len();
+        if longest > MAX_SOCKET_PATH {
+            return Err(RunDirError::TooLong {
+                path: self.path.clone(),
+                length: longest,
+            });
+        }
+        let mode = match access {
+            Access::Private => 0o700,
+            Access::Shared => 0o711,
+        };
+        if let Some(parent) = self.path.parent()
+            && !parent.exists()
+        {
+            Self::create_level(parent, mode)?;
+        }
+        Self::create_level(&self.path, mode)?;
+        if access == Access::Shared
+            && let Some(parent) = self.path.parent()
+            && parent
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("hilum"))
+        {
+            Self::create_level(parent, mode)?;
+        }
+        Ok(())
+    }
+
+    fn create_level(path: &Path, mode: u32) -> Result<(), RunDirError> {
+        let failed = |source| RunDirError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        match fs::DirBuilder::new()
+            .mode(mode)
+            .recursive(true)
+            .create(path)
+        {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let meta = fs::symlink_metadata(path).map_err(failed)?;
+        if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(RunDirError::NotOurs {
+                path: path.to_owned(),
+            });
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_configs_in_one_folder_do_not_meet() {
+        let one = StateDir::of(Path::new("/srv/shop/hilum.yml"), None);
+        let two = StateDir::of(Path::new("/srv/shop/other.yml"), None);
+        let named = StateDir::of(Path::new("/srv/shop/hilum.yml"), Some("test"));
+        assert_eq!(one.path(), Path::new("/srv/shop/.hilum/hilum.yml"));
+        assert_eq!(named.path(), Path::new("/srv/shop/.hilum/hilum.yml@test"));
+        assert_ne!(one.id(), two.id());
+        assert_ne!(one.id(), named.id());
+        assert_eq!(one.id().len(), 12);
+    }
+
+    #[test]
+    fn a_linked_or_too_long_run_folder_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert!(matches!(
+            RunDir::at(link).create(Access::Private),
+            Err(RunDirError::NotOurs { .. })
+        ));
+        let long = dir.path().join("x".repeat(120));
+        assert!(matches!(
+            RunDir::at(long).create(Access::Private),
+            Err(RunDirError::TooLong { .. })
+        ));
+        let ours = RunDir::at(dir.path().join("r"));
+        ours.create(Access::Private).unwrap();
+        let mode = fs::metadata(ours.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}

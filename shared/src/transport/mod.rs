@@ -1,0 +1,1 @@
+//! The ZeroMQ thread and its typed sockets.

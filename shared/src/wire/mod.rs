@@ -1,0 +1,1 @@
+//! Codecs of the wire formats; no sockets.

@@ -1,0 +1,54 @@
+//! Builds libzmq 4.3.5 for `zmq-sys`, with the platform defines that its CMake-free build leaves out.
+//!
+//! Without them libzmq uses `socketpair` instead of `eventfd` and sets close-on-exec in a second
+//! call, so that a process spawned in between inherits ZeroMQ's descriptors.
+#![allow(clippy::new_without_default)]
+
+pub use upstream::LibLocation;
+
+/// What the Linux build of libzmq detects under CMake and is not told otherwise.
+const LINUX_DEFINES: [&str; 14] = [
+    "ZMQ_HAVE_EVENTFD",
+    "ZMQ_HAVE_EVENTFD_CLOEXEC",
+    "ZMQ_HAVE_SOCK_CLOEXEC",
+    "HAVE_ACCEPT4",
+    "ZMQ_HAVE_O_CLOEXEC",
+    "ZMQ_HAVE_SO_KEEPALIVE",
+    "ZMQ_HAVE_TCP_KEEPCNT",
+    "ZMQ_HAVE_TCP_KEEPIDLE",
+    "ZMQ_HAVE_TCP_KEEPINTVL",
+    "ZMQ_HAVE_SO_PEERCRED",
+    "ZMQ_HAVE_PTHREAD_SETNAME_2",
+    "HAVE_CLOCK_GETTIME",
+    "HAVE_MKDTEMP",
+    "HAVE_FORK",
+];
+
+/// The builder that `zmq-sys` calls.
+pub struct Build(upstream::Build);
+
+impl Build {
+    /// A builder with upstream's settings.
+    pub fn new() -> Self {
+        Self(upstream::Build::new())
+    }
+
+    /// Links CURVE against an external libsodium; `None` leaves CURVE out.
+    pub fn with_libsodium(&mut self, location: Option<LibLocation>) -> &mut Self {
+        self.0.with_libsodium(location);
+        self
+    }
+
+    /// Compiles and links libzmq.
+    pub fn build(&mut self) {
+        if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+            let mut flags = std::env::var("CXXFLAGS").unwrap_or_default();
+            for define in LINUX_DEFINES {
+                flags.push_str(&format!(" -D{define}=1"));
+            }
+            // SAFETY: a build script that calls this has no other thread yet.
+            unsafe { std::env::set_var("CXXFLAGS", flags) };
+        }
+        self.0.build();
+    }
+}

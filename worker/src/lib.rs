@@ -1,0 +1,1 @@
+//! The library that services supervised by hilum are written on. A worker also runs without a node.
