@@ -1,7 +1,11 @@
 //! Messages captured from real lymph services decode, and ours are the same bytes.
 //!
 //! The captures are a folder `shared/vectors` beside the repository; where it is absent the test says so and skips.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may panic, and says that it skips"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
