@@ -13,7 +13,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 
 use super::endpoint::Endpoint;
-use super::slot::{Slot, watch};
+use super::monitor::watch;
+use super::slot::Slot;
 use super::socket::{Frames, Gate, Handler, Kind, LINGER_MS, OpenError, Socket, SocketSpec};
 
 pub(super) enum Command {

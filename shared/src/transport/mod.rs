@@ -18,6 +18,7 @@
 
 pub mod endpoint;
 pub mod hub;
+pub(crate) mod monitor;
 mod slot;
 pub mod socket;
 

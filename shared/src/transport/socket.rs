@@ -97,7 +97,7 @@ impl SocketSpec {
     }
 
     /// The one place where options are set: everything that keeps a socket from hanging, growing or lying.
-    pub(super) fn apply(&self, socket: &zmq::Socket) -> zmq::Result<()> {
+    pub(crate) fn apply(&self, socket: &zmq::Socket) -> zmq::Result<()> {
         let high_water = i32::try_from(self.high_water.max(1)).unwrap_or(i32::MAX);
         socket.set_linger(LINGER_MS)?; // the default is to wait for ever when the context ends
         socket.set_sndhwm(high_water)?;
