@@ -15,6 +15,7 @@
 pub mod control;
 pub mod counters;
 pub mod heartbeat;
+pub mod notify;
 
 pub mod publish;
 pub mod records;
