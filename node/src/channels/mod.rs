@@ -17,6 +17,8 @@ pub mod counters;
 pub mod heartbeat;
 pub mod notify;
 
+#[cfg(test)]
+mod document;
 pub mod publish;
 pub mod records;
 pub mod roster;

@@ -205,3 +205,9 @@ pub(super) fn methods() -> Vec<Value> {
         .map(|(name, params, help)| json!({"name": name, "version": "None", "params": params, "help": help}))
         .collect()
 }
+
+#[cfg(test)]
+/// Every method of both interfaces, as `lymph.inspect` lists them.
+pub(in crate::channels) fn method_names() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().map(|(name, ..)| *name)
+}

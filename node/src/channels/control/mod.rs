@@ -16,6 +16,8 @@ use hilum_shared::transport::{Frames, Hub, Kind, OpenError, Socket, SocketSpec};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+#[cfg(test)]
+pub(super) use calls::method_names;
 pub use calls::{Call, ChangeLoglevel, Events, GetProcesses};
 use desk::Desk;
 
