@@ -7,11 +7,14 @@
 pub mod child;
 pub mod command;
 pub mod dye;
+pub mod holder;
 pub mod identity;
 pub mod keeper;
+pub mod ports;
 pub mod probe;
 pub mod procfs;
 pub mod request;
+pub mod sockets;
 pub mod spawn;
 pub mod spawn_error;
 pub mod sweep;
