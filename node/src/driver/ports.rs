@@ -12,6 +12,7 @@ use nix::sys::socket::{
 
 use super::dye::Colour;
 use super::holder::{self, Holder};
+use crate::core::input::{FailureClass, SpawnFailure};
 use crate::launch::context::Ports;
 
 /// Where `auto` chooses: above what is registered, below what the kernel gives to outgoing connections
@@ -62,6 +63,15 @@ pub enum PortError {
         /// Where the search began.
         from: u32,
     },
+}
+
+impl From<PortError> for SpawnFailure {
+    fn from(error: PortError) -> Self {
+        Self {
+            message: error.to_string(),
+            class: FailureClass::Permanent,
+        }
+    }
 }
 
 impl PortTable {
