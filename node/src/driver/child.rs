@@ -26,7 +26,7 @@ use super::procfs::{self, ChildrenFile, Stat};
 use super::request::{SpawnRequest, Stdio};
 use super::spawn::Spawner;
 use super::spawn_error::{SpawnError, Stage};
-use super::sys::{self, Epoll, Look};
+use super::sys::{self, Epoll, Look, Usage};
 use crate::core::action::Scope;
 use crate::core::input::Pulse;
 
@@ -54,6 +54,7 @@ pub(super) struct Entry {
     /// Inodes of its output pipes.
     pub(super) pipes: [u64; 2],
     pub(super) exit: Option<Exit>,
+    pub(super) usage: Option<Usage>,
     /// KILL was sent to all of it.
     pub(super) killed: bool,
     /// Told of the exit of a command.
@@ -177,6 +178,12 @@ impl Processes {
             .map(|entry| entry.pid)
     }
 
+    /// What the run has used in all, from its exit until it is found empty.
+    pub fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage> {
+        let owner = Owner::Run(instance.clone(), run);
+        self.table.borrow().entries.get(&owner)?.usage
+    }
+
     /// Sends a signal to a run; TERM is followed by CONT, so that a stopped process takes it. A run that is gone is
     /// success.
     ///
@@ -263,6 +270,7 @@ impl Table {
             dye,
             pipes,
             exit: None,
+            usage: None,
             killed: false,
             done,
         };
@@ -314,8 +322,11 @@ impl Table {
                 let Some(entry) = self.entries.get_mut(&owner) else {
                     continue;
                 };
-                let exit = match sys::wait(entry.pidfd.as_fd(), Look::Peek) {
-                    Ok(Some(exit)) => exit,
+                let exit = match sys::wait_usage(entry.pidfd.as_fd(), Look::Peek) {
+                    Ok(Some((exit, usage))) => {
+                        entry.usage = Some(usage);
+                        exit
+                    }
                     Ok(None) => continue,
                     // Somebody else reaped it. How it ended is lost, that it ended is not.
                     Err(_) => Exit::Code(255),

@@ -27,6 +27,11 @@ impl Colour {
         Self((hash ^ (hash >> CLUSTER_BITS)) & ((1 << CLUSTER_BITS) - 1))
     }
 
+    /// A number that is the same for the same text, below 2^38.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
     /// The limit for the `number`th run, which wraps after 2^24.
     pub fn shade(self, number: u64) -> u64 {
         MARK | self.0 << RUN_BITS | number & ((1 << RUN_BITS) - 1)
