@@ -12,6 +12,7 @@ use super::Runtime;
 use crate::channels::control::ControlCall;
 use crate::channels::control::calls::Call;
 use crate::core::input::{Input, Request, RequestId};
+use crate::driver::stats::Breadth;
 
 impl Runtime {
     pub(super) fn call(&mut self, call: ControlCall) {
@@ -77,11 +78,11 @@ impl Runtime {
             .iter()
             .filter_map(|status| Some((status.instance.clone(), status.run, status.pid?)))
             .collect();
-        let samples = self.sampler.sample(&self.parts.processes, &runs);
+        let samples = self.sampler.sample(&runs, Breadth::Session);
         for status in &mut instances {
-            if let Some(sample) = samples.get(&status.instance).filter(|_| status.pid.is_some()) {
+            if let Some(sample) = samples.get(&(status.instance.clone(), status.run)) {
                 status.cpu_percent = sample.cpu_percent;
-                status.rss_bytes = Some(sample.rss_bytes);
+                status.rss_bytes = Some(sample.rss.0);
             }
             if let Some(age) = self.parts.roster.heartbeat_age(&status.instance) {
                 status.heartbeat_age = Some(age.as_secs_f64());

@@ -1,5 +1,0 @@
-//! placeholder
-/// x
-pub fn next(_expression: &str, _after: f64) -> Option<f64> {
-    None
-}
