@@ -161,8 +161,8 @@ pub struct Runtime {
     /// The first `start`'s answer, for whoever launched the node.
     first: Option<Reply>,
     sampling: Option<tokio::task::JoinHandle<()>>,
-    reading_config: bool,
-    read_again: bool,
+    
+    
     reason: String,
     exit: Option<i32>,
 }
@@ -189,8 +189,6 @@ impl Runtime {
             events: VecDeque::new(),
             first: None,
             sampling: None,
-            reading_config: false,
-            read_again: false,
             reason: String::new(),
             exit: None,
         }
