@@ -63,7 +63,8 @@ pub(super) fn begin(sink: &Sink<'_>, level: Option<&str>) -> Option<WorkerGuard>
             (tracing::subscriber::set_global_default(subscriber), Some(guard))
         }
         None => {
-            let subscriber = Registry::default().with(filter).with(layer.with_writer(std::io::stderr));
+            let subscriber =
+                Registry::default().with(filter).with(layer.with_writer(std::io::stderr));
             (tracing::subscriber::set_global_default(subscriber), None)
         }
     };
@@ -76,8 +77,9 @@ pub(super) fn begin(sink: &Sink<'_>, level: Option<&str>) -> Option<WorkerGuard>
 /// # Errors
 /// A sentence, when the level is not known.
 pub(crate) fn change_level(level: &str, period: Duration) -> Result<(), String> {
-    let level = parse(level)
-        .ok_or_else(|| format!("`{level}` is no level: give DEBUG, INFO, WARNING, ERROR or CRITICAL"))?;
+    let level = parse(level).ok_or_else(|| {
+        format!("`{level}` is no level: give DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    })?;
     set(level);
     let change = CHANGES.fetch_add(1, Ordering::Relaxed) + 1;
     if !period.is_zero() {

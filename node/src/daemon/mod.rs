@@ -56,7 +56,8 @@ fn node_request(
     mark: &str,
 ) -> Result<SpawnRequest, crate::driver::request::NulByte> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let mut request = SpawnRequest { program: "hilum".into(), stdio: Stdio::Inherit, ..SpawnRequest::default() };
+    let mut request =
+        SpawnRequest { program: "hilum".into(), stdio: Stdio::Inherit, ..SpawnRequest::default() };
     request.session = Session::Group;
     request.candidates.push(b"/proc/self/exe")?;
     let startup = launch::startup(options, launched, mark.to_owned());

@@ -34,7 +34,7 @@ use crate::core::input::Request;
 use crate::core::supervisor::{Options, Supervisor};
 use crate::driver::cgroup::Cgroups;
 use crate::driver::child::Processes;
-use crate::driver::keeper::{self, Mark};
+use crate::driver::keeper;
 use crate::driver::limits::Nofile;
 use crate::driver::ports::PortTable;
 use crate::driver::sockets::Sockets;
@@ -71,7 +71,9 @@ pub(super) fn main(startup: &Startup) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return report(startup, &Status::Failed { message: error.to_string(), code: 1 }),
+        Err(error) => {
+            return report(startup, &Status::Failed { message: error.to_string(), code: 1 });
+        }
     };
     let local = tokio::task::LocalSet::new();
     let code = local.block_on(&runtime, run(startup));
@@ -124,7 +126,10 @@ async fn run(startup: &Startup) -> i32 {
         return refused(Refusal::new(error));
     }
     tracing::info!(pid = std::process::id(), project = node.cluster.name, "node up");
-    report(startup, &Status::Started { pid: std::process::id(), run_dir: places.run.path().to_owned() });
+    report(
+        startup,
+        &Status::Started { pid: std::process::id(), run_dir: places.run.path().to_owned() },
+    );
     tell_manager("READY=1\n");
     let code = node.runtime.run().await;
     tell_manager("STOPPING=1\n");
@@ -149,12 +154,17 @@ struct Node {
 }
 
 impl Node {
-    fn open(startup: &Startup, loaded: Loaded, load: LoadOptions, places: &Places) -> Result<Self, Refusal> {
+    fn open(
+        startup: &Startup,
+        loaded: Loaded,
+        load: LoadOptions,
+        places: &Places,
+    ) -> Result<Self, Refusal> {
         let options = &startup.options;
         let cluster = loaded.cluster;
         let id = places.state.id();
         // Before there is a thread or a child: whoever was left behind by a killed node goes now.
-        let survivors = keeper::sweep_marked(&Mark::of_cluster(&id));
+        let survivors = keeper::sweep_marked(&id, LAST_PATIENCE);
         let mut warnings = cluster.warnings.clone();
         if !survivors.is_empty() {
             warnings.push(format!("left by an earlier node and still there: {survivors:?}"));
@@ -167,7 +177,9 @@ impl Node {
         let cgroups = match needs_cgroups(&cluster).then(Cgroups::detect) {
             Some(Ok(cgroups)) => Some(cgroups),
             Some(Err(why)) => {
-                warnings.push(format!("limits memory_max, cpu_max and pids_max are not in force: {why}"));
+                warnings.push(format!(
+                    "limits memory_max, cpu_max and pids_max are not in force: {why}"
+                ));
                 None
             }
             None => None,
@@ -182,8 +194,10 @@ impl Node {
         let (call_sender, calls) = mpsc::channel(INBOX);
         let mode = if places.access == Access::Shared { 0o666 } else { 0o600 };
         let endpoint = |name: &str| places.run.endpoint(name);
-        let control = Control::open(&hub, &endpoint("node.sock"), call_sender, counters.clone()).map_err(Refusal::new)?;
-        let shutdown = Shutdown::open(&hub, &endpoint("shutdown.sock"), mode, counters.clone()).map_err(Refusal::new)?;
+        let control = Control::open(&hub, &endpoint("node.sock"), call_sender, counters.clone())
+            .map_err(Refusal::new)?;
+        let shutdown = Shutdown::open(&hub, &endpoint("shutdown.sock"), mode, counters.clone())
+            .map_err(Refusal::new)?;
         let heartbeat = Heartbeat::open(
             &hub,
             &endpoint("heartbeat.sock"),
@@ -193,7 +207,8 @@ impl Node {
             counters.clone(),
         )
         .map_err(Refusal::new)?;
-        let log_endpoint = cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
+        let log_endpoint =
+            cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
         let publish = Publish::open(&hub, &log_endpoint, mode).map_err(Refusal::new)?;
         let log_endpoint = publish.endpoint().to_owned();
 
@@ -218,7 +233,8 @@ impl Node {
         {
             let (processes, inbox, counters) = (processes.clone(), inbox.clone(), counters.clone());
             tokio::task::spawn_local(async move {
-                let resolve = move |sender: crate::channels::notify::Sender| processes.owner_of(sender.pid);
+                let resolve =
+                    move |sender: crate::channels::notify::Sender| processes.owner_of(sender.pid);
                 if let Err(error) = notify.run(resolve, inbox, counters).await {
                     tracing::error!(%error, "the notify socket failed");
                 }
@@ -327,8 +343,11 @@ fn needs_cgroups(cluster: &Cluster) -> bool {
 fn record_sink(log: LogHandle) -> crate::channels::records::Sink {
     Box::new(move |batch: Batch| {
         let Batch { instance, run, records } = batch;
-        log.structured(instance.clone(), run, 0, records)
-            .map_err(|full| Batch { instance, run, records: full.0 })
+        log.structured(instance.clone(), run, 0, records).map_err(|full| Batch {
+            instance,
+            run,
+            records: full.0,
+        })
     })
 }
 
@@ -354,7 +373,8 @@ fn first_requests(options: &NodeOptions) -> Vec<Request> {
             count: *count,
             relative: *relative,
         };
-        requests.push(Request::Scale(Scale { changes: options.scale.iter().map(change).collect() }));
+        requests
+            .push(Request::Scale(Scale { changes: options.scale.iter().map(change).collect() }));
     }
     requests.push(Request::Start(Targets {
         targets: options.targets.clone(),

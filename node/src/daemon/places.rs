@@ -17,7 +17,8 @@ pub(super) struct Places {
     pub(super) state: StateDir,
     /// Whether the state folder can be written.
     pub(super) writable: bool,
-    pub(super) lock: Lock,
+    /// Held as long as the node lives.
+    _lock: Lock,
     pub(super) lock_path: PathBuf,
     pub(super) run: RunDir,
     pub(super) access: Access,
@@ -60,11 +61,15 @@ impl Places {
         let lock_path = if writable { state.lock() } else { run.socket("lock") };
         let lock = Lock::take(&lock_path)?;
         run.create(access)?;
-        Ok(Self { state, writable, lock, lock_path, run, access })
+        Ok(Self { state, writable, _lock: lock, lock_path, run, access })
     }
 
     /// Says where the run folder is, and in the run folder whose it is.
-    pub(super) fn announce(&self, options: &NodeOptions, cluster: &Cluster) -> Result<(), PlaceError> {
+    pub(super) fn announce(
+        &self,
+        options: &NodeOptions,
+        cluster: &Cluster,
+    ) -> Result<(), PlaceError> {
         if self.writable {
             write(&self.state.run_pointer(), &format!("{}\n", self.run.path().display()))?;
             let _ = fs::remove_file(self.exit_file()); // of an earlier life

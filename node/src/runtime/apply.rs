@@ -44,7 +44,9 @@ impl Runtime {
                     self.queue.push_back(Input::Report { instance, run, report: Report::Unheard });
                 }
             }
-            Action::StartProbe { instance, run, purpose, spec } => self.start_probe(instance, run, purpose, spec),
+            Action::StartProbe { instance, run, purpose, spec } => {
+                self.start_probe(instance, run, purpose, spec)
+            }
             Action::StopProbe { instance, run, purpose } => {
                 if let Some(held) = self.held.get_mut(&(instance, run))
                     && let Some(probe) = held.probes[purpose as usize].take()
@@ -129,7 +131,8 @@ impl Runtime {
     fn crash_facts(&self, event: &Event) -> Map<String, Value> {
         let mut facts = event.to_json();
         facts.remove("seq");
-        let Some(instance) = event.instance.as_ref().and_then(|id| self.parts.core.instance(id)) else {
+        let Some(instance) = event.instance.as_ref().and_then(|id| self.parts.core.instance(id))
+        else {
             return facts;
         };
         facts.insert("restarts".into(), json!(instance.restarts));

@@ -79,7 +79,8 @@ impl Runtime {
 
     /// The instance's control group, where it has limits that need one and the node has a part of the tree.
     fn leaf(&self, instance: &InstanceId, limits: &Limits) -> Option<Leaf> {
-        let wanted = limits.memory_max.is_some() || limits.cpu_max.is_some() || limits.pids_max.is_some();
+        let wanted =
+            limits.memory_max.is_some() || limits.cpu_max.is_some() || limits.pids_max.is_some();
         let cgroups = self.parts.cgroups.as_ref().filter(|_| wanted)?;
         match cgroups.leaf(instance, limits) {
             Ok(leaf) => {
@@ -104,5 +105,8 @@ impl Runtime {
 }
 
 fn shortage(error: std::io::Error) -> SpawnFailure {
-    SpawnFailure { message: format!("no pipe for its output: {error}"), class: FailureClass::Shortage }
+    SpawnFailure {
+        message: format!("no pipe for its output: {error}"),
+        class: FailureClass::Shortage,
+    }
 }

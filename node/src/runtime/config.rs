@@ -40,7 +40,8 @@ impl Runtime {
         let sender = self.aside.0.clone();
         tokio::task::spawn_blocking(move || {
             let loaded = hilum_shared::config::load(&options);
-            let cluster = loaded.map(|loaded| loaded.cluster).map_err(|errors| errors.render(false));
+            let cluster =
+                loaded.map(|loaded| loaded.cluster).map_err(|errors| errors.render(false));
             let _ = sender.send(Aside::Loaded(Loaded { purpose, cluster })); // the loop may be gone already
         });
     }
@@ -67,7 +68,10 @@ impl Runtime {
             }
             (Purpose::Restart { request, targets }, cluster) => {
                 if let Err(message) = &cluster {
-                    self.say("the configuration is not valid, restarted with the last valid one", message);
+                    self.say(
+                        "the configuration is not valid, restarted with the last valid one",
+                        message,
+                    );
                 }
                 let request_ = Request::Restart { targets, fresh: cluster.ok() };
                 self.queue.push_back(Input::Request { id: request, request: request_ });
@@ -78,17 +82,22 @@ impl Runtime {
     /// Takes what the drivers need of a new configuration; the core takes the rest.
     fn take(&mut self, cluster: &Arc<Cluster>) -> Result<(), String> {
         if cluster.sockets != self.parts.cluster.sockets {
-            let sockets = self.parts.sockets.apply(&cluster.sockets).map_err(|error| error.to_string())?;
+            let sockets =
+                self.parts.sockets.apply(&cluster.sockets).map_err(|error| error.to_string())?;
             Rc::make_mut(&mut self.context).sockets = sockets;
         }
         let (old, new) = (&self.parts.cluster.node, &cluster.node);
-        if (old.heartbeat_interval, old.heartbeat_timeout) != (new.heartbeat_interval, new.heartbeat_timeout) {
-            let rhythm = Rhythm { interval: new.heartbeat_interval, timeout: new.heartbeat_timeout };
+        if (old.heartbeat_interval, old.heartbeat_timeout)
+            != (new.heartbeat_interval, new.heartbeat_timeout)
+        {
+            let rhythm =
+                Rhythm { interval: new.heartbeat_interval, timeout: new.heartbeat_timeout };
             for (instance, _) in self.held.keys() {
                 self.parts.roster.set_rhythm(instance, rhythm);
             }
             let context = Rc::make_mut(&mut self.context);
-            (context.heartbeat_interval, context.heartbeat_timeout) = (rhythm.interval, rhythm.timeout);
+            (context.heartbeat_interval, context.heartbeat_timeout) =
+                (rhythm.interval, rhythm.timeout);
         }
         if cluster.logs != self.parts.cluster.logs {
             self.parts.log.configure(cluster.logs.clone());

@@ -35,8 +35,8 @@ use crate::core::action::Reply;
 use crate::core::event::Event;
 use crate::core::input::{Input, Report, Request, RequestId};
 use crate::core::supervisor::Supervisor;
-use crate::driver::child::Processes;
 use crate::driver::cgroup::{Cgroups, Leaf};
+use crate::driver::child::Processes;
 use crate::driver::ports::PortTable;
 use crate::driver::sockets::Sockets;
 use crate::driver::stats::Sampler;
@@ -161,8 +161,7 @@ pub struct Runtime {
     /// The first `start`'s answer, for whoever launched the node.
     first: Option<Reply>,
     sampling: Option<tokio::task::JoinHandle<()>>,
-    
-    
+
     reason: String,
     exit: Option<i32>,
 }
@@ -357,7 +356,9 @@ impl Runtime {
             }
             LogReport::Degraded(why) => tracing::error!(%why, "log disk fails"),
             LogReport::Recovered => tracing::warn!("log disk works again"),
-            LogReport::Dropped { name, lines, why } => tracing::warn!(%name, lines, %why, "log lines dropped"),
+            LogReport::Dropped { name, lines, why } => {
+                tracing::warn!(%name, lines, %why, "log lines dropped")
+            }
         }
     }
 
@@ -375,7 +376,9 @@ impl Runtime {
     fn changed(&mut self, change: Changed) {
         match change {
             Changed::Config => self.read_config(None, false),
-            Changed::Files { service, path } => self.queue.push_back(Input::FilesChanged { service, path }),
+            Changed::Files { service, path } => {
+                self.queue.push_back(Input::FilesChanged { service, path })
+            }
         }
     }
 

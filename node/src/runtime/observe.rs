@@ -38,8 +38,11 @@ impl Runtime {
         let token = held.token.clone();
         let task = tokio::task::spawn_local(async move {
             let (instance, run) = key;
-            let start = Start { context: &context, spec: &spec, instance: &instance, run, token: &token };
-            let Some((question, interval, timeout)) = question(&start, &spec, purpose) else { return };
+            let start =
+                Start { context: &context, spec: &spec, instance: &instance, run, token: &token };
+            let Some((question, interval, timeout)) = question(&start, &spec, purpose) else {
+                return;
+            };
             loop {
                 let answer = match &question {
                     Ok(question) => question.ask(&start, &processes, timeout).await,
@@ -90,7 +93,8 @@ impl Runtime {
         let timeout = hook.timeout;
         let key = (instance.clone(), run);
         let task = tokio::task::spawn_local(async move {
-            let result = command::run(&processes, request, timeout).await.map_err(|error| error.to_string());
+            let result =
+                command::run(&processes, request, timeout).await.map_err(|error| error.to_string());
             let report = Report::HookDone { point, result };
             let _ = inbox.send(Input::Report { instance, run, report }).await; // the loop may be gone already
         });
@@ -135,14 +139,20 @@ impl Runtime {
         if let (Ok((out, stdout)), Ok((err, stderr))) = (pipes::output(), pipes::output()) {
             request.stdio = Stdio::Pipes { stdout, stderr };
             let policy = Arc::new(spec.policy.log.clone());
-            let source = Source { instance: instance.clone(), run, pid: 0, policy, ready_pattern: None };
+            let source =
+                Source { instance: instance.clone(), run, pid: 0, policy, ready_pattern: None };
             self.parts.log.attach(source, out, Some(err));
         }
         Ok(request)
     }
 
     /// Readiness as s6 has it: a newline on the pipe.
-    pub(super) fn await_newline(&self, instance: InstanceId, run: Run, reader: OwnedFd) -> JoinHandle<()> {
+    pub(super) fn await_newline(
+        &self,
+        instance: InstanceId,
+        run: Run,
+        reader: OwnedFd,
+    ) -> JoinHandle<()> {
         let inbox = self.parts.inbox.clone();
         tokio::task::spawn_local(async move {
             let Ok(mut reader) = pipe::Receiver::from_owned_fd(reader) else { return };
@@ -181,7 +191,9 @@ impl Runtime {
             .core
             .instances()
             .filter(|instance| instance.spec.policy.memory.is_some())
-            .filter_map(|instance| Some((instance.id.clone(), instance.run, instance.life.as_ref()?.pid?)))
+            .filter_map(|instance| {
+                Some((instance.id.clone(), instance.run, instance.life.as_ref()?.pid?))
+            })
             .collect();
         if limited.is_empty() {
             if let Some(task) = self.sampling.take() {
@@ -190,7 +202,11 @@ impl Runtime {
             return;
         }
         for ((instance, run), sample) in self.memory.sample(&limited, Breadth::Session) {
-            self.queue.push_back(Input::Report { instance, run, report: Report::Memory(sample.rss) });
+            self.queue.push_back(Input::Report {
+                instance,
+                run,
+                report: Report::Memory(sample.rss),
+            });
         }
     }
 }
