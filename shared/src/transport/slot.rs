@@ -1,0 +1,141 @@
+//! One socket on the ZeroMQ thread: reading for its handler, writing from its queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::monitor::{monitor_event, receive};
+use super::socket::{Attempt, Flow, Frames, Gate, Handler, Port, Undelivered, try_send};
+
+/// Messages of one socket before the others get their turn.
+const BATCH: usize = 256;
+
+/// One socket on the thread.
+pub(super) struct Slot {
+    pub(super) id: u64,
+    pub(super) socket: zmq::Socket,
+    pub(super) monitor: Option<zmq::Socket>,
+    pub(super) router: bool,
+    pub(super) receives: bool,
+    pub(super) handler: Box<dyn Handler>,
+    pub(super) gate: Arc<Gate>,
+    /// Messages that wait for libzmq to have room; all of them are counted in the gate.
+    pub(super) outbox: VecDeque<Frames>,
+    /// How many the outbox may hold before a handler's reply is refused.
+    pub(super) queue: usize,
+    pub(super) parked: Option<Frames>,
+    pub(super) wake: Option<Instant>,
+}
+
+impl Slot {
+    /// Lets the handler work with its socket.
+    pub(super) fn with_port<T>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Handler, &mut Port<'_>) -> T,
+    ) -> T {
+        let mut wake = None;
+        let before = self.outbox.len();
+        let mut port = Port {
+            socket: &self.socket,
+            router: self.router,
+            outbox: &mut self.outbox,
+            room: self.queue,
+            wake: &mut wake,
+        };
+        let result = work(&mut *self.handler, &mut port);
+        for _ in before..self.outbox.len() {
+            self.gate.queued.fetch_add(1, Ordering::SeqCst);
+        }
+        if let Some(delay) = wake {
+            self.wake = Some(Instant::now() + delay);
+        }
+        result
+    }
+
+    pub(super) fn deliver(&mut self, frames: Frames) {
+        let Flow::Full(frames) = self.with_port(|handler, port| handler.message(frames, port))
+        else {
+            return;
+        };
+        // The consumer may have made room before it could see that we pause: say it, then try once more.
+        self.gate.paused.store(true, Ordering::SeqCst);
+        match self.with_port(|handler, port| handler.message(frames, port)) {
+            Flow::Taken => self.gate.paused.store(false, Ordering::SeqCst),
+            Flow::Full(frames) => self.parked = Some(frames),
+        }
+    }
+
+    pub(super) fn resume(&mut self) {
+        if let Some(frames) = self.parked.take() {
+            self.deliver(frames);
+        }
+    }
+
+    /// Reads what is there, a batch at most.
+    pub(super) fn read(&mut self) {
+        for _ in 0..BATCH {
+            if self.parked.is_some() {
+                return;
+            }
+            match receive(&self.socket) {
+                Ok(Some(frames)) => self.deliver(frames),
+                Ok(None) => self.handler.rejected(),
+                Err(_) => return,
+            }
+        }
+    }
+
+    pub(super) fn read_monitor(&mut self) {
+        loop {
+            let Some(Ok(Some(frames))) = self.monitor.as_ref().map(receive) else {
+                return;
+            };
+            if let Some(event) = monitor_event(&frames) {
+                self.with_port(|handler, port| handler.event(event, port));
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, frames: Frames) {
+        if !self.outbox.is_empty() {
+            self.outbox.push_back(frames);
+            return;
+        }
+        match try_send(&self.socket, self.router, frames) {
+            Ok(()) => self.gate.release(),
+            Err((Attempt::Later, frames)) => self.outbox.push_back(frames),
+            Err((Attempt::Never(why), frames)) => self.give_up(frames, why),
+        }
+    }
+
+    pub(super) fn give_up(&mut self, frames: Frames, why: Undelivered) {
+        self.gate.release();
+        self.gate.undelivered.fetch_add(1, Ordering::Relaxed);
+        self.handler.undelivered(frames, why);
+    }
+
+    pub(super) fn flush(&mut self) {
+        while let Some(frames) = self.outbox.pop_front() {
+            match try_send(&self.socket, self.router, frames) {
+                Ok(()) => self.gate.release(),
+                Err((Attempt::Later, frames)) => {
+                    self.outbox.push_front(frames);
+                    return;
+                }
+                Err((Attempt::Never(why), frames)) => self.give_up(frames, why),
+            }
+        }
+    }
+
+    pub(super) fn interests(&self) -> zmq::PollEvents {
+        let mut events = zmq::PollEvents::empty();
+        if self.receives && self.parked.is_none() {
+            events |= zmq::POLLIN;
+        }
+        if !self.outbox.is_empty() {
+            events |= zmq::POLLOUT;
+        }
+        events
+    }
+}
