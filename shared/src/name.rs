@@ -29,10 +29,7 @@ impl ServiceName {
         if text.len() > MAX_NAME {
             return Err(NameError::TooLong { length: text.len() });
         }
-        match text
-            .chars()
-            .find(|c| !(c.is_ascii_alphanumeric() || *c == '_' || *c == '-'))
-        {
+        match text.chars().find(|c| !(c.is_ascii_alphanumeric() || *c == '_' || *c == '-')) {
             Some(character) => Err(NameError::Character { character }),
             None => Ok(Self(text.into())),
         }
@@ -108,10 +105,7 @@ impl InstanceId {
             Ok(index) if index > 0 && !text.ends_with(&format!(".0{index}")) => index,
             _ => return Err(NameError::NoIndex),
         };
-        Ok(Self {
-            service: ServiceName::parse(service)?,
-            index,
-        })
+        Ok(Self { service: ServiceName::parse(service)?, index })
     }
 }
 
@@ -201,15 +195,9 @@ mod tests {
     fn names_are_checked_at_the_border() {
         assert_eq!(ServiceName::parse("echo-2_x").unwrap().as_str(), "echo-2_x");
         assert_eq!(ServiceName::parse(""), Err(NameError::Empty));
-        assert_eq!(
-            ServiceName::parse("a b"),
-            Err(NameError::Character { character: ' ' })
-        );
+        assert_eq!(ServiceName::parse("a b"), Err(NameError::Character { character: ' ' }));
         assert!(ServiceName::parse(&"x".repeat(63)).is_ok());
-        assert_eq!(
-            ServiceName::parse(&"x".repeat(64)),
-            Err(NameError::TooLong { length: 64 })
-        );
+        assert_eq!(ServiceName::parse(&"x".repeat(64)), Err(NameError::TooLong { length: 64 }));
     }
 
     #[test]
@@ -217,9 +205,7 @@ mod tests {
         let id = InstanceId::parse("echo.3").unwrap();
         assert_eq!((id.service.as_str(), id.index), ("echo", 3));
         assert_eq!(id.to_string(), "echo.3");
-        for bad in [
-            "echo", "echo.0", "echo.x", "echo.", ".1", "echo.01", "echo.-1",
-        ] {
+        for bad in ["echo", "echo.0", "echo.x", "echo.", ".1", "echo.01", "echo.-1"] {
             assert!(InstanceId::parse(bad).is_err(), "{bad}");
         }
     }

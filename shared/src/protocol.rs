@@ -134,11 +134,7 @@ pub struct Order {
 
 /// The topics that a worker subscribes to; each ends in a slash so that no prefix is ambiguous.
 pub fn topics(instance: &InstanceId) -> [String; 3] {
-    [
-        "all/".to_owned(),
-        format!("service/{}/", instance.service),
-        format!("instance/{instance}/"),
-    ]
+    ["all/".to_owned(), format!("service/{}/", instance.service), format!("instance/{instance}/")]
 }
 
 /// Levels by lymph's names.

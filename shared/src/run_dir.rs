@@ -25,9 +25,7 @@ impl StateDir {
             name.push(project);
         }
         let parent = config.parent().unwrap_or(Path::new("."));
-        Self {
-            path: parent.join(".hilum").join(name),
-        }
+        Self { path: parent.join(".hilum").join(name) }
     }
 
     /// Its path.
@@ -128,9 +126,7 @@ impl RunDir {
             }
             _ => PathBuf::from(format!("/tmp/hilum-{}", nix::unistd::geteuid())),
         };
-        Self {
-            path: base.join(state.id()),
-        }
+        Self { path: base.join(state.id()) }
     }
 
     /// A run folder at exactly this path.
@@ -141,9 +137,7 @@ impl RunDir {
     /// The run folder of a running node, as its state folder tells.
     pub fn find(state: &StateDir) -> io::Result<Self> {
         let text = fs::read_to_string(state.run_pointer())?;
-        Ok(Self {
-            path: PathBuf::from(text.trim_end_matches('\n')),
-        })
+        Ok(Self { path: PathBuf::from(text.trim_end_matches('\n')) })
     }
 
     /// Its path.
@@ -168,10 +162,7 @@ impl RunDir {
     pub fn create(&self, access: Access) -> Result<(), RunDirError> {
         let longest = self.socket("heartbeat.sock").as_os_str().len();
         if longest > MAX_SOCKET_PATH {
-            return Err(RunDirError::TooLong {
-                path: self.path.clone(),
-                length: longest,
-            });
+            return Err(RunDirError::TooLong { path: self.path.clone(), length: longest });
         }
         let mode = match access {
             Access::Private => 0o700,
@@ -185,9 +176,7 @@ impl RunDir {
         Self::create_level(&self.path, mode)?;
         if access == Access::Shared
             && let Some(parent) = self.path.parent()
-            && parent
-                .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("hilum"))
+            && parent.file_name().is_some_and(|name| name.to_string_lossy().starts_with("hilum"))
         {
             Self::create_level(parent, mode)?;
         }
@@ -195,24 +184,15 @@ impl RunDir {
     }
 
     fn create_level(path: &Path, mode: u32) -> Result<(), RunDirError> {
-        let failed = |source| RunDirError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        match fs::DirBuilder::new()
-            .mode(mode)
-            .recursive(true)
-            .create(path)
-        {
+        let failed = |source| RunDirError::Io { path: path.to_owned(), source };
+        match fs::DirBuilder::new().mode(mode).recursive(true).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
         let meta = fs::symlink_metadata(path).map_err(failed)?;
         if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(RunDirError::NotOurs {
-                path: path.to_owned(),
-            });
+            return Err(RunDirError::NotOurs { path: path.to_owned() });
         }
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
     }

@@ -65,9 +65,7 @@ impl FromStr for Signal {
 
     /// Parses `TERM`, `SIGTERM`, `term`, `15` or `RTMIN+2`.
     fn from_str(text: &str) -> Result<Self, UnknownSignal> {
-        let unknown = || UnknownSignal {
-            text: text.to_owned(),
-        };
+        let unknown = || UnknownSignal { text: text.to_owned() };
         let upper = text.trim().to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         if let Ok(number) = name.parse::<i32>() {
@@ -77,11 +75,7 @@ impl FromStr for Signal {
             let offset = if offset.is_empty() {
                 0
             } else {
-                offset
-                    .strip_prefix('+')
-                    .ok_or_else(unknown)?
-                    .parse()
-                    .map_err(|_| unknown())?
+                offset.strip_prefix('+').ok_or_else(unknown)?.parse().map_err(|_| unknown())?
             };
             return (0..=LAST - 34)
                 .contains(&offset)
@@ -158,10 +152,7 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit {code}"),
-            Self::Signal {
-                signal,
-                core: false,
-            } => write!(f, "killed by {signal}"),
+            Self::Signal { signal, core: false } => write!(f, "killed by {signal}"),
             Self::Signal { signal, core: true } => write!(f, "killed by {signal}, core dumped"),
         }
     }
@@ -193,10 +184,7 @@ mod tests {
     #[test]
     fn an_exit_code_of_143_is_not_a_signal() {
         assert_eq!(Exit::Code(143).to_string(), "exit 143");
-        let killed = Exit::Signal {
-            signal: Signal::TERM,
-            core: false,
-        };
+        let killed = Exit::Signal { signal: Signal::TERM, core: false };
         assert_eq!(killed.to_string(), "killed by TERM");
         assert_eq!(killed.shell_code(), 143);
     }

@@ -178,16 +178,8 @@ impl ExitStatus {
     /// The end `exit` at `at` (Unix seconds).
     pub fn new(exit: Exit, at: f64) -> Self {
         match exit {
-            Exit::Code(code) => Self {
-                code: Some(code),
-                signal: None,
-                at,
-            },
-            Exit::Signal { signal, .. } => Self {
-                code: None,
-                signal: Some(signal.name()),
-                at,
-            },
+            Exit::Code(code) => Self { code: Some(code), signal: None, at },
+            Exit::Signal { signal, .. } => Self { code: None, signal: Some(signal.name()), at },
         }
     }
 }

@@ -48,30 +48,19 @@ const LONGEST_SECONDS: f64 = 100.0 * 366.0 * 86400.0;
 /// # Errors
 /// When the text is empty, negative, without a known unit or too long.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    let error = || UnitError::Duration {
-        text: text.to_owned(),
-    };
+    let error = || UnitError::Duration { text: text.to_owned() };
     let mut rest = text.trim();
     let mut seconds = 0.0;
     let mut parts = 0;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-            .unwrap_or(rest.len());
+        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().map_err(|_| error())?;
         rest = &rest[digits..];
-        let letters = rest
-            .find(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
-            .unwrap_or(rest.len());
+        let letters =
+            rest.find(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').unwrap_or(rest.len());
         let factor = match &rest[..letters] {
             "" if parts == 0 && rest.is_empty() => 1.0,
-            unit => {
-                TIME_UNITS
-                    .iter()
-                    .find(|(name, _)| *name == unit)
-                    .ok_or_else(error)?
-                    .1
-            }
+            unit => TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(error)?.1,
         };
         rest = rest[letters..].trim_start();
         seconds += number * factor;
@@ -126,19 +115,11 @@ const SIZE_UNITS: &[(&str, u64)] = &[
 /// # Errors
 /// When the text is empty, negative, has an unknown unit or exceeds 2^63 bytes.
 pub fn parse_size(text: &str) -> Result<Bytes, UnitError> {
-    let error = || UnitError::Size {
-        text: text.to_owned(),
-    };
+    let error = || UnitError::Size { text: text.to_owned() };
     let trimmed = text.trim();
-    let digits = trimmed
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(trimmed.len());
+    let digits = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
     let unit = trimmed[digits..].trim().to_ascii_lowercase();
-    let factor = SIZE_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(error)?
-        .1;
+    let factor = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(error)?.1;
     if let Ok(whole) = trimmed[..digits].parse::<u64>() {
         return whole
             .checked_mul(factor)
@@ -203,24 +184,10 @@ mod tests {
             ("1m 30s", 90_000),
             ("1d", 86_400_000),
         ] {
-            assert_eq!(
-                parse_duration(text).unwrap(),
-                Duration::from_millis(millis),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(millis), "{text}");
         }
-        for text in [
-            "",
-            "-1",
-            "10x",
-            "s",
-            "10 20",
-            "1e3",
-            "10s5",
-            "999999999999d",
-            "..",
-            "1.2.3s",
-        ] {
+        for text in ["", "-1", "10x", "s", "10 20", "1e3", "10s5", "999999999999d", "..", "1.2.3s"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
@@ -237,14 +204,7 @@ mod tests {
         ] {
             assert_eq!(parse_size(text).unwrap(), Bytes(bytes), "{text}");
         }
-        for text in [
-            "",
-            "x",
-            "-5",
-            "5 XB",
-            "99999999999999999999",
-            "9999999999TiB",
-        ] {
+        for text in ["", "x", "-5", "5 XB", "99999999999999999999", "9999999999TiB"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }

@@ -207,17 +207,10 @@ impl EventKind {
             Self::Resumed => "goes on".into(),
             Self::Stuck(pids) => format!("stuck: survives SIGKILL: {}", list(pids)),
             Self::LeftBehind(pids) => {
-                format!(
-                    "left processes behind when it ended: {}; ending them",
-                    list(pids)
-                )
+                format!("left processes behind when it ended: {}; ending them", list(pids))
             }
             Self::OverMemory { rss, limit } => {
-                format!(
-                    "uses {}, above its limit of {}",
-                    format_size(*rss),
-                    format_size(*limit)
-                )
+                format!("uses {}, above its limit of {}", format_size(*rss), format_size(*limit))
             }
             Self::Recycled(age) => format!("recycled at the age of {}", format_duration(*age)),
             Self::HookFailed { point, message } => format!("hook {point} failed: {message}"),
@@ -229,10 +222,7 @@ impl EventKind {
             Self::Reloaded(plan) => format!("configuration reloaded: {}", plan.join(", ")),
             Self::RollingStopped(why) => format!("rolling restart stopped: {why}"),
             Self::Stalled(gap) => {
-                format!(
-                    "the node did not run for {}; nobody is blamed",
-                    format_duration(*gap)
-                )
+                format!("the node did not run for {}; nobody is blamed", format_duration(*gap))
             }
             Self::NodeStarted => "node started".into(),
             Self::NodeStopping(why) => format!("node stopping: {why}"),
@@ -254,11 +244,7 @@ impl Event {
         map.insert("pid".into(), json!(self.pid));
         map.insert("text".into(), json!(self.kind.text()));
         match &self.kind {
-            EventKind::Exited {
-                exit,
-                uptime,
-                crash,
-            } => {
+            EventKind::Exited { exit, uptime, crash } => {
                 let (code, signal) = match exit {
                     Exit::Code(code) => (Some(*code), None),
                     Exit::Signal { signal, .. } => (None, Some(signal.name())),
@@ -290,10 +276,6 @@ impl Event {
 fn list(pids: &[u32]) -> String {
     let shown: Vec<String> = pids.iter().take(5).map(u32::to_string).collect();
     let more = pids.len().saturating_sub(5);
-    let tail = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("pid {}{tail}", shown.join(", "))
 }

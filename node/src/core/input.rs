@@ -113,6 +113,8 @@ pub enum Report {
         /// In uninterruptible sleep: KILL does not reach them.
         stuck: bool,
     },
+    /// It subscribed to its topic on the shutdown channel.
+    Subscribed,
     /// It is ready (by `notify_fd`, a log line, …).
     Ready,
     /// A probe's answer.

@@ -4,5 +4,10 @@
 
 pub mod action;
 pub mod event;
+pub mod graph;
 pub mod input;
+pub mod instance;
+pub mod output;
+pub mod restart;
+pub mod target;
 pub mod time;

@@ -67,9 +67,7 @@ impl Template {
             let reference = &rest[at + 2..end];
             let value = values
                 .lookup(reference)
-                .ok_or_else(|| TemplateError::Unknown {
-                    reference: reference.to_owned(),
-                })?;
+                .ok_or_else(|| TemplateError::Unknown { reference: reference.to_owned() })?;
             out.push_str(&value);
             rest = &rest[end + 1..];
         }
@@ -130,15 +128,7 @@ mod tests {
     #[test]
     fn an_unknown_or_open_reference_is_an_error() {
         let unknown = Template::new("$(port.http)").expand(&Three);
-        assert_eq!(
-            unknown,
-            Err(TemplateError::Unknown {
-                reference: "port.http".into()
-            })
-        );
-        assert_eq!(
-            Template::new("$(x").expand(&Three),
-            Err(TemplateError::Open)
-        );
+        assert_eq!(unknown, Err(TemplateError::Unknown { reference: "port.http".into() }));
+        assert_eq!(Template::new("$(x").expand(&Three), Err(TemplateError::Open));
     }
 }
