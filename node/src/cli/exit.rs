@@ -22,27 +22,20 @@ pub(crate) enum ExitStatus {
     NotRunning,
     /// 4: timed out.
     TimedOut,
-    /// The child's own code, 128+N for a signal.
-    Child(u8),
-}
-
-impl ExitStatus {
-    /// Its number.
-    pub(crate) fn code(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::NotRunning => 3,
-            Self::TimedOut => 4,
-            Self::Child(code) => code,
-        }
-    }
+    /// What the node in the foreground ended with.
+    Native(ExitCode),
 }
 
 impl From<ExitStatus> for ExitCode {
     fn from(status: ExitStatus) -> Self {
-        Self::from(status.code())
+        match status {
+            ExitStatus::Done => Self::from(0),
+            ExitStatus::Failed => Self::from(1),
+            ExitStatus::Usage => Self::from(2),
+            ExitStatus::NotRunning => Self::from(3),
+            ExitStatus::TimedOut => Self::from(4),
+            ExitStatus::Native(code) => code,
+        }
     }
 }
 
@@ -332,18 +325,26 @@ mod tests {
         let not_running = CliError::NotRunning {
             config: "/srv/hilum.yml".into(),
         };
-        assert_eq!(not_running.status().code(), 3);
-        assert_eq!(CliError::Closed.status().code(), 0);
-        assert_eq!(CliError::usage("a", "b").status().code(), 2);
-        assert_eq!(fault("unknown-target").status().code(), 2);
-        assert_eq!(fault("invalid-config").status().code(), 2);
-        assert_eq!(fault("refused").status().code(), 1);
+        assert_eq!(not_running.status(), ExitStatus::NotRunning);
+        assert_eq!(CliError::Closed.status(), ExitStatus::Done);
+        assert_eq!(CliError::usage("a", "b").status(), ExitStatus::Usage);
+        assert_eq!(fault("unknown-target").status(), ExitStatus::Usage);
+        assert_eq!(fault("invalid-config").status(), ExitStatus::Usage);
+        assert_eq!(fault("refused").status(), ExitStatus::Failed);
         let late = CliError::TimedOut {
             what: "web".into(),
             after: "5s".into(),
         };
-        assert_eq!(late.status().code(), 4);
-        assert_eq!(ExitStatus::Child(130).code(), 130);
+        assert_eq!(late.status(), ExitStatus::TimedOut);
+        for (status, number) in [
+            (ExitStatus::Done, 0),
+            (ExitStatus::Failed, 1),
+            (ExitStatus::Usage, 2),
+            (ExitStatus::NotRunning, 3),
+            (ExitStatus::TimedOut, 4),
+        ] {
+            assert_eq!(ExitCode::from(status), ExitCode::from(number));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus, Snapshot, State}
 use hilum_shared::units::{Bytes, format_size};
 
 use super::exit::{ExitStatus, Outcome};
-use super::output::{Painter, Style, printable};
+use super::output::{Style, printable};
 use super::session::{Node, Session};
 use super::table::{Align, Cell, Table};
 use super::target::{Names, Selection};
@@ -243,17 +243,9 @@ pub(crate) fn chosen<'a>(
     snapshot.instances.iter().filter(|one| selection.instance(&one.instance))
 }
 
-/// Text of a snapshot's table without colour.
-#[cfg(test)]
-pub(crate) fn plain(snapshot: &Snapshot) -> String {
-    table(snapshot).render(Painter::plain())
-}
-
-#[cfg(not(test))]
-const _: fn() -> Painter = Painter::plain;
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::output::Painter;
     use super::*;
     use hilum_shared::name::{InstanceId, Run, ServiceName};
     use hilum_shared::status::{ExitStatus as End, NodeStatus};
@@ -337,6 +329,6 @@ pub(crate) mod tests {
 
     #[test]
     fn the_table_shows_what_one_wants_to_know() {
-        insta::assert_snapshot!(plain(&snapshot()), @"");
+        insta::assert_snapshot!(table(&snapshot()).render(Painter::plain()), @"");
     }
 }

@@ -139,6 +139,7 @@ fn save(session: &Session, wanted: &[(String, u32)]) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exit::ExitStatus;
     use super::super::ps::tests::snapshot;
     use super::*;
 
@@ -158,9 +159,9 @@ mod tests {
     #[test]
     fn below_zero_and_unknown_names_are_usage_errors() {
         let error = resolved(&["db=-2"]).unwrap_err();
-        assert_eq!(error.status().code(), 2);
+        assert_eq!(error.status(), ExitStatus::Usage);
         assert_eq!(error.to_string(), "`db=-2` would be below zero: there are 1");
-        assert_eq!(resolved(&["wbe=1"]).unwrap_err().status().code(), 2);
+        assert_eq!(resolved(&["wbe=1"]).unwrap_err().status(), ExitStatus::Usage);
     }
 
     #[test]

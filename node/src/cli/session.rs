@@ -3,7 +3,7 @@
 //! A cluster is known by the canonical path of its first config, never by its content, so that what is
 //! only about the running node works while the file is broken.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -280,7 +280,7 @@ pub(crate) struct Nothing {}
 
 /// A connection to a running node.
 pub(crate) struct Node {
-    client: Client,
+    client: RefCell<Client>,
     /// Its process.
     pub(crate) pid: u32,
     /// Its sockets' folder.
@@ -301,7 +301,7 @@ impl Node {
             reason: error.to_string(),
         })?;
         Ok(Self {
-            client,
+            client: RefCell::new(client),
             pid,
             run_dir,
         })
@@ -315,6 +315,7 @@ impl Node {
         timeout: Duration,
     ) -> Result<R, CliError> {
         self.client
+            .borrow_mut()
             .call(&format!("node.{method}"), arguments, timeout)
             .map_err(|error| self.explain(method, error, timeout))
     }
@@ -328,14 +329,14 @@ impl Node {
         timeout: Option<Duration>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<R>, CliError> {
-        // without a limit: as good as for ever, and far from overflow
-        let limit = timeout.unwrap_or(Duration::from_secs(10 * 366 * 86400));
-        match self
+        let limit = timeout.unwrap_or(Duration::MAX);
+        let answer = self
             .client
-            .call_with(&format!("node.{method}"), arguments, limit, cancelled)
-        {
+            .borrow_mut()
+            .call_with(&format!("node.{method}"), arguments, limit, cancelled);
+        match answer {
             Ok(answer) => Ok(Some(answer)),
-            Err(CallError::Timeout { .. }) => Ok(None),
+            Err(CallError::Timeout { .. } | CallError::Cancelled) => Ok(None),
             Err(error) => Err(self.explain(method, error, limit)),
         }
     }
@@ -343,12 +344,15 @@ impl Node {
     fn explain(&self, method: &str, error: CallError, timeout: Duration) -> CliError {
         match error {
             CallError::Fault(fault) => CliError::Fault(fault),
-            CallError::Gone => CliError::Gone { pid: self.pid },
+            CallError::Gone { .. } => CliError::Gone { pid: self.pid },
             CallError::Timeout { .. } => CliError::Silent {
                 pid: self.pid,
                 reason: format!("no answer to `{method}` within {}", time::seconds(timeout.as_secs_f64())),
             },
-            CallError::Nack => CliError::failed(format!("the node refused `{method}`")),
+            error @ CallError::Denied { .. } => CliError::Silent {
+                pid: self.pid,
+                reason: error.to_string(),
+            },
             other => CliError::Protocol {
                 call: method.to_owned(),
                 reason: other.to_string(),
