@@ -5,4 +5,5 @@ pub mod cli;
 pub mod core;
 pub mod daemon;
 pub mod driver;
+pub mod launch;
 pub mod log;
