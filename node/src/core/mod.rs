@@ -7,7 +7,19 @@ pub mod event;
 pub mod graph;
 pub mod input;
 pub mod instance;
+pub mod operation;
 pub mod output;
+pub mod plan;
 pub mod restart;
+pub mod service;
+pub mod status;
+pub mod supervisor;
 pub mod target;
 pub mod time;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod wall;
+#[cfg(test)]
+mod world;

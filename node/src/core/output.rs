@@ -15,7 +15,10 @@ pub enum Notice {
     /// Executed.
     Started,
     /// Ready.
-    Ready,
+    Ready {
+        /// For the first time in this run.
+        first: bool,
+    },
     /// A run is over as was asked.
     Stopped {
         /// Whether KILL was needed.

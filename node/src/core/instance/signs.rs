@@ -58,7 +58,7 @@ impl Instance {
                     match state {
                         WorkerState::Ready | WorkerState::Busy => self.became_ready(now, out),
                         WorkerState::Starting | WorkerState::Draining => {
-                            self.not_ready("it says so", out)
+                            self.not_ready("it says so", out);
                         }
                     }
                 }

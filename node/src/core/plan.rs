@@ -1,0 +1,143 @@
+//! The difference of two configurations: what a reload would do, before anything is done.
+
+use std::sync::Arc;
+
+use hilum_shared::config::spec::{Cluster, Launch, Policy, ServiceSpec};
+use hilum_shared::name::ServiceName;
+
+/// What a new configuration changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Service by service, in name order; unchanged ones are not there.
+    pub services: Vec<(ServiceName, Change)>,
+    /// Top-level keys that take effect at the next start of the node only.
+    pub node: Vec<&'static str>,
+}
+
+/// What changes of one service.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It stays, and these keys differ.
+    Changed {
+        /// Keys whose change needs a restart.
+        launch: Vec<&'static str>,
+        /// Keys that apply to what runs.
+        policy: Vec<&'static str>,
+        /// The new `numprocesses`, when it differs.
+        count: Option<u32>,
+    },
+}
+
+/// Compares two valid configurations.
+pub fn diff(old: &Cluster, new: &Cluster) -> Plan {
+    let mut plan = Plan::default();
+    let names = old
+        .services
+        .keys()
+        .chain(new.services.keys().filter(|name| !old.services.contains_key(*name)));
+    for name in names {
+        let change = match (old.services.get(name), new.services.get(name)) {
+            (None, _) => Change::Added,
+            (Some(_), None) => Change::Removed,
+            (Some(before), Some(after)) => match changed(old, before, new, after) {
+                Some(change) => change,
+                None => continue,
+            },
+        };
+        plan.services.push((name.clone(), change));
+    }
+    plan.services.sort_by(|a, b| a.0.cmp(&b.0));
+    let node = [
+        ("logs", old.logs != new.logs),
+        ("container", old.container != new.container),
+        ("sockets", old.sockets != new.sockets),
+        ("node.run_dir", old.node.run_dir != new.node.run_dir),
+    ];
+    plan.node = node.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect();
+    plan
+}
+
+fn changed(
+    old: &Cluster,
+    before: &Arc<ServiceSpec>,
+    new: &Cluster,
+    after: &Arc<ServiceSpec>,
+) -> Option<Change> {
+    if before == after && sockets(old, &before.launch) == sockets(new, &after.launch) {
+        return None;
+    }
+    let mut launch = launch_keys(&before.launch, &after.launch);
+    if sockets(old, &before.launch) != sockets(new, &after.launch) {
+        launch.push("sockets");
+    }
+    let policy = policy_keys(&before.policy, &after.policy);
+    let count = (before.numprocesses != after.numprocesses).then_some(after.numprocesses);
+    (!launch.is_empty() || !policy.is_empty() || count.is_some()).then_some(Change::Changed {
+        launch,
+        policy,
+        count,
+    })
+}
+
+fn sockets<'a>(
+    cluster: &'a Cluster,
+    launch: &'a Launch,
+) -> Vec<Option<&'a hilum_shared::config::spec::SocketSpec>> {
+    launch.sockets.iter().map(|index| cluster.sockets.get(*index)).collect()
+}
+
+/// The keys in which two launches differ, `sockets` aside (they are indexes into the cluster's list).
+pub fn launch_keys(a: &Launch, b: &Launch) -> Vec<&'static str> {
+    let differs = [
+        ("command", a.command != b.command),
+        ("directory", a.directory != b.directory),
+        ("env", a.inherit_env != b.inherit_env || !same_env(a, b)),
+        ("ports", a.ports != b.ports),
+        ("tty", a.tty != b.tty),
+        ("limits", a.limits != b.limits),
+        ("user", a.user != b.user || a.group != b.group),
+        ("umask", a.umask != b.umask),
+        ("nice", a.nice != b.nice),
+        ("cpus", a.cpus != b.cpus),
+        ("no_new_privs", a.no_new_privs != b.no_new_privs),
+    ];
+    differs.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
+}
+
+/// A variable that only moved to another line is the same variable.
+fn same_env(a: &Launch, b: &Launch) -> bool {
+    a.env.len() == b.env.len()
+        && a.env
+            .iter()
+            .all(|(name, value)| b.env.get(name).is_some_and(|other| other.value == value.value))
+}
+
+fn policy_keys(a: &Policy, b: &Policy) -> Vec<&'static str> {
+    let differs = [
+        ("kind", a.kind != b.kind),
+        ("autostart", a.autostart != b.autostart),
+        ("profiles", a.profiles != b.profiles),
+        ("depends_on", a.depends_on != b.depends_on),
+        ("restart", a.restart != b.restart),
+        ("on_failure", a.on_failure != b.on_failure),
+        ("ready", a.ready != b.ready),
+        ("alive", a.alive != b.alive),
+        ("stop", a.stop != b.stop),
+        ("rolling", a.rolling != b.rolling),
+        ("watch", a.watch != b.watch),
+        ("reload", a.reload != b.reload),
+        ("hooks", a.hooks != b.hooks),
+        ("log", a.log != b.log),
+        ("max_age", a.max_age != b.max_age),
+        ("schedule", a.schedule != b.schedule),
+        ("start_stagger", a.start_stagger != b.start_stagger),
+        ("limits.memory", a.memory != b.memory),
+        ("description", a.description != b.description),
+        ("labels", a.labels != b.labels),
+    ];
+    differs.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
+}

@@ -1,0 +1,86 @@
+//! The core's state as others see it. What only drivers know (statistics, ports) is added by the runtime.
+
+use std::collections::BTreeMap;
+
+use hilum_shared::status::{ExitStatus, Flag, InstanceStatus, ServiceStatus, State};
+
+use super::instance::{Instance, Phase};
+use super::service::{Service, is_job};
+use super::time::Now;
+
+impl Instance {
+    /// The word of `ps`.
+    pub fn state(&self) -> State {
+        match &self.phase {
+            Phase::Down if self.waits() => State::Waiting,
+            Phase::Down => State::Stopped,
+            Phase::Preparing | Phase::Starting => State::Starting,
+            Phase::Running => State::Running,
+            Phase::Stopping(_) | Phase::Killing(_) | Phase::Closing(_) => State::Stopping,
+            Phase::Backoff { .. } => State::Backoff,
+            Phase::Completed => State::Completed,
+            Phase::Failed => State::Failed,
+        }
+    }
+
+    /// The same as a word.
+    pub fn state_word(&self) -> &'static str {
+        self.state().as_str()
+    }
+
+    /// As `ps` shows it.
+    pub fn status(&self, now: Now, service: &Service, blocked_by: Vec<String>) -> InstanceStatus {
+        let life = self.life.as_ref();
+        let next = match &self.phase {
+            Phase::Backoff { until } => Some(*until),
+            Phase::Stopping(stop) => Some(stop.kill_at),
+            Phase::Completed | Phase::Down => service.fires_at,
+            _ => None,
+        };
+        let flags = [
+            (Flag::Paused, life.is_some_and(|life| life.paused.is_some())),
+            (Flag::Stuck, self.stuck()),
+            (Flag::Starved, self.shortage && matches!(self.phase, Phase::Backoff { .. })),
+            (Flag::HeldBack, life.is_some_and(|life| life.held)),
+            (Flag::Removed, service.removed),
+        ];
+        InstanceStatus {
+            service: self.id.service.clone(),
+            instance: self.id.clone(),
+            index: self.id.index,
+            pid: life.and_then(|life| life.pid),
+            state: self.state(),
+            ready: self.ready(),
+            flags: flags.iter().filter(|(_, is)| *is).map(|(flag, _)| *flag).collect(),
+            run: self.run,
+            restarts: self.restarts,
+            uptime: life.and_then(|life| life.up_at).map(|at| now.mono.since(at).as_secs_f64()),
+            exit: self.exit.map(|(exit, at)| ExitStatus::new(exit, at)),
+            reason: self.reason.clone(),
+            next_at: next.map(|at| at.since(now.mono).as_secs_f64()),
+            info: self.info.clone(),
+            cpu_percent: None,
+            rss_bytes: None,
+            heartbeat_age: life
+                .and_then(|life| life.last_beat)
+                .map(|at| now.mono.since(at).as_secs_f64()),
+            ports: BTreeMap::new(),
+            labels: service.spec.policy.labels.clone(),
+            blocked_by,
+        }
+    }
+}
+
+impl Service {
+    /// As `ps` shows it.
+    pub fn status(&self) -> ServiceStatus {
+        ServiceStatus {
+            name: self.spec.name.clone(),
+            count: self.count,
+            configured: self.spec.numprocesses,
+            removed: self.removed,
+            job: is_job(&self.spec),
+            description: self.spec.policy.description.clone(),
+        }
+    }
+}

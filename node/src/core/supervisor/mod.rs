@@ -1,0 +1,496 @@
+//! Routes every input to the instances it concerns, and decides what concerns more than one: who may
+//! start (`start`), in which order things stop (`stop`), what an operator asks (`request`), what a new
+//! configuration changes (`reload`), and how many are replaced one after another (`rolling`).
+
+mod reload;
+mod request;
+mod rolling;
+mod start;
+mod stop;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hilum_shared::config::spec::{
+    Cluster, NodeSpec, OnDependencyRestart, OnFailure, ServiceSpec, WatchAction,
+};
+use hilum_shared::name::{InstanceId, Run, ServiceName};
+use hilum_shared::status::{InstanceStatus, ServiceStatus};
+
+use self::rolling::Roll;
+use self::stop::{Going, Order};
+use super::action::{Action, OrderKind, Reply, Scope};
+use super::event::EventKind;
+use super::graph::Graph;
+use super::input::{Input, Report};
+use super::instance::{Instance, Phase, Settings, Want};
+use super::operation::{Answers, Awaiting, Operations, arrived};
+use super::output::{Notice, Output};
+use super::service::Service;
+use super::time::{Moment, Now};
+
+/// What the command line decides for a node's whole life.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Chosen profiles.
+    pub profiles: Vec<String>,
+    /// The node exits when everything has ended by itself.
+    pub exit_when_idle: bool,
+    /// Any failure ends the cluster.
+    pub abort_on_failure: bool,
+}
+
+/// The whole cluster's state.
+#[derive(Debug)]
+pub struct Supervisor {
+    cluster: Arc<Cluster>,
+    options: Options,
+    graph: Graph,
+    services: BTreeMap<ServiceName, Service>,
+    out: Output,
+    /// Deadlines of instances, kept in step by [`Supervisor::with`].
+    deadlines: BTreeSet<(Moment, InstanceId)>,
+    /// Instances that wait for their turn to start.
+    waiting: BTreeMap<ServiceName, BTreeSet<u32>>,
+    /// When to look at the waiting ones again without news.
+    gate_at: Option<Moment>,
+    /// Something happened that may open a gate.
+    gate_dirty: bool,
+    /// How many instances are between start and ready.
+    starting: usize,
+    /// The machine is short of something until then: no start before.
+    paused_until: Option<Moment>,
+    /// Instances that are to end when those that depend on them have.
+    wave: BTreeMap<InstanceId, Order>,
+    rolls: BTreeMap<ServiceName, Roll>,
+    going: Option<Going>,
+    operations: Operations,
+    awaiting: Vec<Awaiting>,
+}
+
+fn settings(node: &NodeSpec) -> Settings {
+    Settings {
+        heartbeat_interval: node.heartbeat_interval,
+        heartbeat_timeout: node.heartbeat_timeout,
+    }
+}
+
+impl Supervisor {
+    /// A cluster of which nothing runs; what is to run is asked for by a first `start`.
+    pub fn new(cluster: Arc<Cluster>, options: Options, now: Now) -> Self {
+        let mut out = Output::new(settings(&cluster.node), options.abort_on_failure);
+        out.begin(now);
+        out.event_of(None, EventKind::NodeStarted);
+        let mut supervisor = Self {
+            graph: Graph::of(&cluster),
+            cluster: cluster.clone(),
+            options,
+            services: BTreeMap::new(),
+            out,
+            deadlines: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            gate_at: None,
+            gate_dirty: false,
+            starting: 0,
+            paused_until: None,
+            wave: BTreeMap::new(),
+            rolls: BTreeMap::new(),
+            going: None,
+            operations: Operations::default(),
+            awaiting: Vec::new(),
+        };
+        for spec in cluster.services.values() {
+            supervisor.add_service(spec.clone(), Want::Down, now);
+        }
+        supervisor
+    }
+
+    /// Takes one input and adds what is to be done to `actions`.
+    pub fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
+        self.out.begin(now);
+        match input {
+            Input::Tick => self.tick(now),
+            Input::Stalled(by) => self.stalled(by, now),
+            Input::Request { id, request } => self.request(id, request, now),
+            Input::Report { instance, run, report } => self.report(&instance, run, report, now),
+            Input::FilesChanged { service, path } => self.files_changed(&service, &path, now),
+            Input::Reconfigure { request, cluster, dry_run } => {
+                self.reconfigure(request, cluster, dry_run, now);
+            }
+        }
+        self.settle(now);
+        self.out.drain_into(actions);
+    }
+
+    /// The next moment at which something is due.
+    pub fn deadline(&self) -> Option<Moment> {
+        let instances = self.deadlines.first().map(|(at, _)| *at);
+        let schedules = self.services.values().filter_map(|service| service.fires_at).min();
+        let rolls = self.rolls.values().filter_map(Roll::deadline).min();
+        let going = self.going.as_ref().and_then(Going::deadline);
+        [instances, schedules, rolls, going, self.gate_at].into_iter().flatten().min()
+    }
+
+    /// Whether the cluster is on its way down.
+    pub fn is_stopping(&self) -> bool {
+        self.going.is_some()
+    }
+
+    /// The configuration in force.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The services and instances as `ps` shows them.
+    pub fn snapshot(&self, now: Now) -> (Vec<ServiceStatus>, Vec<InstanceStatus>) {
+        let services = self.services.values().map(Service::status).collect();
+        let mut instances = Vec::new();
+        for service in self.services.values() {
+            let blocked = self.blocked_by(service);
+            for instance in service.instances.values() {
+                let blocked = if instance.waits() && !instance.ignore_deps {
+                    blocked.clone()
+                } else {
+                    Vec::new()
+                };
+                instances.push(instance.status(now, service, blocked));
+            }
+        }
+        (services, instances)
+    }
+
+    /// One instance.
+    pub fn instance(&self, id: &InstanceId) -> Option<&Instance> {
+        self.services.get(&id.service)?.instances.get(&id.index)
+    }
+
+    /// All instances.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.services.values().flat_map(|service| service.instances.values())
+    }
+
+    // --- the one way to an instance -------------------------------------------------------------
+
+    /// Lets `act` change an instance and keeps the indexes in step. Nothing else may change one.
+    fn with(&mut self, id: &InstanceId, act: impl FnOnce(&mut Instance, &mut Output)) {
+        let Some(service) = self.services.get_mut(&id.service) else { return };
+        let Some(instance) = service.instances.get_mut(&id.index) else { return };
+        let before = instance.deadline(self.out.settings());
+        let was_starting = is_starting(instance);
+        act(instance, &mut self.out);
+        let after = instance.deadline(self.out.settings());
+        match (was_starting, is_starting(instance)) {
+            (false, true) => self.starting += 1,
+            (true, false) => self.starting -= 1,
+            _ => {}
+        }
+        if before != after {
+            if let Some(at) = before {
+                self.deadlines.remove(&(at, id.clone()));
+            }
+            if let Some(at) = after {
+                self.deadlines.insert((at, id.clone()));
+            }
+        }
+        if instance.waits() {
+            self.waiting.entry(id.service.clone()).or_default().insert(id.index);
+            self.gate_dirty = true;
+        } else if let Some(indexes) = self.waiting.get_mut(&id.service) {
+            indexes.remove(&id.index);
+            if indexes.is_empty() {
+                self.waiting.remove(&id.service);
+            }
+        }
+    }
+
+    fn add_service(&mut self, spec: Arc<ServiceSpec>, want: Want, now: Now) {
+        let name = spec.name.clone();
+        let count = spec.numprocesses;
+        let mut service = Service::new(spec, want);
+        service.fires_at = Self::next_fire(&service, None, now);
+        self.services.insert(name.clone(), service);
+        self.grow(&name, count, want, now);
+    }
+
+    /// Makes instances up to `count`; those that are there and were to go stay.
+    fn grow(&mut self, name: &ServiceName, count: u32, want: Want, now: Now) -> Vec<InstanceId> {
+        let mut grown = Vec::new();
+        let Some(service) = self.services.get_mut(name) else { return grown };
+        let spec = service.spec.clone();
+        for index in 1..=count {
+            let id = InstanceId::new(name.clone(), index);
+            let leaving = service.instances.get(&index).map(|instance| instance.dropping);
+            if leaving == Some(false) {
+                continue;
+            }
+            if leaving.is_none() {
+                let instance = Instance::new(id.clone(), spec.clone(), Want::Down, now.mono);
+                service.instances.insert(index, instance);
+            }
+            grown.push(id);
+        }
+        for id in &grown {
+            self.wave.remove(id);
+            self.with(id, |instance, out| {
+                instance.dropping = false;
+                if want == Want::Up {
+                    instance.want_up(now.mono, out);
+                }
+            });
+        }
+        grown
+    }
+
+    /// Forgets an instance that is down for good.
+    fn remove(&mut self, id: &InstanceId) {
+        self.with(id, |instance, _| {
+            instance.phase = Phase::Down;
+            instance.want = Want::Down;
+        });
+        if let Some(service) = self.services.get_mut(&id.service) {
+            service.instances.remove(&id.index);
+            self.out.action(Action::Drop { instance: id.clone() });
+            if service.removed && service.instances.is_empty() {
+                self.services.remove(&id.service);
+                self.rolls.remove(&id.service);
+            }
+        }
+    }
+
+    // --- inputs ---------------------------------------------------------------------------------
+
+    fn report(&mut self, id: &InstanceId, run: Run, report: Report, now: Now) {
+        let current = self
+            .instance(id)
+            .is_some_and(|instance| instance.run == run && instance.life.is_some());
+        if current {
+            self.with(id, |instance, out| instance.report(report, now.mono, out));
+        }
+    }
+
+    fn stalled(&mut self, by: Duration, now: Now) {
+        self.out.event_of(None, EventKind::Stalled(by));
+        let ids: Vec<InstanceId> = self.instances().map(|instance| instance.id.clone()).collect();
+        for id in &ids {
+            self.with(id, |instance, _| instance.stalled(by));
+        }
+        for roll in self.rolls.values_mut() {
+            roll.stalled(by);
+        }
+        if let Some(going) = &mut self.going {
+            going.stalled(by);
+        }
+        let _ = now;
+    }
+
+    fn tick(&mut self, now: Now) {
+        let due: Vec<InstanceId> = self
+            .deadlines
+            .iter()
+            .take_while(|(at, _)| *at <= now.mono)
+            .map(|(_, id)| id.clone())
+            .collect();
+        for id in &due {
+            self.with(id, |instance, out| instance.tick(now.mono, out));
+        }
+        self.fire_schedules(now);
+        self.advance_rolls(now);
+        self.hasten_shutdown(now);
+        if self.gate_at.is_some_and(|at| at <= now.mono) {
+            self.gate_dirty = true;
+        }
+    }
+
+    fn files_changed(&mut self, name: &ServiceName, path: &str, now: Now) {
+        let Some(service) = self.services.get(name) else { return };
+        let Some(watch) = service.spec.policy.watch.clone() else { return };
+        if self.going.is_some() {
+            return;
+        }
+        self.out.event_of(Some(name), EventKind::FilesChanged(path.to_owned()));
+        let up: Vec<InstanceId> = service
+            .instances
+            .values()
+            .filter(|i| i.want == Want::Up)
+            .map(|i| i.id.clone())
+            .collect();
+        let spec = service.spec.clone();
+        match watch.action {
+            WatchAction::Restart => self.replace(name, up, &format!("{path} changed"), None, now),
+            WatchAction::Run(command) => self.out.action(Action::RunWatchCommand { spec, command }),
+            WatchAction::Reload => {
+                for id in up {
+                    self.ask_to_reload(&id, path);
+                }
+            }
+        }
+    }
+
+    fn ask_to_reload(&mut self, id: &InstanceId, why: &str) {
+        use hilum_shared::config::spec::ReloadVia;
+        let Some(instance) = self.instance(id) else { return };
+        if !instance.started() {
+            return;
+        }
+        let (instance, run) = (id.clone(), instance.run);
+        let via = self.services.get(&id.service).and_then(|service| service.spec.policy.reload);
+        let reason = format!("{why} changed");
+        self.out.action(
+            match via.unwrap_or(ReloadVia::Signal(hilum_shared::signal::Signal::HUP)) {
+                ReloadVia::Signal(signal) => {
+                    Action::Signal { instance, run, signal, scope: Scope::Leader }
+                }
+                ReloadVia::Message => {
+                    Action::Order { instance, run, order: OrderKind::Reload, reason }
+                }
+            },
+        );
+    }
+
+    // --- what follows from what happened --------------------------------------------------------
+
+    fn settle(&mut self, now: Now) {
+        loop {
+            let notices = self.out.take_notices();
+            if notices.is_empty() {
+                break;
+            }
+            self.gate_dirty = true;
+            for (id, notice) in notices {
+                self.noticed(&id, notice, now);
+            }
+            self.release_wave(now);
+            self.advance_rolls(now);
+        }
+        if self.gate_dirty {
+            self.gate_dirty = false;
+            self.start_waiting(now);
+        }
+        self.finish_shutdown();
+        self.exit_when_idle(now);
+    }
+
+    fn noticed(&mut self, id: &InstanceId, notice: Notice, now: Now) {
+        let killed = matches!(notice, Notice::Stopped { killed: true });
+        let mut answers = Answers::new();
+        if let Some(instance) =
+            self.services.get(&id.service).and_then(|service| service.instances.get(&id.index))
+        {
+            self.operations.settle(instance, killed, &mut answers);
+        }
+        for (request, outcome) in answers {
+            self.out.action(Action::Reply { id: request, reply: Reply::Outcome(outcome) });
+        }
+        self.check_awaiting(Some(id));
+        match notice {
+            Notice::Ready { first } if first => self.dependents_of_restarted(id, now),
+            Notice::Failed => self.failed(id, now),
+            Notice::Shortage(until) => self.paused_until = self.paused_until.max(Some(until)),
+            Notice::Restarting => {
+                if let Some(service) = self.services.get_mut(&id.service) {
+                    service.due = true;
+                }
+            }
+            Notice::Old => self.recycle(id, now),
+            Notice::Rests => {
+                self.rested(id);
+                self.run_queued(&id.service, now);
+            }
+            Notice::Waits
+            | Notice::Started
+            | Notice::Ready { .. }
+            | Notice::Stopped { .. }
+            | Notice::Stuck => {}
+        }
+    }
+
+    fn rested(&mut self, id: &InstanceId) {
+        let gone = self
+            .instance(id)
+            .is_some_and(|i| i.dropping && i.want == Want::Down && i.phase == Phase::Down);
+        if gone {
+            self.remove(id);
+        }
+    }
+
+    fn check_awaiting(&mut self, changed: Option<&InstanceId>) {
+        let mut answered = Vec::new();
+        for (at, awaiting) in self.awaiting.iter().enumerate() {
+            let concerned =
+                changed.is_none_or(|id| awaiting.instances.iter().any(|(other, _)| other == id));
+            if !concerned {
+                continue;
+            }
+            // One that is gone for good has arrived wherever it was waited for.
+            let states: Vec<Option<bool>> = awaiting
+                .instances
+                .iter()
+                .map(|(id, run)| {
+                    self.instance(id).map_or(Some(true), |i| arrived(awaiting.state, *run, i))
+                })
+                .collect();
+            let failed = states.contains(&Some(false));
+            if failed || states.iter().all(Option::is_some) {
+                answered.push((at, !failed));
+            }
+        }
+        for (at, ok) in answered.into_iter().rev() {
+            let awaiting = self.awaiting.remove(at);
+            let reply = Reply::Outcome(self.outcome_of(&awaiting, ok));
+            self.out.action(Action::Reply { id: awaiting.request, reply });
+        }
+    }
+
+    fn dependents_of_restarted(&mut self, id: &InstanceId, now: Now) {
+        if self.instance(id).is_none_or(|instance| instance.run.0 < 2) {
+            return;
+        }
+        let dependents: Vec<ServiceName> = self
+            .graph
+            .dependents(&id.service)
+            .filter(|name| {
+                self.services.get(*name).is_some_and(|service| {
+                    service.spec.policy.depends_on.iter().any(|dependency| {
+                        dependency.service == id.service
+                            && dependency.on_restart == OnDependencyRestart::Restart
+                    })
+                })
+            })
+            .cloned()
+            .collect();
+        for name in dependents {
+            let up: Vec<InstanceId> = self.services.get(&name).map_or(Vec::new(), |service| {
+                service.instances.values().filter(|i| i.is_up()).map(|i| i.id.clone()).collect()
+            });
+            self.replace(&name, up, &format!("{id} was restarted"), None, now);
+        }
+    }
+
+    fn failed(&mut self, id: &InstanceId, now: Now) {
+        let Some(instance) = self.instance(id) else { return };
+        let code = instance.exit.map_or(1, |(exit, _)| exit.shell_code()).max(1);
+        let shutdown =
+            instance.spec.policy.on_failure == OnFailure::Shutdown || self.out.abort_on_failure();
+        if shutdown {
+            self.shut_down(&format!("{id} failed"), None, code, now);
+            return;
+        }
+        if instance.spec.policy.on_failure == OnFailure::StopDependents {
+            let names = self.graph.with_dependents(self.graph.dependents(&id.service).cloned());
+            let ids: Vec<InstanceId> = self
+                .instances()
+                .filter(|i| names.contains(&i.id.service) && i.want == Want::Up)
+                .map(|i| i.id.clone())
+                .collect();
+            for other in ids {
+                self.end_later(&other, Order::stop(&format!("{id} failed"), None));
+            }
+            self.release_wave(now);
+        }
+    }
+}
+
+fn is_starting(instance: &Instance) -> bool {
+    matches!(instance.phase, Phase::Preparing | Phase::Starting)
+}

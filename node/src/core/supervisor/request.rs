@@ -1,0 +1,409 @@
+//! What an operator asks for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hilum_shared::name::{InstanceId, Run, ServiceName};
+use hilum_shared::protocol::control::{
+    Accepted, Await, AwaitState, Change, Fault, Outcome, Scale, ScaleTo, Targets,
+};
+use hilum_shared::signal::Signal;
+
+use super::stop::Order;
+use super::{Options, Supervisor};
+use crate::core::action::{Action, Reply, Scope};
+use crate::core::event::EventKind;
+use crate::core::input::{Request, RequestId};
+use crate::core::instance::{Instance, Phase, Want};
+use crate::core::operation::{Awaiting, Expect, Waiting};
+use crate::core::service::Service;
+use crate::core::target;
+use crate::core::time::Now;
+
+/// More processes of one service than this is a slip of the pen.
+pub(super) const MOST_PROCESSES: u32 = 10_000;
+
+type Items = Vec<(InstanceId, &'static str, Result<Expect, &'static str>)>;
+
+impl Supervisor {
+    pub(super) fn request(&mut self, id: RequestId, request: Request, now: Now) {
+        let answer = match request {
+            Request::Start(targets) => self.start(&targets, now).map(Reply::Accepted),
+            Request::Stop(targets) => self.stop(&targets, now).map(Reply::Accepted),
+            Request::Restart { targets, fresh } => {
+                if let Some(fresh) = fresh {
+                    self.refresh(&targets, &fresh);
+                }
+                self.restart(&targets, now).map(Reply::Accepted)
+            }
+            Request::Scale(scale) => self.scale(&scale, now).map(Reply::Accepted),
+            Request::Signal { targets, signal } => {
+                self.signal(&targets, signal).map(Reply::Accepted)
+            }
+            Request::Shutdown { grace, reason } => {
+                Ok(Reply::Accepted(self.shutdown(grace, &reason, now)))
+            }
+            Request::Wait(wait) => match self.operations.wait(wait.operation, id) {
+                Waiting::Done(outcome) => Ok(Reply::Outcome(outcome)),
+                Waiting::Later => return,
+                Waiting::Unknown => Err(fault(
+                    "unknown-operation",
+                    format!("operation {} is not known", wait.operation),
+                    None,
+                )),
+            },
+            Request::Await(what) => match self.await_state(id, &what) {
+                Ok(()) => return self.check_awaiting(None),
+                Err(fault) => Err(fault),
+            },
+            Request::Cancel(call) => {
+                self.operations.cancel(call);
+                self.awaiting.retain(|awaiting| awaiting.request != call);
+                return;
+            }
+        };
+        let reply = answer.unwrap_or_else(Reply::Fault);
+        self.out.action(Action::Reply { id, reply });
+    }
+
+    /// The instances that `patterns` mean; none = all.
+    fn resolve(&self, patterns: &[String]) -> Result<Vec<InstanceId>, Fault> {
+        let mut found: Vec<InstanceId> = Vec::new();
+        if patterns.is_empty() {
+            return Ok(self.instances().filter(|i| !i.dropping).map(|i| i.id.clone()).collect());
+        }
+        let mut seen = BTreeSet::new();
+        for pattern in patterns {
+            let mut any = self.services.contains_key(pattern.as_str());
+            for instance in self.instances() {
+                let id = &instance.id;
+                if target::matches(pattern, id.service.as_str(), id.index) {
+                    any = true;
+                    if seen.insert(id.clone()) {
+                        found.push(id.clone());
+                    }
+                }
+            }
+            if !any {
+                return Err(self.unknown(pattern));
+            }
+        }
+        Ok(found)
+    }
+
+    fn unknown(&self, pattern: &str) -> Fault {
+        let near: Vec<&str> =
+            target::nearest(pattern, self.services.keys().map(ServiceName::as_str));
+        let help = if near.is_empty() {
+            let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).take(20).collect();
+            format!("services here: {}", names.join(", "))
+        } else {
+            format!(
+                "did you mean {}?",
+                near.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
+            )
+        };
+        fault("unknown-target", format!("no service or instance `{pattern}`"), Some(help))
+    }
+
+    /// Starts `ids`; what they need too, unless told otherwise.
+    fn start(&mut self, targets: &Targets, now: Now) -> Result<Accepted, Fault> {
+        self.refuse_while_stopping()?;
+        let named = !targets.targets.is_empty();
+        let mut ids = self.resolve(&targets.targets)?;
+        if !named {
+            let options = &self.options;
+            ids.retain(|id| {
+                self.services.get(&id.service).is_some_and(|service| enabled(service, options))
+                    && self.instance(id).is_some_and(|i| i.phase != Phase::Completed)
+            });
+        }
+        let asked: BTreeSet<ServiceName> = ids.iter().map(|id| id.service.clone()).collect();
+        let mut all = ids.clone();
+        if targets.deps {
+            let needed = self.graph.with_dependencies(asked.iter().cloned());
+            for name in needed.difference(&asked) {
+                let Some(service) = self.services.get(name) else { continue };
+                let down = |i: &&Instance| !i.dropping && !i.is_up() && i.phase != Phase::Completed;
+                all.extend(service.instances.values().filter(down).map(|i| i.id.clone()));
+            }
+        }
+        let mut notes = Vec::new();
+        for name in &asked {
+            if self.services.get(name).is_some_and(|service| service.count == 0) {
+                notes.push(format!("`{name}` has no processes: scale it"));
+            }
+        }
+        self.set_want(&all, Want::Up);
+        let mut items = Items::new();
+        for id in all {
+            self.wave.remove(&id);
+            let Some(instance) = self.instance(&id) else { continue };
+            let expect = if instance.ready() && instance.want == Want::Up {
+                Err("unchanged")
+            } else if instance.is_up() {
+                Ok(Expect::UpAfter(Run(instance.run.0.saturating_sub(1))))
+            } else {
+                Ok(Expect::UpAfter(instance.run))
+            };
+            // A scheduled job that was not named waits for its time.
+            let scheduled =
+                self.services.get(&id.service).is_some_and(|s| s.spec.policy.schedule.is_some());
+            let by_name = named && asked.contains(&id.service);
+            if scheduled
+                && by_name
+                && let Some(service) = self.services.get_mut(&id.service)
+            {
+                service.due = true;
+            }
+            let expect = if scheduled && !by_name { Err("scheduled") } else { expect };
+            let deps = targets.deps;
+            self.with(&id, |instance, out| {
+                instance.ignore_deps = !deps;
+                instance.want_up(now.mono, out);
+            });
+            items.push((id, "start", expect));
+        }
+        Ok(self.operations.begin(items, notes))
+    }
+
+    /// Remembers what a whole service is wanted to be, for instances that come later.
+    fn set_want(&mut self, ids: &[InstanceId], want: Want) {
+        let names: BTreeSet<ServiceName> = ids.iter().map(|id| id.service.clone()).collect();
+        for name in names {
+            let Some(service) = self.services.get_mut(&name) else { continue };
+            let whole = service
+                .instances
+                .keys()
+                .all(|index| ids.iter().any(|id| id.service == name && id.index == *index));
+            if whole || want == Want::Up {
+                service.want = want;
+            }
+        }
+    }
+
+    fn stop(&mut self, targets: &Targets, now: Now) -> Result<Accepted, Fault> {
+        let ids = self.resolve(&targets.targets)?;
+        let grace = grace(targets.grace);
+        self.set_want(&ids, Want::Down);
+        let names: BTreeSet<ServiceName> = ids.iter().map(|id| id.service.clone()).collect();
+        let names: Vec<ServiceName> = names.into_iter().collect();
+        let dependents = self.running_dependents(&names);
+        let mut notes = Vec::new();
+        if !dependents.is_empty() {
+            let list: Vec<&str> = dependents.iter().map(ServiceName::as_str).collect();
+            notes.push(format!("still running, though they depend on it: {}", list.join(", ")));
+        }
+        let mut items = Items::new();
+        for id in ids {
+            let Some(instance) = self.instance(&id) else { continue };
+            let rests = instance.phase == Phase::Down && instance.want == Want::Down;
+            items.push((
+                id.clone(),
+                "stop",
+                if rests { Err("unchanged") } else { Ok(Expect::Down) },
+            ));
+            if !rests {
+                self.end_later(&id, Order::stop("stopped by hand", grace));
+            }
+        }
+        let accepted = self.operations.begin(items, notes);
+        self.release_wave(now);
+        Ok(accepted)
+    }
+
+    fn restart(&mut self, targets: &Targets, now: Now) -> Result<Accepted, Fault> {
+        self.refuse_while_stopping()?;
+        let ids = self.resolve(&targets.targets)?;
+        self.set_want(&ids, Want::Up);
+        let mut items = Items::new();
+        let mut by_service: Vec<(ServiceName, Vec<InstanceId>)> = Vec::new();
+        for id in ids {
+            let Some(instance) = self.instance(&id) else { continue };
+            items.push((id.clone(), "restart", Ok(Expect::UpAfter(instance.run))));
+            if let Some(service) = self.services.get_mut(&id.service) {
+                service.due = true;
+            }
+            match by_service.last_mut() {
+                Some((name, list)) if *name == id.service => list.push(id),
+                _ => by_service.push((id.service.clone(), vec![id])),
+            }
+        }
+        let accepted = self.operations.begin(items, Vec::new());
+        for (name, ids) in by_service {
+            if targets.rolling {
+                self.roll(&name, ids, "restarted by hand", None, now);
+            } else {
+                for id in ids {
+                    self.end_later(&id, Order::restart("restarted by hand", grace(targets.grace)));
+                }
+            }
+        }
+        self.release_wave(now);
+        Ok(accepted)
+    }
+
+    fn scale(&mut self, scale: &Scale, now: Now) -> Result<Accepted, Fault> {
+        self.refuse_while_stopping()?;
+        let mut wanted = Vec::new();
+        for ScaleTo { service: name, count, relative } in &scale.changes {
+            let Some(service) = self.services.get(name.as_str()).filter(|service| !service.removed)
+            else {
+                return Err(self.unknown(name));
+            };
+            let target = if *relative { i64::from(service.count) + count } else { *count };
+            match u32::try_from(target) {
+                Ok(target) if target <= MOST_PROCESSES => {
+                    wanted.push((service.spec.name.clone(), target));
+                }
+                _ => {
+                    let message =
+                        format!("`{name}` cannot have {target} processes: 0 to {MOST_PROCESSES}");
+                    return Err(fault("usage", message, None));
+                }
+            }
+        }
+        let mut items = Items::new();
+        for (name, count) in wanted {
+            self.rescale(&name, count, &mut items, now);
+        }
+        let accepted = self.operations.begin(items, Vec::new());
+        self.release_wave(now);
+        Ok(accepted)
+    }
+
+    /// Starts or ends the difference; the highest indexes go first.
+    pub(super) fn rescale(&mut self, name: &ServiceName, count: u32, items: &mut Items, now: Now) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let before = service.count;
+        service.count = count;
+        let want = service.want;
+        if before != count {
+            self.out.event_of(Some(name), EventKind::Scaled { from: before, to: count });
+        }
+        for id in self.grow(name, count, want, now) {
+            let run = self.instance(&id).map_or(Run(0), |instance| instance.run);
+            let expect = if want == Want::Up { Ok(Expect::UpAfter(run)) } else { Err("stopped") };
+            items.push((id, "start", expect));
+        }
+        let Some(service) = self.services.get(name) else { return };
+        let surplus: Vec<InstanceId> = service
+            .instances
+            .range(count + 1..)
+            .filter(|(_, instance)| !instance.dropping)
+            .map(|(_, instance)| instance.id.clone())
+            .rev()
+            .collect();
+        for id in surplus {
+            items.push((id.clone(), "stop", Ok(Expect::Down)));
+            self.drop_later(&id, "scaled down");
+        }
+    }
+
+    /// Ends an instance for good.
+    pub(super) fn drop_later(&mut self, id: &InstanceId, why: &str) {
+        self.with(id, |instance, _| instance.dropping = true);
+        self.end_later(id, Order::stop(why, None));
+    }
+
+    fn signal(&mut self, patterns: &[String], signal: Signal) -> Result<Accepted, Fault> {
+        if patterns.is_empty() {
+            return Err(fault("usage", "say whom to send the signal to".into(), None));
+        }
+        let mut items = Items::new();
+        for id in self.resolve(patterns)? {
+            let Some(instance) =
+                self.services.get(&id.service).and_then(|s| s.instances.get(&id.index))
+            else {
+                continue;
+            };
+            if instance.life.as_ref().is_none_or(|life| life.pid.is_none()) {
+                items.push((id, "signal", Err("stopped")));
+                continue;
+            }
+            let run = instance.run;
+            self.out.event(instance, EventKind::Signalled(signal.name()));
+            self.out.action(Action::Signal {
+                instance: id.clone(),
+                run,
+                signal,
+                scope: Scope::Leader,
+            });
+            items.push((id, "signal", Err("sent")));
+        }
+        Ok(self.operations.begin(items, Vec::new()))
+    }
+
+    fn shutdown(&mut self, grace: Option<Duration>, reason: &str, now: Now) -> Accepted {
+        let reason = if reason.is_empty() { "stopped by hand" } else { reason };
+        let items = self
+            .instances()
+            .filter(|i| !i.at_rest())
+            .map(|i| (i.id.clone(), "stop", Ok(Expect::Down)))
+            .collect();
+        let accepted = self.operations.begin(items, Vec::new());
+        self.shut_down(reason, grace, 0, now);
+        accepted
+    }
+
+    fn refuse_while_stopping(&self) -> Result<(), Fault> {
+        if self.going.is_some() {
+            let help = Some("wait until it is down, then `up`".to_owned());
+            return Err(fault("refused", "the node is on its way down".into(), help));
+        }
+        Ok(())
+    }
+
+    fn await_state(&mut self, request: RequestId, what: &Await) -> Result<(), Fault> {
+        let mut ids = self.resolve(&what.targets)?;
+        if what.targets.is_empty() && what.state != AwaitState::Stopped {
+            // What nobody wants up will not come up.
+            ids.retain(|id| self.instance(id).is_some_and(|i| i.want == Want::Up));
+        }
+        let instances = ids
+            .into_iter()
+            .filter_map(|id| {
+                let instance = self.instance(&id)?;
+                // Where nothing runs, the end of the next run is meant.
+                let run = if instance.at_rest() { instance.run.next() } else { instance.run };
+                Some((id, run))
+            })
+            .collect();
+        self.awaiting.push(Awaiting { request, state: what.state, instances });
+        Ok(())
+    }
+
+    pub(super) fn outcome_of(&self, awaiting: &Awaiting, ok: bool) -> Outcome {
+        let changed = awaiting.instances.iter().filter_map(|(id, _)| {
+            let instance = self.instance(id)?;
+            Some(Change {
+                instance: Some(id.clone()),
+                action: "wait".into(),
+                result: Some(instance.state_word().into()),
+                reason: instance.reason.clone(),
+            })
+        });
+        Outcome { changed: changed.collect(), survivors: Vec::new(), ok }
+    }
+}
+
+/// Whether `up` starts it without being told by name.
+fn enabled(service: &Service, options: &Options) -> bool {
+    let policy = &service.spec.policy;
+    policy.autostart
+        && (policy.profiles.is_empty()
+            || policy.profiles.iter().any(|profile| options.profiles.contains(profile)))
+}
+
+fn grace(seconds: Option<f64>) -> Option<Duration> {
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok())
+}
+
+pub(super) fn fault(code: &str, message: String, help: Option<String>) -> Fault {
+    Fault { code: code.to_owned(), message, help }
+}
+
+/// Whether a service that comes with a new configuration is started.
+pub(super) fn starts_by_itself(service: &Service, options: &Options) -> bool {
+    enabled(service, options)
+}

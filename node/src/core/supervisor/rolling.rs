@@ -1,0 +1,238 @@
+//! Replacing instances one after another, each only when the one before is ready.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hilum_shared::config::spec::{RollingFailure, ServiceSpec};
+use hilum_shared::name::{InstanceId, Run, ServiceName};
+
+use super::Supervisor;
+use crate::core::event::EventKind;
+use crate::core::instance::{Instance, Phase, Want};
+use crate::core::time::{Moment, Now};
+
+/// One service's rolling restart.
+#[derive(Debug)]
+pub(super) struct Roll {
+    why: String,
+    queue: VecDeque<InstanceId>,
+    flying: Vec<Flight>,
+    done: Vec<InstanceId>,
+    most_down: usize,
+    min_ready: Duration,
+    deadline: Duration,
+    on_failure: RollingFailure,
+    previous: Option<Arc<ServiceSpec>>,
+    /// Stand-ins above the count, while the others are replaced (`max_surge`).
+    stand_ins: Vec<InstanceId>,
+}
+
+#[derive(Debug)]
+struct Flight {
+    id: InstanceId,
+    old_run: Run,
+    by: Moment,
+    settled_at: Option<Moment>,
+}
+
+impl Roll {
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.flying.iter().map(|flight| flight.settled_at.unwrap_or(flight.by)).min()
+    }
+
+    pub(super) fn stalled(&mut self, by: Duration) {
+        for flight in &mut self.flying {
+            flight.by = flight.by + by;
+        }
+    }
+}
+
+/// What became of one that was replaced.
+enum Landing {
+    NotYet,
+    /// Ready; long enough at this moment.
+    SettlesAt(Moment),
+    Gone,
+    Failed(String),
+}
+
+impl Supervisor {
+    /// Begins to replace `ids`, or adds them to what is being replaced.
+    pub(super) fn roll(
+        &mut self,
+        name: &ServiceName,
+        ids: Vec<InstanceId>,
+        why: &str,
+        previous: Option<Arc<ServiceSpec>>,
+        now: Now,
+    ) {
+        let Some(service) = self.services.get(name) else { return };
+        if let Some(roll) = self.rolls.get_mut(name) {
+            why.clone_into(&mut roll.why);
+            for id in ids {
+                if !roll.queue.contains(&id) {
+                    roll.queue.push_back(id);
+                }
+            }
+            return;
+        }
+        let rolling = service.spec.policy.rolling.clone();
+        let (count, spec) = (service.count, service.spec.clone());
+        let surge = rolling.as_ref().map_or(0, |rolling| rolling.max_surge);
+        let mut roll = Roll {
+            why: why.to_owned(),
+            queue: ids.into(),
+            flying: Vec::new(),
+            done: Vec::new(),
+            most_down: rolling.as_ref().map_or(1, |r| r.max_unavailable.max(r.max_surge)).max(1)
+                as usize,
+            min_ready: rolling.as_ref().map_or(Duration::ZERO, |r| r.min_ready),
+            deadline: rolling.as_ref().map_or(Duration::from_secs(120), |r| r.deadline),
+            on_failure: rolling.as_ref().map_or(RollingFailure::Pause, |r| r.on_failure),
+            previous,
+            stand_ins: Vec::new(),
+        };
+        for index in count + 1..=count + surge {
+            let id = InstanceId::new(name.clone(), index);
+            let taken = self
+                .services
+                .get(name)
+                .is_none_or(|service| service.instances.contains_key(&index));
+            if taken {
+                continue;
+            }
+            let instance = Instance::new(id.clone(), spec.clone(), Want::Down, now.mono);
+            if let Some(service) = self.services.get_mut(name) {
+                service.instances.insert(index, instance);
+            }
+            self.with(&id, |instance, out| instance.want_up(now.mono, out));
+            roll.flying.push(Flight {
+                id: id.clone(),
+                old_run: Run(0),
+                by: now.mono + roll.deadline,
+                settled_at: None,
+            });
+            roll.stand_ins.push(id);
+        }
+        self.rolls.insert(name.clone(), roll);
+        self.advance_roll(name, now);
+    }
+
+    /// An instance is as old as it may be: it is replaced, one at a time.
+    pub(super) fn recycle(&mut self, id: &InstanceId, now: Now) {
+        if let Some(instance) = self.instance(id) {
+            let age = instance
+                .life
+                .as_ref()
+                .and_then(|life| life.up_at)
+                .map_or(Duration::ZERO, |at| now.mono.since(at));
+            self.with(id, |instance, out| out.event(instance, EventKind::Recycled(age)));
+            self.roll(&id.service, vec![id.clone()], "as old as max_age allows", None, now);
+        }
+    }
+
+    pub(super) fn advance_rolls(&mut self, now: Now) {
+        let names: Vec<ServiceName> = self.rolls.keys().cloned().collect();
+        for name in names {
+            self.advance_roll(&name, now);
+        }
+    }
+
+    fn advance_roll(&mut self, name: &ServiceName, now: Now) {
+        let Some(mut roll) = self.rolls.remove(name) else { return };
+        let mut failure = None;
+        let flying = std::mem::take(&mut roll.flying);
+        for mut flight in flying {
+            match self.landing(&flight, &roll, now) {
+                Landing::NotYet => {
+                    flight.settled_at = None;
+                    roll.flying.push(flight);
+                }
+                Landing::SettlesAt(at) if at > now.mono => {
+                    flight.settled_at = Some(at);
+                    roll.flying.push(flight);
+                }
+                Landing::SettlesAt(_) => roll.done.push(flight.id),
+                Landing::Gone => {}
+                Landing::Failed(why) => {
+                    failure = Some(format!("{}: {why}", flight.id));
+                    roll.done.push(flight.id);
+                }
+            }
+        }
+        if let Some(why) = failure {
+            self.roll_failed(name, roll, &why, now);
+            return;
+        }
+        let standing_in = roll.flying.iter().any(|flight| roll.stand_ins.contains(&flight.id));
+        while !standing_in && roll.flying.len() < roll.most_down {
+            let Some(id) = roll.queue.pop_front() else { break };
+            let Some(instance) = self.instance(&id) else { continue };
+            if instance.want == Want::Down || instance.dropping {
+                continue;
+            }
+            let flight = Flight {
+                id: id.clone(),
+                old_run: instance.run,
+                by: now.mono + roll.deadline,
+                settled_at: None,
+            };
+            let why = roll.why.clone();
+            self.with(&id, |instance, out| instance.restart(&why, None, now.mono, out));
+            roll.flying.push(flight);
+        }
+        if roll.flying.is_empty() && roll.queue.is_empty() {
+            self.dismiss(name, &roll.stand_ins);
+        } else {
+            self.rolls.insert(name.clone(), roll);
+        }
+    }
+
+    fn landing(&self, flight: &Flight, roll: &Roll, now: Now) -> Landing {
+        let Some(instance) = self.instance(&flight.id) else { return Landing::Gone };
+        if instance.want == Want::Down {
+            return Landing::Gone;
+        }
+        if instance.phase == Phase::Failed {
+            return Landing::Failed(instance.reason.clone().unwrap_or_else(|| "failed".into()));
+        }
+        if instance.run > flight.old_run && instance.phase == Phase::Completed {
+            return Landing::Gone;
+        }
+        if instance.run > flight.old_run && instance.ready() {
+            let up = instance.life.as_ref().and_then(|life| life.ready_at).unwrap_or(now.mono);
+            return Landing::SettlesAt(up + roll.min_ready);
+        }
+        if flight.by <= now.mono {
+            let state = instance.state_word();
+            return Landing::Failed(format!("not ready in time (it is {state})"));
+        }
+        Landing::NotYet
+    }
+
+    fn roll_failed(&mut self, name: &ServiceName, roll: Roll, why: &str, now: Now) {
+        self.out.event_of(Some(name), EventKind::RollingStopped(why.to_owned()));
+        self.dismiss(name, &roll.stand_ins);
+        let Some(previous) = roll.previous.filter(|_| roll.on_failure == RollingFailure::Rollback)
+        else {
+            return;
+        };
+        if let Some(service) = self.services.get_mut(name) {
+            let mut spec = (*service.spec).clone();
+            spec.launch = previous.launch.clone();
+            service.spec = Arc::new(spec);
+        }
+        for id in roll.done.iter().chain(roll.flying.iter().map(|flight| &flight.id)) {
+            self.with(id, |instance, out| instance.restart("rolled back", None, now.mono, out));
+        }
+    }
+
+    /// Stand-ins go, unless the service has meanwhile been scaled up to them.
+    fn dismiss(&mut self, name: &ServiceName, stand_ins: &[InstanceId]) {
+        let count = self.services.get(name).map_or(0, |service| service.count);
+        for id in stand_ins.iter().filter(|id| id.index > count) {
+            self.drop_later(id, "stood in during a rolling restart");
+        }
+    }
+}

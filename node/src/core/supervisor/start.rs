@@ -1,0 +1,209 @@
+//! Who may start: dependencies, slots, pauses, schedules.
+
+use std::time::Duration;
+
+use hilum_shared::config::cron;
+use hilum_shared::config::spec::{Overlap, ScheduleWhen};
+use hilum_shared::name::{InstanceId, ServiceName};
+
+use super::Supervisor;
+use crate::core::event::EventKind;
+use crate::core::instance::{Phase, Want};
+use crate::core::service::Service;
+use crate::core::time::{Moment, Now};
+
+/// So many starts at once; then other inputs have their turn. A spawn takes about 0.4 ms, and a
+/// command is to be answered within some tens of milliseconds.
+const STARTS_AT_ONCE: usize = 16;
+
+impl Supervisor {
+    /// Starts what waits and may.
+    pub(super) fn start_waiting(&mut self, now: Now) {
+        self.gate_at = None;
+        if self.going.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        if let Some(until) = self.paused_until {
+            if until > now.mono {
+                self.gate_at = Some(until);
+                return;
+            }
+            self.paused_until = None;
+        }
+        let mut budget = STARTS_AT_ONCE;
+        let names: Vec<ServiceName> = self.waiting.keys().cloned().collect();
+        for name in names {
+            self.start_waiting_of(&name, &mut budget, now);
+        }
+    }
+
+    fn start_waiting_of(&mut self, name: &ServiceName, budget: &mut usize, now: Now) {
+        let Some(service) = self.services.get(name) else { return };
+        if service.spec.policy.schedule.is_some() && !service.due {
+            return;
+        }
+        let blocked = !self.blocked_by(service).is_empty() || self.dependency_restarts(name);
+        let stagger = service.spec.policy.start_stagger;
+        let indexes: Vec<u32> = self.waiting.get(name).map_or(Vec::new(), |set| {
+            // Only as many as can matter now: the set may be long.
+            set.iter().take(if blocked { usize::MAX } else { *budget + 1 }).copied().collect()
+        });
+        for index in indexes {
+            let id = InstanceId::new(name.clone(), index);
+            let Some(service) = self.services.get(name) else { return };
+            let Some(instance) = service.instances.get(&index) else { continue };
+            if self.wave.contains_key(&id) {
+                continue; // it is to end first
+            }
+            if blocked && !instance.ignore_deps {
+                self.wait_or_give_up(&id, now);
+                continue;
+            }
+            if let Some(at) = service.not_before.filter(|at| *at > now.mono) {
+                self.look_again(at);
+                return;
+            }
+            if self.starting >= self.cluster.node.start_parallel as usize {
+                return; // the next `ready` looks again
+            }
+            if *budget == 0 {
+                self.look_again(now.mono);
+                return;
+            }
+            *budget -= 1;
+            let spec = service.spec.clone();
+            self.with(&id, |instance, out| instance.start(spec, now.mono, out));
+            if !stagger.is_zero()
+                && let Some(service) = self.services.get_mut(name)
+            {
+                service.not_before = Some(now.mono + stagger);
+            }
+        }
+        if let Some(service) = self.services.get_mut(name)
+            && !self.waiting.contains_key(name)
+        {
+            service.due = false;
+        }
+    }
+
+    fn look_again(&mut self, at: Moment) {
+        self.gate_at = Some(self.gate_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// A dependency that did not come in time fails the waiting instance.
+    fn wait_or_give_up(&mut self, id: &InstanceId, now: Now) {
+        let Some(service) = self.services.get(&id.service) else { return };
+        let Some(instance) = service.instances.get(&id.index) else { return };
+        let since = instance.waiting_since;
+        let mut give_up = None;
+        let mut next: Option<Moment> = None;
+        for dependency in &service.spec.policy.depends_on {
+            let Some(other) = self.services.get(&dependency.service) else { continue };
+            let Some(timeout) = dependency.timeout else { continue };
+            if other.satisfies(dependency) {
+                continue;
+            }
+            let at = since + timeout;
+            if at <= now.mono {
+                give_up = Some(other.missing(dependency));
+            } else {
+                next = Some(next.map_or(at, |known| known.min(at)));
+            }
+        }
+        if let Some(what) = give_up {
+            self.with(id, |instance, out| {
+                out.event(instance, EventKind::DependencyTimeout(what.clone()));
+                instance.give_up(format!("waited in vain for {what}"), now.mono, out);
+            });
+        } else if let Some(at) = next {
+            self.look_again(at);
+        }
+    }
+
+    /// What a service's waiting instances wait for, in words.
+    pub(super) fn blocked_by(&self, service: &Service) -> Vec<String> {
+        let missing = service.spec.policy.depends_on.iter().filter_map(|dependency| {
+            let other = self.services.get(&dependency.service)?;
+            (!other.satisfies(dependency)).then(|| other.missing(dependency))
+        });
+        missing.collect()
+    }
+
+    /// Whether something that `name` needs is about to be ended, so that it is ready only for now.
+    fn dependency_restarts(&self, name: &ServiceName) -> bool {
+        self.graph.dependencies(name).any(|other| self.wave.keys().any(|id| id.service == *other))
+    }
+
+    // --- schedules ------------------------------------------------------------------------------
+
+    /// When a service's schedule fires next after `last`, or for the first time.
+    pub(super) fn next_fire(service: &Service, last: Option<Moment>, now: Now) -> Option<Moment> {
+        let schedule = service.spec.policy.schedule.as_ref()?;
+        match &schedule.when {
+            ScheduleWhen::Every(every) => {
+                Some(last.map_or(now.mono, |last| (last + *every).max(now.mono)))
+            }
+            ScheduleWhen::Cron(expression) => {
+                let at = cron::next(expression, now.wall)?;
+                Some(now.mono + Duration::try_from_secs_f64(at - now.wall).unwrap_or_default())
+            }
+        }
+    }
+
+    pub(super) fn fire_schedules(&mut self, now: Now) {
+        let due: Vec<ServiceName> = self
+            .services
+            .iter()
+            .filter(|(_, service)| service.fires_at.is_some_and(|at| at <= now.mono))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            let Some(service) = self.services.get_mut(&name) else { continue };
+            service.fires_at = Self::next_fire(service, Some(now.mono), now);
+            if service.fires_at.is_some_and(|at| at <= now.mono) {
+                service.fires_at = Some(now.mono + Duration::from_secs(1));
+            }
+            let overlap = service.spec.policy.schedule.as_ref().map(|schedule| schedule.overlap);
+            let busy = service
+                .instances
+                .values()
+                .any(|i| !i.at_rest() || matches!(i.phase, Phase::Backoff { .. }));
+            match (service.want, busy, overlap) {
+                (Want::Down, ..) => {}
+                (Want::Up, true, Some(Overlap::Queue)) => service.queued = true,
+                (Want::Up, true, _) => {}
+                (Want::Up, false, _) => self.run_scheduled(&name, now),
+            }
+        }
+    }
+
+    /// A queued run follows the one that has just ended.
+    pub(super) fn run_queued(&mut self, name: &ServiceName, now: Now) {
+        let ready = self.services.get(name).is_some_and(|service| {
+            service.queued
+                && service.want == Want::Up
+                && service
+                    .instances
+                    .values()
+                    .all(|i| i.at_rest() && !matches!(i.phase, Phase::Backoff { .. }))
+        });
+        if ready {
+            self.run_scheduled(name, now);
+        }
+    }
+
+    fn run_scheduled(&mut self, name: &ServiceName, now: Now) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        service.queued = false;
+        service.due = true;
+        let ids: Vec<InstanceId> = service
+            .instances
+            .values()
+            .filter(|i| i.want == Want::Up)
+            .map(|i| i.id.clone())
+            .collect();
+        for id in ids {
+            self.with(&id, |instance, out| instance.want_up(now.mono, out));
+        }
+    }
+}

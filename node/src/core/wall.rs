@@ -1,0 +1,36 @@
+//! The wall around the core.
+
+/// The core may know types, never the world: what it needs of time comes as an argument.
+#[test]
+fn the_core_touches_neither_clock_nor_system() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/core");
+    let forbidden = [
+        "tokio::",
+        "nix::",
+        "libc::",
+        "zmq::",
+        "std::fs",
+        "std::env",
+        "std::process",
+        "Instant::now",
+        "SystemTime",
+        "rand::",
+        "crate::driver",
+        "crate::channels",
+        "crate::log",
+    ];
+    let mut open = vec![root];
+    while let Some(folder) = open.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.file_name().is_some_and(|name| name != "wall.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for word in forbidden {
+                    assert!(!text.contains(word), "{} uses {word}", path.display());
+                }
+            }
+        }
+    }
+}

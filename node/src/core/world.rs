@@ -1,0 +1,584 @@
+//! The core against a simulated world: processes that die, ignore TERM, survive KILL, leave children
+//! behind, cannot be spawned, fall silent or are paused; operators that change their minds; time that
+//! jumps. After every step the machine and the world must agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hilum_shared::config::spec::*;
+use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::protocol::WorkerState;
+use hilum_shared::protocol::control::{Scale, ScaleTo, Targets, Wait};
+use hilum_shared::signal::{Exit, Signal};
+use proptest::prelude::*;
+
+use super::action::{Action, OrderKind, Scope};
+use super::fixtures::{cluster, needs, ready, service};
+use super::input::{FailureClass, Input, Pulse, Report, Request, RequestId, SpawnFailure};
+use super::instance::Want;
+use super::supervisor::{Options, Supervisor};
+use super::time::{Moment, Now};
+
+type Key = (InstanceId, Run);
+
+/// One run as the operating system has it.
+#[derive(Clone, Debug, Default)]
+struct Process {
+    leader: bool,
+    leftovers: u32,
+    stubborn: bool,
+    deaf: u32,
+    ready: bool,
+    paused: bool,
+    beats: bool,
+    subscribed: bool,
+}
+
+impl Process {
+    fn empty(&self) -> bool {
+        !self.leader && self.leftovers == 0
+    }
+}
+
+/// How the next processes behave.
+#[derive(Clone, Copy, Debug, Default)]
+struct Nature {
+    stubborn: bool,
+    deaf: u32,
+    leftovers: u32,
+    spawn: u8,
+}
+
+pub(super) struct World {
+    core: Supervisor,
+    now: Moment,
+    processes: BTreeMap<Key, Process>,
+    pending: Vec<Input>,
+    nature: Nature,
+    exits: Vec<i32>,
+    requests: u64,
+    open: BTreeSet<u64>,
+    ready_kinds: BTreeSet<String>,
+}
+
+fn test_cluster() -> Arc<Cluster> {
+    let mut db = service("db", 2);
+    db.policy.ready = Some(ready(ReadyKind::Notify));
+    let mut web = service("web", 3);
+    web.policy.depends_on = vec![needs("db", Condition::Ready)];
+    web.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    web.policy.restart.limit = Some(5);
+    web.policy.rolling = Some(Rolling {
+        max_unavailable: 1,
+        max_surge: 1,
+        min_ready: Duration::from_secs(1),
+        deadline: Duration::from_secs(120),
+        on_failure: RollingFailure::Pause,
+    });
+    let mut migrate = service("migrate", 1);
+    migrate.policy.kind = Kind::Job;
+    migrate.policy.restart.when = RestartWhen::OnFailure;
+    migrate.policy.depends_on = vec![needs("db", Condition::Started)];
+    let mut edge = service("edge", 1);
+    edge.policy.depends_on = vec![
+        Dependency {
+            quorum: Quorum::Any,
+            on_restart: OnDependencyRestart::Restart,
+            ..needs("web", Condition::Ready)
+        },
+        needs("migrate", Condition::Completed),
+    ];
+    cluster(vec![db, web, migrate, edge])
+}
+
+impl World {
+    pub(super) fn new(cluster: Arc<Cluster>) -> Self {
+        let ready_kinds = cluster
+            .services
+            .values()
+            .filter(|spec| spec.policy.ready.is_some())
+            .map(|spec| spec.name.to_string())
+            .collect();
+        let core = Supervisor::new(cluster, Options::default(), Now::default());
+        Self {
+            core,
+            now: Moment::default(),
+            processes: BTreeMap::new(),
+            pending: Vec::new(),
+            nature: Nature::default(),
+            exits: Vec::new(),
+            requests: 0,
+            open: BTreeSet::new(),
+            ready_kinds,
+        }
+    }
+
+    pub(super) fn ask(&mut self, request: Request) -> RequestId {
+        self.requests += 1;
+        self.open.insert(self.requests);
+        let id = RequestId(self.requests);
+        self.feed(Input::Request { id, request });
+        id
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.pending.push(input);
+        let mut steps = 0;
+        while !self.pending.is_empty() {
+            let input = self.pending.remove(0);
+            let mut actions = Vec::new();
+            let now = Now { mono: self.now, wall: 1.7e9 + self.now.0.as_secs_f64() };
+            self.core.handle(input, now, &mut actions);
+            for action in actions {
+                self.act(action);
+            }
+            self.agree();
+            steps += 1;
+            assert!(steps < 2000, "inputs never end");
+        }
+    }
+
+    fn report(&mut self, (instance, run): Key, report: Report) {
+        self.pending.push(Input::Report { instance, run, report });
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Spawn { instance, run, spec } => self.spawn(instance, run, &spec),
+            Action::Signal { instance, run, signal, scope } => {
+                self.signal((instance, run), signal, scope);
+            }
+            Action::Kill { instance, run } => {
+                let key = (instance, run);
+                let process = self.processes.get_mut(&key);
+                let Some(process) = process else { return self.report(key, Report::Empty) };
+                if process.deaf > 0 {
+                    process.deaf -= 1;
+                    return self.report(key, Report::Left { pids: vec![1], stuck: false });
+                }
+                process.leftovers = 0;
+                if process.leader {
+                    process.leader = false;
+                    self.report(
+                        key,
+                        Report::Exited(Exit::Signal { signal: Signal::KILL, core: false }),
+                    );
+                } else {
+                    self.report(key, Report::Empty);
+                }
+            }
+            Action::Sweep { instance, run } => {
+                let key = (instance, run);
+                let empty = self.processes.get(&key).is_none_or(Process::empty);
+                self.report(
+                    key,
+                    if empty {
+                        Report::Empty
+                    } else {
+                        Report::Left { pids: vec![2], stuck: false }
+                    },
+                );
+            }
+            Action::Order { instance, run, order, .. } => {
+                let key = (instance, run);
+                assert!(self.processes[&key].subscribed, "an order to one that does not listen");
+                let obeys =
+                    matches!(order, OrderKind::Shutdown { .. }) && !self.processes[&key].stubborn;
+                if obeys {
+                    self.report(
+                        key.clone(),
+                        Report::Beat { state: WorkerState::Draining, status: None },
+                    );
+                    self.end(&key, Exit::Code(0));
+                }
+            }
+            Action::Inspect { instance, run } => {
+                let key = (instance, run);
+                let paused = self.processes.get(&key).is_some_and(|process| process.paused);
+                self.report(key, Report::Pulse(if paused { Pulse::Stopped } else { Pulse::Alive }));
+            }
+            Action::Hook { instance, run, point, .. } => {
+                self.report((instance, run), Report::HookDone { point, result: Ok(()) });
+            }
+            Action::Forget { instance, run } => {
+                if let Some(process) = self.processes.remove(&(instance, run)) {
+                    assert!(process.empty(), "forgotten while it lives: {process:?}");
+                }
+            }
+            Action::Exit(code) => {
+                assert!(
+                    self.processes.values().all(Process::empty),
+                    "the node leaves processes behind"
+                );
+                self.exits.push(code);
+            }
+            Action::Reply { id, reply } => {
+                assert!(self.open.remove(&id.0), "answered twice: {reply:?}");
+            }
+            Action::StartProbe { .. }
+            | Action::StopProbe { .. }
+            | Action::Drop { .. }
+            | Action::RunWatchCommand { .. }
+            | Action::Publish(_) => {}
+        }
+    }
+
+    fn spawn(&mut self, instance: InstanceId, run: Run, spec: &ServiceSpec) {
+        let twin =
+            self.processes.iter().find(|((id, _), process)| *id == instance && !process.empty());
+        assert!(twin.is_none(), "two runs of {instance} at once");
+        for dependency in spec
+            .policy
+            .depends_on
+            .iter()
+            .filter(|d| d.condition == Condition::Ready && d.quorum == Quorum::All)
+        {
+            let any_down = self.core.instances().any(|other| {
+                other.id.service == dependency.service
+                    && !other.dropping
+                    && other.id.index <= self.count(&dependency.service)
+                    && !self.is_ready(&other.id)
+            });
+            let forced = self.core.instance(&instance).is_some_and(|i| i.ignore_deps);
+            assert!(
+                forced || !any_down,
+                "{instance} starts before {} is ready",
+                dependency.service
+            );
+        }
+        let key = (instance, run);
+        match self.nature.spawn {
+            1 => {
+                let failure =
+                    SpawnFailure { message: "EAGAIN".into(), class: FailureClass::Shortage };
+                return self.report(key, Report::SpawnFailed(failure));
+            }
+            2 => {
+                let failure =
+                    SpawnFailure { message: "ENOENT".into(), class: FailureClass::Permanent };
+                return self.report(key, Report::SpawnFailed(failure));
+            }
+            _ => {}
+        }
+        let process = Process {
+            leader: true,
+            leftovers: self.nature.leftovers,
+            stubborn: self.nature.stubborn,
+            deaf: self.nature.deaf,
+            ..Process::default()
+        };
+        self.processes.insert(key.clone(), process);
+        self.report(key, Report::Spawned { pid: 7 });
+    }
+
+    fn count(&self, name: &hilum_shared::name::ServiceName) -> u32 {
+        let (services, _) = self.core.snapshot(Now::default());
+        services.iter().find(|service| service.name == *name).map_or(0, |service| service.count)
+    }
+
+    fn is_ready(&self, id: &InstanceId) -> bool {
+        self.processes.iter().any(|((other, _), process)| {
+            other == id
+                && process.leader
+                && (process.ready || !self.ready_kinds.contains(id.service.as_str()))
+        })
+    }
+
+    fn signal(&mut self, key: Key, signal: Signal, scope: Scope) {
+        let spawn_failed = |input: &Input| {
+            matches!(input, Input::Report { instance, run, report: Report::SpawnFailed(_) }
+                if *instance == key.0 && *run == key.1)
+        };
+        let Some(process) = self.processes.get_mut(&key) else {
+            assert!(self.pending.iter().any(spawn_failed), "a signal without a process");
+            return;
+        };
+        match signal {
+            Signal::STOP => process.paused = true,
+            Signal::CONT => process.paused = false,
+            Signal::TERM => {
+                process.paused = false;
+                if scope == Scope::Group && !process.stubborn {
+                    process.leftovers = 0;
+                }
+                if !process.stubborn {
+                    self.end(&key, Exit::Signal { signal, core: false });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, key: &Key, exit: Exit) {
+        if let Some(process) = self.processes.get_mut(key)
+            && std::mem::take(&mut process.leader)
+        {
+            self.report(key.clone(), Report::Exited(exit));
+        }
+    }
+
+    /// The machine and the world hold the same view.
+    fn agree(&self) {
+        for ((id, run), process) in &self.processes {
+            if process.empty() {
+                continue;
+            }
+            let instance = self.core.instance(id).expect("a process of nobody");
+            assert_eq!(instance.run, *run, "an old run of {id} lives");
+            assert!(instance.life.is_some(), "{id} is {:?} and has a process", instance.phase);
+        }
+        for instance in self.core.instances() {
+            if instance.at_rest() {
+                let alive = self
+                    .processes
+                    .iter()
+                    .any(|((id, _), process)| *id == instance.id && !process.empty());
+                assert!(
+                    !alive,
+                    "{} is at rest in {:?} with a process",
+                    instance.id, instance.phase
+                );
+            }
+        }
+    }
+
+    /// Lets time pass, deadline by deadline.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut spins = 0;
+        while let Some(at) = self.core.deadline().filter(|at| *at <= end) {
+            if at > self.now {
+                spins = 0;
+            }
+            self.now = self.now.max(at);
+            self.feed(Input::Tick);
+            spins += 1;
+            assert!(spins < 100, "a deadline that never passes: {at:?}");
+        }
+        self.now = end;
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.processes
+            .iter()
+            .filter(|(_, process)| process.leader)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    fn pick(&self, n: usize) -> Option<Key> {
+        let keys = self.keys();
+        (!keys.is_empty()).then(|| keys[n % keys.len()].clone())
+    }
+
+    /// Every living process says what its kind says when it is ready.
+    fn all_say_ready(&mut self) {
+        for key in self.keys() {
+            // One that was ready a moment ago may have been told to stop by another's readiness.
+            let Some(process) =
+                self.processes.get_mut(&key).filter(|process| process.leader && !process.paused)
+            else {
+                continue;
+            };
+            process.ready = true;
+            let report = if key.0.service.as_str() == "db" {
+                Report::Notify(super::input::NotifyMessage { ready: true, ..Default::default() })
+            } else {
+                process.beats = true;
+                Report::Beat { state: WorkerState::Ready, status: None }
+            };
+            self.feed(Input::Report { instance: key.0, run: key.1, report });
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Pass(u16),
+    Stall(u16),
+    Ready(usize),
+    Crash(usize, i32),
+    Subscribe(usize),
+    Pause(usize),
+    Ghost(usize),
+    Start(usize, bool),
+    Stop(usize, bool),
+    Restart(usize, bool),
+    Scale(usize, i64),
+    Wait(u64),
+    Reload(bool),
+    Nature(bool, u8, u8, u8),
+}
+
+const TARGETS: [&str; 6] = ["db", "web", "web.2", "migrate", "edge", "*"];
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0u16..2000).prop_map(Op::Pass),
+        1 => (0u16..60_000).prop_map(Op::Pass),
+        1 => (0u16..30_000).prop_map(Op::Stall),
+        6 => any::<usize>().prop_map(Op::Ready),
+        4 => (any::<usize>(), 0i32..3).prop_map(|(n, code)| Op::Crash(n, code)),
+        3 => any::<usize>().prop_map(Op::Subscribe),
+        1 => any::<usize>().prop_map(Op::Pause),
+        1 => any::<usize>().prop_map(Op::Ghost),
+        2 => (0usize..6, any::<bool>()).prop_map(|(n, deps)| Op::Start(n, deps)),
+        2 => (0usize..6, any::<bool>()).prop_map(|(n, now)| Op::Stop(n, now)),
+        2 => (0usize..6, any::<bool>()).prop_map(|(n, rolling)| Op::Restart(n, rolling)),
+        2 => (0usize..2, 0i64..6).prop_map(|(n, count)| Op::Scale(n, count)),
+        1 => (1u64..9).prop_map(Op::Wait),
+        1 => any::<bool>().prop_map(Op::Reload),
+        2 => (any::<bool>(), 0u8..8, 0u8..3, 0u8..5).prop_map(|(s, d, l, f)| Op::Nature(s, d, l, f)),
+    ]
+}
+
+fn targets(n: usize, deps: bool, rolling: bool, grace: Option<f64>) -> Targets {
+    Targets { targets: vec![TARGETS[n].into()], deps, rolling, grace }
+}
+
+fn run(world: &mut World, op: Op) {
+    match op {
+        Op::Pass(millis) => world.pass(Duration::from_millis(millis.into())),
+        Op::Stall(millis) => {
+            let by = Duration::from_millis(millis.into());
+            world.now = world.now + by;
+            world.feed(Input::Stalled(by));
+        }
+        Op::Ready(n) => {
+            if let Some(key) = world.pick(n) {
+                let process = world.processes.get_mut(&key).unwrap();
+                process.ready = true;
+                let report = if key.0.service.as_str() == "db" {
+                    Report::Notify(super::input::NotifyMessage {
+                        ready: true,
+                        ..Default::default()
+                    })
+                } else {
+                    Report::Beat { state: WorkerState::Ready, status: None }
+                };
+                world.feed(Input::Report { instance: key.0, run: key.1, report });
+            }
+        }
+        Op::Crash(n, code) => {
+            if let Some(key) = world.pick(n) {
+                world.end(&key, Exit::Code(code));
+                if let Some(input) = world.pending.pop() {
+                    world.feed(input);
+                }
+            }
+        }
+        Op::Subscribe(n) => {
+            if let Some(key) = world.pick(n) {
+                world.processes.get_mut(&key).unwrap().subscribed = true;
+                world.feed(Input::Report {
+                    instance: key.0,
+                    run: key.1,
+                    report: Report::Subscribed,
+                });
+            }
+        }
+        Op::Pause(n) => {
+            if let Some(key) = world.pick(n) {
+                world.processes.get_mut(&key).unwrap().paused = true;
+            }
+        }
+        Op::Ghost(n) => {
+            if let Some((instance, run)) = world.pick(n) {
+                let ghost = Run(run.0.saturating_sub(1));
+                for report in [Report::Exited(Exit::Code(1)), Report::Empty, Report::Ready] {
+                    world.feed(Input::Report { instance: instance.clone(), run: ghost, report });
+                }
+            }
+        }
+        Op::Start(n, deps) => drop(world.ask(Request::Start(targets(n, deps, false, None)))),
+        Op::Stop(n, now) => {
+            drop(world.ask(Request::Stop(targets(n, true, false, now.then_some(0.0)))));
+        }
+        Op::Restart(n, rolling) => {
+            let targets = targets(n, true, rolling, None);
+            world.ask(Request::Restart { targets, fresh: None });
+        }
+        Op::Scale(n, count) => {
+            let change = ScaleTo { service: TARGETS[n].into(), count, relative: false };
+            world.ask(Request::Scale(Scale { changes: vec![change] }));
+        }
+        Op::Wait(operation) => drop(world.ask(Request::Wait(Wait { operation }))),
+        Op::Reload(removed) => {
+            let mut cluster = (*test_cluster()).clone();
+            if removed {
+                cluster.services.remove("edge");
+                let mut web = (*cluster.services["web"]).clone();
+                web.launch.nice = Some(5);
+                web.numprocesses = 2;
+                cluster.services.insert(web.name.clone(), Arc::new(web));
+            }
+            world.feed(Input::Reconfigure {
+                request: None,
+                cluster: Arc::new(cluster),
+                dry_run: false,
+            });
+        }
+        Op::Nature(stubborn, deaf, leftovers, spawn) => {
+            world.nature =
+                Nature { stubborn, deaf: deaf.into(), leftovers: leftovers.into(), spawn };
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_machine_and_the_world_agree_and_down_is_always_reached(ops in prop::collection::vec(op(), 1..60)) {
+        let mut world = World::new(test_cluster());
+        world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
+        for op in ops {
+            run(&mut world, op);
+        }
+        world.ask(Request::Shutdown { grace: None, reason: String::new() });
+        world.pass(Duration::from_secs(120));
+        prop_assert_eq!(&world.exits, &vec![0], "the node does not end");
+        prop_assert!(world.open.is_empty(), "calls without an answer: {:?}", world.open);
+    }
+
+    #[test]
+    fn a_cluster_of_good_processes_comes_up_whatever_happened_before(ops in prop::collection::vec(op(), 1..40)) {
+        let mut world = World::new(test_cluster());
+        world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
+        for op in ops {
+            run(&mut world, op);
+        }
+        world.nature = Nature::default();
+        world.feed(Input::Reconfigure { request: None, cluster: test_cluster(), dry_run: false });
+        for (name, count) in [("db", 2), ("web", 3)] {
+            let change = ScaleTo { service: name.into(), count, relative: false };
+            world.ask(Request::Scale(Scale { changes: vec![change] }));
+        }
+        for target in ["db", "web", "migrate", "edge"] {
+            world.ask(Request::Start(Targets { targets: vec![target.into()], deps: true, ..Targets::default() }));
+        }
+        for process in world.processes.values_mut() {
+            process.paused = false;
+        }
+        for _ in 0..400 {
+            world.pass(Duration::from_millis(700));
+            world.all_say_ready();
+            for key in world.keys().into_iter().filter(|key| key.0.service.as_str() == "migrate") {
+                world.end(&key, Exit::Code(0));
+                if let Some(input) = world.pending.pop() {
+                    world.feed(input);
+                }
+            }
+        }
+        for instance in world.core.instances().filter(|instance| instance.want == Want::Up) {
+            let good = instance.ready() || instance.state_word() == "completed";
+            prop_assert!(good, "{} is {:?}: {:?}", instance.id, instance.phase, instance.reason);
+        }
+    }
+}
+
+/// `HILUM_CASES` for a long run; a moment's worth by default.
+fn cases() -> u32 {
+    option_env!("HILUM_CASES").and_then(|text| text.parse().ok()).unwrap_or(3000)
+}
