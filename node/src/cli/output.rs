@@ -288,6 +288,25 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), CliError> {
     result.map_err(failed)
 }
 
+/// Whether stdout is a pipe.
+pub(crate) fn stdout_is_pipe() -> bool {
+    use nix::sys::stat::{SFlag, fstat};
+    fstat(io::stdout()).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+}
+
+/// Whether stdout is a pipe that nobody reads any more.
+pub(crate) fn reader_gone() -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    if !stdout_is_pipe() {
+        return false;
+    }
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut fds, PollTimeout::ZERO);
+    polled.is_ok() && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
+}
+
 /// Text of a program without what could move the cursor or ring the bell, on one line.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(char::is_control) {
