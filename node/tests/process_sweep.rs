@@ -16,7 +16,7 @@ use serde_json::Value;
 /// Runs the fixture as a node and reads what it says until it ends.
 fn node(token: &str, command: &[&str]) -> Vec<Value> {
     let output = Command::new(FIXTURE)
-        .args(["node", token])
+        .args(["node", "fixture-node", token])
         .args(command)
         .stdin(Stdio::null())
         .output()
@@ -109,7 +109,7 @@ fn a_leader_dies_with_a_killed_node() {
     let token = unique_token();
     let _guard = NothingLeft(token.clone());
     let child = Command::new(FIXTURE)
-        .args(["node", "stay", &token, "sleep"])
+        .args(["node", "stay", "fixture-node", &token, "sleep"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

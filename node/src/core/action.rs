@@ -49,8 +49,8 @@ pub enum Action {
         /// Which life.
         run: Run,
     },
-    /// Send an order on the shutdown channel and repeat it to late subscribers until the run has
-    /// ended. Nothing happens when the instance never subscribed.
+    /// Send an order on the shutdown channel, and repeat it to late subscribers until the run has
+    /// ended. Answer: `Unheard` when nobody listens now.
     Order {
         /// Whose.
         instance: InstanceId,

@@ -113,8 +113,8 @@ pub enum Report {
         /// In uninterruptible sleep: KILL does not reach them.
         stuck: bool,
     },
-    /// It subscribed to its topic on the shutdown channel.
-    Subscribed,
+    /// Nobody listens for its orders: it needs the signal.
+    Unheard,
     /// It is ready (by `notify_fd`, a log line, …).
     Ready,
     /// A probe's answer.

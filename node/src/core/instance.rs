@@ -132,8 +132,6 @@ pub struct Life {
     ready_by: Option<Moment>,
     /// The leader's end.
     exit: Option<Exit>,
-    /// It listens to the shutdown channel.
-    subscribed: bool,
     /// Last heartbeat.
     pub last_beat: Option<Moment>,
     /// From when silence counts: last beat or watchdog sign, or readiness.
@@ -380,7 +378,7 @@ impl Instance {
             Report::Exited(exit) => self.exited(exit, now, out),
             Report::Empty => self.empty(now, out),
             Report::Left { pids, stuck } => self.left(pids, stuck, now, out),
-            Report::Subscribed => self.subscribed(now, out),
+            Report::Unheard => self.unheard(out),
             Report::Ready => self.became_ready(now, out),
             Report::Probe { purpose, ok, detail } => self.probed(purpose, ok, detail, now, out),
             Report::Beat { state, status } => self.beat(state, status, now, out),

@@ -182,7 +182,9 @@ impl World {
             }
             Action::Order { instance, run, order, .. } => {
                 let key = (instance, run);
-                assert!(self.processes[&key].subscribed, "an order to one that does not listen");
+                if self.processes.get(&key).is_none_or(|process| !process.subscribed) {
+                    return self.report(key, Report::Unheard);
+                }
                 let obeys =
                     matches!(order, OrderKind::Shutdown { .. }) && !self.processes[&key].stubborn;
                 if obeys {
@@ -471,11 +473,6 @@ fn run(world: &mut World, op: Op) {
         Op::Subscribe(n) => {
             if let Some(key) = world.pick(n) {
                 world.processes.get_mut(&key).unwrap().subscribed = true;
-                world.feed(Input::Report {
-                    instance: key.0,
-                    run: key.1,
-                    report: Report::Subscribed,
-                });
             }
         }
         Op::Pause(n) => {
@@ -493,7 +490,7 @@ fn run(world: &mut World, op: Op) {
         }
         Op::Start(n, deps) => drop(world.ask(Request::Start(targets(n, deps, false, None)))),
         Op::Stop(n, now) => {
-            drop(world.ask(Request::Stop(targets(n, true, false, now.then_some(0.0)))));
+            world.ask(Request::Stop(targets(n, true, false, now.then_some(0.0))));
         }
         Op::Restart(n, rolling) => {
             let targets = targets(n, true, rolling, None);

@@ -8,6 +8,7 @@ pub mod child;
 pub mod command;
 pub mod dye;
 pub mod identity;
+pub mod keeper;
 pub mod probe;
 pub mod procfs;
 pub mod request;

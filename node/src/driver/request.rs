@@ -6,6 +6,8 @@ use std::ffi::CString;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
+use hilum_shared::signal::Signal;
+
 /// A list of NUL-terminated strings in one allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strings {
@@ -116,7 +118,9 @@ pub enum Session {
     /// Its own: it leads a new session and group.
     #[default]
     New,
-    /// The spawner's, terminal included.
+    /// The spawner's session with its terminal, but its own group.
+    Group,
+    /// The spawner's, group and terminal included.
     Inherited,
 }
 
@@ -167,6 +171,8 @@ pub struct SpawnRequest {
     pub descriptors: Vec<(Arc<OwnedFd>, RawFd)>,
     /// Session and group.
     pub session: Session,
+    /// What it gets when the spawner's thread ends; KILL where absent.
+    pub death_signal: Option<Signal>,
     /// Resource limits.
     pub limits: Vec<Rlimit>,
     /// User and groups.

@@ -16,6 +16,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use hilum_shared::signal::Signal;
+
 use super::request::{PID_WIDTH, Session, SpawnRequest, Stdio};
 use super::spawn_error::{SpawnError, Stage};
 
@@ -67,7 +69,8 @@ struct Plan {
     moves_len: usize,
     closes: *const (u32, u32),
     closes_len: usize,
-    new_session: bool,
+    session: Session,
+    death_signal: c_int,
     terminal: bool,
     cgroup: RawFd,
     limits: *const (c_int, libc::rlimit64),
@@ -279,7 +282,8 @@ impl Spawner {
             moves_len: self.moves.len(),
             closes: self.closes.as_ptr(),
             closes_len: self.closes.len(),
-            new_session: request.session == Session::New,
+            session: request.session,
+            death_signal: request.death_signal.unwrap_or(Signal::KILL).number(),
             terminal: matches!(request.stdio, Stdio::Terminal(_) | Stdio::OutputTerminal(_)),
             cgroup: layout.cgroup,
             limits: limits.as_ptr(),
@@ -486,8 +490,14 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
             libc::CLOSE_RANGE_UNSHARE
         );
     }
-    if plan.new_session {
-        step!(Stage::Session, libc::SYS_setsid);
+    match plan.session {
+        Session::New => {
+            step!(Stage::Session, libc::SYS_setsid);
+        }
+        Session::Group => {
+            step!(Stage::Session, libc::SYS_setpgid, 0, 0);
+        }
+        Session::Inherited => {}
     }
     if plan.cgroup >= 0 {
         step!(
@@ -596,7 +606,7 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         Stage::ParentDeath,
         libc::SYS_prctl,
         libc::PR_SET_PDEATHSIG,
-        libc::SIGKILL
+        plan.death_signal
     );
     if step!(Stage::ParentDeath, libc::SYS_getppid) != plan.parent as c_long {
         return (Stage::ParentDeath, libc::ESRCH);

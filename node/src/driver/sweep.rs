@@ -312,7 +312,7 @@ impl Table {
 }
 
 /// Sends KILL to those that are not in `seen` yet and says whether there were any.
-fn kill_new(pids: &[u32], seen: &mut HashSet<(u32, u64)>) -> bool {
+pub(super) fn kill_new(pids: &[u32], seen: &mut HashSet<(u32, u64)>) -> bool {
     let mut any = false;
     for &pid in pids {
         let Some(before) = Stat::read(pid).filter(|stat| !stat.is_zombie()) else {

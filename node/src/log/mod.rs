@@ -1,1 +1,32 @@
 //! Every line of every instance, in one timeline on disk.
+//!
+//! ```text
+//!  pipes ──► capture (thread `log`) ──► line ──► record ──batch──► disk (thread `log-disk`) ──► store ──► segments
+//!  records, events ──┘      └──► Subscriber (publishing)                                          │
+//!                                                      query · follow ◄── files only ─────────────┘
+//! ```
+//! The node speaks to it by [`handle::LogHandle`] and hears of it by [`handle::LogReport`]; who reads the past needs
+//! the files and nothing else.
+
+pub mod console;
+pub mod crashes;
+pub mod follow;
+pub mod handle;
+pub mod index;
+pub mod level;
+pub mod line;
+pub mod query;
+pub mod record;
+pub mod recover;
+pub mod segment;
+pub mod store;
+
+mod capture;
+mod disk;
+mod scan;
+mod sources;
+
+pub use handle::{
+    LogConfig, LogError, LogHandle, LogReport, LogStats, NodeRecord, Source, Started, Subscriber,
+    start,
+};

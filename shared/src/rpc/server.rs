@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::control::Fault;
 use crate::transport::Frames;
@@ -51,7 +51,7 @@ pub struct Incoming {
 #[derive(Debug)]
 pub enum NotARequest {
     /// A message of another kind, such as the answer to a ping.
-    Other(Message),
+    Other,
     /// Broken; the NACK goes back where the sender and its id could be read.
     Broken {
         /// What is wrong.
@@ -87,7 +87,7 @@ impl Incoming {
             }
         };
         if message.kind != Kind::Request {
-            return Err(NotARequest::Other(message));
+            return Err(NotARequest::Other);
         }
         let caller = Caller {
             peer,
@@ -96,6 +96,31 @@ impl Incoming {
         };
         Ok(Self { caller, message })
     }
+}
+
+impl Incoming {
+    /// The answer to `lymph.ping`: its payload, whatever it is.
+    pub fn pong(&self) -> Frames {
+        match self.message.unpack::<Option<Ping>>() {
+            Ok(ping) => {
+                let payload = ping.map_or(rmpv::Value::Nil, |ping| ping.payload);
+                self.caller
+                    .reply(&payload)
+                    .unwrap_or_else(|_| self.caller.nack())
+            }
+            Err(_) => self.caller.nack(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Ping {
+    #[serde(default = "nil")]
+    payload: rmpv::Value,
+}
+
+fn nil() -> rmpv::Value {
+    rmpv::Value::Nil
 }
 
 impl Caller {

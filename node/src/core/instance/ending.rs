@@ -110,16 +110,11 @@ impl Instance {
         });
     }
 
-    /// Tells it to stop: by the channel where it listens, by the stop command or signal where not.
+    /// Tells it to stop by the channel; the stop command or signal follows where that is not heard.
     pub(super) fn tell(&mut self, now: Moment, out: &mut Output) {
         let Phase::Stopping(stop) = &mut self.phase else {
             return;
         };
-        let Some(life) = &self.life else { return };
-        if !life.subscribed {
-            self.signal(out);
-            return;
-        }
         let grace = stop.kill_at.since(now);
         // At most half of the time is given to an answer on the channel (docs/protocol.md).
         stop.step = Step::Ordered(now + out.settings().heartbeat_timeout.min(grace / 2));
@@ -335,22 +330,10 @@ impl Instance {
         }
     }
 
-    pub(super) fn subscribed(&mut self, now: Moment, out: &mut Output) {
-        let Some(life) = &mut self.life else { return };
-        let first = !life.subscribed;
-        life.subscribed = true;
-        // It was signalled because it did not listen yet; told now, it knows its grace.
-        if let Phase::Stopping(Stopping {
-            cause: Cause::Asked, step: Step::Signalled, kill_at, ..
-        }) = &self.phase
-            && first
-        {
-            out.action(Action::Order {
-                instance: self.id.clone(),
-                run: self.run,
-                order: OrderKind::Shutdown { grace: kill_at.since(now) },
-                reason: self.reason.clone().unwrap_or_default(),
-            });
+    /// Nobody listens on the channel: the signal at once.
+    pub(super) fn unheard(&mut self, out: &mut Output) {
+        if matches!(&self.phase, Phase::Stopping(stop) if matches!(stop.step, Step::Ordered(_))) {
+            self.signal(out);
         }
     }
 }

@@ -29,7 +29,6 @@ impl Instance {
             ready_at: None,
             ready_by: None,
             exit: None,
-            subscribed: false,
             last_beat: None,
             last_sign: None,
             watchdog: None,

@@ -1,0 +1,186 @@
+//! The control socket's part on the ZeroMQ thread: admits calls, refuses the rest, notices clients that are gone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hilum_shared::protocol::control;
+use hilum_shared::rpc::server::{Caller, Incoming, NotARequest, PeerId};
+use hilum_shared::transport::{Flow, Frames, Handler, Port, SocketEvent, Undelivered};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::calls::{Call, arguments, decode, methods};
+use super::{ControlCall, Open, fault, lock};
+use crate::channels::counters::Counters;
+use crate::core::input::RequestId;
+
+/// How long after a connection ended libzmq surely knows that its routing id is free.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// The part on the ZeroMQ thread.
+pub(super) struct Desk {
+    pub(super) open: Arc<Mutex<Open>>,
+    pub(super) calls: mpsc::Sender<ControlCall>,
+    pub(super) counters: Counters,
+    pub(super) endpoint: String,
+    /// Cancellations for which the runtime had no room yet.
+    pub(super) gone: Vec<(RequestId, PeerId)>,
+}
+
+impl Handler for Desk {
+    fn message(&mut self, frames: Frames, port: &mut Port<'_>) -> Flow {
+        let answer = match Incoming::decode(frames) {
+            Ok(incoming) => self.serve(incoming),
+            Err(NotARequest::Other) => None, // the answer to a ping
+            Err(NotARequest::Broken { nack, .. }) => {
+                self.counters.count("control: malformed message");
+                nack
+            }
+        };
+        if let Some(frames) = answer {
+            self.send(frames, port);
+        }
+        Flow::Taken
+    }
+
+    fn undelivered(&mut self, frames: Frames, _why: Undelivered) {
+        self.drop_peer(frames);
+    }
+
+    fn rejected(&mut self) {
+        self.counters.count("control: malformed message");
+    }
+
+    fn event(&mut self, event: SocketEvent, port: &mut Port<'_>) {
+        if event == SocketEvent::Disconnected && !lock(&self.open).callers.is_empty() {
+            port.wake_in(SETTLE);
+        }
+    }
+
+    /// Looks which of the clients with open calls are still there: a ROUTER tells it only when it sends.
+    fn timer(&mut self, port: &mut Port<'_>) {
+        let peers: HashMap<PeerId, Caller> = lock(&self.open)
+            .callers
+            .values()
+            .map(|caller| (caller.peer.clone(), caller.clone()))
+            .collect();
+        for caller in peers.values() {
+            self.send(caller.ping(), port);
+        }
+        for (id, peer) in std::mem::take(&mut self.gone) {
+            self.cancel(id, peer);
+        }
+        if !self.gone.is_empty() {
+            port.wake_in(SETTLE);
+        }
+    }
+}
+
+impl Desk {
+    fn send(&mut self, frames: Frames, port: &mut Port<'_>) {
+        let peer = frames[0].clone();
+        if port.send(frames).is_err() {
+            self.drop_peer(vec![peer]);
+            if !self.gone.is_empty() {
+                port.wake_in(SETTLE);
+            }
+        }
+    }
+
+    /// The peer is gone or does not read: forget its calls.
+    fn drop_peer(&mut self, mut frames: Frames) {
+        let peer = PeerId(frames.swap_remove(0));
+        self.counters
+            .count("control: client gone before its answer");
+        let void = lock(&self.open).close_all(&peer);
+        for id in void {
+            self.cancel(id, peer.clone());
+        }
+    }
+
+    fn cancel(&mut self, id: RequestId, peer: PeerId) {
+        if let Err(TrySendError::Full(call)) = self.calls.try_send(ControlCall {
+            id,
+            peer,
+            call: Call::Cancel,
+        }) {
+            self.gone.push((call.id, call.peer)); // bounded by MAX_OPEN
+        }
+    }
+
+    /// Answers at once, or hands the call on and answers nothing yet.
+    fn serve(&mut self, incoming: Incoming) -> Option<Frames> {
+        if incoming.message.subject == "lymph.ping" {
+            return Some(incoming.pong());
+        }
+        let Incoming { caller, message } = incoming;
+        let call = match message.interface_and_method() {
+            Some((control::INTERFACE, method)) => decode(method, &message),
+            Some(("lymph", "change_loglevel")) => {
+                Some(arguments(&message).map(Call::ChangeLoglevel))
+            }
+            Some(("lymph", method)) => return Some(self.builtin(method, &caller)),
+            _ => None,
+        };
+        let call = match call {
+            Some(Ok(call)) => call,
+            Some(Err(fault)) => {
+                self.counters.count("control: wrong arguments");
+                return Some(caller.fault(&fault));
+            }
+            None => {
+                self.counters.count("control: unknown method");
+                return Some(caller.nack());
+            }
+        };
+        let admitted = lock(&self.open).admit(caller.clone());
+        let id = match admitted {
+            Ok(id) => id,
+            Err(fault) => {
+                self.counters.count("control: too many open calls");
+                return Some(caller.fault(&fault));
+            }
+        };
+        let sent = self.calls.try_send(ControlCall {
+            id,
+            peer: caller.peer.clone(),
+            call,
+        });
+        if sent.is_ok() {
+            return None;
+        }
+        lock(&self.open).close(id);
+        self.counters.count("control: node too busy");
+        Some(caller.fault(&fault(
+            "refused",
+            "the node is too busy to take the call".into(),
+            "try again",
+        )))
+    }
+
+    /// What every container answers.
+    fn builtin(&self, method: &str, caller: &Caller) -> Frames {
+        let value = match method {
+            "status" => json!({"endpoint": self.endpoint, "identity": self.endpoint}),
+            "inspect" => json!({"methods": methods()}),
+            "get_metrics" => {
+                let open = lock(&self.open);
+                let mut metrics = vec![
+                    json!(["control.calls.open", open.callers.len(), {}]),
+                    json!(["control.calls.answered", open.answered, {}]),
+                ];
+                for (reason, count) in self.counters.snapshot() {
+                    metrics.push(json!(["messages.ignored", count, {"reason": reason}]));
+                }
+                Value::Array(metrics)
+            }
+            _ => {
+                self.counters.count("control: unknown method");
+                return caller.nack();
+            }
+        };
+        caller.reply(&value).unwrap_or_else(|_| caller.nack())
+    }
+}

@@ -1,0 +1,398 @@
+//! `node.sock`: the node as a service. Requests of interface `node` become [`ControlCall`]s, answers go back by
+//! [`Control::reply`]; what every container answers (`lymph.ping`, …) is answered here.
+//!
+//! Every call is answered once: by the runtime, by a refusal here, or not at all when its client is gone. Then the
+//! runtime is told by [`Call::Cancel`], so that a call that is held open never outlives its client for long.
+
+mod calls;
+mod desk;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hilum_shared::protocol::control::Fault;
+use hilum_shared::rpc::server::{Caller, PeerId};
+use hilum_shared::transport::{Frames, Hub, Kind, OpenError, Socket, SocketSpec};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+pub use calls::{Call, ChangeLoglevel, Events, GetProcesses};
+use desk::Desk;
+
+use super::counters::Counters;
+use crate::core::input::RequestId;
+
+/// Calls that may be open at once.
+const MAX_OPEN: usize = 4096;
+
+/// Calls that one client may have open at once.
+const MAX_OPEN_OF_PEER: usize = 64;
+
+/// One call to answer.
+#[derive(Clone, Debug)]
+pub struct ControlCall {
+    /// To answer with; for [`Call::Cancel`] the call that is void.
+    pub id: RequestId,
+    /// Who asks, for the log.
+    pub peer: PeerId,
+    /// What.
+    pub call: Call,
+}
+
+/// The endpoint. Dropping it closes the socket.
+pub struct Control {
+    socket: Socket,
+    open: Arc<Mutex<Open>>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    callers: HashMap<RequestId, Caller>,
+    of_peer: HashMap<PeerId, usize>,
+    answered: u64,
+}
+
+impl Open {
+    fn admit(&mut self, caller: Caller) -> Result<RequestId, Fault> {
+        let of_peer = self.of_peer.get(&caller.peer).copied().unwrap_or_default();
+        if of_peer >= MAX_OPEN_OF_PEER || self.callers.len() >= MAX_OPEN {
+            return Err(fault(
+                "refused",
+                format!("{of_peer} calls of this client are open already"),
+                "wait for their answers",
+            ));
+        }
+        self.next += 1;
+        *self.of_peer.entry(caller.peer.clone()).or_default() += 1;
+        self.callers.insert(RequestId(self.next), caller);
+        Ok(RequestId(self.next))
+    }
+
+    fn close(&mut self, id: RequestId) -> Option<Caller> {
+        let caller = self.callers.remove(&id)?;
+        if let Some(count) = self.of_peer.get_mut(&caller.peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_peer.remove(&caller.peer);
+            }
+        }
+        Some(caller)
+    }
+
+    /// Closes every call of a peer that is gone.
+    fn close_all(&mut self, peer: &PeerId) -> Vec<RequestId> {
+        let ids: Vec<RequestId> = self
+            .callers
+            .iter()
+            .filter(|(_, caller)| caller.peer == *peer)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &ids {
+            self.close(*id);
+        }
+        ids
+    }
+}
+
+impl Control {
+    /// Binds `endpoint`, for the node's own user only. Calls go into `calls`; where that is full they are refused.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn open(
+        hub: &Hub,
+        endpoint: &str,
+        calls: mpsc::Sender<ControlCall>,
+        counters: Counters,
+    ) -> Result<Self, OpenError> {
+        let open = Arc::new(Mutex::new(Open::default()));
+        let desk = Desk {
+            open: Arc::clone(&open),
+            calls,
+            counters: counters.clone(),
+            endpoint: endpoint.to_owned(),
+            gone: Vec::new(),
+        };
+        let spec = SocketSpec {
+            monitor: true,
+            high_water: 100,
+            ..SocketSpec::new(Kind::Router).bind(endpoint)
+        };
+        let socket = hub.open(spec, desk)?;
+        Ok(Self {
+            socket,
+            open,
+            counters,
+        })
+    }
+
+    /// Answers a call with anything that MessagePack can hold. An answer to a call that is not open is dropped.
+    pub fn reply<T: Serialize + ?Sized>(&self, id: RequestId, value: &T) {
+        self.answer(id, |caller| {
+            caller.reply(value).unwrap_or_else(|error| {
+                caller.fault(&fault(
+                    "internal",
+                    error.to_string(),
+                    "this is a bug: please report it",
+                ))
+            })
+        });
+    }
+
+    /// Answers a call with a fault.
+    pub fn fault(&self, id: RequestId, fault: &Fault) {
+        self.answer(id, |caller| caller.fault(fault));
+    }
+
+    /// How many calls wait for their answer.
+    pub fn open_calls(&self) -> usize {
+        lock(&self.open).callers.len()
+    }
+
+    /// The address.
+    pub fn endpoint(&self) -> &str {
+        self.socket.endpoint()
+    }
+
+    fn answer(&self, id: RequestId, frames: impl FnOnce(&Caller) -> Frames) {
+        let caller = {
+            let mut open = lock(&self.open);
+            open.answered += 1;
+            open.close(id)
+        };
+        let Some(caller) = caller else { return }; // its client is gone
+        if self.socket.send(frames(&caller)).is_err() {
+            self.counters.count("control: answer not sent, queue full");
+        }
+    }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn fault(code: &str, message: String, help: &str) -> Fault {
+    Fault {
+        code: code.to_owned(),
+        message,
+        help: Some(help.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hilum_shared::protocol::control;
+    use hilum_shared::rpc::{CallError, Client};
+    use hilum_shared::wire::message::Message;
+    use serde_json::{Value, json};
+
+    use super::calls::{arguments, decode};
+
+    use super::*;
+    use crate::channels::testing::{LIMIT, World, wait_until};
+
+    struct Node {
+        world: World,
+        control: Control,
+        calls: mpsc::Receiver<ControlCall>,
+        counters: Counters,
+    }
+
+    impl Node {
+        fn new(room: usize) -> Self {
+            let (sender, calls) = mpsc::channel(room);
+            let (world, counters) = (World::new(), Counters::default());
+            let control =
+                Control::open(&world.hub, &world.address("n"), sender, counters.clone()).unwrap();
+            Self {
+                world,
+                control,
+                calls,
+                counters,
+            }
+        }
+
+        fn client(&self) -> Client {
+            Client::connect(&self.world.address("n")).unwrap()
+        }
+
+        /// Makes a call on another thread.
+        fn calling(
+            &self,
+            subject: &'static str,
+            args: Value,
+        ) -> std::thread::JoinHandle<Result<Value, CallError>> {
+            let mut client = self.client();
+            std::thread::spawn(move || client.call(subject, &args, LIMIT))
+        }
+    }
+
+    #[test]
+    fn a_call_reaches_the_runtime_and_its_answer_the_client() {
+        let mut node = Node::new(8);
+        let calling = node.calling("node.stop", json!({"service_type": "web", "grace": 0}));
+        let call = node.calls.blocking_recv().unwrap();
+        let targets = control::Targets {
+            targets: vec!["web".into()],
+            deps: true,
+            rolling: false,
+            grace: Some(0.0),
+        };
+        assert_eq!(call.call, Call::Stop(targets));
+        node.control.reply(
+            call.id,
+            &control::Accepted {
+                operation: 7,
+                ..Default::default()
+            },
+        );
+        assert_eq!(calling.join().unwrap().unwrap()["operation"], 7);
+        assert_eq!(node.control.open_calls(), 0);
+
+        let calling = node.calling("node.wait", json!({"operation": 7}));
+        let call = node.calls.blocking_recv().unwrap();
+        assert_eq!(call.call, Call::Wait(control::Wait { operation: 7 }));
+        let fault = fault("unknown-target", "x".into(), "y");
+        node.control.fault(call.id, &fault);
+        let error = calling.join().unwrap().unwrap_err();
+        assert!(
+            matches!(&error, CallError::Fault(got) if *got == fault),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn every_method_of_the_interface_is_listed_and_understood() {
+        let node = Node::new(8);
+        let args = json!({
+            "targets": ["a"], "signal": "HUP", "changes": [], "operation": 1, "state": "ready", "since": 0,
+            "qualname": "", "loglevel": "DEBUG", "payload": "p",
+        });
+        let listed: Value = node
+            .client()
+            .call("lymph.inspect", &json!({}), LIMIT)
+            .unwrap();
+        for method in listed["methods"].as_array().unwrap() {
+            let subject = method["name"].as_str().unwrap();
+            let message =
+                Message::request(subject, hilum_shared::wire::message::pack(&args).unwrap());
+            match subject.rsplit_once('.').unwrap() {
+                ("node", name) => drop(decode(name, &message).unwrap().unwrap()),
+                ("lymph", "change_loglevel") => {
+                    drop(arguments::<ChangeLoglevel>(&message).unwrap());
+                }
+                _ => drop(
+                    node.client()
+                        .call::<_, Value>(subject, &args, LIMIT)
+                        .unwrap(),
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_calls_are_refused_with_a_reason() {
+        let node = Node::new(8);
+        let mut client = node.client();
+        let mut call = |subject: &str, args: Value| {
+            client.call::<_, Value>(subject, &args, LIMIT).unwrap_err()
+        };
+        for (subject, args) in [
+            ("node.signal", json!({"targets": ["a"]})),
+            ("node.stop", json!(["a"])),
+            ("node.await", json!({"state": "happy"})),
+        ] {
+            let error = call(subject, args);
+            assert!(
+                matches!(&error, CallError::Fault(fault) if fault.code == "usage"),
+                "{error}"
+            );
+            assert!(error.to_string().contains(subject), "{error}");
+        }
+        for subject in ["node.explode", "lymph.explode", "other.status", "nodot"] {
+            assert!(matches!(call(subject, json!({})), CallError::Nack { .. }));
+        }
+        assert_eq!(node.counters.get("control: wrong arguments"), 3);
+        assert_eq!(node.counters.get("control: unknown method"), 4);
+    }
+
+    #[test]
+    fn garbage_is_counted_and_refused_where_it_has_an_id() {
+        let node = Node::new(8);
+        let peer = node.world.dealer("n", b"peer");
+        peer.send(vec![vec![]]);
+        peer.send(vec![vec![0xff; 100], vec![0; 100]]);
+        peer.send(vec![vec![1]; 300]);
+        peer.send(vec![
+            b"77".to_vec(),
+            b"REQ".to_vec(),
+            b"node.stop".to_vec(),
+            vec![0xc0],
+            vec![0xc1],
+        ]);
+        let nack = Message::decode(&peer.next()).unwrap();
+        assert_eq!((nack.kind.as_str(), nack.subject.as_str()), ("NACK", "77"));
+        assert_eq!(node.counters.get("control: malformed message"), 4);
+        let pong: String = node
+            .client()
+            .call("lymph.ping", &json!({"payload": "p"}), LIMIT)
+            .unwrap();
+        assert_eq!(pong, "p");
+    }
+
+    #[test]
+    fn a_call_does_not_outlive_its_client() {
+        let mut node = Node::new(8);
+        let mut client = node.client();
+        let given_up = client.call::<_, Value>(
+            "node.wait",
+            &json!({"operation": 1}),
+            std::time::Duration::ZERO,
+        );
+        assert!(
+            matches!(given_up, Err(CallError::Timeout { .. })),
+            "{given_up:?}"
+        );
+        let call = node.calls.blocking_recv().unwrap();
+        let other = node.calling("node.wait", json!({"operation": 2}));
+        let stays = node.calls.blocking_recv().unwrap();
+        drop(client);
+        let void = node.calls.blocking_recv().unwrap();
+        assert_eq!((void.id, void.call), (call.id, Call::Cancel));
+        node.control.reply(void.id, &1); // too late, and harmless
+        node.control.reply(stays.id, &2);
+        assert_eq!(other.join().unwrap().unwrap(), 2);
+        wait_until(|| node.control.open_calls() == 0);
+    }
+
+    #[test]
+    fn open_calls_are_bounded_for_each_client_and_by_the_runtimes_room() {
+        let mut node = Node::new(MAX_OPEN_OF_PEER + 1);
+        let peer = node.world.dealer("n", b"greedy");
+        let wait = || {
+            Message::request(
+                "node.wait",
+                hilum_shared::wire::message::pack(&json!({"operation": 1})).unwrap(),
+            )
+        };
+        for _ in 0..=MAX_OPEN_OF_PEER {
+            peer.send(wait().encode());
+        }
+        let refused = Message::decode(&peer.next()).unwrap();
+        assert_eq!(refused.unpack::<Fault>().unwrap().code, "refused");
+        assert_eq!(node.control.open_calls(), MAX_OPEN_OF_PEER);
+
+        let modest = node.world.dealer("n", b"modest");
+        modest.send(wait().encode());
+        modest.send(wait().encode());
+        let busy = Message::decode(&modest.next())
+            .unwrap()
+            .unpack::<Fault>()
+            .unwrap();
+        assert!(busy.message.contains("too busy"), "{busy:?}");
+        assert_eq!(node.control.open_calls(), MAX_OPEN_OF_PEER + 1);
+        assert!(node.calls.try_recv().is_ok());
+    }
+}

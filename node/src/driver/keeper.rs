@@ -1,0 +1,188 @@
+//! The keeper: the node's parent, and the reason why a killed node leaves nothing running.
+//!
+//! It starts the node, hands signals on to it, and hands its exit status on. When the node is gone,
+//! all that the node had started, adopted or lost has become the keeper's child; it gets KILL, until nothing is
+//! left or five seconds are over. No runtime, no sockets, no threads: a loop around `poll`.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use hilum_shared::protocol::env;
+use hilum_shared::signal::{Exit, Signal};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal as Number};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::dye::Colour;
+use super::procfs::{self, Stat};
+use super::request::{Session, SpawnRequest};
+use super::spawn::Spawner;
+use super::sweep::kill_new;
+use super::sys::{self, Look};
+
+/// So long the keeper tries to end what a dead node left.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at what is dying.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Handed on to the node. The node has a process group of its own, so that a terminal's ^C and a `kill` to the group
+/// reach it once, through the keeper: a second INT would mean "now".
+const FORWARDED: [Number; 6] = [
+    Number::SIGTERM,
+    Number::SIGINT,
+    Number::SIGHUP,
+    Number::SIGQUIT,
+    Number::SIGUSR1,
+    Number::SIGUSR2,
+];
+
+/// What marks a cluster's processes.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// `HILUM_CLUSTER` begins with this: `<id>.<nonce>`, or `<id>.` for all lives of the cluster.
+    pub cluster: String,
+    /// The cluster's colour: found where the environment is gone. It is that of the id, of all lives.
+    pub colour: Colour,
+}
+
+impl Mark {
+    /// The mark of one life of a node.
+    pub fn of_life(cluster_mark: &str) -> Self {
+        let id = cluster_mark.split('.').next().unwrap_or(cluster_mark);
+        Self {
+            cluster: cluster_mark.to_owned(),
+            colour: Colour::of(id),
+        }
+    }
+
+    /// The mark of all lives of the cluster with this id.
+    pub fn of_cluster(id: &str) -> Self {
+        Self {
+            cluster: format!("{id}."),
+            colour: Colour::of(id),
+        }
+    }
+
+    fn covers(&self, pid: u32) -> bool {
+        procfs::dye(pid).is_some_and(|dye| self.colour.covers(dye))
+            || procfs::variable(pid, env::CLUSTER)
+                .is_some_and(|value| value.starts_with(&self.cluster))
+    }
+}
+
+/// Runs the node and waits for its end; then ends whatever it left. The node gets a process group of
+/// its own (so it has to ignore TTOU and TTIN) and TERM when the keeper dies.
+///
+/// # Errors
+/// When the node cannot be started, or the kernel lacks what the keeper lives on.
+pub fn run(mut node: SpawnRequest, mark: &Mark) -> io::Result<ExitCode> {
+    sys::become_subreaper()?;
+    sys::set_name(c"hilum-keeper");
+    let mut signals: SigSet = FORWARDED.into_iter().collect();
+    signals.add(Number::SIGCHLD);
+    // Before the node exists, so that no signal is lost. The spawner gives the node an empty mask.
+    signals.thread_block()?;
+    let mut arrivals =
+        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    node.session = Session::Group;
+    node.death_signal = Some(Signal::TERM);
+    let child = Spawner::new()?
+        .spawn(&mut node, None)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    drop(node);
+    let exit = watch(&child.pidfd, child.pid, &mut arrivals)?;
+    end_all(mark, PATIENCE);
+    Ok(ExitCode::from(exit.shell_code().clamp(0, 255) as u8))
+}
+
+/// Hands signals on until the node has ended; reaps orphans that reach the keeper meanwhile.
+fn watch(node: &OwnedFd, pid: u32, arrivals: &mut SignalFd) -> io::Result<Exit> {
+    loop {
+        {
+            let mut fds = [
+                PollFd::new(node.as_fd(), PollFlags::POLLIN),
+                PollFd::new(arrivals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        while let Ok(Some(arrival)) = arrivals.read_signal() {
+            match Signal::from_number(arrival.ssi_signo as i32) {
+                Some(Signal::CHLD) | None => reap_orphans(pid),
+                Some(signal) => {
+                    let _ = sys::send(node.as_fd(), signal); // it is our child: only "gone" is possible
+                }
+            }
+        }
+        if let Some(exit) = sys::wait(node.as_fd(), Look::Reap)? {
+            return Ok(exit);
+        }
+    }
+}
+
+/// As PID 1, or for what the node gave away: everything but the node.
+fn reap_orphans(node: u32) {
+    while let Ok(Some(pid)) = sys::peek_any() {
+        if pid == node || sys::reap_pid(pid).is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends KILL to every descendant of this process and to every marked process, again and again. The answer is what
+/// survived.
+pub fn end_all(mark: &Mark, patience: Duration) -> Vec<u32> {
+    let own = std::process::id();
+    end(patience, || {
+        let mut left = procfs::descendants(&[own]);
+        left.extend(marked(mark));
+        left
+    })
+}
+
+/// Ends everything that an earlier, dead node of this cluster left; only for the holder of the
+/// cluster's lock. The answer is what survived.
+pub fn sweep_marked(id: &str, patience: Duration) -> Vec<u32> {
+    let mark = Mark::of_cluster(id);
+    end(patience, || marked(&mark))
+}
+
+/// The living processes that carry the mark, without this one and its ancestors: the command that
+/// starts a node may itself run inside one.
+fn marked(mark: &Mark) -> Vec<u32> {
+    let mut spared = HashSet::new();
+    let mut pid = std::process::id();
+    while pid > 0 && spared.insert(pid) {
+        pid = Stat::read(pid).map_or(0, |stat| stat.parent);
+    }
+    procfs::all()
+        .into_iter()
+        .filter(|pid| !spared.contains(pid) && mark.covers(*pid))
+        .collect()
+}
+
+fn end(patience: Duration, mut find: impl FnMut() -> Vec<u32>) -> Vec<u32> {
+    let deadline = Instant::now() + patience;
+    let mut seen = HashSet::new();
+    loop {
+        while let Ok(Some(pid)) = sys::peek_any() {
+            let _ = sys::reap_pid(pid); // gone already
+        }
+        let mut left = find();
+        left.retain(|&pid| Stat::read(pid).is_some_and(|stat| !stat.is_zombie()));
+        left.sort_unstable();
+        left.dedup();
+        kill_new(&left, &mut seen);
+        if left.is_empty() || Instant::now() >= deadline {
+            return left;
+        }
+        let timeout = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
+        let _ = poll(&mut [], timeout); // a pause; shorter when a signal comes
+    }
+}

@@ -1,0 +1,338 @@
+//! Records as people and programs see them. Nothing that a program wrote reaches a terminal unescaped but, where
+//! wanted, its colours, and those end with their line.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::line::color;
+use super::query::Entry;
+use super::record::{Flags, NODE_NAME, Stream};
+
+/// How records are shown to people.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Whether colours may be used: it is a terminal that wants them.
+    pub color: bool,
+    /// Whether each line begins with whose it is.
+    pub prefix: bool,
+    /// Whether each line begins with the local time.
+    pub times: bool,
+    /// The width that names are padded to at least.
+    pub width: usize,
+}
+
+/// Colours that are read on dark and on light ground (`man 4 console_codes`).
+const COLORS: [u8; 8] = [36, 33, 32, 35, 34, 96, 93, 95];
+/// Names are padded to at most this; longer ones stick out.
+const WIDEST: usize = 24;
+
+/// Shows records to people; remembers colours and the width of names.
+pub struct Console {
+    look: Look,
+    width: usize,
+    colors: HashMap<Arc<str>, u8>,
+    zone: jiff::tz::TimeZone,
+}
+
+impl Console {
+    /// A console of this look, with times in the machine's zone.
+    pub fn new(look: Look) -> Self {
+        let width = look.width;
+        Self {
+            look,
+            width,
+            colors: HashMap::new(),
+            zone: jiff::tz::TimeZone::system(),
+        }
+    }
+
+    /// Appends a record to `out`, as one line for each of its lines.
+    pub fn render(&mut self, entry: &Entry, out: &mut Vec<u8>) {
+        let name = shown(&entry.name);
+        if self.look.prefix {
+            self.width = self.width.max(name.len().min(WIDEST));
+        }
+        let node = entry.stream.is_none_or(|stream| stream == Stream::Node);
+        let mut lines = entry.text.split(|byte| *byte == b'\n').peekable();
+        while let Some(line) = lines.next() {
+            if self.look.times {
+                self.time(entry.at, out);
+            }
+            if self.look.prefix {
+                self.prefix(entry, name, out);
+            }
+            if node && self.look.color {
+                out.extend_from_slice(b"\x1b[2m");
+            }
+            if node {
+                out.extend_from_slice(b"* ");
+            }
+            if entry.stream == Some(Stream::Log) {
+                structured_head(entry, out);
+            }
+            let colored = escape(line, self.look.color, out);
+            if entry.is_partial() && lines.peek().is_none() {
+                // The line goes on, or was never ended.
+                out.extend_from_slice(" ⏎̸".as_bytes());
+            }
+            if colored || (node && self.look.color) {
+                out.extend_from_slice(b"\x1b[0m");
+            }
+            out.push(b'\n');
+        }
+    }
+
+    fn time(&self, at: u64, out: &mut Vec<u8>) {
+        let time = i64::try_from(at)
+            .ok()
+            .and_then(|at| jiff::Timestamp::from_microsecond(at).ok())
+            .unwrap_or_default()
+            .to_zoned(self.zone.clone());
+        let _ = write!(out, "{} ", time.strftime("%Y-%m-%d %H:%M:%S.%3f")); // a Vec takes all
+    }
+
+    fn prefix(&mut self, entry: &Entry, name: &str, out: &mut Vec<u8>) {
+        let pad = self.width.saturating_sub(name.len());
+        let mark = if entry.stream == Some(Stream::Err) {
+            '!'
+        } else {
+            ' '
+        };
+        if self.look.color {
+            let service = entry.service.clone().unwrap_or_else(|| entry.name.clone());
+            let next = COLORS[self.colors.len() % COLORS.len()];
+            let color = *self.colors.entry(service).or_insert(next);
+            let bar = if mark == '!' { "31" } else { "2" };
+            let _ = write!(
+                out,
+                "\x1b[{color}m{name}\x1b[0m{:pad$}{mark}\x1b[{bar}m|\x1b[0m ",
+                ""
+            );
+        } else {
+            let _ = write!(out, "{name}{:pad$}{mark}| ", "");
+        }
+    }
+}
+
+fn shown(name: &str) -> &str {
+    if name == NODE_NAME { "hilum" } else { name }
+}
+
+/// `WARNING shop.cart: ` before a structured record's message.
+fn structured_head(entry: &Entry, out: &mut Vec<u8>) {
+    if let Some(level) = entry.level {
+        let _ = write!(out, "{} ", level.as_str());
+    }
+    let logger = entry
+        .fields
+        .as_ref()
+        .and_then(|fields| fields.get("logger")?.as_str());
+    if let Some(logger) = logger {
+        escape(logger.as_bytes(), false, out);
+        out.extend_from_slice(b": ");
+    }
+}
+
+/// Appends a line with everything escaped that a terminal would obey; colours are kept where wanted and taken
+/// out elsewhere. Returns whether a colour may still be on.
+pub fn escape(line: &[u8], keep_colors: bool, out: &mut Vec<u8>) -> bool {
+    let mut colored = false;
+    let mut rest = line;
+    while !rest.is_empty() {
+        let (valid, broken) = match std::str::from_utf8(rest) {
+            Ok(text) => (text, 0),
+            Err(error) => {
+                let (valid, broken) = rest.split_at(error.valid_up_to());
+                let text = std::str::from_utf8(valid).unwrap_or_default();
+                (text, error.error_len().unwrap_or(broken.len()))
+            }
+        };
+        let mut text = valid;
+        while let Some(at) = text.find(is_obeyed) {
+            out.extend_from_slice(&text.as_bytes()[..at]);
+            let control = text[at..].chars().next().unwrap_or_default();
+            let length = color(&text.as_bytes()[at..]);
+            if control == '\x1b' && length > 0 {
+                if keep_colors {
+                    out.extend_from_slice(&text.as_bytes()[at..at + length]);
+                    colored = true;
+                }
+                text = &text[at + length..];
+                continue;
+            }
+            escape_char(control, out);
+            text = &text[at + control.len_utf8()..];
+        }
+        out.extend_from_slice(text.as_bytes());
+        for byte in &rest[valid.len()..valid.len() + broken] {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+        rest = &rest[valid.len() + broken..];
+    }
+    colored
+}
+
+/// Whether a terminal would act on it: C0 but the tab, DEL, C1, and marks that turn the direction of text.
+fn is_obeyed(character: char) -> bool {
+    (character.is_control() && character != '\t')
+        || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escape_char(character: char, out: &mut Vec<u8>) {
+    let mut text = String::new();
+    let _ = match character {
+        '\r' => write!(text, "\\r"),
+        '\n' => write!(text, "\\n"),
+        '\0'..='\x7f' => write!(text, "\\x{:02x}", u32::from(character)),
+        _ => write!(text, "\\u{{{:x}}}", u32::from(character)),
+    };
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// A record as `logs --json` prints it.
+pub fn to_json(entry: &Entry) -> Map<String, Value> {
+    let mut map = Map::new();
+    let line = String::from_utf8_lossy(&entry.text);
+    map.insert("seq".into(), json!(entry.seq));
+    map.insert("at".into(), json!(entry.at as f64 / 1e6));
+    map.insert("service".into(), json!(entry.service.as_deref()));
+    map.insert("instance".into(), json!(entry.instance.as_deref()));
+    map.insert("run".into(), json!(entry.run));
+    map.insert("pid".into(), json!(entry.pid));
+    map.insert("stream".into(), json!(entry.stream.map(Stream::as_str)));
+    map.insert("level".into(), json!(entry.level));
+    map.insert("line".into(), json!(line));
+    map.insert("partial".into(), json!(entry.is_partial()));
+    if std::str::from_utf8(&entry.text).is_err() {
+        map.insert("raw_base64".into(), json!(base64(&entry.text)));
+    }
+    map.insert("fields".into(), json!(entry.fields));
+    if let Some(dropped) = entry.dropped {
+        map.insert("dropped".into(), json!(dropped));
+    }
+    if entry.flags.has(Flags::LATE) {
+        map.insert("late".into(), json!(true));
+    }
+    map
+}
+
+/// RFC 4648 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            if place <= group.len() {
+                out.push(char::from(DIGITS[(bits >> (18 - 6 * place) & 63) as usize]));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hilum_shared::name::Run;
+    use proptest::prelude::*;
+
+    fn entry(text: &[u8]) -> Entry {
+        Entry {
+            seq: 7,
+            at: 1_795_232_531_123_456,
+            name: "echo.3".into(),
+            service: Some("echo".into()),
+            instance: Some("echo.3".into()),
+            run: Some(Run(2)),
+            pid: Some(9),
+            stream: Some(Stream::Out),
+            text: text.to_vec(),
+            ..Entry::default()
+        }
+    }
+
+    fn plain(entry: &Entry) -> String {
+        let mut out = Vec::new();
+        Console::new(Look {
+            prefix: true,
+            ..Look::default()
+        })
+        .render(entry, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_prefix_says_whose_and_from_where() {
+        assert_eq!(plain(&entry(b"hello")), "echo.3 | hello\n");
+        let mut err = entry(b"oops");
+        err.stream = Some(Stream::Err);
+        assert_eq!(plain(&err), "echo.3!| oops\n");
+        let mut node = entry(b"started");
+        node.stream = Some(Stream::Node);
+        assert_eq!(plain(&node), "echo.3 | * started\n");
+        assert_eq!(plain(&entry(b"a\nb")), "echo.3 | a\necho.3 | b\n");
+    }
+
+    #[test]
+    fn control_codes_never_reach_the_terminal() {
+        let mut out = Vec::new();
+        assert!(!escape(
+            b"\x1b[2J\x07\0\xff\r\xc2\x9b1m\ttab",
+            true,
+            &mut out
+        ));
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "\\x1b[2J\\x07\\x00\\xff\\r\\u{9b}1m\ttab"
+        );
+    }
+
+    #[test]
+    fn colours_are_kept_on_a_terminal_and_end_with_the_line() {
+        let mut out = Vec::new();
+        let mut console = Console::new(Look {
+            color: true,
+            ..Look::default()
+        });
+        console.render(&entry(b"\x1b[31mred"), &mut out);
+        assert_eq!(out, b"\x1b[31mred\x1b[0m\n");
+        out.clear();
+        assert!(!escape(b"\x1b[31mred", false, &mut out));
+        assert_eq!(out, b"red");
+    }
+
+    #[test]
+    fn json_has_the_keys_of_the_contract() {
+        let map = to_json(&entry(b"hi"));
+        assert_eq!(
+            Value::Object(map).to_string(),
+            r#"{"seq":7,"at":1795232531.123456,"service":"echo","instance":"echo.3","run":2,"pid":9,"stream":"out","level":null,"line":"hi","partial":false,"fields":null}"#
+        );
+        let broken = to_json(&entry(b"\xffab"));
+        assert_eq!(broken["raw_base64"], "/2Fi");
+        assert_eq!(broken["line"], "\u{fffd}ab");
+        let mut gap = entry("…".as_bytes());
+        gap.dropped = Some(12);
+        assert_eq!(to_json(&gap)["dropped"], 12);
+        assert_eq!(base64(b"a"), "YQ==");
+        assert_eq!(base64(b"ab"), "YWI=");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_leave_a_control_code(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut out = Vec::new();
+            escape(&bytes, false, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            prop_assert!(!text.chars().any(is_obeyed));
+        }
+    }
+}

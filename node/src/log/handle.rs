@@ -1,0 +1,498 @@
+//! How the rest of the node speaks to the log thread: [`LogHandle`] never blocks, [`LogReport`]s come back.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hilum_shared::config::spec::{LogPolicy, LogsSpec};
+use hilum_shared::name::{InstanceId, Run, ServiceName};
+use hilum_shared::protocol::{Level, LogRecord};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde_json::{Map, Value};
+
+use super::capture::Capture;
+use super::crashes;
+use super::disk::Disk;
+use super::record::Stream;
+use super::store::{Store, StoreError};
+
+/// What is called when something is done; on the disk thread, so it must only pass the word on.
+pub type Done = Box<dyn FnOnce() + Send>;
+
+/// Bytes of records that may wait for the log thread: then `structured` is refused and `node` counts.
+const QUEUE: usize = 8 * 1024 * 1024;
+/// Reports on their way to the node.
+const REPORTS: usize = 4096;
+
+/// What the log thread is started with.
+pub struct LogConfig {
+    /// The store's folder; made where it is not.
+    pub dir: PathBuf,
+    /// What relative paths of `log.file` are relative to.
+    pub base: PathBuf,
+    /// Budget and the like; its `dir` is not looked at.
+    pub spec: LogsSpec,
+    /// Gets every finished record.
+    pub subscriber: Option<Box<dyn Subscriber>>,
+}
+
+/// Sees every finished record, on the log thread: it must never block.
+pub trait Subscriber: Send {
+    /// Whether anybody listens: asked once a read.
+    fn wanted(&self) -> bool;
+    /// One record.
+    fn record(&mut self, record: &Finished<'_>);
+    /// No more for now: send what you have gathered.
+    fn turn_over(&mut self) {}
+}
+
+/// A record as a subscriber sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished<'a> {
+    /// `echo.3`, `echo`, or [`super::record::NODE_NAME`].
+    pub name: &'a str,
+    /// Where from.
+    pub stream: Stream,
+    /// How grave, where it is known.
+    pub level: Option<Level>,
+    /// The text, without a line end; may hold any bytes.
+    pub text: &'a [u8],
+}
+
+/// One run whose output is to be captured.
+pub struct Source {
+    /// Whose.
+    pub instance: InstanceId,
+    /// Which life.
+    pub run: Run,
+    /// The leader.
+    pub pid: u32,
+    /// How its output is read.
+    pub policy: Arc<LogPolicy>,
+    /// The first line that matches is reported, once.
+    pub ready_pattern: Option<regex::bytes::Regex>,
+}
+
+/// A record of the node's own: an event, mostly.
+#[derive(Debug, Default)]
+pub struct NodeRecord {
+    /// The service, where it concerns one.
+    pub service: Option<ServiceName>,
+    /// The instance, where it concerns one.
+    pub instance: Option<InstanceId>,
+    /// Which of its lives.
+    pub run: Option<Run>,
+    /// The leader.
+    pub pid: Option<u32>,
+    /// How grave.
+    pub level: Option<Level>,
+    /// For people.
+    pub text: String,
+    /// For programs: what `events --json` prints.
+    pub fields: Map<String, Value>,
+}
+
+/// What the log threads report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogReport {
+    /// A line matched the ready pattern.
+    Matched {
+        /// Whose.
+        instance: InstanceId,
+        /// Which life.
+        run: Run,
+    },
+    /// Its output waits for us, or does no more.
+    Held {
+        /// Whose.
+        instance: InstanceId,
+        /// Which life.
+        run: Run,
+        /// Whether it waits.
+        held: bool,
+    },
+    /// The disk fails; nobody waits for it.
+    Degraded(String),
+    /// The disk works again; what was lost is in the timeline.
+    Recovered,
+    /// Lines are lost, and the timeline says so.
+    Dropped {
+        /// `echo.3`, or another name of the timeline.
+        name: Arc<str>,
+        /// How many.
+        lines: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The state of the log, at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Records taken since the start.
+    pub records: u64,
+    /// Bytes read from pipes since the start.
+    pub bytes: u64,
+    /// Lines lost since the start.
+    pub dropped: u64,
+    /// Open pipes.
+    pub sources: u64,
+    /// Bytes of the store.
+    pub store_bytes: u64,
+    /// The next sequence number.
+    pub next_seq: u64,
+    /// Whether the disk fails.
+    pub degraded: bool,
+    /// For how long the write at hand has been going on.
+    pub stalled: Option<Duration>,
+}
+
+/// Records that found no room; try again when a [`LogReport`] or a moment has passed.
+#[derive(Debug, thiserror::Error)]
+#[error("the log's queue is full")]
+pub struct QueueFull(pub Vec<LogRecord>);
+
+/// Why the log cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// No store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No descriptor or thread.
+    #[error("cannot start the log thread: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// What all threads see.
+pub(super) struct Shared {
+    began: Instant,
+    bell: EventFd,
+    /// Whether the bell was rung and not heard yet.
+    rung: AtomicBool,
+    /// Whether the log thread waits for a batch.
+    pub(super) waiting: AtomicBool,
+    /// Whether structured records have to wait.
+    pub(super) holding: AtomicBool,
+    queued: AtomicUsize,
+    pub(super) unqueued: AtomicU64,
+    pub(super) records: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) sources: AtomicU64,
+    pub(super) store_bytes: AtomicU64,
+    pub(super) next_seq: AtomicU64,
+    pub(super) degraded: AtomicBool,
+    /// Microseconds since `began`, plus one; 0 = no write at hand.
+    writing: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            let _ = self.bell.write(1); // only a counter at its end could refuse, and that rings, too
+        }
+    }
+
+    /// Stops the ringing: called by the log thread before it looks at what there is.
+    pub(super) fn heard(&self) {
+        let _ = self.bell.read(); // EAGAIN: it was not rung
+        self.rung.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn bell(&self) -> &EventFd {
+        &self.bell
+    }
+
+    pub(super) fn batch_is_back(&self) {
+        if self.waiting.swap(false, Ordering::SeqCst) {
+            self.ring();
+        }
+    }
+
+    pub(super) fn taken(&self, bytes: usize) {
+        self.queued.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn writing(&self) {
+        let now = self.began.elapsed().as_micros() as u64 + 1;
+        self.writing.store(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn written(&self) {
+        self.writing.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What the log thread is asked for.
+pub(super) enum Command {
+    Attach(Box<Source>, OwnedFd, Option<OwnedFd>),
+    Policy(ServiceName, Arc<LogPolicy>),
+    Structured(InstanceId, Run, u32, Vec<LogRecord>, usize),
+    Node(Box<NodeRecord>, usize),
+    Ended(InstanceId, Run, Done),
+    Close(InstanceId, Run),
+    Crash(InstanceId, Run, Box<Map<String, Value>>),
+    Flush(Done),
+    Configure(Box<LogsSpec>),
+    Reopen,
+    Stop,
+}
+
+struct Post {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl Post {
+    fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.shared.ring();
+        }
+    }
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+    }
+}
+
+/// The way to the log thread. Cheap to clone; no call blocks. When the last one is dropped the log stops.
+#[derive(Clone)]
+pub struct LogHandle(Arc<Post>);
+
+/// A running log.
+pub struct Started {
+    /// The way to it.
+    pub handle: LogHandle,
+    /// What it reports; bounded, and what does not fit waits on the log's side.
+    pub reports: tokio::sync::mpsc::Receiver<LogReport>,
+    /// Ends after [`LogHandle::stop`], when everything is written.
+    pub thread: JoinHandle<()>,
+}
+
+/// Opens the store and starts the two log threads, `log` and `log-disk`.
+///
+/// # Errors
+/// See [`LogError`].
+pub fn start(config: LogConfig) -> Result<Started, LogError> {
+    let (store, notes) = Store::open(&config.dir, &config.spec)?;
+    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+        .map_err(std::io::Error::from)?;
+    let shared = Arc::new(Shared {
+        began: Instant::now(),
+        bell,
+        rung: AtomicBool::new(false),
+        waiting: AtomicBool::new(false),
+        holding: AtomicBool::new(false),
+        queued: AtomicUsize::new(0),
+        unqueued: AtomicU64::new(0),
+        records: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        dropped: AtomicU64::new(0),
+        sources: AtomicU64::new(0),
+        store_bytes: AtomicU64::new(store.size()),
+        next_seq: AtomicU64::new(store.next_seq()),
+        degraded: AtomicBool::new(false),
+        writing: AtomicU64::new(0),
+    });
+    let (report, reports) = tokio::sync::mpsc::channel(REPORTS);
+    let (commands, inbox) = mpsc::channel();
+    let (work, works) = mpsc::channel();
+    let (returned, spare) = mpsc::channel();
+    let writer = crashes::Writer::open(&config.dir);
+    let disk = Disk::new(
+        store,
+        notes,
+        writer,
+        shared.clone(),
+        Reports::new(report.clone()),
+        returned,
+    );
+    let capture = Capture::new(
+        config,
+        shared.clone(),
+        Reports::new(report),
+        inbox,
+        work,
+        spare,
+    )?;
+    let writer = std::thread::Builder::new()
+        .name("log-disk".into())
+        .spawn(move || {
+            block_signals();
+            disk.run(&works);
+        })?;
+    let thread = std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || {
+            block_signals();
+            capture.run();
+            let _ = writer.join(); // a panic there has been printed already
+        })?;
+    let handle = LogHandle(Arc::new(Post { commands, shared }));
+    Ok(Started {
+        handle,
+        reports,
+        thread,
+    })
+}
+
+fn block_signals() {
+    let _ = nix::sys::signal::SigSet::all().thread_block(); // cannot fail with a valid set
+}
+
+impl LogHandle {
+    /// Captures the output of a run. `stderr` is `None` where both come by one pseudo-terminal.
+    pub fn attach(&self, source: Source, stdout: OwnedFd, stderr: Option<OwnedFd>) {
+        self.0
+            .send(Command::Attach(Box::new(source), stdout, stderr));
+    }
+
+    /// Takes a changed policy for what runs of this service.
+    pub fn policy(&self, service: ServiceName, policy: Arc<LogPolicy>) {
+        self.0.send(Command::Policy(service, policy));
+    }
+
+    /// Takes structured records of a run.
+    ///
+    /// # Errors
+    /// [`QueueFull`], with the records, when the log is behind: let the worker wait.
+    pub fn structured(
+        &self,
+        instance: InstanceId,
+        run: Run,
+        pid: u32,
+        records: Vec<LogRecord>,
+    ) -> Result<(), QueueFull> {
+        let shared = &self.0.shared;
+        let size = records
+            .iter()
+            .map(|record| size_of::<LogRecord>() + record.message.len() + 64 * record.fields.len())
+            .sum();
+        if shared.holding.load(Ordering::Relaxed) || shared.queued.load(Ordering::Relaxed) > QUEUE {
+            return Err(QueueFull(records));
+        }
+        shared.queued.fetch_add(size, Ordering::Relaxed);
+        self.0
+            .send(Command::Structured(instance, run, pid, records, size));
+        Ok(())
+    }
+
+    /// Writes down what the node has to say. When the log is far behind it is counted, and a gap shows it.
+    pub fn node(&self, record: NodeRecord) {
+        let shared = &self.0.shared;
+        let size = size_of::<NodeRecord>() + record.text.len() + 64 * record.fields.len();
+        if shared.queued.load(Ordering::Relaxed) > QUEUE {
+            shared.unqueued.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        shared.queued.fetch_add(size, Ordering::Relaxed);
+        self.0.send(Command::Node(Box::new(record), size));
+    }
+
+    /// The run's leader is gone: its pipes are read to their end, for 2 s at most when others hold them open, and
+    /// `done` is called when all is in the files. What comes later is still taken, until [`Self::close`].
+    pub fn ended(&self, instance: InstanceId, run: Run, done: impl FnOnce() + Send + 'static) {
+        self.0.send(Command::Ended(instance, run, Box::new(done)));
+    }
+
+    /// Nothing of the run is left, or nobody wants its output any more: its pipes are closed.
+    pub fn close(&self, instance: InstanceId, run: Run) {
+        self.0.send(Command::Close(instance, run));
+    }
+
+    /// Notes an abnormal end, as soon as the run's output is complete. `facts` holds `instance`, `run`, `pid`, `at`.
+    pub fn crash(&self, instance: InstanceId, run: Run, facts: Map<String, Value>) {
+        self.0.send(Command::Crash(instance, run, Box::new(facts)));
+    }
+
+    /// Calls `done` when all that was there at this call is in the files.
+    pub fn flush(&self, done: impl FnOnce() + Send + 'static) {
+        self.0.send(Command::Flush(Box::new(done)));
+    }
+
+    /// Takes a changed `logs` section (all but `dir`).
+    pub fn configure(&self, spec: LogsSpec) {
+        self.0.send(Command::Configure(Box::new(spec)));
+    }
+
+    /// Opens files anew that somebody renamed (SIGUSR1).
+    pub fn reopen(&self) {
+        self.0.send(Command::Reopen);
+    }
+
+    /// Reads what is in the pipes, writes it to the disk and ends; [`Started::thread`] can be joined then.
+    pub fn stop(&self) {
+        self.0.send(Command::Stop);
+    }
+
+    /// The state of the log.
+    pub fn stats(&self) -> LogStats {
+        let shared = &self.0.shared;
+        let writing = shared.writing.load(Ordering::Relaxed);
+        LogStats {
+            records: shared.records.load(Ordering::Relaxed),
+            bytes: shared.bytes.load(Ordering::Relaxed),
+            dropped: shared.dropped.load(Ordering::Relaxed),
+            sources: shared.sources.load(Ordering::Relaxed),
+            store_bytes: shared.store_bytes.load(Ordering::Relaxed),
+            next_seq: shared.next_seq.load(Ordering::Relaxed),
+            degraded: shared.degraded.load(Ordering::Relaxed),
+            stalled: (writing > 0).then(|| {
+                shared
+                    .began
+                    .elapsed()
+                    .saturating_sub(Duration::from_micros(writing - 1))
+            }),
+        }
+    }
+}
+
+/// Reports on their way out. What the reader has no room for waits here.
+pub(super) struct Reports {
+    sender: tokio::sync::mpsc::Sender<LogReport>,
+    waiting: VecDeque<LogReport>,
+}
+
+/// More than this and a report is given up: the reader has long been gone or stuck.
+const MOST_WAITING: usize = 65_536;
+
+impl Reports {
+    fn new(sender: tokio::sync::mpsc::Sender<LogReport>) -> Self {
+        Self {
+            sender,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn send(&mut self, report: LogReport) {
+        if self.waiting.len() < MOST_WAITING {
+            self.waiting.push_back(report);
+        }
+        self.flush();
+    }
+
+    pub(super) fn waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn flush(&mut self) {
+        use tokio::sync::mpsc::error::TrySendError;
+        while let Some(report) = self.waiting.pop_front() {
+            match self.sender.try_send(report) {
+                Ok(()) => {}
+                Err(TrySendError::Full(report)) => {
+                    self.waiting.push_front(report);
+                    return;
+                }
+                Err(TrySendError::Closed(_)) => self.waiting.clear(),
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Reading one segment: spans by position, the text of a span line by line, names and fields by offset.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::index::{FIELDS_HEADER, HEADER, LONG_FIELDS, SPAN, Span};
+use super::record::{Flags, prefix_length};
+use super::recover::{Bad, Rebuilt, rebuild};
+use super::segment::path;
+
+/// Spans that are read at once.
+const BLOCK: u64 = 1024;
+/// Text that is read at once when spans follow each other.
+const AHEAD: usize = 256 * 1024;
+/// No name is longer.
+const NAME: usize = 128;
+
+enum Index {
+    File {
+        idx: File,
+        fld: File,
+        /// The position of the first span in `block`.
+        first: u64,
+        block: Vec<u8>,
+    },
+    /// The index was missing or damaged: made again in memory.
+    Memory(Rebuilt),
+}
+
+/// A segment open for reading.
+pub(super) struct SegmentReader {
+    pub(super) number: u64,
+    log: Option<File>,
+    index: Index,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl SegmentReader {
+    /// Opens it; `None` when there is nothing to read (yet). Where it has no index, its records count from `seq`.
+    pub(super) fn open(dir: &Path, number: u64, seq: u64) -> Option<Self> {
+        let log = File::open(path(dir, number, "log")).ok();
+        let index = match Self::open_index(dir, number) {
+            Some(index) => index,
+            None => {
+                let log = log.as_ref()?;
+                let text = log.metadata().ok()?.len();
+                if text == 0 {
+                    return None; // it is being made
+                }
+                let base = FIELDS_HEADER.len() as u64;
+                let rebuilt = rebuild(log, 0, text, seq, 0, base, Bad::Skip).ok()?;
+                Index::Memory(rebuilt)
+            }
+        };
+        Some(Self {
+            number,
+            log,
+            index,
+            window: Vec::new(),
+            window_at: 0,
+        })
+    }
+
+    fn open_index(dir: &Path, number: u64) -> Option<Index> {
+        let idx = File::open(path(dir, number, "idx")).ok()?;
+        let fld = File::open(path(dir, number, "fld")).ok()?;
+        let mut head = [0; HEADER.len()];
+        idx.read_exact_at(&mut head, 0).ok()?;
+        (head == *HEADER).then_some(Index::File {
+            idx,
+            fld,
+            first: 0,
+            block: Vec::new(),
+        })
+    }
+
+    /// How many spans there are now.
+    pub(super) fn len(&mut self) -> u64 {
+        match &self.index {
+            Index::File { idx, .. } => idx
+                .metadata()
+                .map_or(0, |meta| (meta.len() / SPAN as u64).saturating_sub(1)),
+            Index::Memory(rebuilt) => rebuilt.spans.len() as u64,
+        }
+    }
+
+    /// The span with this position; `None` when it is damaged or not there.
+    pub(super) fn span(&mut self, position: u64) -> Option<Span> {
+        match &mut self.index {
+            Index::Memory(rebuilt) => rebuilt.spans.get(position as usize).copied(),
+            Index::File {
+                idx, first, block, ..
+            } => {
+                let held = (block.len() / SPAN) as u64;
+                if position < *first || position >= *first + held {
+                    *first = position / BLOCK * BLOCK;
+                    block.resize(BLOCK as usize * SPAN, 0);
+                    let length = read_at(idx, block, (*first + 1) * SPAN as u64);
+                    block.truncate(length / SPAN * SPAN);
+                }
+                let at = (position - *first) as usize * SPAN;
+                Span::decode(block.get(at..)?)
+            }
+        }
+    }
+
+    /// The name at this offset of the field file.
+    pub(super) fn name(&self, offset: u32) -> Option<String> {
+        let mut bytes = [0; NAME];
+        let bytes = match &self.index {
+            Index::File { fld, .. } => {
+                let length = read_at(fld, &mut bytes, u64::from(offset));
+                &bytes[..length]
+            }
+            Index::Memory(rebuilt) => rebuilt
+                .fields
+                .get(offset as usize - FIELDS_HEADER.len()..)?,
+        };
+        let end = memchr::memchr(b'\n', bytes)?;
+        String::from_utf8(bytes[..end].to_vec()).ok()
+    }
+
+    /// The fields of a span's record.
+    pub(super) fn fields(&self, span: &Span) -> Option<Map<String, Value>> {
+        let Index::File { fld, .. } = &self.index else {
+            return None;
+        };
+        if span.fields_length == 0 {
+            return None;
+        }
+        let mut bytes = vec![0; usize::from(span.fields_length)];
+        loop {
+            let length = read_at(fld, &mut bytes, u64::from(span.fields));
+            if span.fields_length != LONG_FIELDS {
+                bytes.truncate(length);
+                break;
+            }
+            if let Some(end) = memchr::memchr(b'\n', &bytes[..length]) {
+                bytes.truncate(end);
+                break;
+            }
+            if length < bytes.len() {
+                return None;
+            }
+            bytes.resize(bytes.len() * 2, 0);
+        }
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Loads the text of a span; `false` when it is not all there.
+    pub(super) fn lines(&mut self, span: &Span, name: &str, lines: &mut Lines) -> bool {
+        let Some(log) = &self.log else {
+            return false;
+        };
+        let (start, end) = (span.offset, span.end());
+        let held = self.window_at + self.window.len() as u64;
+        if start < self.window_at || end > held {
+            let near = start >= self.window_at && start <= held + AHEAD as u64;
+            let length = span.length as usize;
+            let wanted = if near { length.max(AHEAD) } else { length };
+            self.window.resize(wanted, 0);
+            let got = read_at(log, &mut self.window, start);
+            self.window.truncate(got);
+            self.window_at = start;
+            if got < length {
+                return false;
+            }
+        }
+        let from = (start - self.window_at) as usize;
+        let text = &self.window[from..from + span.length as usize];
+        let prefix = prefix_length(name, span.stream);
+        if !text.ends_with(b"\n") || text.len() < prefix {
+            return false;
+        }
+        lines.load(text, prefix, span.flags.has(Flags::JOINED));
+        true
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> usize {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read_at(&mut buffer[length..], offset + length as u64) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    length
+}
+
+/// The records of a span, one after another.
+#[derive(Default)]
+pub(super) struct Lines {
+    text: Vec<u8>,
+    joined: Vec<u8>,
+    prefix: usize,
+    at: usize,
+    is_joined: bool,
+}
+
+impl Lines {
+    fn load(&mut self, text: &[u8], prefix: usize, joined: bool) {
+        self.text.clear();
+        self.text.extend_from_slice(text);
+        self.prefix = prefix;
+        self.at = 0;
+        self.is_joined = joined;
+    }
+
+    /// The next record's text.
+    pub(super) fn next(&mut self) -> Option<&[u8]> {
+        if self.at >= self.text.len() {
+            return None;
+        }
+        if self.is_joined {
+            self.joined.clear();
+            for (number, line) in self.text.split(|byte| *byte == b'\n').enumerate() {
+                if let Some(line) = line.get(self.prefix..) {
+                    if number > 0 {
+                        self.joined.push(b'\n');
+                    }
+                    self.joined.extend_from_slice(line);
+                }
+            }
+            self.at = self.text.len();
+            return Some(&self.joined);
+        }
+        let rest = &self.text[self.at..];
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        self.at += end + 1;
+        Some(rest[..end].get(self.prefix..).unwrap_or_default())
+    }
+}

@@ -1,0 +1,431 @@
+//! What the log thread knows of each run and each pipe, and how bytes of a pipe become records of a batch.
+//! A quiet pipe costs its few words here and no buffer.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy};
+use hilum_shared::name::{InstanceId, Run};
+use serde_json::{Map, Value};
+
+use super::handle::{Done, Finished, LogReport, Reports, Source, Subscriber};
+use super::level;
+use super::line::{End, close, split, strip_colors};
+use super::record::{Batch, Flags, Stamps, Stream, Who};
+
+/// No pipe.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// One pipe.
+pub(super) struct Pipe {
+    pub(super) fd: OwnedFd,
+    /// Its run's place.
+    pub(super) run: u32,
+    pub(super) stream: Stream,
+    /// Whether a timer for its unfinished line is set.
+    pub(super) timer: bool,
+    /// Whether a larger pipe was asked for.
+    pub(super) widened: bool,
+    /// Reads in a row that found the pipe full.
+    pub(super) full: u8,
+    /// When bytes came last.
+    pub(super) last: Instant,
+    /// The unfinished line.
+    pub(super) tail: Vec<u8>,
+}
+
+/// Lines a second that a run may write.
+struct Rate {
+    limit: f64,
+    tokens: f64,
+    at: Instant,
+    dropped: u64,
+}
+
+impl Rate {
+    fn new(limit: u32, now: Instant) -> Self {
+        let limit = f64::from(limit);
+        Self {
+            limit,
+            tokens: limit,
+            at: now,
+            dropped: 0,
+        }
+    }
+
+    fn allows(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = now;
+        self.tokens = (self.tokens + passed * self.limit).min(self.limit.max(1.0));
+        if self.tokens < 1.0 {
+            self.dropped += 1;
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
+
+/// The end of a run that is being read out.
+pub(super) struct Ending {
+    pub(super) deadline: Instant,
+    pub(super) done: Vec<Done>,
+}
+
+/// One run.
+pub(super) struct RunState {
+    pub(super) who: Arc<Who>,
+    pub(super) instance: InstanceId,
+    pub(super) run: Run,
+    pub(super) pid: u32,
+    pub(super) policy: Arc<LogPolicy>,
+    ready: Option<Box<regex::bytes::Regex>>,
+    rate: Option<Box<Rate>>,
+    /// Its pipes' places.
+    pub(super) pipes: [u32; 2],
+    pub(super) ending: Option<Box<Ending>>,
+    /// A crash to be noted when its output is complete.
+    pub(super) crash: Option<Box<Map<String, Value>>>,
+    /// Whether its leader has ended and been reported so.
+    pub(super) late: bool,
+    /// Whether we said that it is held back.
+    pub(super) held: bool,
+    /// Lines that were not taken because the disk was slow (`overflow: drop`).
+    pub(super) overflowed: u64,
+}
+
+impl RunState {
+    pub(super) fn new(source: Source, base: &Path, now: Instant) -> Self {
+        let mut state = Self {
+            who: who(&source.instance, &source.policy, base),
+            instance: source.instance,
+            run: source.run,
+            pid: source.pid,
+            ready: source.ready_pattern.map(Box::new),
+            rate: source
+                .policy
+                .rate
+                .map(|limit| Box::new(Rate::new(limit, now))),
+            policy: source.policy,
+            pipes: [NONE; 2],
+            ending: None,
+            crash: None,
+            late: false,
+            held: false,
+            overflowed: 0,
+        };
+        state.who = who(&state.instance, &state.policy, base);
+        state
+    }
+
+    /// Takes a changed policy.
+    pub(super) fn reconfigure(&mut self, policy: &Arc<LogPolicy>, base: &Path, now: Instant) {
+        self.who = who(&self.instance, policy, base);
+        let dropped = self.rate.as_ref().map_or(0, |rate| rate.dropped);
+        self.rate = policy.rate.map(|limit| Box::new(Rate::new(limit, now)));
+        match &mut self.rate {
+            Some(rate) => rate.dropped = dropped,
+            None => self.overflowed += dropped,
+        }
+        self.policy = policy.clone();
+    }
+
+    pub(super) fn has_pipes(&self) -> bool {
+        self.pipes != [NONE; 2]
+    }
+
+    fn flags(&self, end: End) -> Flags {
+        let flags = match end {
+            End::Newline => Flags::NONE,
+            End::CrNewline => Flags::CR,
+            End::Split => Flags::SPLIT,
+            End::Partial => Flags::PARTIAL,
+        };
+        if self.late {
+            flags.with(Flags::LATE)
+        } else {
+            flags
+        }
+    }
+}
+
+fn who(instance: &InstanceId, policy: &LogPolicy, base: &Path) -> Arc<Who> {
+    Arc::new(Who {
+        name: instance.to_string().into(),
+        file: policy.file.as_ref().map(|file| base.join(file)),
+    })
+}
+
+/// A table of things with stable places.
+pub(super) struct Slab<T> {
+    items: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+}
+
+impl<T> Slab<T> {
+    pub(super) fn insert(&mut self, item: T) -> u32 {
+        if let Some(place) = self.free.pop() {
+            self.items[place as usize] = Some(item);
+            return place;
+        }
+        self.items.push(Some(item));
+        (self.items.len() - 1) as u32
+    }
+
+    pub(super) fn get(&mut self, place: u32) -> Option<&mut T> {
+        self.items.get_mut(place as usize)?.as_mut()
+    }
+
+    pub(super) fn remove(&mut self, place: u32) -> Option<T> {
+        let item = self.items.get_mut(place as usize)?.take()?;
+        self.free.push(place);
+        Some(item)
+    }
+
+    pub(super) fn places(&self) -> impl Iterator<Item = u32> + use<T> {
+        let taken: Vec<u32> = (0..self.items.len())
+            .filter(|place| self.items[*place].is_some())
+            .map(|place| place as u32)
+            .collect();
+        taken.into_iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.iter_mut().flatten()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len() - self.free.len()
+    }
+}
+
+/// The runs and pipes.
+#[derive(Default)]
+pub(super) struct Table {
+    pub(super) pipes: Slab<Pipe>,
+    pub(super) runs: Slab<RunState>,
+    pub(super) places: HashMap<(InstanceId, Run), u32>,
+}
+
+impl Table {
+    pub(super) fn find(&self, instance: &InstanceId, run: Run) -> Option<u32> {
+        self.places.get(&(instance.clone(), run)).copied()
+    }
+}
+
+/// Makes records of bytes.
+pub(super) struct Feed {
+    pub(super) batch: Batch,
+    pub(super) stamps: Stamps,
+    pub(super) subscriber: Option<Box<dyn Subscriber>>,
+    pub(super) reports: Reports,
+    /// Wall time of this turn, in microseconds since 1970.
+    pub(super) wall: u64,
+    /// Monotonic time of this turn.
+    pub(super) now: Instant,
+    /// Records made since the last turn.
+    pub(super) records: u64,
+    /// Lines that were dropped since the last turn.
+    pub(super) dropped: u64,
+    scratch: Vec<u8>,
+}
+
+impl Feed {
+    pub(super) fn new(subscriber: Option<Box<dyn Subscriber>>, reports: Reports) -> Self {
+        Self {
+            batch: Batch::default(),
+            stamps: Stamps::default(),
+            subscriber,
+            reports,
+            wall: 0,
+            now: Instant::now(),
+            records: 0,
+            dropped: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    fn begin(&mut self, run: &RunState, stream: Stream) {
+        let stamp = self.stamps.write(self.wall);
+        self.batch
+            .begin(&run.who, run.run.0, run.pid, stream, self.wall, stamp);
+    }
+
+    fn listened(&self) -> bool {
+        self.subscriber
+            .as_ref()
+            .is_some_and(|subscriber| subscriber.wanted())
+    }
+
+    /// Takes bytes of a pipe.
+    pub(super) fn bytes(
+        &mut self,
+        run: &mut RunState,
+        stream: Stream,
+        tail: &mut Vec<u8>,
+        chunk: &[u8],
+    ) {
+        self.begin(run, stream);
+        let max = run.policy.max_line.0 as usize;
+        let strip = run.policy.color == Color::Strip;
+        if strip || run.ready.is_some() || run.rate.is_some() || self.listened() {
+            split(tail, max, chunk, |line, end| {
+                self.careful(run, stream, line, end);
+            });
+            return;
+        }
+        let mut records = 0;
+        let batch = &mut self.batch;
+        let from: &LevelFrom = &run.policy.level_from;
+        split(tail, max, chunk, |line, end| {
+            records += 1;
+            batch.line(line, level::of_line(from, line), run.flags(end));
+        });
+        self.records += records;
+    }
+
+    /// Closes the unfinished line.
+    pub(super) fn close(&mut self, run: &mut RunState, stream: Stream, tail: &mut Vec<u8>) {
+        if !tail.is_empty() {
+            self.begin(run, stream);
+            close(tail, |line, end| self.careful(run, stream, line, end));
+        }
+    }
+
+    /// One line, with all that a policy may ask for.
+    fn careful(&mut self, run: &mut RunState, stream: Stream, line: &[u8], end: End) {
+        if let Some(ready) = &run.ready
+            && ready.is_match(line)
+        {
+            run.ready = None;
+            self.reports.send(LogReport::Matched {
+                instance: run.instance.clone(),
+                run: run.run,
+            });
+        }
+        if let Some(rate) = &mut run.rate
+            && !rate.allows(self.now)
+        {
+            self.dropped += 1;
+            return;
+        }
+        if run.rate.as_ref().is_some_and(|rate| rate.dropped > 0) {
+            self.gaps(run);
+            self.begin(run, stream);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let text = if run.policy.color == Color::Strip && memchr::memchr(0x1b, line).is_some() {
+            strip_colors(line, &mut scratch);
+            &scratch
+        } else {
+            line
+        };
+        let level = level::of_line(&run.policy.level_from, text);
+        self.batch.line(text, level, run.flags(end));
+        self.records += 1;
+        self.publish(&run.who.name, stream, level, text);
+        self.scratch = scratch;
+    }
+
+    /// Whether lines are missing that no gap stands for yet.
+    pub(super) fn owes_gap(run: &RunState) -> bool {
+        run.overflowed > 0 || run.rate.as_ref().is_some_and(|rate| rate.dropped > 0)
+    }
+
+    /// Writes down what was dropped.
+    pub(super) fn gaps(&mut self, run: &mut RunState) {
+        let limited = run
+            .rate
+            .as_mut()
+            .map_or(0, |rate| std::mem::take(&mut rate.dropped));
+        let slow = std::mem::take(&mut run.overflowed);
+        for (count, why) in [(limited, "rate limit"), (slow, "slow disk")] {
+            self.gap(run, count, why);
+        }
+    }
+
+    /// Writes down that `count` lines of a run are lost.
+    pub(super) fn gap(&mut self, run: &RunState, count: u64, why: &str) {
+        if count > 0 {
+            self.begin(run, Stream::Node);
+            self.gap_here(&run.who.name, count, why);
+        }
+    }
+
+    /// Writes down a gap of whom `begin` named.
+    pub(super) fn gap_here(&mut self, name: &Arc<str>, count: u64, why: &str) {
+        let start = self.batch.text.len();
+        self.batch.gap(count, why);
+        self.records += 1;
+        self.reports.send(LogReport::Dropped {
+            name: name.clone(),
+            lines: count,
+            why: why.to_owned(),
+        });
+        if self.listened() {
+            let line = self.batch.text[start..].to_vec();
+            if let Some(parsed) = super::record::parse_line(&line) {
+                let text = &line[parsed.prefix..line.len() - 1];
+                self.publish(
+                    name,
+                    Stream::Node,
+                    Some(hilum_shared::protocol::Level::Warning),
+                    text,
+                );
+            }
+        }
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        name: &str,
+        stream: Stream,
+        level: Option<hilum_shared::protocol::Level>,
+        text: &[u8],
+    ) {
+        if let Some(subscriber) = &mut self.subscriber
+            && subscriber.wanted()
+        {
+            subscriber.record(&Finished {
+                name,
+                stream,
+                level,
+                text,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_run_with_two_pipes_costs_little() {
+        let per_source = size_of::<Option<Pipe>>() + size_of::<Option<RunState>>() / 2;
+        assert!(per_source <= 200, "{per_source} bytes");
+    }
+
+    #[test]
+    fn places_are_used_again() {
+        let mut slab = Slab::default();
+        let one = slab.insert('a');
+        let two = slab.insert('b');
+        assert_eq!(slab.remove(one), Some('a'));
+        assert_eq!(slab.remove(one), None);
+        assert_eq!((slab.insert('c'), slab.len()), (one, 2));
+        assert_eq!(slab.get(two), Some(&mut 'b'));
+    }
+}
