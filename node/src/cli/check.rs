@@ -34,7 +34,7 @@ pub(crate) fn run(session: &Session, args: &CheckArgs) -> Outcome {
         }
         (files, None)
     };
-    let loaded = match session.load_raw(&files, name.as_deref())? {
+    let loaded = match session.load(&files, name)? {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
             if session.out.json {

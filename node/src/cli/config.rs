@@ -43,7 +43,9 @@ pub(crate) fn run(session: &Session, args: &ConfigArgs) -> Outcome {
         return raw(session);
     }
     let loaded = session.config()?;
-    let mut value = loaded.resolved.clone();
+    // as JSON, so that only `shared/config` needs to know the YAML crate
+    let mut value = serde_json::to_value(&loaded.resolved)
+        .map_err(|error| CliError::failed(format!("cannot show the configuration: {error}")))?;
     if !args.reveal {
         mask(&mut value);
     }
@@ -54,7 +56,7 @@ pub(crate) fn run(session: &Session, args: &ConfigArgs) -> Outcome {
     match shown {
         _ if session.out.json => session.out.json(shown)?,
         Value::String(text) => session.out.line(text)?,
-        Value::Object(_) | Value::Array(_) => session.out.text(&config::to_yaml(shown))?,
+        Value::Object(_) | Value::Array(_) => session.out.text(&config::render(shown))?,
         other => session.out.line(&other.to_string())?,
     }
     Ok(ExitStatus::Done)

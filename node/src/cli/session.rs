@@ -7,7 +7,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hilum_shared::config::{self, LoadOptions, Loaded};
+use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded, Severity};
 use hilum_shared::rpc::{CallError, Client};
 use hilum_shared::run_dir::{Access, RunDir, StateDir};
 use hilum_shared::status::Snapshot;
@@ -177,22 +177,15 @@ impl Session {
     /// What a node of this cluster is started with.
     pub(crate) fn node_options(&self) -> Result<NodeOptions, CliError> {
         let project = self.project()?;
-        let absolute = |path: &PathBuf| {
-            std::path::absolute(path).map_err(|source| CliError::File {
-                doing: "cannot use",
-                path: path.clone(),
-                source,
-            })
-        };
         Ok(NodeOptions {
             configs: project.configs.clone(),
-            vars: self.common.vars.as_ref().map(absolute).transpose()?,
-            env_files: self.common.env_file.iter().map(absolute).collect::<Result<_, _>>()?,
+            vars: self.common.vars.as_deref().map(absolute).transpose()?,
+            env_files: self.common.env_file.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
             profiles: self.profiles(),
             project: project.name.clone(),
             project_dir: project.folder.clone(),
             loglevel: self.common.loglevel.clone(),
-            logfile: self.common.logfile.as_ref().map(absolute).transpose()?,
+            logfile: self.common.logfile.as_deref().map(absolute).transpose()?,
             targets: Vec::new(),
             deps: true,
             scale: Vec::new(),
@@ -210,14 +203,32 @@ impl Session {
             return Ok(loaded);
         }
         let project = self.project()?;
-        let loaded = self.load(&project.configs.clone(), project.name.as_deref())?;
+        let loaded = self.load(&project.configs, project.name.clone())?.map_err(config_error)?;
         Ok(self.loaded.get_or_init(|| loaded))
     }
 
-    /// The configuration in these files.
-    pub(crate) fn load(&self, configs: &[PathBuf], name: Option<&str>) -> Result<Loaded, CliError> {
-        let options = self.load_options(configs, name)?;
-        config::load(&options).map_err(config_error)
+    /// The configuration in these files, or all that is wrong with it.
+    pub(crate) fn load(
+        &self,
+        configs: &[PathBuf],
+        name: Option<String>,
+    ) -> Result<Result<Loaded, Diagnostics>, CliError> {
+        let folder = match self.project.get() {
+            Some(project) => project.folder.clone(),
+            None => self.folder()?,
+        };
+        let options = LoadOptions {
+            files: configs.to_vec(),
+            vars: self.common.vars.as_deref().map(absolute).transpose()?,
+            env_files: self.common.env_file.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+            profiles: self.profiles(),
+            project: name,
+            project_dir: folder,
+            env: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+        };
+        Ok(config::load(&options))
     }
 
     /// Where a running node is, or nothing.
@@ -272,6 +283,38 @@ impl Session {
         }
         names
     }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(path).map_err(|source| CliError::File {
+        doing: "cannot use",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The findings of a load as an error.
+pub(crate) fn config_error(diagnostics: Diagnostics) -> CliError {
+    let errors = || diagnostics.0.iter().filter(|one| one.severity == Severity::Error);
+    let at = errors().find_map(|one| {
+        let file = one.file.as_ref()?.display();
+        Some(match (one.line, one.column) {
+            (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+            _ => file.to_string(),
+        })
+    });
+    CliError::Config {
+        rendered: diagnostics.render(false),
+        coloured: diagnostics.render(true),
+        at,
+        count: errors().count(),
+    }
+}
+
+/// A path as short as it can be said from here.
+pub(crate) fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
 /// The arguments of a call that takes none.
