@@ -10,7 +10,7 @@ use hilum_shared::protocol::control::Fault;
 use super::output::Painter;
 
 /// The exit codes of every command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum ExitStatus {
     /// 0: done.
     Done,

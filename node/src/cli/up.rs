@@ -408,7 +408,7 @@ impl<'a> Foreground<'a> {
         } = self;
         let clear = || {
             display.clear();
-            if let Some(farewell) = farewell {
+            if let Some(farewell) = &*farewell {
                 farewell.clear();
             }
         };
