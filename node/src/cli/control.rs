@@ -10,9 +10,9 @@ use super::session::{ANSWER, Session};
 use super::target::Names;
 use super::time;
 
-/// The words that the three have in common.
+/// The words that the three have in words.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Common {
+pub(crate) struct Words {
     /// Services, instances or globs
     #[arg(value_name = "TARGET", required = true, add = super::completions::targets())]
     targets: Vec<String>,
@@ -32,7 +32,7 @@ pub(crate) struct Common {
     hilum start '*'              everything, also what is not started by `up`")]
 pub(crate) struct StartArgs {
     #[command(flatten)]
-    common: Common,
+    words: Words,
     /// Leave dependencies as they are
     #[arg(long)]
     no_deps: bool,
@@ -49,7 +49,7 @@ pub(crate) struct StartArgs {
     hilum stop '*' --timeout 20s")]
 pub(crate) struct StopArgs {
     #[command(flatten)]
-    common: Common,
+    words: Words,
     /// KILL at once
     #[arg(long)]
     now: bool,
@@ -66,7 +66,7 @@ pub(crate) struct StopArgs {
     hilum restart 'w*' --no-wait")]
 pub(crate) struct RestartArgs {
     #[command(flatten)]
-    common: Common,
+    words: Words,
     /// Leave dependencies as they are
     #[arg(long)]
     no_deps: bool,
@@ -81,50 +81,50 @@ pub(crate) struct RestartArgs {
 /// Runs `start`.
 pub(crate) fn start(session: &Session, args: &StartArgs) -> Outcome {
     let order = control::Targets {
-        targets: args.common.targets.clone(),
+        targets: args.words.targets.clone(),
         deps: !args.no_deps,
         rolling: args.rolling,
         grace: None,
     };
-    run(session, "start", order, &args.common)
+    run(session, "start", order, &args.words)
 }
 
 /// Runs `stop`.
 pub(crate) fn stop(session: &Session, args: &StopArgs) -> Outcome {
     let order = control::Targets {
-        targets: args.common.targets.clone(),
+        targets: args.words.targets.clone(),
         deps: false,
         rolling: args.rolling,
         grace: args.now.then_some(0.0),
     };
-    run(session, "stop", order, &args.common)
+    run(session, "stop", order, &args.words)
 }
 
 /// Runs `restart`.
 pub(crate) fn restart(session: &Session, args: &RestartArgs) -> Outcome {
     let order = control::Targets {
-        targets: args.common.targets.clone(),
+        targets: args.words.targets.clone(),
         deps: !args.no_deps,
         rolling: args.rolling,
         grace: args.now.then_some(0.0),
     };
-    run(session, "restart", order, &args.common)
+    run(session, "restart", order, &args.words)
 }
 
-fn run(session: &Session, verb: &str, order: control::Targets, common: &Common) -> Outcome {
+fn run(session: &Session, verb: &str, order: control::Targets, words: &Words) -> Outcome {
     let node = session.node()?;
     let mut names = Names::default();
     names.add_snapshot(&session.status(&node)?);
-    let selection = names.check(&common.targets)?;
+    let selection = names.check(&words.targets)?;
     let begun: control::Accepted = node.call(verb, &order, ANSWER)?;
-    let what = format!("the {verb} of {}", common.targets.join(" "));
+    let what = format!("the {verb} of {}", words.targets.join(" "));
     operation::finish(
         session,
         &node,
         begun,
         &selection,
-        common.no_wait,
-        common.timeout,
+        words.no_wait,
+        words.timeout,
         &what,
     )
 }

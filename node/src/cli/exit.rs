@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use hilum_shared::protocol::control::Fault;
 
 use super::output::Painter;
+use crate::daemon::launch::LaunchError;
 
 /// The exit codes of every command.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,8 +130,8 @@ pub(crate) enum CliError {
         reason: String,
     },
     /// The node cannot be started.
-    #[error("cannot start the node: {0}")]
-    Launch(#[from] crate::daemon::launch::LaunchError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
     /// A file or folder cannot be used.
     #[error("{doing} `{}`: {source}", path.display())]
     File {
@@ -190,6 +191,7 @@ impl CliError {
                 "unknown-target" | "invalid-config" | "usage" => ExitStatus::Usage,
                 _ => ExitStatus::Failed,
             },
+            Self::Launch(LaunchError::Refused { code: 2, .. }) => ExitStatus::Usage,
             _ => ExitStatus::Failed,
         }
     }

@@ -28,7 +28,7 @@ pub(crate) struct InitArgs {
 pub(crate) fn run(session: &Session, args: &InitArgs) -> Outcome {
     let text = config::starter();
     if args.stdout {
-        session.out.text(text.as_ref())?;
+        session.out.text(text)?;
         return Ok(ExitStatus::Done);
     }
     let path: PathBuf = match session.common.config.first() {
@@ -42,7 +42,7 @@ pub(crate) fn run(session: &Session, args: &InitArgs) -> Outcome {
     } else {
         options.create_new(true);
     }
-    let written = options.open(&path).and_then(|mut file| file.write_all(text.as_ref()));
+    let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
     match written {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {

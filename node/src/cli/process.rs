@@ -143,32 +143,57 @@ mod tests {
         assert_eq!(parse_stat("17 (x"), None);
     }
 
+    /// A child that is gone when the test is.
+    struct Sleeper(std::process::Child);
+
+    impl Sleeper {
+        fn start(mark: &str) -> Self {
+            let mut command = std::process::Command::new("sleep");
+            Self(command.arg("1000").env(env::CLUSTER, mark).spawn().unwrap())
+        }
+
+        fn end(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            self.end();
+        }
+    }
+
+    /// A spawn returns a moment before the new program's arguments can be read.
+    fn wait_until(condition: impl Fn() -> bool) {
+        let begun = std::time::Instant::now();
+        while !condition() {
+            assert!(begun.elapsed().as_secs() < 30, "waited in vain");
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn a_process_lives_until_it_has_ended() {
         let me = Process::find(std::process::id()).unwrap();
         assert!(me.lives());
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let process = Process::find(child.id()).unwrap();
-        assert!(process.lives());
-        assert!(command_of(child.id()).is_some());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(!process.lives());
         assert!(!Process { started: 1, ..me }.lives(), "another start is another process");
+        let mut child = Sleeper::start("x.x");
+        let process = Process::find(child.0.id()).unwrap();
+        assert!(process.lives());
+        wait_until(|| command_of(process.pid).is_some_and(|line| line == "sleep 1000"));
+        child.end();
+        assert!(!process.lives());
     }
 
     #[test]
     fn the_marked_are_found_by_their_environment() {
         let id = format!("test{}", std::process::id());
-        let mut child = std::process::Command::new("sleep")
-            .arg("1000")
-            .env(env::CLUSTER, format!("{id}.x"))
-            .spawn()
-            .unwrap();
-        assert_eq!(marked(&id), [child.id()]);
+        let mut child = Sleeper::start(&format!("{id}.x"));
+        let pid = child.0.id();
+        wait_until(|| marked(&id) == [pid]);
         assert_eq!(marked("test-of-nobody"), [] as [u32; 0]);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.end();
         assert_eq!(marked(&id), [] as [u32; 0]);
     }
 }

@@ -329,6 +329,13 @@ pub(crate) mod tests {
 
     #[test]
     fn the_table_shows_what_one_wants_to_know() {
-        insta::assert_snapshot!(table(&snapshot()).render(Painter::plain()), @"");
+        insta::assert_snapshot!(table(&snapshot()).render(Painter::plain()), @"
+        SERVICE           INSTANCE   PID  STATE             READY  RESTARTS  UPTIME  CPU%       RSS  HEARTBEAT  PORTS  INFO
+        db                db.1      4711  running (paused)  yes           0   3m12s     -         -          -  -
+        idle              -            -  -                 -             -       -     -         -          -  -      no processes wanted
+        web 2 (config 3)  web.1     4711  running           yes           0   3m12s  12.3  45.0 MiB      400ms  8080   3 requests�[2J
+        web               web.2        -  backoff           -             3       -     -         -          -  -      exit 1 three times in 20s, next try in 6.2s
+        worker            worker.1     -  waiting           -             0       -     -         -          -  -      waits for web.2 to be ready
+        ");
     }
 }

@@ -1,14 +1,16 @@
 //! `scale`: change process counts now, and in the file when asked to.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hilum_shared::config::edit;
+use hilum_shared::config::{OVERRIDE, edit};
 use hilum_shared::protocol::control;
 use hilum_shared::status::Snapshot;
 
 use super::exit::{CliError, Outcome};
 use super::operation;
-use super::session::{ANSWER, Session};
+use super::session::{ANSWER, Session, config_error, shown};
 use super::target::{Selection, nearest};
 use super::time;
 
@@ -125,16 +127,71 @@ fn resolve(counts: &[Count], snapshot: &Snapshot) -> Result<Vec<(String, u32)>, 
     Ok(wanted)
 }
 
+/// Writes the counts into the file that decides them.
 fn save(session: &Session, wanted: &[(String, u32)]) -> Result<(), CliError> {
-    let path = session.project()?.config().to_owned();
     for (service, count) in wanted {
-        edit::set_numprocesses(&path, service, *count).map_err(|error| CliError::Failed {
+        let path = save_one(session, service, *count).map_err(|error| CliError::Failed {
             message: format!("scaled, but not saved: {error}"),
-            help: Some(format!("set `numprocesses: {count}` under `instances.{service}` in `{}`", path.display())),
+            help: Some(format!("set `numprocesses: {count}` under `instances.{service}` by hand")),
         })?;
-        session.out.note(&format!("saved `{service}.numprocesses: {count}` in {}", path.display()));
+        session.out.note(&format!("saved `numprocesses: {count}` of `{service}` in {}", shown(&path)));
     }
     Ok(())
+}
+
+fn save_one(session: &Session, service: &str, count: u32) -> Result<PathBuf, CliError> {
+    let project = session.project()?;
+    let before = session.load(&project.configs, project.name.clone())?.map_err(config_error)?;
+    let mut why = None;
+    for (path, text) in by_weight(&project.configs, &before.raw) {
+        let new = match edit::set_numprocesses(text, service, count) {
+            Ok(new) => new,
+            Err(error) => {
+                why.get_or_insert_with(|| format!("{}: {error}", shown(path)));
+                continue;
+            }
+        };
+        replace(path, &new).map_err(|source| CliError::File {
+            doing: "cannot write",
+            path: path.clone(),
+            source,
+        })?;
+        let after = session.load(&project.configs, project.name.clone())?.map_err(config_error)?;
+        let now = after.cluster.services.get(service).map(|spec| spec.numprocesses);
+        if now != Some(count) {
+            return Err(CliError::failed(format!("{} has it now, but another file overrides it", shown(path))));
+        }
+        return Ok(path.clone());
+    }
+    Err(CliError::failed(why.unwrap_or_else(|| "no file has it".into())))
+}
+
+/// The files, those that win first: what lies over another file before it, included ones last.
+fn by_weight<'a>(configs: &[PathBuf], files: &'a [(PathBuf, String)]) -> Vec<&'a (PathBuf, String)> {
+    let over = configs.first().map(|first| first.with_file_name(OVERRIDE));
+    let weight = |path: &PathBuf| match configs.iter().position(|config| config == path) {
+        Some(0) => 0,
+        Some(at) => 2 + at as i64,
+        None if Some(path) == over.as_ref() => 1,
+        None => -1,
+    };
+    let mut files: Vec<_> = files.iter().collect();
+    files.sort_by_key(|(path, _)| -weight(path));
+    files
+}
+
+/// Writes beside the file and renames, so that nobody ever reads half of it.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = fs::write(&new, text)
+        .and_then(|()| fs::set_permissions(&new, fs::metadata(path)?.permissions()))
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new); // what is told is why it could not be written
+    }
+    written
 }
 
 #[cfg(test)]
@@ -162,6 +219,18 @@ mod tests {
         assert_eq!(error.status(), ExitStatus::Usage);
         assert_eq!(error.to_string(), "`db=-2` would be below zero: there are 1");
         assert_eq!(resolved(&["wbe=1"]).unwrap_err().status(), ExitStatus::Usage);
+    }
+
+    #[test]
+    fn the_file_that_wins_is_edited_first() {
+        let file = |name: &str| (PathBuf::from(format!("/srv/{name}")), String::new());
+        let files = [file("common.yml"), file("hilum.yml"), file("hilum.override.yml"), file("b.yml")];
+        let configs = [PathBuf::from("/srv/hilum.yml"), PathBuf::from("/srv/b.yml")];
+        let order: Vec<_> = by_weight(&configs, &files)
+            .into_iter()
+            .map(|(path, _)| path.file_name().unwrap().to_str().unwrap())
+            .collect();
+        assert_eq!(order, ["b.yml", "hilum.override.yml", "hilum.yml", "common.yml"]);
     }
 
     #[test]

@@ -27,13 +27,11 @@ pub(crate) fn parse_moment(text: &str, now: Timestamp, zone: &TimeZone) -> Resul
             if let Ok(at) = text.parse::<Timestamp>() {
                 return Ok(seconds(at));
             }
-            if let Ok(time) = text.parse::<jiff::civil::Time>() {
-                local(today.to_datetime(time))
-            } else if let Ok(at) = text.parse::<jiff::civil::DateTime>() {
-                local(at)
+            // a time is also read out of a whole timestamp, so what has a date must be tried as one
+            if text.contains('-') {
+                text.parse::<jiff::civil::DateTime>().and_then(local)
             } else {
-                text.parse::<jiff::civil::Date>()
-                    .and_then(|day| local(day.at(0, 0, 0, 0)))
+                text.parse::<jiff::civil::Time>().and_then(|time| local(today.to_datetime(time)))
             }
         }
     };

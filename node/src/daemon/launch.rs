@@ -62,9 +62,23 @@ pub enum Launched {
 /// Why it could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// This build has no daemon.
-    #[error("this build has no daemon")]
-    NotBuilt,
+    /// Its processes could not be made.
+    #[error("cannot start the node's process: {0}")]
+    Spawn(#[source] io::Error),
+    /// It said why.
+    #[error("{message}")]
+    Refused {
+        /// In its own words.
+        message: String,
+        /// The exit code that fits.
+        code: u8,
+    },
+    /// It ended without a word.
+    #[error("the node ended before it was up: see `{}`", log.display())]
+    Died {
+        /// Where its last words are.
+        log: PathBuf,
+    },
 }
 
 /// Starts keeper and node in the background; returns when the control socket answers.
@@ -72,7 +86,10 @@ pub enum LaunchError {
 /// # Errors
 /// See [`LaunchError`].
 pub fn launch(_options: &NodeOptions) -> Result<Launched, LaunchError> {
-    Err(LaunchError::NotBuilt)
+    Err(LaunchError::Refused {
+        message: "this build has no daemon".to_owned(),
+        code: 1,
+    })
 }
 
 /// The process that holds the lock, or nothing.
