@@ -12,10 +12,12 @@ mod build;
 pub mod cron;
 mod diagnostic;
 pub mod dotenv;
+pub mod edit;
 pub mod keys;
 mod load;
 mod raw;
 mod read;
+mod schema;
 mod shape;
 mod source;
 pub mod spec;
@@ -28,6 +30,12 @@ mod variables;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use load::{LoadOptions, Loaded, NAMES, OVERRIDE, VARS, find, load};
+pub use schema::schema;
+
+/// The commented configuration that `hilum init` writes.
+pub fn starter() -> &'static str {
+    include_str!("starter.yml")
+}
 
 /// The YAML text of a value, as `hilum config` shows it.
 pub fn render(value: &serde_yaml::Value) -> String {

@@ -158,16 +158,21 @@ pub(crate) mod asked {
     use super::super::super::keys::Key;
 
     thread_local! {
-        static SEEN: RefCell<HashSet<(usize, String)>> = RefCell::default();
+        static SEEN: RefCell<HashSet<(&'static str, String)>> = RefCell::default();
+    }
+
+    /// What tells tables apart; their addresses do not, a constant may be copied.
+    fn table(keys: &'static [Key]) -> &'static str {
+        keys.first().map_or("", |key| key.doc)
     }
 
     /// Notes that a key of this table was read.
     pub(super) fn note(keys: &'static [Key], key: &str) {
-        SEEN.with_borrow_mut(|seen| seen.insert((keys.as_ptr() as usize, key.to_owned())));
+        SEEN.with_borrow_mut(|seen| seen.insert((table(keys), key.to_owned())));
     }
 
     /// Whether a key of this table was read on this thread.
     pub(crate) fn was(keys: &'static [Key], key: &str) -> bool {
-        SEEN.with_borrow(|seen| seen.contains(&(keys.as_ptr() as usize, key.to_owned())))
+        SEEN.with_borrow(|seen| seen.contains(&(table(keys), key.to_owned())))
     }
 }
