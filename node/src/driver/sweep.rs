@@ -51,6 +51,22 @@ impl Processes {
         table.remains_of(runs)
     }
 
+    /// Sends a signal to processes that a sweep found, as far as they still belong to the run.
+    pub fn signal_left(&self, instance: &InstanceId, run: Run, signal: Signal, pids: &[u32]) {
+        let table = self.table();
+        let owner = Owner::Run(instance.clone(), run);
+        for &pid in pids {
+            // The descriptor first: what is then looked at is what is signalled.
+            let Ok(pidfd) = sys::pidfd_open(pid) else { continue };
+            if table.attribute(pid).as_ref() == Some(&owner) {
+                let _ = sys::send(pidfd.as_fd(), signal); // EPERM: the KILL at the end is all we have
+                if signal == Signal::TERM {
+                    let _ = sys::send(pidfd.as_fd(), Signal::CONT);
+                }
+            }
+        }
+    }
+
     /// Reaps processes that came to us as orphans and have ended; call it at each SIGCHLD. The answer names
     /// the runs that lost one: what was left of them may be gone now.
     pub fn reap_strays(&self) -> Vec<(InstanceId, Run)> {
