@@ -163,10 +163,12 @@ impl Table {
                             self.adopt(pid);
                         }
                     }
-                    Ok(Some(_)) | Err(_) => {
+                    Ok(Some(_)) => {
                         reaped = true;
                         self.lose(pid);
                     }
+                    // ECHILD: gone since the list was read. Nothing to read the list again for.
+                    Err(_) => self.lose(pid),
                 }
             }
             self.listed = listed;
