@@ -11,15 +11,16 @@
 //!
 //! **Only on the main thread**: `PR_SET_PDEATHSIG` fires when the spawning *thread* ends.
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use hilum_shared::signal::Signal;
 
-use super::request::{PID_WIDTH, Session, SpawnRequest, Stdio};
+use super::request::{SpawnRequest, Stdio};
 use super::spawn_error::{SpawnError, Stage};
+use super::spawned::{Move, Plan, child};
 
 /// A started process.
 #[derive(Debug)]
@@ -48,46 +49,6 @@ pub struct Spawner {
     candidates: Vec<*const libc::c_char>,
     moves: Vec<Move>,
     closes: Vec<(u32, u32)>,
-}
-
-/// One descriptor on its way into the child.
-#[derive(Clone, Copy)]
-struct Move {
-    source: RawFd,
-    target: RawFd,
-}
-
-/// What the child reads, and the two fields that it writes.
-struct Plan {
-    stage: Stage,
-    errno: c_int,
-    parent: c_int,
-    share_table: bool,
-    first_unused: u32,
-    max_target: RawFd,
-    moves: *mut Move,
-    moves_len: usize,
-    closes: *const (u32, u32),
-    closes_len: usize,
-    session: Session,
-    death_signal: c_int,
-    terminal: bool,
-    cgroup: RawFd,
-    limits: *const (c_int, libc::rlimit64),
-    limits_len: usize,
-    nice: Option<c_int>,
-    cpus: *const u8,
-    cpus_len: usize,
-    umask: Option<u32>,
-    groups: *const u32,
-    groups_len: Option<usize>,
-    ids: Option<(u32, u32)>,
-    directory: *const libc::c_char,
-    no_new_privs: bool,
-    listen_pid: *mut u8,
-    candidates: *const *const libc::c_char,
-    argv: *const *const libc::c_char,
-    envp: *const *const libc::c_char,
 }
 
 impl Spawner {
@@ -402,6 +363,7 @@ fn clone_with(stack: &Stack, plan: *mut Plan) -> Result<(u32, OwnedFd), c_int> {
     Ok((pid as u32, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
+<<<<<<< HEAD
 // --- In the child. Raw system calls, no allocation, no panic, no lock. ---
 
 extern "C" fn child(plan: *mut c_void) -> c_int {
@@ -607,6 +569,8 @@ unsafe fn write_decimal(to: *mut u8, number: u32) {
 
 // --- In the parent again. ---
 
+=======
+>>>>>>> h-driver
 /// A copy above the standard descriptors, close-on-exec.
 fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: plain fcntl on an open descriptor.

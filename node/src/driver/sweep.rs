@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::signal::Signal;
 
-use super::child::{Adopted, Owner, Processes, Stray, Table};
+use super::child::{Adopted, Entry, Owner, Processes, Stray, Table};
 use super::procfs::{self, Stat};
 use super::sys;
 
@@ -165,10 +165,12 @@ impl Table {
                             self.adopt(pid);
                         }
                     }
-                    Ok(Some(_)) | Err(_) => {
+                    Ok(Some(_)) => {
                         reaped = true;
                         self.lose(pid);
                     }
+                    // ECHILD: gone since the list was read. Nothing to read the list again for.
+                    Err(_) => self.lose(pid),
                 }
             }
             self.listed = listed;
@@ -218,10 +220,21 @@ impl Table {
     /// The living processes by owner: leaders that have not ended, adopted ones, and all below them.
     pub(super) fn members(&self, only: Option<&Owner>) -> HashMap<Owner, Vec<u32>> {
         let mut members: HashMap<Owner, Vec<u32>> = HashMap::new();
-        for (owner, entry) in &self.entries {
-            if entry.exit.is_none() && only.is_none_or(|only| only == owner) {
+        let mut add = |owner: &Owner, entry: &Entry| {
+            if entry.exit.is_none() {
                 members.entry(owner.clone()).or_default().push(entry.pid);
             }
+        };
+        match only {
+            Some(owner) => {
+                if let Some(entry) = self.entries.get(owner) {
+                    add(owner, entry);
+                }
+            }
+            None => self
+                .entries
+                .iter()
+                .for_each(|(owner, entry)| add(owner, entry)),
         }
         for (&pid, adopted) in &self.adopted {
             if let Some(owner) = &adopted.owner
