@@ -59,6 +59,9 @@ pub struct SocketSpec {
     pub mode: u32,
     /// A new ROUTER peer with a known routing id takes over from the old connection.
     pub handover: bool,
+    /// After each round of reading the socket rests this long, so that many small messages cost one wake-up. A message
+    /// after a quiet time is read at once.
+    pub pace: Duration,
     /// Whether [`Handler::event`] is told of connections.
     pub monitor: bool,
 }
@@ -78,6 +81,7 @@ impl SocketSpec {
             immediate: false,
             mode: 0o600,
             handover: false,
+            pace: Duration::ZERO,
             monitor: false,
         }
     }
