@@ -349,3 +349,18 @@ fn an_idle_thread_uses_no_processor_time() {
     });
     assert!(settled, "the thread never sleeps for a tenth of a second");
 }
+
+#[test]
+fn a_closed_socket_with_unsent_messages_does_not_hold_up_the_end() {
+    let world = World::new();
+    let spec = SocketSpec::new(Kind::Push).connect(world.address("nobody"));
+    let push = world.hub.open(spec, quiet).unwrap();
+    push.send(vec![frame("x")]).unwrap();
+    while push.waiting() > 0 {
+        std::thread::yield_now();
+    }
+    drop(push);
+    let begun = Instant::now();
+    drop(world.hub);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
