@@ -261,9 +261,15 @@ pub(super) fn try_send(
     };
     for (at, frame) in frames.iter().enumerate() {
         let more = if at < last { zmq::SNDMORE } else { 0 };
+        let mut asked = false;
         let attempt = loop {
             match socket.send(frame.as_slice(), zmq::DONTWAIT | more) {
                 Err(zmq::Error::EINTR) => {}
+                // A send looks only now and then at what peers have read since; asking for events always does.
+                Err(zmq::Error::EAGAIN) if !asked => {
+                    asked = true;
+                    let _ = socket.get_events();
+                }
                 other => break other,
             }
         };
