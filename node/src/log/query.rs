@@ -154,6 +154,8 @@ pub struct Reader {
     /// The lines of the span at hand.
     lines: Lines,
     span: Option<Span>,
+    /// What all its records share, and the number of the last one.
+    shared: Entry,
     /// Wanted records that are still passed over.
     skip: u64,
     /// The last segment that was read to its end.
@@ -201,6 +203,7 @@ impl Reader {
             next: 0,
             lines: Lines::default(),
             span: None,
+            shared: Entry::default(),
             skip: 0,
             done: 0,
             expected: None,
@@ -517,19 +520,22 @@ impl Reader {
             entry.instance = known.instance;
             return Next::Gap;
         }
-        entry.at = span.at;
-        entry.name = known.name;
-        entry.service = known.service;
-        entry.instance = known.instance;
-        entry.run = (span.run > 0).then_some(Run(span.run));
-        entry.pid = (span.pid > 0).then_some(span.pid);
-        entry.stream = Some(span.stream);
-        entry.level = span.level;
-        entry.flags = span.flags;
         let gap = span.flags.has(Flags::GAP);
-        entry.dropped = gap.then_some(u64::from(span.fields));
-        entry.fields = if gap { None } else { segment.fields(&span) };
-        entry.seq = span.seq.wrapping_sub(1);
+        self.shared = Entry {
+            seq: span.seq.wrapping_sub(1),
+            at: span.at,
+            name: known.name,
+            service: known.service,
+            instance: known.instance,
+            run: (span.run > 0).then_some(Run(span.run)),
+            pid: (span.pid > 0).then_some(span.pid),
+            stream: Some(span.stream),
+            level: span.level,
+            text: Vec::new(),
+            flags: span.flags,
+            dropped: gap.then_some(u64::from(span.fields)),
+            fields: if gap { None } else { segment.fields(&span) },
+        };
         self.span = Some(span);
         Next::Span
     }
@@ -537,11 +543,9 @@ impl Reader {
     fn next_line(&mut self, span: &Span, entry: &mut Entry) -> bool {
         let gap = span.flags.has(Flags::GAP);
         while let Some(text) = self.lines.next() {
-            entry.seq = entry.seq.wrapping_add(1);
-            let before = self
-                .filter
-                .before_seq
-                .is_none_or(|before| entry.seq < before);
+            self.shared.seq = self.shared.seq.wrapping_add(1);
+            let seq = self.shared.seq;
+            let before = self.filter.before_seq.is_none_or(|before| seq < before);
             let matches = gap
                 || self
                     .filter
@@ -555,8 +559,11 @@ impl Reader {
                 self.skip -= 1;
                 continue;
             }
-            entry.text.clear();
-            entry.text.extend_from_slice(text);
+            let mut kept = std::mem::take(&mut entry.text);
+            kept.clear();
+            kept.extend_from_slice(text);
+            *entry = self.shared.clone();
+            entry.text = kept;
             return true;
         }
         false
