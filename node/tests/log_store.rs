@@ -385,7 +385,7 @@ fn since_until_and_tail_agree_with_a_plain_look_at_everything() {
             at + 1_000_000
         };
         let of = (number % 3) as usize;
-        let texts: Vec<String> = (0..1 + number % 4)
+        let texts: Vec<String> = (0..=(number % 4))
             .map(|part| format!("{number}.{part} status={}", number % 5))
             .collect();
         store.append(&batch(of, at, &texts)).unwrap();
