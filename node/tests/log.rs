@@ -795,3 +795,97 @@ fn a_thousand_quiet_instances_wake_nobody() {
     drop(pipes);
     log.stop();
 }
+
+#[test]
+fn a_terminal_is_one_stream_and_its_end_is_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    log.handle.attach(
+        Source {
+            instance: id("t.1"),
+            run: Run(1),
+            pid: 7,
+            policy: Arc::new(policy()),
+            ready_pattern: None,
+        },
+        terminal.master,
+        None,
+    );
+    let mut program = std::fs::File::from(terminal.slave);
+    program.write_all(b"one\ntwo\npart").unwrap();
+    drop(program);
+    let begin = Instant::now();
+    log.ended("t.1", 1).recv_timeout(LONG).unwrap();
+    assert!(
+        begin.elapsed() < Duration::from_millis(1500),
+        "its end was seen"
+    );
+    let entries = all(dir.path());
+    assert_eq!(texts(&entries), ["one", "two", "part"]);
+    assert!(entries[0].flags.has(Flags::CR) && entries[2].is_partial());
+    assert!(
+        entries
+            .iter()
+            .all(|entry| entry.stream == Some(Stream::Out))
+    );
+    log.stop();
+}
+
+/// Counts what it sees.
+struct Listener(mpsc::Sender<(String, Stream, Option<Level>, Vec<u8>)>);
+
+impl hilum_node::log::Subscriber for Listener {
+    fn wanted(&self) -> bool {
+        true
+    }
+
+    fn record(&mut self, record: &hilum_node::log::handle::Finished<'_>) {
+        let _ = self.0.send((
+            record.name.to_owned(),
+            record.stream,
+            record.level,
+            record.text.to_vec(),
+        ));
+    }
+}
+
+#[test]
+fn a_subscriber_sees_every_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tell, told) = mpsc::channel();
+    let started = hilum_node::log::start(LogConfig {
+        dir: dir.path().to_owned(),
+        base: dir.path().to_owned(),
+        spec: spec(),
+        subscriber: Some(Box::new(Listener(tell))),
+    })
+    .unwrap();
+    let log = Log {
+        handle: started.handle,
+        reports: started.reports,
+        thread: started.thread,
+    };
+    let (mut out, err) = log.attach("a.1", 1, policy());
+    out.write_all(b"hello\nrest").unwrap();
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    log.handle.node(NodeRecord {
+        instance: Some(id("a.1")),
+        level: Some(Level::Error),
+        text: "failed".into(),
+        ..NodeRecord::default()
+    });
+    log.stop();
+    let seen: Vec<_> = told.iter().collect();
+    let of =
+        |stream, level, text: &str| ("a.1".to_owned(), stream, level, text.as_bytes().to_vec());
+    assert_eq!(
+        seen,
+        [
+            of(Stream::Out, None, "hello"),
+            of(Stream::Out, None, "rest"),
+            of(Stream::Node, Some(Level::Error), "failed"),
+        ]
+    );
+}

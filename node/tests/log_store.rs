@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
 
+use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Batch, Flags, Stamps, Stream, Who};
 use hilum_node::log::segment::{numbers, path};
@@ -472,4 +475,64 @@ fn a_reader_without_an_index_reads_the_text() {
         lines(&read(dir.path(), Filter::default(), Start::Tail(2))),
         ["b", "c"]
     );
+}
+
+/// Follows a store that is written in small segments; returns the lines and the number of lines in gaps.
+fn follow_while_written(budget: u64, appends: u64, pause_of_reader: bool) -> (Vec<String>, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path(), &spec(budget, 16 * 1024)).unwrap();
+    let mut follower = Follower::open(dir.path(), Filter::default(), Start::All).unwrap();
+    let (tell, told) = mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        for number in 0..appends {
+            let text = format!("line {number} {:x>300}", "");
+            store
+                .append(&batch(0, 1_795_232_531_000_000 + number, &[text]))
+                .unwrap();
+        }
+        let _ = tell.send(());
+        store
+    });
+    if pause_of_reader {
+        told.recv().unwrap();
+    }
+    let mut entry = Entry::default();
+    let (mut lines, mut lost) = (Vec::new(), 0);
+    while lines.len() as u64 + lost < appends {
+        let next = follower
+            .next(&mut entry, Some(Duration::from_secs(30)), None)
+            .unwrap();
+        assert_eq!(
+            next,
+            Followed::Record,
+            "{} lines and {lost} lost",
+            lines.len()
+        );
+        match entry.dropped {
+            Some(count) => lost += count,
+            None => lines.push(String::from_utf8_lossy(&entry.text).into_owned()),
+        }
+    }
+    drop(writer.join().unwrap());
+    (lines, lost)
+}
+
+#[test]
+fn a_follower_loses_nothing_while_segments_change_under_it() {
+    let (lines, lost) = follow_while_written(1 << 30, 8000, false);
+    assert_eq!(lost, 0);
+    for (number, line) in lines.iter().enumerate() {
+        assert!(
+            line.starts_with(&format!("line {number} ")),
+            "{number}: {line}"
+        );
+    }
+}
+
+#[test]
+fn a_follower_that_is_too_slow_is_told_how_much_it_missed() {
+    let (lines, lost) = follow_while_written(256 * 1024, 4000, true);
+    assert!(lost > 0);
+    assert!(lines.last().unwrap().starts_with("line 3999 "));
+    assert_eq!(lines.len() as u64 + lost, 4000);
 }

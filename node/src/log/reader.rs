@@ -108,6 +108,9 @@ impl Reader {
 
     fn begin(&mut self, start: Start) -> Result<(), QueryError> {
         let found = self.numbers()?;
+        if found.is_empty() {
+            self.expected = Some(1); // whatever is missed from now on is a hole
+        }
         match start {
             Start::All => self.begin_at_time(&found),
             Start::End => {
