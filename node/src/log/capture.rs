@@ -210,10 +210,8 @@ impl Capture {
 
     pub(super) fn timeout(&self) -> EpollTimeout {
         let next = self.timers.peek().map(|Reverse((at, _))| *at);
-        let held = self
-            .holding
-            .map(|since| since + HELD_AFTER)
-            .filter(|at| *at > self.feed.now);
+        // While pipes are held back we look again and again who waits by now.
+        let held = self.holding.map(|_| self.feed.now + HELD_AFTER);
         let Some(at) = next.into_iter().chain(held).min() else {
             return EpollTimeout::NONE;
         };
