@@ -7,60 +7,57 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use hilum_shared::config::spec::Overflow;
 use hilum_shared::name::{InstanceId, Run};
-use hilum_shared::protocol::LogRecord;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::disk::Work;
-use super::handle::{Command, Done, LogConfig, LogReport, NodeRecord, Reports, Shared, Source};
-use super::level;
-use super::record::{Batch, NODE_NAME, Stream, Who, wall};
-use super::sources::{Ending, Feed, NONE, Pipe, RunState, Table};
+use super::handle::{Command, Done, LogConfig, LogReport, Reports, Shared};
+use super::record::{Batch, wall};
+use super::sources::{Feed, Table};
 
 /// The bell's token; pipes have their place plus one.
-const BELL: u64 = 0;
+pub(super) const BELL: u64 = 0;
 /// The size of a pipe as it is made (`man 7 pipe`).
-const PIPE: usize = 64 * 1024;
+pub(super) const PIPE: usize = 64 * 1024;
 /// What a pipe is widened to under load. A user has 16384 pages in all, so only where it pays.
-const WIDE: usize = 256 * 1024;
+pub(super) const WIDE: usize = 256 * 1024;
 /// So many reads in a row must have found the pipe full.
-const WIDEN_AFTER: u8 = 16;
+pub(super) const WIDEN_AFTER: u8 = 16;
 /// A batch of this size goes to the disk at once; with no room there, reading stops.
-const FULL: usize = 1024 * 1024;
+pub(super) const FULL: usize = 1024 * 1024;
 /// Records that need no pipe are dropped and counted when a batch that waits has this size.
-const OVERFULL: usize = 8 * FULL;
+pub(super) const OVERFULL: usize = 8 * FULL;
 /// Batches that may be with the disk thread.
-const IN_FLIGHT: usize = 2;
+pub(super) const IN_FLIGHT: usize = 2;
 /// An unfinished line is recorded after this time without bytes (`docs/config.md`, `max_line`).
-const PARTIAL_AFTER: Duration = Duration::from_secs(1);
+pub(super) const PARTIAL_AFTER: Duration = Duration::from_secs(1);
 /// So long are pipes that others hold open read after the leader's end (`docs/cli.md`, `stop`).
-const READ_OUT: Duration = Duration::from_secs(2);
+pub(super) const READ_OUT: Duration = Duration::from_secs(2);
 /// When reading has stopped for so long, the instances that wait are reported.
-const HELD_AFTER: Duration = Duration::from_millis(500);
+pub(super) const HELD_AFTER: Duration = Duration::from_millis(500);
 /// For how long a stop waits for a disk that does not answer.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// A drop's gap is written at the latest after this.
-const GAP_AFTER: Duration = Duration::from_secs(1);
+pub(super) const GAP_AFTER: Duration = Duration::from_secs(1);
 /// Under a stream of small writes the next look is this much later, so that a read finds many lines.
-const GATHER: Duration = Duration::from_micros(300);
+pub(super) const GATHER: Duration = Duration::from_micros(300);
 /// Turns that follow each other this fast are a stream.
-const QUICK: Duration = Duration::from_millis(1);
+pub(super) const QUICK: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+pub(super) enum Timer {
     /// An unfinished line of this pipe.
     Partial(u32),
     /// The end of this run.
@@ -73,38 +70,38 @@ enum Timer {
 
 /// What a read found.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     Bytes(usize),
     Nothing,
     End,
 }
 
 pub(super) struct Capture {
-    base: PathBuf,
-    overflow: Overflow,
-    epoll: Epoll,
-    shared: Arc<Shared>,
-    inbox: Receiver<Command>,
-    work: Sender<Work>,
-    spare: Receiver<Batch>,
-    in_flight: usize,
-    feed: Feed,
-    after: Vec<Done>,
-    crashes: Vec<Map<String, Value>>,
-    table: Table,
-    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
-    report_timer: bool,
+    pub(super) base: PathBuf,
+    pub(super) overflow: Overflow,
+    pub(super) epoll: Epoll,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Receiver<Command>,
+    pub(super) work: Sender<Work>,
+    pub(super) spare: Receiver<Batch>,
+    pub(super) in_flight: usize,
+    pub(super) feed: Feed,
+    pub(super) after: Vec<Done>,
+    pub(super) crashes: Vec<Map<String, Value>>,
+    pub(super) table: Table,
+    pub(super) timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    pub(super) report_timer: bool,
     /// The next sequence number of each worker's structured records.
-    next_record: HashMap<InstanceId, (Run, u64)>,
-    buffer: Vec<u8>,
-    stopping: bool,
+    pub(super) next_record: HashMap<InstanceId, (Run, u64)>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) stopping: bool,
     /// Since when no pipe is read because the disk is behind.
-    holding: Option<Instant>,
+    pub(super) holding: Option<Instant>,
     /// Bytes and pipes of this turn, and how many turns in a row were small and at once.
-    turn: (usize, usize),
-    small_turns: u32,
-    last_turn: Instant,
-    bytes: u64,
+    pub(super) turn: (usize, usize),
+    pub(super) small_turns: u32,
+    pub(super) last_turn: Instant,
+    pub(super) bytes: u64,
 }
 
 impl Capture {
@@ -182,13 +179,13 @@ impl Capture {
         self.finish();
     }
 
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.feed.now = Instant::now();
         self.feed.wall = wall();
     }
 
     /// The end of a turn: figures, reports, the subscriber's batch.
-    fn turn_over(&mut self) {
+    pub(super) fn turn_over(&mut self) {
         if let Some(subscriber) = &mut self.feed.subscriber {
             subscriber.turn_over();
         }
@@ -203,9 +200,14 @@ impl Capture {
         }
     }
 
-    fn timeout(&self) -> EpollTimeout {
+    pub(super) fn timeout(&self) -> EpollTimeout {
         let next = self.timers.peek().map(|Reverse((at, _))| *at);
+<<<<<<< HEAD
         let held = self.holding.map(|since| since + HELD_AFTER).filter(|at| *at > self.feed.now);
+=======
+        // While pipes are held back we look again and again who waits by now.
+        let held = self.holding.map(|_| self.feed.now + HELD_AFTER);
+>>>>>>> h-log
         let Some(at) = next.into_iter().chain(held).min() else {
             return EpollTimeout::NONE;
         };
@@ -215,19 +217,19 @@ impl Capture {
         EpollTimeout::from(millis)
     }
 
-    fn timer(&mut self, after: Duration, timer: Timer) {
+    pub(super) fn timer(&mut self, after: Duration, timer: Timer) {
         self.timers.push(Reverse((self.feed.now + after, timer)));
     }
 
     /// Waits for the bell only: no pipe is looked at.
-    fn wait_for_bell(&self, timeout: EpollTimeout) {
+    pub(super) fn wait_for_bell(&self, timeout: EpollTimeout) {
         let mut fds = [PollFd::new(self.shared.bell().as_fd(), PollFlags::POLLIN)];
         let limit = PollTimeout::try_from(i32::from(timeout)).unwrap_or(PollTimeout::NONE);
         let _ = nix::poll::poll(&mut fds, limit); // a wakeup for nothing does no harm
     }
 
     /// Lets small writes add up for a moment when they come in a stream; a command ends the moment.
-    fn gather(&mut self) {
+    pub(super) fn gather(&mut self) {
         let (bytes, pipes) = self.turn;
         let now = Instant::now();
         let quick = now.duration_since(std::mem::replace(&mut self.last_turn, now)) < QUICK;
@@ -240,6 +242,7 @@ impl Capture {
         let _ = ppoll(&mut fds, Some(TimeSpec::from(GATHER)), None); // EINTR: gathered less
     }
 
+<<<<<<< HEAD
     // --- commands
 
     fn commands(&mut self) {
@@ -728,8 +731,10 @@ impl Capture {
 
     // --- the disk
 
+=======
+>>>>>>> h-log
     /// Gives the batch to the disk thread; keeps it when that one has enough.
-    fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         if self.feed.batch.is_empty() && self.after.is_empty() && self.crashes.is_empty() {
             self.release();
             return;
@@ -751,7 +756,7 @@ impl Capture {
         self.release();
     }
 
-    fn empty_batch(&mut self) -> Option<Batch> {
+    pub(super) fn empty_batch(&mut self) -> Option<Batch> {
         if let Ok(batch) = self.spare.try_recv() {
             self.in_flight = self.in_flight.saturating_sub(1);
             return Some(batch);
@@ -766,7 +771,7 @@ impl Capture {
     }
 
     /// Pipes are read again.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         if self.holding.take().is_none() {
             return;
         }
@@ -786,13 +791,21 @@ impl Capture {
     }
 
     /// Whether no pipe may be read.
-    fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.holding.is_some() && self.overflow == Overflow::Block
     }
 
     /// Reports, once the disk has been behind for a while, whose output waits.
+<<<<<<< HEAD
     fn mark_held(&mut self) {
         if self.holding.is_none_or(|since| self.feed.now.duration_since(since) < HELD_AFTER) {
+=======
+    pub(super) fn mark_held(&mut self) {
+        if self
+            .holding
+            .is_none_or(|since| self.feed.now.duration_since(since) < HELD_AFTER)
+        {
+>>>>>>> h-log
             return;
         }
         let mut events = [EpollEvent::empty(); 512];
@@ -813,7 +826,7 @@ impl Capture {
     }
 
     /// Reads what is in the pipes, writes it, ends the disk thread.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.tick();
         let limit = self.feed.now + STOP_LIMIT;
         for place in self.table.pipes.places() {
@@ -831,7 +844,7 @@ impl Capture {
     }
 
     /// Hands over, and waits for the disk thread to have room.
-    fn push_out(&mut self, limit: Instant) {
+    pub(super) fn push_out(&mut self, limit: Instant) {
         loop {
             self.hand_over();
             let rest = limit.saturating_duration_since(Instant::now());
@@ -843,7 +856,10 @@ impl Capture {
         }
     }
 }
+<<<<<<< HEAD
 
 fn named(name: &str) -> Arc<Who> {
     Arc::new(Who { name: name.into(), file: None })
 }
+=======
+>>>>>>> h-log

@@ -1,9 +1,8 @@
 //! Questions about the past, answered from the files: with the node down as well as while it writes, without a
 //! lock. Who asks for the end reads the index backwards; text is read only where it is shown or searched.
 
-use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hilum_shared::name::Run;
@@ -11,10 +10,8 @@ use hilum_shared::protocol::Level;
 use regex::bytes::Regex;
 use serde_json::{Map, Value};
 
-use super::index::Span;
+pub use super::reader::Reader;
 use super::record::{Flags, Stream};
-use super::scan::{Lines, SegmentReader};
-use super::segment::numbers;
 
 /// A predicate on names: service and, where it concerns one, instance.
 pub type Target = Arc<dyn Fn(&str, Option<&str>) -> bool + Send + Sync>;
@@ -123,6 +120,7 @@ impl Entry {
         }
     }
 }
+<<<<<<< HEAD
 
 /// A name of the timeline, resolved once.
 #[derive(Clone)]
@@ -564,3 +562,5 @@ impl Iterator for Reader {
         }
     }
 }
+=======
+>>>>>>> h-log
