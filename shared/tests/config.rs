@@ -326,7 +326,10 @@ fn everything() -> Vec<u8> {
 }
 
 fn load_bytes(bytes: &[u8]) {
-    let project = Project::new("").file("hilum.yml", bytes);
+    let project = Project::new("")
+        .file("hilum.yml", bytes)
+        .file("included.yml", "env: {A: b}\n")
+        .file("everything.env", "A=1\n");
     let options = LoadOptions {
         ..project.options.clone()
     };
@@ -356,7 +359,7 @@ proptest! {
             let at = at.index(bytes.len());
             match what {
                 0 => bytes[at] = byte,
-                1 => drop(bytes.remove(at)),
+                1 if bytes.len() > 1 => drop(bytes.remove(at)),
                 _ => bytes.truncate(at.max(1)),
             }
         }
