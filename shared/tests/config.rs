@@ -259,6 +259,28 @@ fn what_is_shown_means_the_same_when_it_is_read_again() {
 }
 
 #[test]
+fn a_file_of_lymph_works_unchanged() {
+    let project = Project::new(
+        "container: {ip: 127.0.0.1, pool: {size: 5}, rpc: {port: 3000}, registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: {hosts: $(env.ZK)}}}\nregistry: {class: old}\nevent_system: {class: old}\ninterfaces: {echo: {class: 'a:B', x: $(var.nothing)}}\nplugins: {a: b}\nlogging: {version: 1}\ndebug: {backdoor_ip: 127.0.0.1}\ninstances:\n  echo:\n    command: lymph instance --config=conf/echo.yml\n    numprocesses: 10\nsockets:\n  web: {port: 4080}\n",
+    )
+    .rename("hilum.yml", ".lymph.yml");
+    let loaded = loaded(&project);
+    assert_eq!(
+        words(&loaded, "echo"),
+        ["lymph", "instance", "--config=conf/echo.yml"]
+    );
+    let socket = &loaded.cluster.sockets[0];
+    assert_eq!(
+        (socket.name.as_str(), socket.host.as_str(), socket.port),
+        ("web", "127.0.0.1", 4080)
+    );
+    assert_eq!(loaded.warnings.0.len(), 1, "{}", loaded.warnings);
+    // What belongs to services is shown as it was written.
+    let shown = lookup(&loaded.resolved, "interfaces.echo.x").unwrap();
+    assert_eq!(shown, "$(var.nothing)");
+}
+
+#[test]
 fn the_nearest_config_is_found() {
     let project = Project::new("")
         .file(".hilum.yml", "")
