@@ -1,8 +1,5 @@
 //! What an instance is started with, seen from inside it.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, in its helpers, too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 
 mod common;
 
@@ -29,13 +26,7 @@ use hilum_shared::name::{InstanceId, Run};
 use serde_json::{Value, json};
 
 fn start<'a>(context: &'a Context, spec: &'a ServiceSpec, instance: &'a InstanceId) -> Start<'a> {
-    Start {
-        context,
-        spec,
-        instance,
-        run: Run(4),
-        token: "secret",
-    }
+    Start { context, spec, instance, run: Run(4), token: "secret" }
 }
 
 fn web(index: u32) -> InstanceId {
@@ -43,19 +34,13 @@ fn web(index: u32) -> InstanceId {
 }
 
 fn set(spec: &mut ServiceSpec, name: &str, value: Option<&str>) {
-    let entry = EnvValue {
-        value: value.map(Template::new),
-        origin: "hilum.yml:7".into(),
-    };
+    let entry = EnvValue { value: value.map(Template::new), origin: "hilum.yml:7".into() };
     spec.launch.env.insert(name.into(), entry);
 }
 
 fn by_name(variables: Vec<EnvVar>) -> BTreeMap<String, (String, String)> {
     let text = |os: std::ffi::OsString| os.into_string().unwrap();
-    variables
-        .into_iter()
-        .map(|v| (text(v.name), (text(v.value), v.origin.into_owned())))
-        .collect()
+    variables.into_iter().map(|v| (text(v.name), (text(v.value), v.origin.into_owned()))).collect()
 }
 
 #[test]
@@ -67,10 +52,7 @@ fn the_file_overrides_what_is_inherited_and_the_node_overrides_the_file() {
     set(&mut spec, "WHO", Some("$(instance.id) of $(service.name)"));
     let (context, instance) = (context(), web(3));
     let all = by_name(start(&context, &spec, &instance).environment().unwrap());
-    let of = |name: &str| {
-        all.get(name)
-            .map(|(value, origin)| (value.as_str(), origin.as_str()))
-    };
+    let of = |name: &str| all.get(name).map(|(value, origin)| (value.as_str(), origin.as_str()));
     assert_eq!(of("PATH"), Some(("/usr/bin:/bin", "inherited")));
     assert_eq!(of("LANG"), Some(("de", "hilum.yml:7")));
     assert_eq!(of("HOME"), None);
@@ -133,9 +115,7 @@ fn ports_are_told_by_name_and_in_texts() {
     }
     for (index, numbers) in [(1, [8001, 9001]), (2, [8002, 9002])] {
         let names = ["http".to_owned(), "admin-ui".to_owned()];
-        context
-            .ports
-            .insert(web(index), names.into_iter().zip(numbers).collect());
+        context.ports.insert(web(index), names.into_iter().zip(numbers).collect());
     }
     let start = start(&context, &spec, &instance);
     let all = by_name(start.environment().unwrap());
@@ -195,17 +175,11 @@ fn a_hook_has_the_environment_without_sockets() {
         .unwrap();
     assert!(request.descriptors.is_empty());
     assert_eq!(request.listen_pid, None);
-    let env: Vec<String> = request
-        .env
-        .iter()
-        .map(|e| String::from_utf8_lossy(e).into_owned())
-        .collect();
+    let env: Vec<String> =
+        request.env.iter().map(|e| String::from_utf8_lossy(e).into_owned()).collect();
     assert!(env.contains(&"HILUM_EXIT_CODE=3".to_owned()));
     assert!(env.contains(&"HILUM_INSTANCE=web.1".to_owned()));
-    assert!(
-        !env.iter().any(|entry| entry.starts_with("LISTEN_")),
-        "{env:?}"
-    );
+    assert!(!env.iter().any(|entry| entry.starts_with("LISTEN_")), "{env:?}");
     let tried: Vec<&[u8]> = request.candidates.iter().collect();
     assert_eq!(tried, [b"/usr/bin/hook".as_slice(), b"/bin/hook"]);
 }
@@ -236,18 +210,9 @@ fn mistakes_are_permanent_and_name_the_key() {
         failure.message
     };
     let spec = service("web", &["x", "$(port.http)"]);
-    assert_eq!(
-        failure(&context, &spec),
-        "`command[1]`: `$(port.http)` is not known here"
-    );
-    assert_eq!(
-        failure(&context, &service("web", &[])),
-        "`command` is empty"
-    );
-    assert_eq!(
-        failure(&context, &service("web", &[""])),
-        "`command` is empty"
-    );
+    assert_eq!(failure(&context, &spec), "`command[1]`: `$(port.http)` is not known here");
+    assert_eq!(failure(&context, &service("web", &[])), "`command` is empty");
+    assert_eq!(failure(&context, &service("web", &[""])), "`command` is empty");
     let text = failure(&context, &service("web", &["x\0y"]));
     assert!(text.contains("NUL"), "{text}");
     let mut spec = service("web", &["x"]);
@@ -255,10 +220,7 @@ fn mistakes_are_permanent_and_name_the_key() {
     assert!(failure(&context, &spec).contains("`A=B`"));
     let mut spec = service("web", &["x"]);
     spec.launch.user = Some("no-such-user".into());
-    assert_eq!(
-        failure(&context, &spec),
-        "user `no-such-user` is not known on this machine"
-    );
+    assert_eq!(failure(&context, &spec), "user `no-such-user` is not known on this machine");
     let mut spec = service("web", &["x"]);
     spec.policy.ready = Some(ReadyCheck {
         kind: ReadyKind::NotifyFd(3),
@@ -267,13 +229,7 @@ fn mistakes_are_permanent_and_name_the_key() {
         failures: 1,
         within: Duration::ZERO,
     });
-    assert_eq!(
-        start(&context, &spec, &instance)
-            .prepare()
-            .unwrap()
-            .notify_fd,
-        Some(3)
-    );
+    assert_eq!(start(&context, &spec, &instance).prepare().unwrap().notify_fd, Some(3));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     context.sockets.push(SharedSocket {
         name: "api".into(),

@@ -542,10 +542,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .arg("-l")
-            .arg(self.0.path())
-            .output();
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
     }
 }
 
@@ -587,10 +584,7 @@ fn a_full_disk_holds_no_worker_back_and_the_loss_is_counted_when_it_is_mended() 
         entries.iter().partition(|entry| entry.dropped.is_some());
     assert_eq!(gaps.len(), 1);
     assert_eq!(gaps[0].dropped, Some(dropped));
-    assert_eq!(
-        gaps[0].text,
-        format!("… {dropped} lines dropped (disk full)").as_bytes()
-    );
+    assert_eq!(gaps[0].text, format!("… {dropped} lines dropped (disk full)").as_bytes());
     assert_eq!(lines.len() as u64 - 1 + dropped, LINES);
     assert_eq!(lines.last().unwrap().text, b"after");
     for (number, line) in lines[..lines.len() - 1].iter().enumerate() {
@@ -603,13 +597,7 @@ fn old_segments_make_room_on_a_full_disk() {
     let Some(disk) = SmallDisk::mount("2m") else {
         return;
     };
-    let log = Log::start(
-        disk.0.path(),
-        LogsSpec {
-            segment: Bytes(256 << 10),
-            ..spec()
-        },
-    );
+    let log = Log::start(disk.0.path(), LogsSpec { segment: Bytes(256 << 10), ..spec() });
     let (mut out, err) = log.attach("a.1", 1, policy());
     for number in 0..50_000 {
         writeln!(out, "{number:>99}").unwrap();
@@ -620,19 +608,15 @@ fn old_segments_make_room_on_a_full_disk() {
     log.stop();
     let entries = all(disk.0.path());
     assert!(entries.len() > 1000, "{}", entries.len());
-    assert_eq!(
-        entries.last().unwrap().text,
-        format!("{:>99}", 49_999).as_bytes()
-    );
+    assert_eq!(entries.last().unwrap().text, format!("{:>99}", 49_999).as_bytes());
 }
 
 #[test]
 fn a_thousand_quiet_instances_wake_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::start(dir.path(), spec());
-    let pipes: Vec<_> = (1..=150)
-        .map(|number| log.attach(&format!("q.{number}"), 1, policy()))
-        .collect();
+    let pipes: Vec<_> =
+        (1..=150).map(|number| log.attach(&format!("q.{number}"), 1, policy())).collect();
     log.flush();
     wait_until("all pipes", || log.handle.stats().sources == 300);
     let switches = || {
@@ -685,18 +669,11 @@ fn a_terminal_is_one_stream_and_its_end_is_an_end() {
     drop(program);
     let begin = Instant::now();
     log.ended("t.1", 1).recv_timeout(LONG).unwrap();
-    assert!(
-        begin.elapsed() < Duration::from_millis(1500),
-        "its end was seen"
-    );
+    assert!(begin.elapsed() < Duration::from_millis(1500), "its end was seen");
     let entries = all(dir.path());
     assert_eq!(texts(&entries), ["one", "two", "part"]);
     assert!(entries[0].flags.has(Flags::CR) && entries[2].is_partial());
-    assert!(
-        entries
-            .iter()
-            .all(|entry| entry.stream == Some(Stream::Out))
-    );
+    assert!(entries.iter().all(|entry| entry.stream == Some(Stream::Out)));
     log.stop();
 }
 
@@ -729,11 +706,7 @@ fn a_subscriber_sees_every_record() {
         subscriber: Some(Box::new(Listener(tell))),
     })
     .unwrap();
-    let log = Log {
-        handle: started.handle,
-        reports: started.reports,
-        thread: started.thread,
-    };
+    let log = Log { handle: started.handle, reports: started.reports, thread: started.thread };
     let (mut out, err) = log.attach("a.1", 1, policy());
     out.write_all(b"hello\nrest").unwrap();
     drop((out, err));

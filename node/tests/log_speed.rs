@@ -1,9 +1,6 @@
 //! How fast the log is beside a bare pump that copies pipes into one file without looking at them, in the same run.
 //! `cargo nextest run -p hilum-node --run-ignored only -E 'binary(log_speed)' --no-capture`
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails where it is disappointed, helpers included"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails where it is disappointed, helpers included")]
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,12 +70,7 @@ fn pump(mut pipes: Vec<PipeReader>, file: &Path) -> u64 {
         let mut file = std::fs::File::create(file).unwrap();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         for (number, pipe) in pipes.iter().enumerate() {
-            epoll
-                .add(
-                    pipe.as_fd(),
-                    EpollEvent::new(EpollFlags::EPOLLIN, number as u64),
-                )
-                .unwrap();
+            epoll.add(pipe.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number as u64)).unwrap();
         }
         let mut open = pipes.len();
         let mut buffer = vec![0; 65_536];
@@ -148,13 +140,7 @@ fn ours(dir: &Path, kind: Kind) -> (Duration, u64) {
         let (error, _) = std::io::pipe().unwrap();
         let instance = InstanceId::parse(&format!("w.{worker}")).unwrap();
         log.handle.attach(
-            Source {
-                instance,
-                run: Run(1),
-                pid: 1,
-                policy: policy.clone(),
-                ready_pattern: None,
-            },
+            Source { instance, run: Run(1), pid: 1, policy: policy.clone(), ready_pattern: None },
             OwnedFd::from(end),
             Some(OwnedFd::from(error)),
         );
@@ -164,8 +150,7 @@ fn ours(dir: &Path, kind: Kind) -> (Duration, u64) {
         writer.join().unwrap();
         let tell = tell.clone();
         let instance = InstanceId::parse(&format!("w.{}", number + 1)).unwrap();
-        log.handle
-            .ended(instance, Run(1), move || tell.send(()).unwrap());
+        log.handle.ended(instance, Run(1), move || tell.send(()).unwrap());
     }
     for _ in 0..WORKERS {
         told.recv().unwrap();
@@ -206,13 +191,8 @@ fn beside_a_bare_pump() {
             assert_eq!(count, WORKERS * LINES);
             let read = begin.elapsed();
             let begin = Instant::now();
-            let filter = Filter {
-                instance: Some("w.3".into()),
-                ..Filter::default()
-            };
-            let tail = Reader::open(&store, filter, Start::Tail(100))
-                .unwrap()
-                .count();
+            let filter = Filter { instance: Some("w.3".into()), ..Filter::default() };
+            let tail = Reader::open(&store, filter, Start::Tail(100)).unwrap().count();
             println!(
                 "  reading all: {:.2} M lines/s; the last {tail} of one instance: {:?}",
                 speed(read),

@@ -1,8 +1,5 @@
 //! The store against what people and power cuts do to its files: random programs beside a small model.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails where it is disappointed, helpers included"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails where it is disappointed, helpers included")]
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -32,10 +29,7 @@ fn spec(budget: u64, segment: u64) -> LogsSpec {
 }
 
 fn who(number: usize) -> Arc<Who> {
-    Arc::new(Who {
-        name: format!("s.{}", number + 1).into(),
-        file: None,
-    })
+    Arc::new(Who { name: format!("s.{}", number + 1).into(), file: None })
 }
 
 fn batch(of: usize, at: u64, lines: &[String]) -> Batch {
@@ -49,10 +43,7 @@ fn batch(of: usize, at: u64, lines: &[String]) -> Batch {
 }
 
 fn read(dir: &Path, filter: Filter, start: Start) -> Vec<Entry> {
-    Reader::open(dir, filter, start)
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap()
+    Reader::open(dir, filter, start).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
 /// The lines of the entries, gaps left out.
@@ -61,42 +52,23 @@ fn lines(entries: &[Entry]) -> Vec<String> {
         .iter()
         .filter(|entry| entry.dropped.is_none())
         .flat_map(|entry| {
-            String::from_utf8_lossy(&entry.text)
-                .split('\n')
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
+            String::from_utf8_lossy(&entry.text).split('\n').map(str::to_owned).collect::<Vec<_>>()
         })
         .collect()
 }
 
 #[derive(Clone, Debug)]
 enum Op {
-    Append {
-        of: usize,
-        lines: usize,
-        joined: bool,
-    },
+    Append { of: usize, lines: usize, joined: bool },
     Rotate,
     Restart,
-    TruncateCurrent {
-        keep: u64,
-    },
-    DeleteCurrent {
-        all: bool,
-    },
+    TruncateCurrent { keep: u64 },
+    DeleteCurrent { all: bool },
     RenameCurrent,
-    CutText {
-        bytes: u64,
-    },
-    CutIndex {
-        bytes: u64,
-    },
-    Garbage {
-        bytes: Vec<u8>,
-    },
-    BreakIndex {
-        which: usize,
-    },
+    CutText { bytes: u64 },
+    CutIndex { bytes: u64 },
+    Garbage { bytes: Vec<u8> },
+    BreakIndex { which: usize },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -144,11 +116,7 @@ impl World {
     }
 
     fn give_up(&mut self, segment: u64) {
-        for line in self
-            .written
-            .iter_mut()
-            .filter(|line| line.segment == segment)
-        {
+        for line in self.written.iter_mut().filter(|line| line.segment == segment) {
             line.must = false;
         }
     }
@@ -158,15 +126,10 @@ impl World {
         match op {
             Op::Append { of, lines, joined } => {
                 // Clocks step back now and then.
-                self.at = if lines % 7 == 0 {
-                    self.at - 5_000_000
-                } else {
-                    self.at + 1_000_000
-                };
+                self.at = if lines % 7 == 0 { self.at - 5_000_000 } else { self.at + 1_000_000 };
                 let first = self.written.len();
-                let texts: Vec<String> = (first..first + lines)
-                    .map(|number| format!("line {number}"))
-                    .collect();
+                let texts: Vec<String> =
+                    (first..first + lines).map(|number| format!("line {number}")).collect();
                 let batch = if *joined {
                     let mut joined = Batch::default();
                     joined.begin(
@@ -196,10 +159,8 @@ impl World {
             Op::Restart => self.store = None,
             Op::TruncateCurrent { keep } => {
                 if let Some(current) = self.current() {
-                    let log = OpenOptions::new()
-                        .write(true)
-                        .open(path(&dir, current, "log"))
-                        .unwrap();
+                    let log =
+                        OpenOptions::new().write(true).open(path(&dir, current, "log")).unwrap();
                     let length = log.metadata().unwrap().len();
                     log.set_len((*keep).min(length)).unwrap();
                     self.give_up(current);
@@ -231,18 +192,12 @@ impl World {
             Op::CutText { bytes } => {
                 self.store = None;
                 if let Some(current) = self.current() {
-                    let log = OpenOptions::new()
-                        .write(true)
-                        .open(path(&dir, current, "log"))
-                        .unwrap();
+                    let log =
+                        OpenOptions::new().write(true).open(path(&dir, current, "log")).unwrap();
                     let length = log.metadata().unwrap().len();
                     log.set_len(length.saturating_sub(*bytes)).unwrap();
                     let mut left = i64::try_from(*bytes).unwrap();
-                    for line in self
-                        .written
-                        .iter_mut()
-                        .rev()
-                        .filter(|line| line.segment == current)
+                    for line in self.written.iter_mut().rev().filter(|line| line.segment == current)
                     {
                         if left > 0 {
                             line.must = false;
@@ -256,9 +211,7 @@ impl World {
             Op::CutIndex { bytes } => {
                 self.store = None;
                 if let Some(current) = self.current()
-                    && let Ok(idx) = OpenOptions::new()
-                        .write(true)
-                        .open(path(&dir, current, "idx"))
+                    && let Ok(idx) = OpenOptions::new().write(true).open(path(&dir, current, "idx"))
                 {
                     let length = idx.metadata().unwrap().len();
                     idx.set_len(length.saturating_sub(*bytes)).unwrap();
@@ -271,10 +224,8 @@ impl World {
                     // Added to half a line it might make a whole one that nobody wrote.
                     && fs::read(path(&dir, current, "log")).unwrap().ends_with(b"\n")
                 {
-                    let mut log = OpenOptions::new()
-                        .append(true)
-                        .open(path(&dir, current, "log"))
-                        .unwrap();
+                    let mut log =
+                        OpenOptions::new().append(true).open(path(&dir, current, "log")).unwrap();
                     log.write_all(bytes).unwrap();
                 }
             }
@@ -308,17 +259,11 @@ impl World {
         let last: Vec<&Entry> = entries.iter().rev().take(5).rev().collect();
         // A gap stands for many lines, which count in the index.
         if entries.iter().all(|entry| entry.dropped.is_none()) {
-            assert!(
-                tail.iter().eq(last),
-                "the tail is the end of the whole: {tail:?}"
-            );
+            assert!(tail.iter().eq(last), "the tail is the end of the whole: {tail:?}");
         }
         for (number, pair) in entries.windows(2).enumerate() {
             // An index made again counts the lines of a joined record one by one.
-            assert!(
-                self.rebuilt || pair[0].seq < pair[1].seq,
-                "sequence goes back at {number}"
-            );
+            assert!(self.rebuilt || pair[0].seq < pair[1].seq, "sequence goes back at {number}");
         }
     }
 }
@@ -367,11 +312,7 @@ fn the_budget_holds_and_the_oldest_go_first() {
     let entries = read(dir.path(), Filter::default(), Start::All);
     assert_eq!(entries.last().unwrap().seq, 5000);
     assert!(entries.len() > 500, "{} left", entries.len());
-    assert!(
-        entries
-            .windows(2)
-            .all(|pair| pair[0].seq + 1 == pair[1].seq)
-    );
+    assert!(entries.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
 }
 
 #[test]
@@ -382,11 +323,7 @@ fn since_until_and_tail_agree_with_a_plain_look_at_everything() {
     let mut at = base;
     for number in 0..600_u64 {
         // Forward, with a step back now and then.
-        at = if number % 97 == 96 {
-            at - 30_000_000
-        } else {
-            at + 1_000_000
-        };
+        at = if number % 97 == 96 { at - 30_000_000 } else { at + 1_000_000 };
         let of = (number % 3) as usize;
         let texts: Vec<String> = (0..=(number % 4))
             .map(|part| format!("{number}.{part} status={}", number % 5))
@@ -433,48 +370,31 @@ fn text_that_is_no_timeline_is_set_aside_and_the_rest_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path(), &spec(1 << 30, 16 * 1024)).unwrap();
     for text in ["one", "two", "three"] {
-        store
-            .append(&batch(0, 1_795_232_531_000_000, &[text.to_owned()]))
-            .unwrap();
+        store.append(&batch(0, 1_795_232_531_000_000, &[text.to_owned()])).unwrap();
         store.rotate();
     }
     drop(store);
     fs::write(path(dir.path(), 2, "log"), [0_u8; 500]).unwrap();
     fs::write(path(dir.path(), 2, "idx"), [0_u8; 500]).unwrap();
     let (mut store, notes) = Store::open(dir.path(), &spec(1 << 30, 16 * 1024)).unwrap();
-    assert!(
-        notes.iter().any(|note| note.contains("000002.log.corrupt")),
-        "{notes:?}"
-    );
-    store
-        .append(&batch(0, 1_795_232_531_000_000, &["four".to_owned()]))
-        .unwrap();
+    assert!(notes.iter().any(|note| note.contains("000002.log.corrupt")), "{notes:?}");
+    store.append(&batch(0, 1_795_232_531_000_000, &["four".to_owned()])).unwrap();
     assert!(dir.path().join("000002.log.corrupt").exists());
-    assert_eq!(
-        lines(&read(dir.path(), Filter::default(), Start::All)),
-        ["one", "three", "four"]
-    );
+    assert_eq!(lines(&read(dir.path(), Filter::default(), Start::All)), ["one", "three", "four"]);
 }
 
 #[test]
 fn a_reader_without_an_index_reads_the_text() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path(), &spec(1 << 30, 1 << 20)).unwrap();
-    store
-        .append(&batch(0, 1_795_232_531_000_000, &["a".into(), "b".into()]))
-        .unwrap();
-    store
-        .append(&batch(1, 1_795_232_532_000_000, &["c".into()]))
-        .unwrap();
+    store.append(&batch(0, 1_795_232_531_000_000, &["a".into(), "b".into()])).unwrap();
+    store.append(&batch(1, 1_795_232_532_000_000, &["c".into()])).unwrap();
     drop(store);
     fs::remove_file(path(dir.path(), 1, "idx")).unwrap();
     let entries = read(dir.path(), Filter::default(), Start::All);
     assert_eq!(lines(&entries), ["a", "b", "c"]);
     assert_eq!(entries[2].instance.as_deref(), Some("s.2"));
-    assert_eq!(
-        lines(&read(dir.path(), Filter::default(), Start::Tail(2))),
-        ["b", "c"]
-    );
+    assert_eq!(lines(&read(dir.path(), Filter::default(), Start::Tail(2))), ["b", "c"]);
 }
 
 /// Follows a store that is written in small segments; returns the lines and the number of lines in gaps.
@@ -486,9 +406,7 @@ fn follow_while_written(budget: u64, appends: u64, pause_of_reader: bool) -> (Ve
     let writer = std::thread::spawn(move || {
         for number in 0..appends {
             let text = format!("line {number} {:x>300}", "");
-            store
-                .append(&batch(0, 1_795_232_531_000_000 + number, &[text]))
-                .unwrap();
+            store.append(&batch(0, 1_795_232_531_000_000 + number, &[text])).unwrap();
         }
         let _ = tell.send(());
         store
@@ -499,15 +417,8 @@ fn follow_while_written(budget: u64, appends: u64, pause_of_reader: bool) -> (Ve
     let mut entry = Entry::default();
     let (mut lines, mut lost) = (Vec::new(), 0);
     while lines.len() as u64 + lost < appends {
-        let next = follower
-            .next(&mut entry, Some(Duration::from_secs(30)), None)
-            .unwrap();
-        assert_eq!(
-            next,
-            Followed::Record,
-            "{} lines and {lost} lost",
-            lines.len()
-        );
+        let next = follower.next(&mut entry, Some(Duration::from_secs(30)), None).unwrap();
+        assert_eq!(next, Followed::Record, "{} lines and {lost} lost", lines.len());
         match entry.dropped {
             Some(count) => lost += count,
             None => lines.push(String::from_utf8_lossy(&entry.text).into_owned()),
@@ -522,10 +433,7 @@ fn a_follower_loses_nothing_while_segments_change_under_it() {
     let (lines, lost) = follow_while_written(1 << 30, 8000, false);
     assert_eq!(lost, 0);
     for (number, line) in lines.iter().enumerate() {
-        assert!(
-            line.starts_with(&format!("line {number} ")),
-            "{number}: {line}"
-        );
+        assert!(line.starts_with(&format!("line {number} ")), "{number}: {line}");
     }
 }
 

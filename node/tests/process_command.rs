@@ -1,8 +1,5 @@
 //! Hooks, probes and signals against real processes, with the table of a process that is no subreaper.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, in its helpers, too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 
 mod common;
 
@@ -31,10 +28,7 @@ const SHORT: Duration = Duration::from_millis(300);
 
 /// Runs a test in a runtime with a table of its own and, where wanted, somebody who takes exits.
 fn with_processes<F: Future<Output = ()>>(take: bool, test: impl FnOnce(Processes) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let processes = Processes::new(&unique_token()).unwrap();
         let watched = processes.clone();
@@ -101,13 +95,8 @@ fn a_command_whose_question_is_dropped_is_killed() {
 /// Asks one question of a plain service.
 async fn ask(processes: &Processes, probe: Probe, timeout: Duration) -> Result<(), String> {
     let (context, spec, instance) = (context(), service("web", &["x"]), web());
-    let start = Start {
-        context: &context,
-        spec: &spec,
-        instance: &instance,
-        run: Run(1),
-        token: "t",
-    };
+    let start =
+        Start { context: &context, spec: &spec, instance: &instance, run: Run(1), token: "t" };
     let question = Question::new(&probe, &start).map_err(|error| error.to_string())?;
     question.ask(&start, processes, timeout).await
 }
@@ -129,10 +118,7 @@ fn tcp_and_unix_probes_connect_or_say_why_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let unix = Probe::Unix(Template::new(path.to_str().unwrap()));
-        assert_eq!(
-            ask(&processes, unix.clone(), LIMIT).await,
-            Err("entity not found".into())
-        );
+        assert_eq!(ask(&processes, unix.clone(), LIMIT).await, Err("entity not found".into()));
         let _listener = UnixListener::bind(&path).unwrap();
         assert_eq!(ask(&processes, unix, LIMIT).await, Ok(()));
     });
@@ -144,10 +130,7 @@ fn http_probes_judge_by_the_status() {
         for (answer, expected) in [
             ("HTTP/1.1 200 OK\r\n\r\n", Ok(())),
             ("HTTP/1.0 399 X\r\n\r\n", Ok(())),
-            (
-                "HTTP/1.1 503 Service Unavailable\r\n\r\n",
-                Err("HTTP status 503".to_owned()),
-            ),
+            ("HTTP/1.1 503 Service Unavailable\r\n\r\n", Err("HTTP status 503".to_owned())),
             ("SSH-2.0-OpenSSH\r\n", Err("no HTTP answer".to_owned())),
             ("", Err("no HTTP answer".to_owned())),
         ] {
@@ -163,10 +146,7 @@ fn http_probes_judge_by_the_status() {
             let probe = Probe::Http(Template::new(format!("http://127.0.0.1:{port}/health")));
             let (said, asked) = tokio::join!(ask(&processes, probe, LIMIT), serve);
             assert_eq!(said, expected, "{answer}");
-            assert!(
-                asked.starts_with("GET /health HTTP/1.1\r\nHost: 127.0.0.1:"),
-                "{asked}"
-            );
+            assert!(asked.starts_with("GET /health HTTP/1.1\r\nHost: 127.0.0.1:"), "{asked}");
         }
         // Takes the connection and never answers.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -188,11 +168,8 @@ fn exec_probes_tell_the_last_line() {
         assert_eq!(ask("exit 0", LIMIT).await, Ok(()));
         let said = ask("echo one; echo 'not yet' >&2; exit 4", LIMIT).await;
         assert_eq!(said, Err("exit 4: not yet".into()));
-        let said = ask(
-            "head -c 300000 /dev/zero | tr '\\0' x; echo; echo end; exit 1",
-            LIMIT,
-        )
-        .await;
+        let said =
+            ask("head -c 300000 /dev/zero | tr '\\0' x; echo; echo end; exit 1", LIMIT).await;
         assert_eq!(said, Err("exit 1: end".into()));
         let said = ask("test \"$HILUM_INSTANCE\" = web.1", LIMIT).await;
         assert_eq!(said, Ok(()), "the instance's environment");
@@ -200,10 +177,7 @@ fn exec_probes_tell_the_last_line() {
         assert_eq!(said, Err("timed out after 300ms".into()));
         let none = Probe::Exec(vec![Template::new("/no/such/program")]);
         let said = self::ask(&processes, none, LIMIT).await;
-        assert_eq!(
-            said,
-            Err("program `/no/such/program` not found (ENOENT)".into())
-        );
+        assert_eq!(said, Err("program `/no/such/program` not found (ENOENT)".into()));
     });
 }
 
@@ -213,29 +187,18 @@ fn a_stopped_run_is_seen_and_takes_term() {
     let _guard = NothingLeft(token.clone());
     with_processes(false, async |processes| {
         let mut request = fixture(&token, &["stop-self"]);
-        processes
-            .spawn(&web(), Run(1), &token, &mut request)
-            .unwrap();
-        wait_until("it is stopped", || {
-            processes.inspect(&web(), Run(1)) == Pulse::Stopped
-        });
-        processes
-            .signal(&web(), Run(1), Signal::TERM, Scope::Group)
-            .unwrap();
+        processes.spawn(&web(), Run(1), &token, &mut request).unwrap();
+        wait_until("it is stopped", || processes.inspect(&web(), Run(1)) == Pulse::Stopped);
+        processes.signal(&web(), Run(1), Signal::TERM, Scope::Group).unwrap();
         processes.wait().await.unwrap();
         let exits = processes.take_exits();
-        let by_term = Exit::Signal {
-            signal: Signal::TERM,
-            core: false,
-        };
+        let by_term = Exit::Signal { signal: Signal::TERM, core: false };
         assert_eq!(exits, [(web(), Run(1), by_term)]);
         let usage = processes.usage(&web(), Run(1)).unwrap();
         assert!(usage.peak_rss.0 > 0);
         assert_eq!(processes.sweep(&[(web(), Run(1))])[0].2, Remains::Empty);
         // Gone is success.
-        processes
-            .signal(&web(), Run(1), Signal::TERM, Scope::Leader)
-            .unwrap();
+        processes.signal(&web(), Run(1), Signal::TERM, Scope::Leader).unwrap();
         assert_eq!(processes.inspect(&web(), Run(1)), Pulse::Alive);
         assert_eq!(processes.pid(&web(), Run(1)), None);
     });
@@ -248,13 +211,9 @@ fn a_deaf_run_is_killed_and_its_processes_are_known_as_its_own() {
     with_processes(false, async |processes| {
         let mut request = fixture(&token, &["ignore-term"]);
         let reader = capture(&mut request);
-        let pid = processes
-            .spawn(&web(), Run(1), &token, &mut request)
-            .unwrap();
+        let pid = processes.spawn(&web(), Run(1), &token, &mut request).unwrap();
         let mut request2 = fixture(&token, &["escape-and-stay"]);
-        processes
-            .spawn(&web(), Run(2), &token, &mut request2)
-            .unwrap();
+        processes.spawn(&web(), Run(2), &token, &mut request2).unwrap();
         assert_eq!(processes.owner_of(pid), Some((web(), Run(1))));
         assert_eq!(processes.owner_of(std::process::id()), None);
         assert_eq!(processes.owner_of(1), None);
@@ -262,9 +221,7 @@ fn a_deaf_run_is_killed_and_its_processes_are_known_as_its_own() {
         let mut line = String::new();
         std::io::BufRead::read_line(&mut first, &mut line).unwrap();
         assert_eq!(line, "deaf\n");
-        processes
-            .signal(&web(), Run(1), Signal::TERM, Scope::Group)
-            .unwrap();
+        processes.signal(&web(), Run(1), Signal::TERM, Scope::Group).unwrap();
         let runs = [(web(), Run(1))];
         let Remains::Left { pids, stuck } = processes.sweep(&runs).remove(0).2 else {
             panic!("it is deaf");
@@ -293,17 +250,11 @@ fn a_terminal_is_the_childs_and_passes_its_output_unchanged() {
         request.candidates.clear();
         request.candidates.push(b"/bin/sh").unwrap();
         request.argv.clear();
-        for word in [
-            "sh",
-            "-c",
-            "test -t 1 && test -t 2 && ! test -t 0 && echo one > /dev/tty",
-        ] {
+        for word in ["sh", "-c", "test -t 1 && test -t 2 && ! test -t 0 && echo one > /dev/tty"] {
             request.argv.push(word.as_bytes()).unwrap();
         }
         request.stdio = hilum_node::driver::request::Stdio::OutputTerminal(theirs);
-        processes
-            .spawn(&web(), Run(1), &token, &mut request)
-            .unwrap();
+        processes.spawn(&web(), Run(1), &token, &mut request).unwrap();
         drop(request);
         processes.wait().await.unwrap();
         let (_, _, exit) = processes.take_exits().remove(0);
@@ -322,9 +273,7 @@ fn many_exits_at_once_are_one_batch_each_run_once() {
         let mut runs = Vec::new();
         for number in 1..=100 {
             let mut request = fixture(&token, &["exit", "0"]);
-            processes
-                .spawn(&web(), Run(number), &token, &mut request)
-                .unwrap();
+            processes.spawn(&web(), Run(number), &token, &mut request).unwrap();
             runs.push((web(), Run(number)));
         }
         let mut ended = Vec::new();
@@ -335,11 +284,7 @@ fn many_exits_at_once_are_one_batch_each_run_once() {
         ended.sort();
         assert_eq!(ended, runs);
         let swept = processes.sweep(&runs);
-        assert!(
-            swept
-                .iter()
-                .all(|(_, _, remains)| *remains == Remains::Empty)
-        );
+        assert!(swept.iter().all(|(_, _, remains)| *remains == Remains::Empty));
         let zombies = procfs::children(std::process::id())
             .into_iter()
             .filter(|&pid| procfs::command_line(pid).is_some_and(|text| text.contains(FIXTURE)));

@@ -119,10 +119,7 @@ fn a_server_that_ends_ends_the_call() {
     drop(server);
     world.hub = Hub::start("zmq-next").unwrap();
     let ended = waiting.join().unwrap();
-    assert!(
-        matches!(ended, Err(CallError::Gone { .. } | CallError::Lost { .. })),
-        "{ended:?}"
-    );
+    assert!(matches!(ended, Err(CallError::Gone { .. } | CallError::Lost { .. })), "{ended:?}");
 }
 
 #[test]

@@ -153,16 +153,8 @@ mod tests {
         assert_eq!(frames[0], HEARTBEAT_FRAME);
         let echo: Echo = rmp_serde::from_slice(&frames[1]).unwrap();
         assert_eq!((echo.seq, echo.interval, echo.timeout), (41, 2.0, 9.0));
-<<<<<<< HEAD
-        let Some(Input::Report { instance, run, report: Report::Beat { state, status } }) =
-            inbox.blocking_recv()
-=======
-        let Input::Report {
-            instance,
-            run,
-            report: Report::Beat { state, status },
-        } = next(&mut inbox)
->>>>>>> h-wire
+        let Input::Report { instance, run, report: Report::Beat { state, status } } =
+            next(&mut inbox)
         else {
             panic!("no beat")
         };
@@ -187,13 +179,7 @@ mod tests {
         worker.send(beat(3, "secret", 4));
         let echo: Echo = rmp_serde::from_slice(&worker.next()[1]).unwrap();
         assert_eq!(echo.seq, 4);
-<<<<<<< HEAD
-        let Some(Input::Report { .. }) = inbox.blocking_recv() else { panic!("no beat") };
-=======
-        let Input::Report { .. } = next(&mut inbox) else {
-            panic!("no beat")
-        };
->>>>>>> h-wire
+        let Input::Report { .. } = next(&mut inbox) else { panic!("no beat") };
         assert!(inbox.try_recv().is_err());
         assert_eq!(counters.get("heartbeat: another run"), 1);
         assert_eq!(counters.get("heartbeat: wrong token"), 1);

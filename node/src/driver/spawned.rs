@@ -114,13 +114,7 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         Session::Inherited => {}
     }
     if plan.cgroup >= 0 {
-        step!(
-            Stage::Cgroup,
-            libc::SYS_write,
-            plan.cgroup,
-            c"0".as_ptr(),
-            1
-        );
+        step!(Stage::Cgroup, libc::SYS_write, plan.cgroup, c"0".as_ptr(), 1);
     }
     // SAFETY: the parent's vector of this length.
     let moves = unsafe { std::slice::from_raw_parts_mut(plan.moves, plan.moves_len) };
@@ -137,13 +131,7 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         }
     }
     for entry in moves.iter() {
-        step!(
-            Stage::Descriptors,
-            libc::SYS_dup3,
-            entry.source,
-            entry.target,
-            0
-        );
+        step!(Stage::Descriptors, libc::SYS_dup3, entry.source, entry.target, 0);
     }
     if plan.share_table {
         // SAFETY: the parent's vector of this length.
@@ -160,12 +148,7 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         let done = {
             let value: *const libc::rlimit64 = value;
             // SAFETY: `value` is the parent's and outlives the call.
-            unsafe {
-                call(
-                    libc::SYS_prlimit64,
-                    &[0, *resource as c_long, value as c_long],
-                )
-            }
+            unsafe { call(libc::SYS_prlimit64, &[0, *resource as c_long, value as c_long]) }
         };
         match done {
             // The dye is a mark among several; where it is refused, the others stand.
@@ -175,22 +158,10 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         }
     }
     if let Some(nice) = plan.nice {
-        step!(
-            Stage::Nice,
-            libc::SYS_setpriority,
-            libc::PRIO_PROCESS,
-            0,
-            nice
-        );
+        step!(Stage::Nice, libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice);
     }
     if plan.cpus_len > 0 {
-        step!(
-            Stage::Cpus,
-            libc::SYS_sched_setaffinity,
-            0,
-            plan.cpus_len,
-            plan.cpus
-        );
+        step!(Stage::Cpus, libc::SYS_sched_setaffinity, 0, plan.cpus_len, plan.cpus);
     }
     if let Some(umask) = plan.umask {
         step!(Stage::Umask, libc::SYS_umask, umask);
@@ -206,22 +177,10 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         step!(Stage::Directory, libc::SYS_chdir, plan.directory);
     }
     if plan.no_new_privs {
-        step!(
-            Stage::NoNewPrivs,
-            libc::SYS_prctl,
-            libc::PR_SET_NO_NEW_PRIVS,
-            1,
-            0,
-            0
-        );
+        step!(Stage::NoNewPrivs, libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0);
     }
     // After the change of user, which clears it.
-    step!(
-        Stage::ParentDeath,
-        libc::SYS_prctl,
-        libc::PR_SET_PDEATHSIG,
-        plan.death_signal
-    );
+    step!(Stage::ParentDeath, libc::SYS_prctl, libc::PR_SET_PDEATHSIG, plan.death_signal);
     if step!(Stage::ParentDeath, libc::SYS_getppid) != plan.parent as c_long {
         return (Stage::ParentDeath, libc::ESRCH);
     }
@@ -234,25 +193,11 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
     let default = [0u64; 4];
     for signal in 1..=64 {
         if signal != libc::SIGKILL && signal != libc::SIGSTOP {
-            step!(
-                Stage::Signals,
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                0,
-                8
-            );
+            step!(Stage::Signals, libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, 8);
         }
     }
     let none = 0u64;
-    step!(
-        Stage::Signals,
-        libc::SYS_rt_sigprocmask,
-        libc::SIG_SETMASK,
-        &raw const none,
-        0,
-        8
-    );
+    step!(Stage::Signals, libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8);
     // SAFETY: three null-terminated lists of the plan.
     (Stage::Exec, unsafe { exec(plan) })
 }
@@ -268,11 +213,7 @@ unsafe fn exec(plan: &Plan) -> c_int {
     while let candidate = unsafe { *at }
         && !candidate.is_null()
     {
-        let (path, argv, envp) = (
-            candidate as c_long,
-            plan.argv as c_long,
-            plan.envp as c_long,
-        );
+        let (path, argv, envp) = (candidate as c_long, plan.argv as c_long, plan.envp as c_long);
         // SAFETY: three null-terminated lists or strings.
         match unsafe { call(libc::SYS_execve, &[path, argv, envp]) } {
             Err(libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT) => {}

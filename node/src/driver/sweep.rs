@@ -231,10 +231,7 @@ impl Table {
                     add(owner, entry);
                 }
             }
-            None => self
-                .entries
-                .iter()
-                .for_each(|(owner, entry)| add(owner, entry)),
+            None => self.entries.iter().for_each(|(owner, entry)| add(owner, entry)),
         }
         for (&pid, adopted) in &self.adopted {
             if let Some(owner) = &adopted.owner

@@ -104,10 +104,7 @@ impl Capture {
         let instance = state.instance.clone();
         let run = self.table.runs.insert(state);
         self.table.places.insert(key, run);
-        let pipes = [
-            Some((stdout, Stream::Out)),
-            stderr.map(|fd| (fd, Stream::Err)),
-        ];
+        let pipes = [Some((stdout, Stream::Out)), stderr.map(|fd| (fd, Stream::Err))];
         for (number, (fd, stream)) in pipes.into_iter().flatten().enumerate() {
             if let Err(error) = self.attach_pipe(run, number, fd, stream) {
                 self.node(NodeRecord {
@@ -169,9 +166,7 @@ impl Capture {
                 let missing = self.missing(instance, run, seq);
                 if missing > 0 {
                     let stamp = self.feed.stamps.write(self.feed.wall);
-                    self.feed
-                        .batch
-                        .begin(&who, run.0, pid, Stream::Node, self.feed.wall, stamp);
+                    self.feed.batch.begin(&who, run.0, pid, Stream::Node, self.feed.wall, stamp);
                     self.feed.gap_here(
                         &who.name,
                         missing,
@@ -184,11 +179,7 @@ impl Capture {
             // The worker's own time, where it is credible: it says when, the sequence number says in which order.
             let said = (record.at.max(0.0) * 1e6) as u64;
             let recent = self.feed.wall.saturating_sub(60_000_000)..=self.feed.wall;
-            let at = if recent.contains(&said) {
-                said
-            } else {
-                self.feed.wall
-            };
+            let at = if recent.contains(&said) { said } else { self.feed.wall };
             let mut fields = Map::new();
             if !record.logger.is_empty() {
                 fields.insert("logger".into(), Value::String(record.logger));
@@ -200,16 +191,8 @@ impl Capture {
                 fields.entry(key).or_insert(value);
             }
             let stamp = self.feed.stamps.write(at);
-            self.feed
-                .batch
-                .begin(&who, run.0, pid, Stream::Log, at, stamp);
-            self.put(
-                &who,
-                Stream::Log,
-                Some(level),
-                record.message.as_bytes(),
-                &fields,
-            );
+            self.feed.batch.begin(&who, run.0, pid, Stream::Log, at, stamp);
+            self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), &fields);
         }
     }
 
@@ -241,16 +224,8 @@ impl Capture {
         };
         let (run, pid) = (record.run.unwrap_or_default().0, record.pid.unwrap_or(0));
         let stamp = self.feed.stamps.write(self.feed.wall);
-        self.feed
-            .batch
-            .begin(&who, run, pid, Stream::Node, self.feed.wall, stamp);
-        self.put(
-            &who,
-            Stream::Node,
-            record.level,
-            record.text.as_bytes(),
-            &record.fields,
-        );
+        self.feed.batch.begin(&who, run, pid, Stream::Node, self.feed.wall, stamp);
+        self.put(&who, Stream::Node, record.level, record.text.as_bytes(), &record.fields);
     }
 
     pub(super) fn put(
@@ -290,9 +265,7 @@ impl Capture {
     pub(super) fn is_overfull(&self, count: usize) -> bool {
         let overfull = self.feed.batch.size() > OVERFULL;
         if overfull {
-            self.shared
-                .unqueued
-                .fetch_add(count as u64, Ordering::Relaxed);
+            self.shared.unqueued.fetch_add(count as u64, Ordering::Relaxed);
         }
         overfull
     }
@@ -300,17 +273,12 @@ impl Capture {
     pub(super) fn node_gap(&mut self, count: u64, why: &str) {
         let who = named(NODE_NAME);
         let stamp = self.feed.stamps.write(self.feed.wall);
-        self.feed
-            .batch
-            .begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
+        self.feed.batch.begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
         self.feed.gap_here(&who.name, count, why);
         self.feed.dropped += count;
     }
 }
 
 fn named(name: &str) -> Arc<Who> {
-    Arc::new(Who {
-        name: name.into(),
-        file: None,
-    })
+    Arc::new(Who { name: name.into(), file: None })
 }

@@ -54,11 +54,7 @@ impl Capture {
             return;
         };
         pipe.last = self.feed.now;
-        pipe.full = if count >= PIPE {
-            pipe.full.saturating_add(1)
-        } else {
-            0
-        };
+        pipe.full = if count >= PIPE { pipe.full.saturating_add(1) } else { 0 };
         if pipe.full >= WIDEN_AFTER && !pipe.widened {
             // EPERM: the user's pipe pages are used up; then it stays as it is.
             pipe.widened = fcntl(&pipe.fd, FcntlArg::F_SETPIPE_SZ(WIDE as i32)).is_ok();
@@ -80,8 +76,7 @@ impl Capture {
                 pipe.tail.extend_from_slice(chunk);
             }
         } else {
-            self.feed
-                .bytes(run, pipe.stream, &mut pipe.tail, &self.buffer[..count]);
+            self.feed.bytes(run, pipe.stream, &mut pipe.tail, &self.buffer[..count]);
         }
         let partial = !pipe.tail.is_empty() && !pipe.timer;
         pipe.timer |= partial;
@@ -90,12 +85,7 @@ impl Capture {
         if partial {
             self.timer(PARTIAL_AFTER, Timer::Partial(place));
         }
-        if gap
-            && !self
-                .timers
-                .iter()
-                .any(|Reverse((_, timer))| *timer == Timer::Gap(owed))
-        {
+        if gap && !self.timers.iter().any(|Reverse((_, timer))| *timer == Timer::Gap(owed)) {
             self.timer(GAP_AFTER, Timer::Gap(owed));
         }
     }
@@ -141,10 +131,7 @@ impl Capture {
         match &mut state.ending {
             Some(ending) => ending.done.push(done),
             None => {
-                state.ending = Some(Box::new(Ending {
-                    deadline,
-                    done: vec![done],
-                }));
+                state.ending = Some(Box::new(Ending { deadline, done: vec![done] }));
             }
         }
         self.read_out(place);
@@ -157,11 +144,7 @@ impl Capture {
 
     /// Reads what is in a run's pipes now.
     pub(super) fn read_out(&mut self, place: u32) {
-        let pipes = self
-            .table
-            .runs
-            .get(place)
-            .map_or([NONE; 2], |run| run.pipes);
+        let pipes = self.table.runs.get(place).map_or([NONE; 2], |run| run.pipes);
         for pipe in pipes {
             self.drain(pipe, 32);
         }
@@ -195,11 +178,7 @@ impl Capture {
 
     /// Closes a run's pipes.
     pub(super) fn drop_pipes(&mut self, place: u32) {
-        let pipes = self
-            .table
-            .runs
-            .get(place)
-            .map_or([NONE; 2], |run| run.pipes);
+        let pipes = self.table.runs.get(place).map_or([NONE; 2], |run| run.pipes);
         for pipe in pipes {
             self.end_of_pipe(pipe);
         }
@@ -251,9 +230,7 @@ impl Capture {
         let due = pipe.last + PARTIAL_AFTER;
         if due > now || self.holding.is_some() {
             pipe.timer = true;
-            let wait = due
-                .saturating_duration_since(now)
-                .max(Duration::from_millis(100));
+            let wait = due.saturating_duration_since(now).max(Duration::from_millis(100));
             self.timer(wait, Timer::Partial(place));
             return;
         }

@@ -315,16 +315,8 @@ impl Store {
 
     /// A segment that was set aside and is older than all others.
     fn oldest_aside(&self) -> Option<u64> {
-<<<<<<< HEAD
         let oldest = self.closed.front().map_or(self.next_number, |closed| closed.number);
-        fs::read_dir(&self.dir)
-=======
-        let oldest = self
-            .closed
-            .front()
-            .map_or(self.next_number, |closed| closed.number);
         super::segment::files(&self.dir)
->>>>>>> h-log
             .ok()?
             .into_iter()
             .filter(|(number, ending)| ending.ends_with(".corrupt") && *number <= oldest)

@@ -55,11 +55,7 @@ pub(crate) fn service(name: &str, command: &[&str]) -> ServiceSpec {
             on_failure: OnFailure::Continue,
             ready: None,
             alive: None,
-            stop: StopPolicy {
-                signal: Signal::TERM,
-                timeout: SECOND,
-                exec: None,
-            },
+            stop: StopPolicy { signal: Signal::TERM, timeout: SECOND, exec: None },
             rolling: None,
             watch: None,
             reload: None,

@@ -148,7 +148,7 @@ impl Check<'_> {
 
     fn cluster(&mut self) {
         let cluster = self.cluster;
-        if cluster.services.is_empty() {
+        if cluster.services.is_empty() && self.problems.errors() == 0 {
             let at = self.at(&["instances"]);
             self.problems
                 .warning(at, "instances", "no instances: there is nothing to start")

@@ -319,16 +319,8 @@ mod tests {
             &json!({"operation": 1}),
             std::time::Duration::ZERO,
         );
-<<<<<<< HEAD
         assert!(matches!(given_up, Err(CallError::Timeout { .. })), "{given_up:?}");
-        let call = node.calls.blocking_recv().unwrap();
-=======
-        assert!(
-            matches!(given_up, Err(CallError::Timeout { .. })),
-            "{given_up:?}"
-        );
         let call = next(&mut node.calls);
->>>>>>> h-wire
         let other = node.calling("node.wait", json!({"operation": 2}));
         let stays = next(&mut node.calls);
         drop(client);
