@@ -75,11 +75,7 @@ impl Painter {
 
     /// `text` in this style.
     pub(crate) fn paint(self, style: Style, text: &str) -> String {
-        if self.on {
-            format!("\x1b[{}m{text}\x1b[0m", style.code())
-        } else {
-            text.to_owned()
-        }
+        if self.on { format!("\x1b[{}m{text}\x1b[0m", style.code()) } else { text.to_owned() }
     }
 }
 
@@ -147,12 +143,8 @@ impl Output {
         verbose: u8,
     ) -> Self {
         Self {
-            paint: Painter {
-                on: around.colour(color, around.stdout),
-            },
-            paint_err: Painter {
-                on: around.colour(color, around.stderr),
-            },
+            paint: Painter { on: around.colour(color, around.stdout) },
+            paint_err: Painter { on: around.colour(color, around.stderr) },
             json,
             quiet,
             verbose,
@@ -182,9 +174,7 @@ impl Output {
 
     /// A stream of results, buffered; the caller flushes.
     pub(crate) fn stream(&self) -> Stream {
-        Stream {
-            out: BufWriter::with_capacity(64 * 1024, io::stdout().lock()),
-        }
+        Stream { out: BufWriter::with_capacity(64 * 1024, io::stdout().lock()) }
     }
 
     /// Talk: left out with `-q`. A stderr that cannot be written is nobody's business.
@@ -292,7 +282,8 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), CliError> {
 /// Whether stdout is a pipe.
 pub(crate) fn stdout_is_pipe() -> bool {
     use nix::sys::stat::{SFlag, fstat};
-    fstat(io::stdout()).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+    fstat(io::stdout())
+        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
 /// Whether stdout is a pipe that nobody reads any more.
@@ -335,35 +326,21 @@ mod tests {
 
     #[test]
     fn colour_is_for_terminals_that_want_it() {
-        let terminal = Surroundings {
-            stdout: true,
-            stderr: true,
-            ..Surroundings::default()
-        };
+        let terminal = Surroundings { stdout: true, stderr: true, ..Surroundings::default() };
         assert!(on(terminal, ColorChoice::Auto));
         assert!(!on(terminal, ColorChoice::Never));
         assert!(!on(Surroundings::default(), ColorChoice::Auto));
         assert!(on(Surroundings::default(), ColorChoice::Always));
-        let no_color = Surroundings {
-            no_color: true,
-            ..terminal
-        };
+        let no_color = Surroundings { no_color: true, ..terminal };
         assert!(!on(no_color, ColorChoice::Auto));
-        let ci = Surroundings {
-            plain: true,
-            ..terminal
-        };
+        let ci = Surroundings { plain: true, ..terminal };
         let output = Output::new(ci, ColorChoice::Auto, false, false, 0);
         assert!(!output.paint.on() && !output.live && !output.screen);
     }
 
     #[test]
     fn a_display_is_drawn_only_where_it_does_no_harm() {
-        let terminal = Surroundings {
-            stdout: true,
-            stderr: true,
-            ..Surroundings::default()
-        };
+        let terminal = Surroundings { stdout: true, stderr: true, ..Surroundings::default() };
         assert!(Output::new(terminal, ColorChoice::Auto, false, false, 0).live);
         assert!(!Output::new(terminal, ColorChoice::Auto, true, false, 0).live);
         assert!(!Output::new(terminal, ColorChoice::Auto, false, true, 0).live);

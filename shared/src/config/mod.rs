@@ -38,7 +38,7 @@ pub fn starter() -> &'static str {
 }
 
 /// The YAML text of a value, as `hilum config` shows it.
-pub fn render(value: &serde_yaml::Value) -> String {
+pub fn render(value: &impl serde::Serialize) -> String {
     // Only a map with a map as its key cannot be written, and no key of ours is one.
     serde_yaml::to_string(value).unwrap_or_default()
 }
