@@ -86,7 +86,10 @@ pub enum LaunchError {
 /// # Errors
 /// See [`LaunchError`].
 pub fn launch(_options: &NodeOptions) -> Result<Launched, LaunchError> {
-    Err(LaunchError::Refused { message: "this build has no daemon".to_owned(), code: 1 })
+    Err(LaunchError::Refused {
+        message: "this build has no daemon".to_owned(),
+        code: 1,
+    })
 }
 
 /// The process that holds the lock, or nothing.
