@@ -15,12 +15,8 @@ fn the_example_of_the_reference_loads() {
     let cluster = &loaded.cluster;
     assert_eq!(cluster.name, "shop");
     let echo = cluster.service("echo").unwrap();
-    let words: Vec<_> = echo
-        .launch
-        .command
-        .iter()
-        .map(hilum_shared::config::template::Template::source)
-        .collect();
+    let words: Vec<_> =
+        echo.launch.command.iter().map(hilum_shared::config::template::Template::source).collect();
     assert_eq!(words, ["./echo", "--config=conf/my echo.yml"]);
     assert_eq!(echo.numprocesses, 10);
     assert_eq!(echo.policy.kind, Kind::Service);

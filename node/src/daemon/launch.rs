@@ -1,12 +1,20 @@
-//! Starting a node in the background, and asking whether one runs.
+//! Starting a node, in the background or in this process' place, and asking whether one runs.
 //!
-//! Only the signatures that the command line needs; the daemon brings the bodies.
+//! ```text
+//!  hilum up ── stdin: owner pipe, stdout: status pipe ──► hilum __keeper ──► hilum __node
+//! ```
+//! The status pipe brings one line of JSON back: it runs, another one runs, or why it cannot. The
+//! owner pipe tells the node when whoever started it in the foreground is gone.
 
-use std::io;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use hilum_shared::run_dir::{RunDir, StateDir};
+use hilum_shared::lock;
+use hilum_shared::run_dir::{Access, RunDir, StateDir};
 use serde::{Deserialize, Serialize};
 
 /// What a node is started with.
@@ -38,6 +46,14 @@ pub struct NodeOptions {
     pub detached: bool,
     /// Whether the first failed instance ends it.
     pub abort_on_failure: bool,
+}
+
+impl NodeOptions {
+    /// The state folder of the cluster.
+    pub fn state_dir(&self) -> StateDir {
+        let first = self.configs.first().map_or(Path::new(""), PathBuf::as_path);
+        StateDir::of(first, self.project.as_deref())
+    }
 }
 
 /// What came of it.
@@ -81,21 +97,95 @@ pub enum LaunchError {
     },
 }
 
-/// Starts keeper and node in the background; returns when the control socket answers.
+/// What keeper and node are told: the argument of the internal verbs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Startup {
+    pub(super) options: NodeOptions,
+    /// stdin and stdout are the owner pipe (unless detached) and the status pipe.
+    pub(super) launched: bool,
+    /// `<id>.<nonce>`
+    pub(super) mark: String,
+}
+
+/// The one line on the status pipe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Status {
+    Started { pid: u32, run_dir: PathBuf },
+    Running { pid: u32 },
+    Failed { message: String, code: u8 },
+}
+
+/// Starts keeper and node in the background; returns when the control socket answers and everything
+/// that is to run has been ordered to start.
 ///
 /// # Errors
 /// See [`LaunchError`].
-pub fn launch(_options: &NodeOptions) -> Result<Launched, LaunchError> {
-    Err(LaunchError::Refused {
-        message: "this build has no daemon".to_owned(),
-        code: 1,
-    })
+pub fn launch(options: &NodeOptions) -> Result<Launched, LaunchError> {
+    let log = last_words(options);
+    let (owner_read, owner_write) = io::pipe().map_err(LaunchError::Spawn)?;
+    let (status_read, status_write) = io::pipe().map_err(LaunchError::Spawn)?;
+    let stdin = if options.detached { Stdio::null() } else { Stdio::from(owner_read) };
+    let stderr = open_log(&log).map_or_else(|_| Stdio::null(), Stdio::from);
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("__keeper").arg(startup(options, true, String::new()));
+    command.stdin(stdin).stdout(status_write).stderr(stderr);
+    let mut keeper = command.spawn().map_err(LaunchError::Spawn)?;
+    drop(command); // and with it our copies of the pipes' other ends
+    let mut line = String::new();
+    BufReader::new(status_read).read_line(&mut line).map_err(LaunchError::Spawn)?;
+    match serde_json::from_str(&line) {
+        Ok(Status::Started { pid, run_dir }) => Ok(Launched::Started {
+            pid,
+            owner: (!options.detached).then(|| OwnedFd::from(owner_write)),
+            run_dir: RunDir::at(run_dir),
+        }),
+        Ok(Status::Running { pid }) => {
+            let _ = keeper.wait(); // it ends at once
+            Ok(Launched::AlreadyRunning { pid })
+        }
+        Ok(Status::Failed { message, code }) => {
+            let _ = keeper.wait();
+            Err(LaunchError::Refused { message, code })
+        }
+        Err(_) => {
+            let _ = keeper.wait();
+            Err(LaunchError::Died { log })
+        }
+    }
 }
 
 /// The process that holds the lock, or nothing.
 ///
 /// # Errors
 /// What the file system says.
-pub fn node_pid(_state: &StateDir) -> io::Result<Option<u32>> {
+pub fn node_pid(state: &StateDir) -> io::Result<Option<u32>> {
+    let here = lock::holder(&state.lock());
+    if !matches!(here, Ok(None)) || state.path().is_dir() {
+        return here;
+    }
+    // Where the state folder cannot be made, the run folder holds the lock.
+    for access in [Access::Private, Access::Shared] {
+        if let Some(pid) = lock::holder(&RunDir::of(state, access).socket("lock"))? {
+            return Ok(Some(pid));
+        }
+    }
     Ok(None)
+}
+
+pub(super) fn startup(options: &NodeOptions, launched: bool, mark: String) -> OsString {
+    let startup = Startup { options: options.clone(), launched, mark };
+    serde_json::to_string(&startup).expect("paths came from arguments and are plain data").into()
+}
+
+/// Where a node's stderr goes when it runs in the background: what libzmq or the allocator cry out.
+fn last_words(options: &NodeOptions) -> PathBuf {
+    options.state_dir().path().join("node.stderr")
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().append(true).create(true).open(path)
 }

@@ -26,7 +26,7 @@ use super::procfs::{self, ChildrenFile, Stat};
 use super::request::{SpawnRequest, Stdio};
 use super::spawn::Spawner;
 use super::spawn_error::{SpawnError, Stage};
-use super::sys::{self, Epoll, Look};
+use super::sys::{self, Epoll, Look, Usage};
 use crate::core::action::Scope;
 use crate::core::input::Pulse;
 
@@ -54,6 +54,7 @@ pub(super) struct Entry {
     /// Inodes of its output pipes.
     pub(super) pipes: [u64; 2],
     pub(super) exit: Option<Exit>,
+    pub(super) usage: Option<Usage>,
     /// KILL was sent to all of it.
     pub(super) killed: bool,
     /// Told of the exit of a command.
@@ -102,9 +103,7 @@ impl Processes {
         let spawner = Spawner::new()?;
         let ready = Rc::new(Epoll::new()?.into_async()?);
         // Where orphans do not come to us or are not listed, `sweep` looks at all processes instead.
-        let children = sys::is_subreaper()
-            .then(ChildrenFile::open)
-            .and_then(Result::ok);
+        let children = sys::is_subreaper().then(ChildrenFile::open).and_then(Result::ok);
         let table = Table {
             spawner,
             ready: Rc::clone(&ready),
@@ -118,10 +117,7 @@ impl Processes {
             children,
             listed: Vec::new(),
         };
-        Ok(Self {
-            ready,
-            table: Rc::new(RefCell::new(table)),
-        })
+        Ok(Self { ready, table: Rc::new(RefCell::new(table)) })
     }
 
     /// Starts a run's leader. `token` is what its environment holds as `HILUM_TOKEN`.
@@ -170,11 +166,13 @@ impl Processes {
     /// The leader's pid, while it is in the table.
     pub fn pid(&self, instance: &InstanceId, run: Run) -> Option<u32> {
         let owner = Owner::Run(instance.clone(), run);
-        self.table
-            .borrow()
-            .entries
-            .get(&owner)
-            .map(|entry| entry.pid)
+        self.table.borrow().entries.get(&owner).map(|entry| entry.pid)
+    }
+
+    /// What the run has used in all, from its exit until it is found empty.
+    pub fn usage(&self, instance: &InstanceId, run: Run) -> Option<Usage> {
+        let owner = Owner::Run(instance.clone(), run);
+        self.table.borrow().entries.get(&owner)?.usage
     }
 
     /// Sends a signal to a run; TERM is followed by CONT, so that a stopped process takes it. A run that is gone is
@@ -263,24 +261,15 @@ impl Table {
             dye,
             pipes,
             exit: None,
+            usage: None,
             killed: false,
             done,
         };
-        if let Err(error) = self
-            .ready
-            .get_ref()
-            .add(entry.pidfd.as_fd(), u64::from(entry.pid))
-        {
+        if let Err(error) = self.ready.get_ref().add(entry.pidfd.as_fd(), u64::from(entry.pid)) {
             // Out of memory or of watches: a child whose end nobody hears of must not live.
             let _ = sys::send_group(entry.pid, Signal::KILL); // it is ours and unreaped
             let _ = sys::send(entry.pidfd.as_fd(), Signal::KILL); // as above
-            self.adopted.insert(
-                entry.pid,
-                Adopted {
-                    owner: None,
-                    name: request.program.clone(),
-                },
-            );
+            self.adopted.insert(entry.pid, Adopted { owner: None, name: request.program.clone() });
             let errno = error.raw_os_error().unwrap_or(libc::ENOMEM);
             return Err(SpawnError::new(Stage::Clone, errno, request));
         }
@@ -314,8 +303,11 @@ impl Table {
                 let Some(entry) = self.entries.get_mut(&owner) else {
                     continue;
                 };
-                let exit = match sys::wait(entry.pidfd.as_fd(), Look::Peek) {
-                    Ok(Some(exit)) => exit,
+                let exit = match sys::wait_usage(entry.pidfd.as_fd(), Look::Peek) {
+                    Ok(Some((exit, usage))) => {
+                        entry.usage = Some(usage);
+                        exit
+                    }
                     Ok(None) => continue,
                     // Somebody else reaped it. How it ended is lost, that it ended is not.
                     Err(_) => Exit::Code(255),

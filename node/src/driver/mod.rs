@@ -4,15 +4,24 @@
     reason = "system calls that no safe wrapper offers; one call per block, each with its proof"
 )]
 
+pub mod cgroup;
 pub mod child;
 pub mod command;
 pub mod dye;
+pub mod holder;
 pub mod identity;
 pub mod keeper;
+pub mod limits;
+pub mod pipes;
+pub mod ports;
 pub mod probe;
 pub mod procfs;
+pub mod pty;
 pub mod request;
+pub mod signals;
+pub mod sockets;
 pub mod spawn;
 pub mod spawn_error;
+pub mod stats;
 pub mod sweep;
 pub mod sys;

@@ -2,8 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
 
 use hilum_shared::signal::{Exit, Signal};
+use hilum_shared::units::Bytes;
 use libc::c_int;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -19,37 +22,71 @@ pub(super) enum Look {
 
 /// How the child ended, or `None` while it runs.
 pub(super) fn wait(pidfd: BorrowedFd<'_>, look: Look) -> io::Result<Option<Exit>> {
-    let info = wait_id(libc::P_PIDFD, pidfd.as_raw_fd() as u32, look)?;
-    Ok(info.map(|info| exit_of(&info)))
+    Ok(wait_usage(pidfd, look)?.map(|(exit, _)| exit))
+}
+
+/// What a run has used in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time, in user mode and in the kernel, of the leader and of the children that it waited for.
+    pub cpu: Duration,
+    /// The most resident memory that one of these had at any time.
+    pub peak_rss: Bytes,
+}
+
+/// The same with what it has used.
+pub(super) fn wait_usage(pidfd: BorrowedFd<'_>, look: Look) -> io::Result<Option<(Exit, Usage)>> {
+    // SAFETY: all zeros is a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let fd = pidfd.as_raw_fd() as u32;
+    let info = wait_id(libc::P_PIDFD, fd, look, &raw mut usage)?;
+    let time = |value: libc::timeval| {
+        Duration::from_secs(value.tv_sec.unsigned_abs())
+            + Duration::from_micros(value.tv_usec.unsigned_abs())
+    };
+    let usage = Usage {
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        // KiB on Linux (`man 2 getrusage`).
+        peak_rss: Bytes(usage.ru_maxrss.unsigned_abs() * 1024),
+    };
+    Ok(info.map(|info| (exit_of(&info), usage)))
 }
 
 /// Reaps the child with this number when it has ended.
 pub(super) fn reap_pid(pid: u32) -> io::Result<Option<Exit>> {
-    let info = wait_id(libc::P_PID, pid, Look::Reap)?;
+    let info = wait_id(libc::P_PID, pid, Look::Reap, ptr::null_mut())?;
     Ok(info.map(|info| exit_of(&info)))
 }
 
 /// Any ended child of this thread, left as it is.
 pub(super) fn peek_any() -> io::Result<Option<u32>> {
-    let info = wait_id(libc::P_ALL, 0, Look::Peek)?;
+    let info = wait_id(libc::P_ALL, 0, Look::Peek, ptr::null_mut())?;
     // SAFETY: waitid filled the SIGCHLD fields in.
     Ok(info.map(|info| unsafe { info.si_pid() } as u32))
 }
 
-fn wait_id(kind: libc::idtype_t, id: u32, look: Look) -> io::Result<Option<libc::siginfo_t>> {
-    let flags = libc::WEXITED
-        | libc::WNOHANG
-        | match look {
-            Look::Peek => libc::WNOWAIT,
-            Look::Reap => 0,
-        }
+/// The system call itself, since libc's leaves the last argument out.
+fn wait_id(
+    kind: libc::idtype_t,
+    id: u32,
+    look: Look,
+    usage: *mut libc::rusage,
+) -> io::Result<Option<libc::siginfo_t>> {
+    let mut flags = libc::WEXITED | libc::WNOHANG;
+    if look == Look::Peek {
+        flags |= libc::WNOWAIT;
+    }
+    if kind == libc::P_ALL {
         // Only this thread's children: another's are not ours to see.
-        | if kind == libc::P_ALL { libc::__WNOTHREAD } else { 0 };
+        flags |= libc::__WNOTHREAD;
+    }
     loop {
         // SAFETY: all zeros is a valid siginfo_t.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `info` outlives the call.
-        if unsafe { libc::waitid(kind, id, &raw mut info, flags) } == 0 {
+        // SAFETY: `info` and `usage`, where it is not null, outlive the call.
+        let done =
+            unsafe { libc::syscall(libc::SYS_waitid, kind, id, &raw mut info, flags, usage) };
+        if done == 0 {
             // SAFETY: zeroed before; waitid leaves the pid 0 when nobody has ended.
             return Ok((unsafe { info.si_pid() } != 0).then_some(info));
         }
@@ -93,7 +130,7 @@ pub(super) fn send(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
             libc::SYS_pidfd_send_signal,
             pidfd.as_raw_fd(),
             signal.number(),
-            std::ptr::null::<libc::siginfo_t>(),
+            ptr::null::<libc::siginfo_t>(),
             0,
         )
     };
@@ -187,18 +224,10 @@ impl Epoll {
     }
 
     fn control(&self, operation: c_int, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
-            u64: key,
-        };
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: key };
         // SAFETY: `event` outlives the call; both descriptors are open.
         let done = unsafe {
-            libc::epoll_ctl(
-                self.0.as_raw_fd(),
-                operation,
-                fd.as_raw_fd(),
-                &raw mut event,
-            )
+            libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event)
         };
         if done != 0 {
             return Err(io::Error::last_os_error());
@@ -212,12 +241,7 @@ impl Epoll {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         // SAFETY: room for BATCH events.
         let count = unsafe {
-            libc::epoll_wait(
-                self.0.as_fd().as_raw_fd(),
-                events.as_mut_ptr(),
-                BATCH as c_int,
-                0,
-            )
+            libc::epoll_wait(self.0.as_fd().as_raw_fd(), events.as_mut_ptr(), BATCH as c_int, 0)
         };
         let count = usize::try_from(count).unwrap_or(0);
         events[..count].iter().map(|event| event.u64).collect()

@@ -79,10 +79,7 @@ pub(super) fn cluster(
         }
         settle_conditions(map, &mut services);
     }
-    let services = services
-        .into_iter()
-        .map(|(name, spec)| (name, Arc::new(spec)))
-        .collect();
+    let services = services.into_iter().map(|(name, spec)| (name, Arc::new(spec))).collect();
     Cluster {
         name,
         files: Vec::new(),
@@ -101,10 +98,8 @@ fn settle_conditions(
     instances: &super::tree::Map,
     services: &mut BTreeMap<ServiceName, ServiceSpec>,
 ) {
-    let defaults: BTreeMap<ServiceName, Condition> = services
-        .iter()
-        .map(|(name, spec)| (name.clone(), spec.default_condition()))
-        .collect();
+    let defaults: BTreeMap<ServiceName, Condition> =
+        services.iter().map(|(name, spec)| (name.clone(), spec.default_condition())).collect();
     for entry in &instances.0 {
         let Some(spec) = services.get_mut(entry.key.as_str()) else {
             continue;
@@ -114,11 +109,8 @@ fn settle_conditions(
             let given = Section::new(Some(&edge.value), service_keys::DEPENDENCY)
                 .text("condition")
                 .is_some();
-            let dependency = spec
-                .policy
-                .depends_on
-                .iter_mut()
-                .find(|d| d.service.as_str() == edge.key);
+            let dependency =
+                spec.policy.depends_on.iter_mut().find(|d| d.service.as_str() == edge.key);
             if let (false, Some(dependency)) = (given, dependency)
                 && let Some(condition) = defaults.get(&dependency.service)
             {
@@ -152,10 +144,9 @@ impl Builder<'_> {
     }
 
     fn container(&mut self, section: &Section<'_>) -> ContainerSpec {
-        for (key, refused) in [
-            ("registry", &["static", "zookeeper"][..]),
-            ("events", &["null", "local", "amqp"][..]),
-        ] {
+        for (key, refused) in
+            [("registry", &["static", "zookeeper"][..]), ("events", &["null", "local", "amqp"][..])]
+        {
             self.backend(section.get(key), &format!("container.{key}"), refused);
         }
         ContainerSpec {
@@ -174,10 +165,7 @@ impl Builder<'_> {
         let Some(class) = class.or(node).filter(|node| node.as_scalar().is_some()) else {
             return;
         };
-        let (at, text) = (
-            class.at,
-            class.as_scalar().map_or("", |scalar| scalar.text.as_str()),
-        );
+        let (at, text) = (class.at, class.as_scalar().map_or("", |scalar| scalar.text.as_str()));
         let what = path.trim_start_matches("container.");
         if text == "embedded" {
         } else if refused.contains(&text) {
@@ -189,21 +177,12 @@ impl Builder<'_> {
                 .warning(
                     at,
                     path,
-                    format!(
-                        "{} is not supported yet; the node uses its embedded one",
-                        quote(text)
-                    ),
+                    format!("{} is not supported yet; the node uses its embedded one", quote(text)),
                 )
-                .help(format!(
-                    "services still read their own `{what}` from this file"
-                ));
+                .help(format!("services still read their own `{what}` from this file"));
         } else {
             self.problems
-                .error(
-                    at,
-                    path,
-                    format!("{} is no class that is known", quote(text)),
-                )
+                .error(at, path, format!("{} is no class that is known", quote(text)))
                 .help("write `{class: embedded}`");
         }
     }
@@ -214,12 +193,8 @@ impl Builder<'_> {
             let section = Section::new(Some(item), top::SOCKET);
             let port = section.port("port").unwrap_or(0);
             let socket = SocketSpec {
-                name: section
-                    .text("name")
-                    .map_or_else(|| port.to_string(), str::to_owned),
-                host: section
-                    .text("host")
-                    .map_or_else(|| container.ip.to_string(), str::to_owned),
+                name: section.text("name").map_or_else(|| port.to_string(), str::to_owned),
+                host: section.text("host").map_or_else(|| container.ip.to_string(), str::to_owned),
                 port,
             };
             if socket.name.contains(':') || socket.name.len() > 255 {
@@ -272,9 +247,7 @@ fn logs(section: &Section<'_>, project_dir: &Path) -> LogsSpec {
 fn node(section: &Section<'_>, project_dir: &Path) -> NodeSpec {
     let heartbeat = section.section("heartbeat");
     NodeSpec {
-        run_dir: section
-            .text("run_dir")
-            .map(|dir| project_dir.join(PathBuf::from(dir))),
+        run_dir: section.text("run_dir").map(|dir| project_dir.join(PathBuf::from(dir))),
         heartbeat_interval: heartbeat.duration("interval").unwrap_or_default(),
         heartbeat_timeout: heartbeat.duration("timeout").unwrap_or_default(),
         start_parallel: section.count("start_parallel").unwrap_or(1),

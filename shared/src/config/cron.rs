@@ -52,9 +52,7 @@ pub fn check(expression: &str) -> Result<(), CronError> {
     let start = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
     match cron.find_next_occurrence(&start, false) {
         Ok(_) => Ok(()),
-        Err(_) => Err(CronError::Never {
-            expression: expression.to_owned(),
-        }),
+        Err(_) => Err(CronError::Never { expression: expression.to_owned() }),
     }
 }
 
@@ -66,9 +64,7 @@ pub fn next(expression: &str, after_unix: f64) -> Option<f64> {
 fn next_in(expression: &str, after_unix: f64, zone: TimeZone) -> Option<f64> {
     let cron = parse(expression).ok()?;
     let after = Timestamp::from_second(after_unix.floor() as i64).ok()?;
-    let next = cron
-        .find_next_occurrence(&after.to_zoned(zone), false)
-        .ok()?;
+    let next = cron.find_next_occurrence(&after.to_zoned(zone), false).ok()?;
     Some(next.timestamp().as_second() as f64)
 }
 
@@ -100,19 +96,12 @@ mod tests {
             return; // no time zones on this machine
         };
         let unix = |y, mo, d, h, mi| {
-            date(y, mo, d)
-                .at(h, mi, 0, 0)
-                .to_zoned(TimeZone::UTC)
-                .unwrap()
-                .timestamp()
-                .as_second() as f64
+            date(y, mo, d).at(h, mi, 0, 0).to_zoned(TimeZone::UTC).unwrap().timestamp().as_second()
+                as f64
         };
         // 2026-03-29 02:30 does not exist in Berlin: the job runs after the jump, on that day.
         let spring = next_in("30 2 * * *", unix(2026, 3, 28, 12, 0), zone.clone()).unwrap();
-        assert!(
-            (unix(2026, 3, 29, 0, 59)..unix(2026, 3, 29, 2, 0)).contains(&spring),
-            "{spring}"
-        );
+        assert!((unix(2026, 3, 29, 0, 59)..unix(2026, 3, 29, 2, 0)).contains(&spring), "{spring}");
         // 2026-10-25 02:30 comes twice in Berlin: the job runs once.
         let first = next_in("30 2 * * *", unix(2026, 10, 24, 12, 0), zone.clone()).unwrap();
         let second = next_in("30 2 * * *", first, zone).unwrap();
@@ -122,15 +111,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_reason() {
-        for text in [
-            "",
-            "* * * *",
-            "61 * * * *",
-            "* * * * * *",
-            "a b c d e",
-            "@fortnightly",
-            "0 0 31 2 *",
-        ] {
+        for text in
+            ["", "* * * *", "61 * * * *", "* * * * * *", "a b c d e", "@fortnightly", "0 0 31 2 *"]
+        {
             assert!(check(text).is_err(), "{text}");
         }
         for text in ["0 3 * * *", "*/15 8-18 * * MON-FRI", "@daily", "0 0 29 2 *"] {

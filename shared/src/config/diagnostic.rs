@@ -111,11 +111,8 @@ impl Diagnostic {
                 _ => file.to_string(),
             }
         });
-        let origin = [self.path.clone(), place]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(", ");
+        let origin =
+            [self.path.clone(), place].into_iter().flatten().collect::<Vec<_>>().join(", ");
         if !origin.is_empty() {
             let _ = writeln!(out, "{dim}{:gutter$} ╰─{reset} {origin}", "");
         }
@@ -145,11 +142,7 @@ fn window(line: &str, column: usize, width: usize) -> (String, usize, usize) {
     if last < characters.len() {
         text.push('…');
     }
-    (
-        text,
-        before,
-        width.min((last - column.min(last)).max(1)).max(1),
-    )
+    (text, before, width.min((last - column.min(last)).max(1)).max(1))
 }
 
 /// A character that moves no cursor and changes no colour.
@@ -276,8 +269,7 @@ impl Problems {
 
     /// Looks up all places; what is said twice of one place (`defaults`, anchors) is said once.
     pub(crate) fn finish(mut self, sources: &Sources) -> Diagnostics {
-        self.list
-            .sort_by_key(|p| (p.severity, p.at.file().unwrap_or(u32::MAX), p.at.start));
+        self.list.sort_by_key(|p| (p.severity, p.at.file().unwrap_or(u32::MAX), p.at.start));
         let mut seen = HashSet::new();
         self.list.retain(|p| {
             let key = (p.at, p.message.clone());
@@ -287,10 +279,7 @@ impl Problems {
         self.list.truncate(MAX_PROBLEMS);
         let mut out: Vec<Diagnostic> = self.list.into_iter().map(|p| p.place(sources)).collect();
         if left_out > 0 {
-            out.push(Diagnostic::bare(
-                Severity::Error,
-                format!("and {left_out} more like these"),
-            ));
+            out.push(Diagnostic::bare(Severity::Error, format!("and {left_out} more like these")));
         }
         Diagnostics(out)
     }

@@ -81,45 +81,24 @@ fn line(text: &str, at: usize) -> (usize, Result<Option<Variable>, Located>) {
         return (end, Err((start, LineError::Name { name })));
     }
     let (end, value) = value(text, equals + 1, end);
-    let value = value.and_then(|value| {
-        if value.contains('\0') {
-            Err((start, LineError::Nul))
-        } else {
-            Ok(value)
-        }
-    });
+    let value =
+        value.and_then(
+            |value| {
+                if value.contains('\0') { Err((start, LineError::Nul)) } else { Ok(value) }
+            },
+        );
     let name = name.to_owned();
-    (
-        end,
-        value.map(|value| {
-            Some(Variable {
-                name,
-                value,
-                at: start,
-            })
-        }),
-    )
+    (end, value.map(|value| Some(Variable { name, value, at: start })))
 }
 
 /// Reads the value that starts at `at` in the line that ends at `end`.
 fn value(text: &str, at: usize, end: usize) -> (usize, Result<String, Located>) {
     let line = &text[at..end];
     let start = at + line.len() - line.trim_start_matches([' ', '\t']).len();
-    let Some(quote) = text[start..end]
-        .chars()
-        .next()
-        .filter(|c| matches!(c, '"' | '\''))
-    else {
+    let Some(quote) = text[start..end].chars().next().filter(|c| matches!(c, '"' | '\'')) else {
         let bare = text[start..end].trim_end();
-        let comment = [" #", "\t#"]
-            .iter()
-            .filter_map(|mark| bare.find(mark))
-            .min();
-        let bare = if bare.starts_with('#') {
-            ""
-        } else {
-            &bare[..comment.unwrap_or(bare.len())]
-        };
+        let comment = [" #", "\t#"].iter().filter_map(|mark| bare.find(mark)).min();
+        let bare = if bare.starts_with('#') { "" } else { &bare[..comment.unwrap_or(bare.len())] };
         return (end, Ok(bare.trim_end().to_owned()));
     };
     let mut value = String::new();
@@ -128,9 +107,7 @@ fn value(text: &str, at: usize, end: usize) -> (usize, Result<String, Located>) 
         match character {
             c if c == quote => {
                 let after = start + 1 + offset + 1;
-                let end = text[after..]
-                    .find('\n')
-                    .map_or(text.len(), |n| after + n + 1);
+                let end = text[after..].find('\n').map_or(text.len(), |n| after + n + 1);
                 let rest = text[after..end].trim();
                 if rest.is_empty() || rest.starts_with('#') {
                     return (end, Ok(value));

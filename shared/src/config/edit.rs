@@ -41,18 +41,13 @@ pub enum EditError {
 /// When the file is invalid, lacks the service, or the value is shared (by an anchor) with something else.
 pub fn set_numprocesses(text: &str, service: &str, count: u32) -> Result<String, EditError> {
     let root = read(text)?;
-    let unsafe_here = || EditError::Unsafe {
-        service: service.to_owned(),
-        count,
-    };
+    let unsafe_here = || EditError::Unsafe { service: service.to_owned(), count };
     let entry = root
         .as_map()
         .and_then(|map| map.get("instances"))
         .and_then(Node::as_map)
         .and_then(|map| map.entry(service))
-        .ok_or_else(|| EditError::NoService {
-            service: service.to_owned(),
-        })?;
+        .ok_or_else(|| EditError::NoService { service: service.to_owned() })?;
     let mut expected = root.clone();
     expect(&mut expected, service, count).ok_or_else(unsafe_here)?;
     // Each way is tried in turn; the text that reads back as expected is right by proof.
@@ -157,12 +152,7 @@ fn insert_into_flow(text: &str, instance: &Node, count: u32) -> Option<String> {
     }
     let empty = text[open + 1..].trim_start().starts_with('}');
     let comma = if empty { "" } else { ", " };
-    splice(
-        text,
-        open + 1,
-        open + 1,
-        &format!("numprocesses: {count}{comma}"),
-    )
+    splice(text, open + 1, open + 1, &format!("numprocesses: {count}{comma}"))
 }
 
 /// A line of its own before the first key of a block map, indented as that key is.
@@ -170,10 +160,7 @@ fn insert_line(text: &str, name: Pos, instance: &Node, count: u32) -> Option<Str
     // The first key that stands in this map itself; keys from `<<` stand elsewhere in the file.
     let after = name.end as usize;
     let mut at = after + text.get(after..)?.find('\n')? + 1;
-    while let Some(line) = text
-        .get(at..)
-        .and_then(|rest| rest.split_inclusive('\n').next())
-    {
+    while let Some(line) = text.get(at..).and_then(|rest| rest.split_inclusive('\n').next()) {
         let content = line.trim();
         if content.is_empty() || content.starts_with('#') {
             at += line.len();
@@ -182,12 +169,7 @@ fn insert_line(text: &str, name: Pos, instance: &Node, count: u32) -> Option<Str
         let indent = line.len() - line.trim_start().len();
         let newline = if line.ends_with("\r\n") { "\r\n" } else { "\n" };
         instance.as_map()?;
-        return splice(
-            text,
-            at,
-            at,
-            &format!("{}numprocesses: {count}{newline}", &line[..indent]),
-        );
+        return splice(text, at, at, &format!("{}numprocesses: {count}{newline}", &line[..indent]));
     }
     None
 }
@@ -202,12 +184,7 @@ fn insert_under_null(text: &str, name: Pos, instance: &Node, count: u32) -> Opti
     let rest = text.get(colon..)?;
     let value_end = colon + rest.find(['\n', '#', ',', '}']).unwrap_or(rest.len());
     let written = text.get(colon..value_end)?.trim_end();
-    splice(
-        text,
-        colon,
-        colon + written.len(),
-        &format!(" {{numprocesses: {count}}}"),
-    )
+    splice(text, colon, colon + written.len(), &format!(" {{numprocesses: {count}}}"))
 }
 
 #[cfg(test)]
@@ -221,10 +198,7 @@ mod tests {
     #[test]
     fn a_value_is_replaced_and_everything_else_stays() {
         let text = "# top\ninstances:\n  web:   # the front\n    command: ./web # run\n    numprocesses: 3 # three\n  db: {command: ./db}\n";
-        assert_eq!(
-            edit(text),
-            text.replace("numprocesses: 3", "numprocesses: 7")
-        );
+        assert_eq!(edit(text), text.replace("numprocesses: 3", "numprocesses: 7"));
         assert_eq!(
             edit("instances: {web: {numprocesses: '3', command: x}}"),
             "instances: {web: {numprocesses: 7, command: x}}"
@@ -253,10 +227,7 @@ mod tests {
             edit("instances:\n  web: {command: x}\n"),
             "instances:\n  web: {numprocesses: 7, command: x}\n"
         );
-        assert_eq!(
-            edit("instances:\n  web: {}\n"),
-            "instances:\n  web: {numprocesses: 7}\n"
-        );
+        assert_eq!(edit("instances:\n  web: {}\n"), "instances:\n  web: {numprocesses: 7}\n");
         assert_eq!(
             edit("defaults: {command: x}\ninstances:\n  web:\n  db:\n"),
             "defaults: {command: x}\ninstances:\n  web: {numprocesses: 7}\n  db:\n"
@@ -275,26 +246,17 @@ mod tests {
     fn what_comes_from_a_merge_key_is_overridden_in_place() {
         let text = "x-a: &a {numprocesses: 2, command: x}\ninstances:\n  web:\n    <<: *a\n    tty: true\n  db: *a\n";
         let edited = edit(text);
-        assert_eq!(
-            edited,
-            text.replace("  web:\n", "  web:\n    numprocesses: 7\n")
-        );
+        assert_eq!(edited, text.replace("  web:\n", "  web:\n    numprocesses: 7\n"));
     }
 
     #[test]
     fn a_value_that_others_share_is_not_touched() {
         let shared = "x-n: &n 3\ninstances:\n  web: {command: x, numprocesses: *n}\n  db: {command: y, numprocesses: *n}\n";
         let edited = set_numprocesses(shared, "web", 7);
-        assert!(
-            matches!(edited, Err(EditError::Unsafe { .. })),
-            "{edited:?}"
-        );
+        assert!(matches!(edited, Err(EditError::Unsafe { .. })), "{edited:?}");
         let whole = "x-s: &s {command: x, numprocesses: 1}\ninstances:\n  web: *s\n  db: *s\n";
         let edited = set_numprocesses(whole, "web", 7);
-        assert!(
-            matches!(edited, Err(EditError::Unsafe { .. })),
-            "{edited:?}"
-        );
+        assert!(matches!(edited, Err(EditError::Unsafe { .. })), "{edited:?}");
     }
 
     #[test]
@@ -307,9 +269,6 @@ mod tests {
             set_numprocesses("instances: [", "web", 7),
             Err(EditError::Invalid { .. })
         ));
-        assert!(matches!(
-            set_numprocesses("", "web", 7),
-            Err(EditError::Invalid { .. })
-        ));
+        assert!(matches!(set_numprocesses("", "web", 7), Err(EditError::Invalid { .. })));
     }
 }

@@ -104,15 +104,7 @@ pub struct Key {
 impl Key {
     /// A key without a default.
     pub const fn new(name: &'static str, ty: Type, doc: &'static str) -> Self {
-        Self {
-            name,
-            ty,
-            default: None,
-            shown: "",
-            required: false,
-            refused: false,
-            doc,
-        }
+        Self { name, ty, default: None, shown: "", required: false, refused: false, doc }
     }
 
     /// With this default, written as YAML.
@@ -237,11 +229,7 @@ pub fn walk(see: &mut impl FnMut(&str, &'static Key)) {
             if key.name == "defaults" {
                 continue;
             }
-            let path = if key.ty.named() {
-                format!("{path}.<name>")
-            } else {
-                path
-            };
+            let path = if key.ty.named() { format!("{path}.<name>") } else { path };
             below(&path, inner, see);
         }
     }

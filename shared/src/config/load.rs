@@ -136,12 +136,11 @@ impl Loader<'_> {
         if self.problems.errors() > 0 && root.as_map().is_none() {
             return None;
         }
-        Variables {
-            env: &env,
-            vars: vars.as_ref(),
-            sources: &self.sources,
-        }
-        .apply_to_root(&mut root, &mut self.budget, &mut self.problems);
+        Variables { env: &env, vars: vars.as_ref(), sources: &self.sources }.apply_to_root(
+            &mut root,
+            &mut self.budget,
+            &mut self.problems,
+        );
         let mut shape = Shape::new(&mut self.problems);
         if let Value::Map(map) = &mut root.value
             && let Some(defaults) = map.remove("defaults").filter(|d| !d.value.is_null())
@@ -169,10 +168,7 @@ impl Loader<'_> {
             &cluster,
             &root,
             &references,
-            &Context {
-                options: self.options,
-                sources: &self.sources,
-            },
+            &Context { options: self.options, sources: &self.sources },
             &mut self.problems,
             &mut self.notes,
         );
@@ -182,19 +178,11 @@ impl Loader<'_> {
     /// The process's environment over `--env-file` over the `.env` beside the first config.
     fn environment(&mut self) -> BTreeMap<String, String> {
         let mut files = Vec::new();
-        let beside = self
-            .options
-            .files
-            .first()
-            .map(|first| self.absolute(first).with_file_name(".env"));
+        let beside =
+            self.options.files.first().map(|first| self.absolute(first).with_file_name(".env"));
         files.extend(beside.filter(|file| file.is_file()));
         let own = files.len();
-        files.extend(
-            self.options
-                .env_files
-                .iter()
-                .map(|file| self.absolute(file)),
-        );
+        files.extend(self.options.env_files.iter().map(|file| self.absolute(file)));
         let mut env = BTreeMap::new();
         for (index, file) in files.into_iter().enumerate() {
             let text = match read::text(&file) {
@@ -204,10 +192,7 @@ impl Loader<'_> {
                     self.problems.error(
                         Pos::NONE,
                         "",
-                        format!(
-                            "cannot read {}{what}: {error}",
-                            quote(&file.to_string_lossy())
-                        ),
+                        format!("cannot read {}{what}: {error}", quote(&file.to_string_lossy())),
                     );
                     continue;
                 }
@@ -215,29 +200,16 @@ impl Loader<'_> {
             let (variables, errors) = dotenv::parse(&text);
             let number = self.sources.add(file, &self.options.project_dir, text);
             read::dotenv_errors(number, errors, &mut self.problems);
-            env.extend(
-                variables
-                    .into_iter()
-                    .map(|variable| (variable.name, variable.value)),
-            );
+            env.extend(variables.into_iter().map(|variable| (variable.name, variable.value)));
         }
-        env.extend(
-            self.options
-                .env
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
+        env.extend(self.options.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         env
     }
 
     /// The file behind `$(var.…)`, its own `$(env.…)` replaced.
     fn vars(&mut self, env: &BTreeMap<String, String>) -> Option<Node> {
-        let from_env = self
-            .options
-            .env
-            .get(VARS)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from);
+        let from_env =
+            self.options.env.get(VARS).filter(|path| !path.is_empty()).map(PathBuf::from);
         let path = self.options.vars.clone().or(from_env)?;
         let path = self.absolute(&path);
         let text = match read::text(&path) {
@@ -253,16 +225,9 @@ impl Loader<'_> {
                 return None;
             }
         };
-        let number = self
-            .sources
-            .add(path, &self.options.project_dir, text.clone());
+        let number = self.sources.add(path, &self.options.project_dir, text.clone());
         let mut node = raw::parse(number, &text, &mut self.budget, &mut self.problems)?;
-        Variables {
-            env,
-            vars: None,
-            sources: &self.sources,
-        }
-        .apply(
+        Variables { env, vars: None, sources: &self.sources }.apply(
             &mut node,
             &mut String::new(),
             &mut self.budget,
@@ -273,12 +238,8 @@ impl Loader<'_> {
 
     /// All config files merged in their order.
     fn files(&mut self, env: &BTreeMap<String, String>) -> Option<Node> {
-        let mut files: Vec<PathBuf> = self
-            .options
-            .files
-            .iter()
-            .map(|file| self.absolute(file))
-            .collect();
+        let mut files: Vec<PathBuf> =
+            self.options.files.iter().map(|file| self.absolute(file)).collect();
         let Some(first) = files.first() else {
             self.problems
                 .error(Pos::NONE, "", "no configuration file is given")
@@ -308,11 +269,8 @@ impl Loader<'_> {
     ) -> Option<Node> {
         let identity = file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
         if chain.contains(&identity) {
-            let names: Vec<String> = chain
-                .iter()
-                .chain([&identity])
-                .map(|file| self.shown(file))
-                .collect();
+            let names: Vec<String> =
+                chain.iter().chain([&identity]).map(|file| self.shown(file)).collect();
             let message = format!("files include one another: {}", names.join(" -> "));
             self.problems.error(at, path, message);
             return None;
@@ -335,9 +293,7 @@ impl Loader<'_> {
                 return None;
             }
         };
-        let number = self
-            .sources
-            .add(file.to_path_buf(), &self.options.project_dir, text.clone());
+        let number = self.sources.add(file.to_path_buf(), &self.options.project_dir, text.clone());
         self.yaml.push(number);
         let root = raw::parse(number, &text, &mut self.budget, &mut self.problems);
         let Some(mut root) = root else {
@@ -353,11 +309,7 @@ impl Loader<'_> {
         let found = root.describe();
         let Value::Map(map) = &mut root.value else {
             self.problems
-                .error(
-                    root.at,
-                    "",
-                    format!("a configuration is a map of keys, this is {found}"),
-                )
+                .error(root.at, "", format!("a configuration is a map of keys, this is {found}"))
                 .help("start with `instances:`");
             return None;
         };
@@ -390,12 +342,7 @@ impl Loader<'_> {
         let Some(mut include) = include.filter(|entry| !entry.value.is_null()) else {
             return Vec::new();
         };
-        Variables {
-            env,
-            vars: None,
-            sources: &self.sources,
-        }
-        .apply(
+        Variables { env, vars: None, sources: &self.sources }.apply(
             &mut include.value,
             &mut "include".to_owned(),
             &mut self.budget,

@@ -31,10 +31,7 @@ pub(crate) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self {
-            nodes: MAX_NODES,
-            bytes: MAX_BYTES,
-        }
+        Self { nodes: MAX_NODES, bytes: MAX_BYTES }
     }
 }
 
@@ -159,13 +156,7 @@ impl Reader<'_> {
                     let value = Value::List(items);
                     self.complete(Node { at, value }, anchor, false);
                 }
-                Frame::Map {
-                    at,
-                    anchor,
-                    entries,
-                    merges,
-                    ..
-                } => {
+                Frame::Map { at, anchor, entries, merges, .. } => {
                     let map = self.merge_keys(entries, merges);
                     let value = Value::Map(map);
                     self.complete(Node { at, value }, anchor, false);
@@ -182,8 +173,7 @@ impl Reader<'_> {
                 };
                 self.take(size.nodes, size.bytes, at)?;
                 if self.stack.len() + size.depth > MAX_DEPTH {
-                    self.problems
-                        .error(at, "", format!("nested deeper than {MAX_DEPTH} levels"));
+                    self.problems.error(at, "", format!("nested deeper than {MAX_DEPTH} levels"));
                     return None;
                 }
                 self.complete(node, 0, false);
@@ -253,13 +243,7 @@ impl Reader<'_> {
         match self.stack.last_mut() {
             None => self.root = Some(node),
             Some(Frame::List { items, .. }) => items.push(node),
-            Some(Frame::Map {
-                entries,
-                merges,
-                seen,
-                key,
-                ..
-            }) => match key.take() {
+            Some(Frame::Map { entries, merges, seen, key, .. }) => match key.take() {
                 Some((name, key_at, merge_key)) => {
                     if let Some(first) = seen.get(&name) {
                         let first = *first;
@@ -270,11 +254,7 @@ impl Reader<'_> {
                     if merge_key {
                         merges.push((entries.len(), node));
                     } else {
-                        entries.push(Entry {
-                            key: name,
-                            key_at,
-                            value: node,
-                        });
+                        entries.push(Entry { key: name, key_at, value: node });
                     }
                 }
                 None => match node.value {
@@ -360,9 +340,7 @@ impl Reader<'_> {
         let path = self.path();
         let message = error.info();
         let help = hint(&message, self.text, at.start as usize);
-        let problem = self
-            .problems
-            .error(at, &path, format!("not valid YAML: {message}"));
+        let problem = self.problems.error(at, &path, format!("not valid YAML: {message}"));
         if let Some(help) = help {
             problem.help(help);
         }
@@ -375,11 +353,7 @@ impl Reader<'_> {
     }
 
     fn slice(&self, at: Pos) -> String {
-        quote(
-            self.text
-                .get(at.start as usize..at.end as usize)
-                .unwrap_or(""),
-        )
+        quote(self.text.get(at.start as usize..at.end as usize).unwrap_or(""))
     }
 
     /// The key path of what is being read.
@@ -388,10 +362,7 @@ impl Reader<'_> {
         for frame in &self.stack {
             match frame {
                 Frame::List { items, .. } => path = format!("{path}[{}]", items.len()),
-                Frame::Map {
-                    key: Some((name, ..)),
-                    ..
-                } => path = join(&path, name),
+                Frame::Map { key: Some((name, ..)), .. } => path = join(&path, name),
                 Frame::Map { .. } => {}
             }
         }
@@ -401,22 +372,14 @@ impl Reader<'_> {
 
 /// `a` and `b` as `a.b`.
 pub(crate) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// The usual reason of a syntax error.
 fn hint(message: &str, text: &str, at: usize) -> Option<&'static str> {
     let line_start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[line_start..].lines().next().unwrap_or("");
-    if line
-        .chars()
-        .take_while(|c| c.is_whitespace())
-        .any(|c| c == '\t')
-    {
+    if line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t') {
         return Some("YAML is indented with spaces, this line starts with a tab");
     }
     if message.contains("mapping values are not allowed") {

@@ -91,20 +91,14 @@ mod tests {
     fn text_is_utf_8_with_or_without_a_mark() {
         assert_eq!(decode(b"\xef\xbb\xbfa: 1".to_vec()).unwrap(), "a: 1");
         assert_eq!(decode(b"a: 1".to_vec()).unwrap(), "a: 1");
-        assert!(matches!(
-            decode(b"\xff\xfea\0".to_vec()),
-            Err(ReadError::Utf16)
-        ));
+        assert!(matches!(decode(b"\xff\xfea\0".to_vec()), Err(ReadError::Utf16)));
         let error = decode(b"a: 1\nb: \xff".to_vec()).unwrap_err();
         assert_eq!(error.to_string(), "it is not UTF-8: byte 0xff on line 2");
     }
 
     #[test]
     fn a_device_is_never_read() {
-        assert!(matches!(
-            text(Path::new("/dev/zero")),
-            Err(ReadError::NotAFile)
-        ));
+        assert!(matches!(text(Path::new("/dev/zero")), Err(ReadError::NotAFile)));
         assert!(matches!(text(Path::new("/")), Err(ReadError::NotAFile)));
     }
 }

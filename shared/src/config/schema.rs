@@ -13,10 +13,7 @@ pub fn schema() -> Value {
     definitions.insert("service".to_owned(), object(super::keys::service::SERVICE));
     let mut root = object(TOP);
     if let Value::Object(root) = &mut root {
-        root.insert(
-            "$schema".to_owned(),
-            json!("http://json-schema.org/draft-07/schema#"),
-        );
+        root.insert("$schema".to_owned(), json!("http://json-schema.org/draft-07/schema#"));
         root.insert("title".to_owned(), json!("hilum configuration"));
         root.insert("definitions".to_owned(), Value::Object(definitions));
     }
@@ -106,10 +103,9 @@ fn of(ty: &'static Type) -> Value {
             json!({"type": "string", "pattern": r"^[0-9.]|\$\("}),
         ]),
         Type::Mode | Type::Signal => json!({"type": ["string", "integer"]}),
-        Type::Word(words) => any_of(vec![
-            json!({"enum": words}),
-            json!({"type": "string", "pattern": REFERENCE}),
-        ]),
+        Type::Word(words) => {
+            any_of(vec![json!({"enum": words}), json!({"type": "string", "pattern": REFERENCE})])
+        }
         Type::Command => any_of(vec![
             json!({"type": "string", "minLength": 1}),
             json!({"type": "array", "items": text(), "minItems": 1}),
@@ -153,16 +149,8 @@ mod tests {
     fn the_schema_has_every_key_that_is_read() {
         let schema = schema();
         let service = &schema["definitions"]["service"]["properties"];
-        for key in super::super::keys::service::SERVICE
-            .iter()
-            .filter(|key| !key.refused)
-        {
-            assert_eq!(
-                service[key.name]["description"],
-                json!(key.doc),
-                "{}",
-                key.name
-            );
+        for key in super::super::keys::service::SERVICE.iter().filter(|key| !key.refused) {
+            assert_eq!(service[key.name]["description"], json!(key.doc), "{}", key.name);
         }
         for key in TOP {
             assert!(schema["properties"][key.name].is_object(), "{}", key.name);

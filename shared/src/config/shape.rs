@@ -76,11 +76,7 @@ const FOREIGN: &[(&str, &str)] = &[
 impl<'a> Shape<'a> {
     /// A checker that reports to `problems`.
     pub(crate) fn new(problems: &'a mut Problems) -> Self {
-        Self {
-            problems,
-            references: Vec::new(),
-            service: String::new(),
-        }
+        Self { problems, references: Vec::new(), service: String::new() }
     }
 
     /// Checks and completes a whole document.
@@ -99,12 +95,7 @@ impl<'a> Shape<'a> {
             map.push("command", Node::plain("-"));
         }
         let at = copy.at;
-        self.map(
-            &mut copy,
-            keys::service::SERVICE,
-            &mut "defaults".to_owned(),
-            at,
-        );
+        self.map(&mut copy, keys::service::SERVICE, &mut "defaults".to_owned(), at);
         self.references.clear();
     }
 
@@ -209,11 +200,7 @@ impl<'a> Shape<'a> {
         match keys::find(known, name) {
             Some(key) if key.refused => {
                 self.problems
-                    .error(
-                        entry.key_at,
-                        &path,
-                        format!("`{name}` is not supported yet"),
-                    )
+                    .error(entry.key_at, &path, format!("`{name}` is not supported yet"))
                     .help("remove it");
                 None
             }
@@ -253,8 +240,7 @@ impl<'a> Shape<'a> {
                 }
             } else {
                 let problem = if keys::find(kinds.keys, &word).is_some_and(|key| key.refused) {
-                    self.problems
-                        .error(node.at, path, format!("`{word}` is not supported yet"))
+                    self.problems.error(node.at, path, format!("`{word}` is not supported yet"))
                 } else {
                     self.problems.error(
                         node.at,
@@ -271,10 +257,8 @@ impl<'a> Shape<'a> {
                     None if kinds.kinds.contains(&word.as_str())
                         && !kinds.words.contains(&word.as_str()) =>
                     {
-                        problem.help(format!(
-                            "write `{{{word}: …}}`, or one of {}",
-                            list(kinds.words)
-                        ))
+                        problem
+                            .help(format!("write `{{{word}: …}}`, or one of {}", list(kinds.words)))
                     }
                     None => problem.help(format!("known are {}", list(kinds.kinds))),
                 };
@@ -309,21 +293,15 @@ impl<'a> Shape<'a> {
             }
             [(first, _), .., (last, at)] => {
                 self.problems
-                    .error(
-                        *at,
-                        path,
-                        format!("`{first}` and `{last}` exclude each other"),
-                    )
+                    .error(*at, path, format!("`{first}` and `{last}` exclude each other"))
                     .help("keep one of them");
             }
         }
         self.map(node, kinds.keys, path, key_at);
         if let (Value::Map(map), [(kind, at)]) = (&node.value, &given[..]) {
-            let off = map
-                .get(kind)
-                .and_then(Node::as_scalar)
-                .and_then(super::tree::Scalar::as_bool)
-                == Some(false);
+            let off =
+                map.get(kind).and_then(Node::as_scalar).and_then(super::tree::Scalar::as_bool)
+                    == Some(false);
             if off && kinds.words.contains(&kind.as_str()) {
                 self.problems
                     .error(*at, path, format!("`{kind}` cannot be false"))
@@ -469,9 +447,7 @@ impl<'a> Shape<'a> {
                     Type::Word(words) => Some(*words),
                     _ => None,
                 });
-                let found = word
-                    .as_deref()
-                    .map_or_else(|| node.describe().to_owned(), quote);
+                let found = word.as_deref().map_or_else(|| node.describe().to_owned(), quote);
                 let message = format!("expected {}, found {found}", whole.describe());
                 let problem = self.problems.error(node.at, path, message);
                 if let (Some(word), Some(words)) = (word, words)

@@ -14,19 +14,11 @@ pub(super) struct Pos {
 
 impl Pos {
     /// No place: a default of ours, or an option of the command line.
-    pub(super) const NONE: Self = Self {
-        file: u32::MAX,
-        start: 0,
-        end: 0,
-    };
+    pub(super) const NONE: Self = Self { file: u32::MAX, start: 0, end: 0 };
 
     /// A stretch of the file with this number (see [`Sources::add`]).
     pub(super) fn new(file: u32, start: usize, end: usize) -> Self {
-        Self {
-            file,
-            start: start as u32,
-            end: end.max(start) as u32,
-        }
+        Self { file, start: start as u32, end: end.max(start) as u32 }
     }
 
     /// Whether this is a place at all.
@@ -77,22 +69,14 @@ impl Sources {
     pub(super) fn add(&mut self, path: PathBuf, base: &Path, text: String) -> u32 {
         let mut lines = vec![0];
         lines.extend(text.match_indices('\n').map(|(at, _)| at + 1));
-        let shown = path
-            .strip_prefix(base)
-            .map_or_else(|_| path.clone(), Path::to_path_buf);
-        self.files.push(SourceFile {
-            path,
-            shown,
-            text,
-            lines,
-        });
+        let shown = path.strip_prefix(base).map_or_else(|_| path.clone(), Path::to_path_buf);
+        self.files.push(SourceFile { path, shown, text, lines });
         self.files.len() as u32 - 1
     }
 
     /// The file that a place is in.
     pub(super) fn file(&self, pos: Pos) -> Option<&SourceFile> {
-        pos.file()
-            .and_then(|number| self.files.get(number as usize))
+        pos.file().and_then(|number| self.files.get(number as usize))
     }
 
     /// All files.

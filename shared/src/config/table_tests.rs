@@ -36,10 +36,7 @@ fn every_key_of_the_table_is_read() {
             if path == "defaults" || read_elsewhere(&path, key) {
                 continue;
             }
-            assert!(
-                asked::was(table, key.name),
-                "`{path}` is accepted but not read"
-            );
+            assert!(asked::was(table, key.name), "`{path}` is accepted but not read");
             if let Some(inner) = key.ty.keys() {
                 below(&path, inner);
             }

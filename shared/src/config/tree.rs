@@ -177,11 +177,7 @@ impl Node {
 
     /// Nodes and bytes of text in it, and how deep it is.
     pub(super) fn size(&self) -> Size {
-        let mut size = Size {
-            nodes: 1,
-            bytes: 0,
-            depth: 1,
-        };
+        let mut size = Size { nodes: 1, bytes: 0, depth: 1 };
         match &self.value {
             Value::Scalar(scalar) => size.bytes = scalar.text.len(),
             Value::List(items) => items.iter().for_each(|item| size.add(item.size())),
@@ -277,11 +273,7 @@ impl Map {
 
     /// Puts a key in at the end.
     pub(super) fn push(&mut self, key: impl Into<String>, value: Node) {
-        self.0.push(Entry {
-            key: key.into(),
-            key_at: value.at,
-            value,
-        });
+        self.0.push(Entry { key: key.into(), key_at: value.at, value });
     }
 }
 
@@ -303,12 +295,8 @@ pub(super) fn merge(base: &mut Node, over: Node, exclusive: Exclusive) {
 }
 
 fn merge_maps(under: &mut Map, over: Map, exclusive: Exclusive) {
-    let index: HashMap<String, usize> = under
-        .0
-        .iter()
-        .enumerate()
-        .map(|(at, entry)| (entry.key.clone(), at))
-        .collect();
+    let index: HashMap<String, usize> =
+        under.0.iter().enumerate().map(|(at, entry)| (entry.key.clone(), at)).collect();
     for entry in over.0 {
         let Some(at) = index.get(&entry.key) else {
             under.0.push(entry);
@@ -353,11 +341,7 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_as_what_was_written() {
         for text in ["1.10", "007", "+1", "1e3", "0x10"] {
-            assert_eq!(
-                scalar(text).to_yaml(),
-                serde_yaml::Value::from(text),
-                "{text}"
-            );
+            assert_eq!(scalar(text).to_yaml(), serde_yaml::Value::from(text), "{text}");
         }
         assert_eq!(scalar("3").to_yaml(), serde_yaml::Value::from(3));
         assert_eq!(scalar("0.5").to_yaml(), serde_yaml::Value::from(0.5));
@@ -368,41 +352,25 @@ mod tests {
         for (key, value) in pairs {
             map.push(*key, value.clone());
         }
-        Node {
-            at: Pos::NONE,
-            value: Value::Map(map),
-        }
+        Node { at: Pos::NONE, value: Value::Map(map) }
     }
 
     #[test]
     fn maps_merge_deeply_and_everything_else_is_replaced() {
-        let list = |text: &str| Node {
-            at: Pos::NONE,
-            value: Value::List(vec![Node::plain(text)]),
-        };
+        let list = |text: &str| Node { at: Pos::NONE, value: Value::List(vec![Node::plain(text)]) };
         let mut base = node(&[
-            (
-                "a",
-                node(&[("x", Node::plain("1")), ("y", Node::plain("2"))]),
-            ),
+            ("a", node(&[("x", Node::plain("1")), ("y", Node::plain("2"))])),
             ("l", list("1")),
         ]);
         let over = node(&[
-            (
-                "a",
-                node(&[("y", Node::plain("3")), ("z", Node::plain("4"))]),
-            ),
+            ("a", node(&[("y", Node::plain("3")), ("z", Node::plain("4"))])),
             ("l", list("2")),
         ]);
         merge(&mut base, over, |_| &[]);
         let expected = node(&[
             (
                 "a",
-                node(&[
-                    ("x", Node::plain("1")),
-                    ("y", Node::plain("3")),
-                    ("z", Node::plain("4")),
-                ]),
+                node(&[("x", Node::plain("1")), ("y", Node::plain("3")), ("z", Node::plain("4"))]),
             ),
             ("l", list("2")),
         ]);
@@ -411,26 +379,12 @@ mod tests {
 
     #[test]
     fn of_exclusive_keys_the_later_one_stays() {
-        let mut base = node(&[(
-            "ready",
-            node(&[("tcp", Node::plain("1")), ("interval", Node::plain("2"))]),
-        )]);
+        let mut base =
+            node(&[("ready", node(&[("tcp", Node::plain("1")), ("interval", Node::plain("2"))]))]);
         let over = node(&[("ready", node(&[("http", Node::plain("3"))]))]);
-        merge(&mut base, over, |key| {
-            if key == "ready" {
-                &["tcp", "http"]
-            } else {
-                &[]
-            }
-        });
+        merge(&mut base, over, |key| if key == "ready" { &["tcp", "http"] } else { &[] });
         let ready = base.as_map().unwrap().get("ready").unwrap();
-        let keys: Vec<_> = ready
-            .as_map()
-            .unwrap()
-            .0
-            .iter()
-            .map(|e| e.key.as_str())
-            .collect();
+        let keys: Vec<_> = ready.as_map().unwrap().0.iter().map(|e| e.key.as_str()).collect();
         assert_eq!(keys, ["interval", "http"]);
     }
 }

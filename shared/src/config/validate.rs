@@ -33,12 +33,7 @@ pub(super) fn validate(
     problems: &mut Problems,
     notes: &mut Problems,
 ) {
-    let mut check = Check {
-        cluster,
-        root,
-        sources: context.sources,
-        problems,
-    };
+    let mut check = Check { cluster, root, sources: context.sources, problems };
     check.cluster();
     check.profiles(&context.options.profiles);
     for service in cluster.services.values() {
@@ -97,11 +92,7 @@ impl Check<'_> {
                 None => return self.at(path),
             }
         }
-        if node.at.is_some() {
-            node.at
-        } else {
-            self.at(path)
-        }
+        if node.at.is_some() { node.at } else { self.at(path) }
     }
 
     /// `(hilum.yml:12)`.
@@ -165,8 +156,7 @@ impl Check<'_> {
         }
         if cluster.name.is_empty() || cluster.name.chars().any(char::is_control) {
             let at = self.value_at(&["name"]);
-            self.problems
-                .error(at, "name", "the project's name is one line of text");
+            self.problems.error(at, "name", "the project's name is one line of text");
         }
         let node = &cluster.node;
         self.heartbeat(
@@ -291,12 +281,9 @@ impl Check<'_> {
             );
         }
         match policy.kind {
-            Kind::Service if policy.schedule.is_some() => self.error(
-                service,
-                &["schedule"],
-                "only a job has a schedule",
-                "add `kind: job`",
-            ),
+            Kind::Service if policy.schedule.is_some() => {
+                self.error(service, &["schedule"], "only a job has a schedule", "add `kind: job`")
+            }
             Kind::Job if policy.restart.when == RestartWhen::Always => self.error(
                 service,
                 &["restart"],
@@ -394,12 +381,7 @@ impl Check<'_> {
         for key in keys {
             if self.written_in(service, &[section, key]) {
                 let message = format!("`{key}` has no effect with `{kind}`");
-                self.warning(
-                    service,
-                    &[section, key],
-                    message,
-                    "remove it; it is for probes",
-                );
+                self.warning(service, &[section, key], message, "remove it; it is for probes");
             }
         }
     }
@@ -413,12 +395,7 @@ impl Check<'_> {
                 format_duration(stop.timeout),
                 format_duration(whole)
             );
-            self.warning(
-                service,
-                &["stop", "timeout"],
-                message,
-                "raise `node.stop_timeout`",
-            );
+            self.warning(service, &["stop", "timeout"], message, "raise `node.stop_timeout`");
         }
         if stop.exec.is_some() && self.written_in(service, &["stop", "signal"]) {
             self.warning(
@@ -448,18 +425,9 @@ impl Check<'_> {
                 format_duration(rolling.min_ready),
                 format_duration(rolling.deadline)
             );
-            self.error(
-                service,
-                &["rolling", "min_ready"],
-                message,
-                "raise `deadline`",
-            );
+            self.error(service, &["rolling", "min_ready"], message, "raise `deadline`");
         }
-        let fixed = service
-            .launch
-            .ports
-            .iter()
-            .find(|port| port.choice != PortChoice::Auto);
+        let fixed = service.launch.ports.iter().find(|port| port.choice != PortChoice::Auto);
         if let (Some(port), true) = (fixed, rolling.max_surge > 0) {
             let message = format!(
                 "with `max_surge` the new instance starts beside the old one, which still holds the port `{}`",

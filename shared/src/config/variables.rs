@@ -137,21 +137,12 @@ impl Variables<'_> {
             }
             let Some(end) = rest[start..].find(')').map(|n| start + n) else {
                 problems
-                    .error(
-                        self.locate(at, &rest[start..]),
-                        path,
-                        "`$(` without a closing `)`",
-                    )
+                    .error(self.locate(at, &rest[start..]), path, "`$(` without a closing `)`")
                     .help("write `$$(` for a literal `$(`");
                 return None;
             };
             let whole = &rest[start..=end];
-            match self.look_up(
-                &rest[start + 2..end],
-                self.locate(at, whole),
-                path,
-                problems,
-            ) {
+            match self.look_up(&rest[start + 2..end], self.locate(at, whole), path, problems) {
                 Some(Found::Text(value)) => {
                     add(&mut out, &value.replace("$(", "$$("));
                     replaced = true;
@@ -235,11 +226,7 @@ impl Variables<'_> {
         };
         if !dotenv::is_name(name) {
             problems
-                .error(
-                    at,
-                    path,
-                    format!("{} is no name of a variable", quote(name)),
-                )
+                .error(at, path, format!("{} is no name of a variable", quote(name)))
                 .help("write `$(env.NAME)` or `$(env.NAME:-default)`");
             return None;
         }
@@ -275,10 +262,7 @@ impl Variables<'_> {
                 .error(
                     at,
                     path,
-                    format!(
-                        "{} needs a file of variables",
-                        quote(&format!("$(var.{name})"))
-                    ),
+                    format!("{} needs a file of variables", quote(&format!("$(var.{name})"))),
                 )
                 .help("give one with `--vars FILE` or `LYMPH_VARS`");
             return None;
@@ -288,11 +272,8 @@ impl Variables<'_> {
             let Some(found) = map.and_then(|map| map.get(part)) else {
                 let known = map.map(|map| map.0.iter().map(|entry| entry.key.as_str()));
                 let near = known.and_then(|known| nearest(part, known).map(str::to_owned));
-                let problem = problems.error(
-                    at,
-                    path,
-                    format!("the variables file has no {}", quote(name)),
-                );
+                let problem =
+                    problems.error(at, path, format!("the variables file has no {}", quote(name)));
                 if let Some(near) = near {
                     problem.help(format!("did you mean `{near}` in place of `{part}`?"));
                 }
@@ -308,10 +289,7 @@ impl Variables<'_> {
         let Some((file, source)) = at.file().zip(self.sources.file(at)) else {
             return at;
         };
-        let slice = source
-            .text
-            .get(at.start as usize..at.end as usize)
-            .unwrap_or("");
+        let slice = source.text.get(at.start as usize..at.end as usize).unwrap_or("");
         match slice.find(reference) {
             Some(offset) => {
                 let start = at.start as usize + offset;

@@ -25,10 +25,7 @@ impl Builder<'_> {
         for (index, item) in section.list("env_file").iter().enumerate() {
             let path = super::super::raw::join(path, &format!("env_file[{index}]"));
             if let Some(file) = self.env_file(item, &path) {
-                env.extend(
-                    file.iter()
-                        .map(|(name, value)| (name.clone(), value.clone())),
-                );
+                env.extend(file.iter().map(|(name, value)| (name.clone(), value.clone())));
             }
         }
         for entry in section.entries("env") {
@@ -55,10 +52,8 @@ impl Builder<'_> {
     fn env_file(&mut self, item: &Node, path: &str) -> Option<Arc<Env>> {
         let name = &item.as_scalar()?.text;
         // A file is named relative to the file that names it, so that an included file may bring its own.
-        let base = self
-            .sources
-            .file(item.at)
-            .and_then(|file| file.path.parent().map(Path::to_path_buf));
+        let base =
+            self.sources.file(item.at).and_then(|file| file.path.parent().map(Path::to_path_buf));
         let file = base.as_deref().unwrap_or(self.project_dir).join(name);
         if let Some(known) = self.env_files.get(&file) {
             return known.clone();

@@ -49,11 +49,9 @@ impl Builder<'_> {
     pub(super) fn command(&mut self, node: Option<&Node>, path: &str) -> Vec<Template> {
         let Some(node) = node else { return Vec::new() };
         match &node.value {
-            Value::List(items) => items
-                .iter()
-                .filter_map(Node::as_scalar_text)
-                .map(Template::new)
-                .collect(),
+            Value::List(items) => {
+                items.iter().filter_map(Node::as_scalar_text).map(Template::new).collect()
+            }
             Value::Scalar(scalar) => match shlex::split(&scalar.text) {
                 Some(words) if !words.is_empty() => words.into_iter().map(Template::new).collect(),
                 Some(_) => {
@@ -76,9 +74,9 @@ impl Builder<'_> {
             return Vec::new();
         };
         match &node.value {
-            Value::Scalar(scalar) => ["/bin/sh", "-c", scalar.text.as_str()]
-                .map(Template::new)
-                .into(),
+            Value::Scalar(scalar) => {
+                ["/bin/sh", "-c", scalar.text.as_str()].map(Template::new).into()
+            }
             Value::List(_) => {
                 self.problems
                     .error(
@@ -102,9 +100,8 @@ impl Builder<'_> {
                 self.problems
                     .error(entry.key_at, &path, format!("{} cannot be the name of a port", quote(&entry.key)))
                     .help("it makes the variable `PORT_NAME`: letters, digits, `_` and `-`, not a digit first");
-            } else if let Some(other) = out
-                .iter()
-                .find(|o| o.name.to_ascii_uppercase().replace('-', "_") == variable)
+            } else if let Some(other) =
+                out.iter().find(|o| o.name.to_ascii_uppercase().replace('-', "_") == variable)
             {
                 let message = format!(
                     "the ports `{}` and `{}` make the same variable `PORT_{variable}`",
@@ -123,11 +120,7 @@ impl Builder<'_> {
                 _ => PortConflict::Fail,
             });
             let name = entry.key.clone();
-            out.push(PortSpec {
-                name,
-                choice,
-                conflict,
-            });
+            out.push(PortSpec { name, choice, conflict });
         }
         out
     }
@@ -174,10 +167,7 @@ impl Builder<'_> {
             let Some(name) = item.as_scalar_text() else {
                 continue;
             };
-            match sockets
-                .iter()
-                .position(|s| s.name == name || s.port.to_string() == name)
-            {
+            match sockets.iter().position(|s| s.name == name || s.port.to_string() == name) {
                 Some(index) if out.contains(&index) => {}
                 Some(index) => out.push(index),
                 None => {
@@ -200,10 +190,9 @@ impl Builder<'_> {
     fn cpus(&mut self, section: &Section<'_>, path: &str) -> Option<Vec<usize>> {
         let node = section.get("cpus")?;
         let mut cpus: Vec<usize> = match &node.value {
-            Value::List(items) => items
-                .iter()
-                .filter_map(|i| i.as_scalar_text()?.parse().ok())
-                .collect(),
+            Value::List(items) => {
+                items.iter().filter_map(|i| i.as_scalar_text()?.parse().ok()).collect()
+            }
             Value::Scalar(scalar) => match ranges(&scalar.text) {
                 Some(cpus) => cpus,
                 None => {
@@ -257,22 +246,12 @@ fn limits(service: &Section<'_>) -> Limits {
     let section = Section::new(service.get("limits"), LIMITS);
     let unlimited = |key: &str| section.text(key) == Some("unlimited");
     let or_unlimited = |key: &str, value: Option<u64>| {
-        if unlimited(key) {
-            Some(u64::MAX)
-        } else {
-            value
-        }
+        if unlimited(key) { Some(u64::MAX) } else { value }
     };
-    let count = |key: &str| {
-        or_unlimited(
-            key,
-            section.int(key).and_then(|int| u64::try_from(int).ok()),
-        )
-    };
+    let count =
+        |key: &str| or_unlimited(key, section.int(key).and_then(|int| u64::try_from(int).ok()));
     let size = |key: &str| or_unlimited(key, section.size(key).map(|bytes| bytes.0));
-    let cpu = section
-        .duration("cpu")
-        .map(|cpu| cpu.as_secs_f64().ceil() as u64);
+    let cpu = section.duration("cpu").map(|cpu| cpu.as_secs_f64().ceil() as u64);
     Limits {
         nofile: count("nofile"),
         nproc: count("nproc"),
@@ -282,9 +261,7 @@ fn limits(service: &Section<'_>) -> Limits {
         stack: size("stack"),
         memory_max: section.size("memory_max"),
         cpu_max: section.number("cpu_max"),
-        pids_max: section
-            .int("pids_max")
-            .and_then(|int| u64::try_from(int).ok()),
+        pids_max: section.int("pids_max").and_then(|int| u64::try_from(int).ok()),
     }
 }
 

@@ -199,11 +199,7 @@ impl Builder<'_> {
         if !good {
             let found = super::super::diagnostic::quote(text);
             self.problems
-                .error(
-                    section.at(key),
-                    &join(path, key),
-                    format!("{found} is no `HOST:PORT`"),
-                )
+                .error(section.at(key), &join(path, key), format!("{found} is no `HOST:PORT`"))
                 .help("write `127.0.0.1:$(port.NAME)` or `127.0.0.1:8080`; ports are 1 to 65535");
         }
     }
@@ -305,9 +301,7 @@ fn restart(section: &Section<'_>, kind: Kind) -> RestartPolicy {
         reset_after: section.duration("reset_after").unwrap_or_default(),
         limit: section.count("limit"),
         within: section.duration("within").unwrap_or_default(),
-        success: codes
-            .filter_map(|code| Some(code.as_scalar()?.as_int()? as i32))
-            .collect(),
+        success: codes.filter_map(|code| Some(code.as_scalar()?.as_int()? as i32)).collect(),
     }
 }
 
@@ -325,10 +319,7 @@ fn rolling(section: &Section<'_>) -> Option<Rolling> {
 }
 
 fn max_age(section: &Section<'_>) -> Option<MaxAge> {
-    Some(MaxAge {
-        age: section.duration("age")?,
-        variance: section.duration("variance")?,
-    })
+    Some(MaxAge { age: section.duration("age")?, variance: section.duration("variance")? })
 }
 
 fn schedule(section: &Section<'_>) -> Option<Schedule> {

@@ -31,10 +31,7 @@ impl<'a> Section<'a> {
 
     /// The value of a key.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Node> {
-        debug_assert!(
-            keys::find(self.keys, key).is_some(),
-            "{key} is not in the table"
-        );
+        debug_assert!(keys::find(self.keys, key).is_some(), "{key} is not in the table");
         #[cfg(test)]
         asked::note(self.keys, key);
         self.map.and_then(|map| map.get(key))
@@ -63,9 +60,7 @@ impl<'a> Section<'a> {
 
     /// The entries of the map below a key: names and values.
     pub(crate) fn entries(&self, key: &str) -> &'a [super::super::tree::Entry] {
-        self.get(key)
-            .and_then(Node::as_map)
-            .map_or(&[], |map| &map.0)
+        self.get(key).and_then(Node::as_map).map_or(&[], |map| &map.0)
     }
 
     /// The items of the list below a key.
@@ -90,16 +85,12 @@ impl<'a> Section<'a> {
     /// The texts of a list.
     pub(crate) fn texts(&self, key: &str) -> Vec<String> {
         let items = self.list(key).iter();
-        items
-            .filter_map(|item| Some(item.as_scalar()?.text.clone()))
-            .collect()
+        items.filter_map(|item| Some(item.as_scalar()?.text.clone())).collect()
     }
 
     /// Whether it is true.
     pub(crate) fn truth(&self, key: &str) -> bool {
-        self.scalar(key)
-            .and_then(Scalar::as_bool)
-            .unwrap_or_default()
+        self.scalar(key).and_then(Scalar::as_bool).unwrap_or_default()
     }
 
     /// A whole number.
@@ -129,8 +120,7 @@ impl<'a> Section<'a> {
 
     /// A duration.
     pub(crate) fn duration(&self, key: &str) -> Option<Duration> {
-        self.text(key)
-            .and_then(|text| units::parse_duration(text).ok())
+        self.text(key).and_then(|text| units::parse_duration(text).ok())
     }
 
     /// A size.

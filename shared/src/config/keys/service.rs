@@ -62,20 +62,12 @@ pub static DEPENDENCY: &[Key] = &[
     .or_as("`completed` of a job, `ready` where it has a readiness, else `started`"),
     Key::new(
         "quorum",
-        Or(&[
-            Word(&["all", "any"]),
-            Int(1, super::service::MAX_PROCESSES),
-            Text,
-        ]),
+        Or(&[Word(&["all", "any"]), Int(1, super::service::MAX_PROCESSES), Text]),
         "Of how many of its instances: `all`, `any`, a number, or a share such as `50%`.",
     )
     .or("all"),
-    Key::new(
-        "timeout",
-        Positive,
-        "How long it is waited for; then the start has failed.",
-    )
-    .or_as("for ever"),
+    Key::new("timeout", Positive, "How long it is waited for; then the start has failed.")
+        .or_as("for ever"),
     Key::new(
         "on_restart",
         Word(&["ignore", "restart"]),
@@ -99,31 +91,13 @@ pub static RESTART: &[Key] = &[
     )
     .or("1s"),
     Key::new("delay", Duration, "The first delay.").or("500ms"),
-    Key::new(
-        "factor",
-        Number(1.0, 100.0),
-        "Each further delay is this many times the one before.",
-    )
-    .or("2"),
+    Key::new("factor", Number(1.0, 100.0), "Each further delay is this many times the one before.")
+        .or("2"),
     Key::new("max_delay", Duration, "The longest delay.").or("30s"),
-    Key::new(
-        "jitter",
-        Share,
-        "Random share that is added to or taken from a delay.",
-    )
-    .or("20%"),
-    Key::new(
-        "reset_after",
-        Duration,
-        "After an uptime of this the delays start anew.",
-    )
-    .or("60s"),
-    Key::new(
-        "limit",
-        Int(0, MANY),
-        "So many restarts within `within`, then it has failed.",
-    )
-    .or_as("none"),
+    Key::new("jitter", Share, "Random share that is added to or taken from a delay.").or("20%"),
+    Key::new("reset_after", Duration, "After an uptime of this the delays start anew.").or("60s"),
+    Key::new("limit", Int(0, MANY), "So many restarts within `within`, then it has failed.")
+        .or_as("none"),
     Key::new("within", Positive, "The time in which `limit` counts.").or("5m"),
     Key::new(
         "success",
@@ -151,27 +125,11 @@ pub static READY: Kinds = Kinds {
     words: &["heartbeat", "notify"],
     keys: &[
         Key::new("heartbeat", Bool, "The first heartbeat that says ready."),
-        Key::new(
-            "notify",
-            Bool,
-            "`READY=1` on the notify socket, as of systemd's `Type=notify`.",
-        ),
-        Key::new(
-            "notify_fd",
-            Int(3, 1023),
-            "A newline on this descriptor, as of s6.",
-        ),
+        Key::new("notify", Bool, "`READY=1` on the notify socket, as of systemd's `Type=notify`."),
+        Key::new("notify_fd", Int(3, 1023), "A newline on this descriptor, as of s6."),
         Key::new("tcp", Template, "A TCP connection to `HOST:PORT` succeeds."),
-        Key::new(
-            "unix",
-            Template,
-            "A connection to this Unix socket succeeds.",
-        ),
-        Key::new(
-            "http",
-            Template,
-            "A GET of this `http://` address answers 200 to 399.",
-        ),
+        Key::new("unix", Template, "A connection to this Unix socket succeeds."),
+        Key::new("http", Template, "A GET of this `http://` address answers 200 to 399."),
         Key::new("exec", Command, "This command exits 0."),
         Key::new("log", Regex, "A line of its output matches."),
         Key::new("file", Template, "This file exists."),
@@ -185,12 +143,8 @@ pub static READY: Kinds = Kinds {
             "So many failures in a row make a ready instance not ready.",
         )
         .or("3"),
-        Key::new(
-            "within",
-            Positive,
-            "Not ready within this after its start is a failed start.",
-        )
-        .or("60s"),
+        Key::new("within", Positive, "Not ready within this after its start is a failed start.")
+            .or("60s"),
     ],
 };
 
@@ -206,16 +160,8 @@ pub static ALIVE: Kinds = Kinds {
             "`WATCHDOG=1` on the notify socket, as of systemd's `WatchdogSec=`.",
         ),
         Key::new("tcp", Template, "A TCP connection to `HOST:PORT` succeeds."),
-        Key::new(
-            "unix",
-            Template,
-            "A connection to this Unix socket succeeds.",
-        ),
-        Key::new(
-            "http",
-            Template,
-            "A GET of this `http://` address answers 200 to 399.",
-        ),
+        Key::new("unix", Template, "A connection to this Unix socket succeeds."),
+        Key::new("http", Template, "A GET of this `http://` address answers 200 to 399."),
         Key::new("exec", Command, "This command exits 0."),
         Key::new("rpc", Any, "A call of its own interface is answered.").refused(),
         Key::new(
@@ -248,68 +194,35 @@ pub static ALIVE: Kinds = Kinds {
 /// `alive.diagnose`.
 pub static DIAGNOSE: &[Key] = &[
     Key::new("signal", Signal, "The signal.").or("QUIT"),
-    Key::new(
-        "pause",
-        Duration,
-        "How long the process may write before the KILL.",
-    )
-    .or("1s"),
+    Key::new("pause", Duration, "How long the process may write before the KILL.").or("1s"),
 ];
 
 /// `stop`.
 pub static STOP: &[Key] = &[
     Key::new("signal", Signal, "Sent to the group, followed by CONT.").or("TERM"),
-    Key::new(
-        "timeout",
-        Duration,
-        "After this KILL goes to all that is left.",
-    )
-    .or("10s"),
+    Key::new("timeout", Duration, "After this KILL goes to all that is left.").or("10s"),
     Key::new("exec", Command, "A command in the signal's place.").or_as("none"),
 ];
 
 /// `rolling`.
 pub static ROLLING: &[Key] = &[
-    Key::new(
-        "max_unavailable",
-        Int(0, MAX_PROCESSES),
-        "So many instances may be down at once.",
-    )
-    .or("1"),
+    Key::new("max_unavailable", Int(0, MAX_PROCESSES), "So many instances may be down at once.")
+        .or("1"),
     Key::new(
         "max_surge",
         Int(0, MAX_PROCESSES),
         "So many new instances may run beside the old ones.",
     )
     .or("0"),
-    Key::new(
-        "min_ready",
-        Duration,
-        "A new instance must be ready for this long.",
-    )
-    .or("1s"),
-    Key::new(
-        "deadline",
-        Positive,
-        "Time for each new instance to become ready.",
-    )
-    .or("2m"),
-    Key::new(
-        "on_failure",
-        Word(&["pause", "rollback"]),
-        "What happens when one does not.",
-    )
-    .or("pause"),
+    Key::new("min_ready", Duration, "A new instance must be ready for this long.").or("1s"),
+    Key::new("deadline", Positive, "Time for each new instance to become ready.").or("2m"),
+    Key::new("on_failure", Word(&["pause", "rollback"]), "What happens when one does not.")
+        .or("pause"),
 ];
 
 /// `watch`.
 pub static WATCH: &[Key] = &[
-    Key::new(
-        "paths",
-        OneOrMore(&Glob),
-        "Globs, relative to the project folder.",
-    )
-    .required(),
+    Key::new("paths", OneOrMore(&Glob), "Globs, relative to the project folder.").required(),
     Key::new("ignore", OneOrMore(&Glob), "Globs that are passed over.").or("[]"),
     Key::new("debounce", Duration, "Quiet time after the last change.").or("300ms"),
     Key::new(
@@ -334,44 +247,18 @@ pub static HOOKS: &[Key] = &[
         Short("command", HOOK),
         "Before each start; its failure is a failed start.",
     ),
-    Key::new(
-        "after_ready",
-        Short("command", HOOK),
-        "When it has become ready.",
-    ),
-    Key::new(
-        "before_stop",
-        Short("command", HOOK),
-        "Before the stop signal.",
-    ),
+    Key::new("after_ready", Short("command", HOOK), "When it has become ready."),
+    Key::new("before_stop", Short("command", HOOK), "Before the stop signal."),
     Key::new("after_stop", Short("command", HOOK), "When it is gone."),
-    Key::new(
-        "on_crash",
-        Short("command", HOOK),
-        "When it ended abnormally.",
-    ),
+    Key::new("on_crash", Short("command", HOOK), "When it ended abnormally."),
 ];
 
 /// One hook.
 pub static HOOK: &[Key] = &[
-    Key::new(
-        "command",
-        Command,
-        "Program and arguments; told by `HILUM_*` and the exit facts.",
-    )
-    .required(),
-    Key::new(
-        "timeout",
-        Positive,
-        "After this it is killed and has failed.",
-    )
-    .or("30s"),
-    Key::new(
-        "ignore_failure",
-        Bool,
-        "Whether its failure changes nothing.",
-    )
-    .or("false"),
+    Key::new("command", Command, "Program and arguments; told by `HILUM_*` and the exit facts.")
+        .required(),
+    Key::new("timeout", Positive, "After this it is killed and has failed.").or("30s"),
+    Key::new("ignore_failure", Bool, "Whether its failure changes nothing.").or("false"),
 ];
 
 /// One port as a map.
@@ -382,95 +269,43 @@ pub static PORT: &[Key] = &[
         "The number, or of the first instance with `per_instance`.",
     )
     .or("auto"),
-    Key::new(
-        "per_instance",
-        Bool,
-        "Whether instance N has `base + N - 1`.",
-    )
-    .or("false"),
-    Key::new(
-        "conflict",
-        Word(&["next", "fail"]),
-        "What happens when somebody else holds it.",
-    )
-    .or_as("`fail`; of `auto` `next`"),
+    Key::new("per_instance", Bool, "Whether instance N has `base + N - 1`.").or("false"),
+    Key::new("conflict", Word(&["next", "fail"]), "What happens when somebody else holds it.")
+        .or_as("`fail`; of `auto` `next`"),
 ];
 
 /// `limits`.
 pub static LIMITS: &[Key] = &[
-    Key::new(
-        "nofile",
-        Or(&[Word(&["unlimited"]), Int(0, i64::MAX)]),
-        "Open files.",
-    )
-    .or_as("the node's"),
-    Key::new(
-        "nproc",
-        Or(&[Word(&["unlimited"]), Int(0, i64::MAX)]),
-        "Processes of the user.",
-    )
-    .or_as("the node's"),
-    Key::new(
-        "core",
-        Or(&[Word(&["unlimited"]), Size]),
-        "Size of a core file.",
-    )
-    .or_as("the node's"),
+    Key::new("nofile", Or(&[Word(&["unlimited"]), Int(0, i64::MAX)]), "Open files.")
+        .or_as("the node's"),
+    Key::new("nproc", Or(&[Word(&["unlimited"]), Int(0, i64::MAX)]), "Processes of the user.")
+        .or_as("the node's"),
+    Key::new("core", Or(&[Word(&["unlimited"]), Size]), "Size of a core file.").or_as("the node's"),
     Key::new("as", Or(&[Word(&["unlimited"]), Size]), "Address space.").or_as("the node's"),
-    Key::new(
-        "cpu",
-        Or(&[Word(&["unlimited"]), Positive]),
-        "CPU time, in whole seconds.",
-    )
-    .or_as("the node's"),
-    Key::new(
-        "stack",
-        Or(&[Word(&["unlimited"]), Size]),
-        "Size of the stack.",
-    )
-    .or_as("the node's"),
-    Key::new(
-        "memory",
-        Size,
-        "Restart above this resident memory of the group.",
-    )
-    .or_as("none"),
-    Key::new(
-        "memory_max",
-        Size,
-        "The cgroup's `memory.max`, where one is delegated.",
-    )
-    .or_as("none"),
+    Key::new("cpu", Or(&[Word(&["unlimited"]), Positive]), "CPU time, in whole seconds.")
+        .or_as("the node's"),
+    Key::new("stack", Or(&[Word(&["unlimited"]), Size]), "Size of the stack.").or_as("the node's"),
+    Key::new("memory", Size, "Restart above this resident memory of the group.").or_as("none"),
+    Key::new("memory_max", Size, "The cgroup's `memory.max`, where one is delegated.")
+        .or_as("none"),
     Key::new(
         "cpu_max",
         Number(0.01, 4096.0),
         "The cgroup's `cpu.max` in processors, where one is delegated.",
     )
     .or_as("none"),
-    Key::new(
-        "pids_max",
-        Int(1, i64::MAX),
-        "The cgroup's `pids.max`, where one is delegated.",
-    )
-    .or_as("none"),
+    Key::new("pids_max", Int(1, i64::MAX), "The cgroup's `pids.max`, where one is delegated.")
+        .or_as("none"),
 ];
 
 /// `log`.
 pub static LOG: &[Key] = &[
-    Key::new(
-        "max_line",
-        Size,
-        "Longer lines are split and marked; from 256 bytes to 1 MiB.",
-    )
-    .or("64KiB"),
+    Key::new("max_line", Size, "Longer lines are split and marked; from 256 bytes to 1 MiB.")
+        .or("64KiB"),
     Key::new("level_from", Any, "Where a line's level is found.").refused(),
     Key::new("multiline", Any, "Joins lines to records.").refused(),
-    Key::new(
-        "color",
-        Word(&["keep", "strip"]),
-        "Whether colour codes stay in the store.",
-    )
-    .or("keep"),
+    Key::new("color", Word(&["keep", "strip"]), "Whether colour codes stay in the store.")
+        .or("keep"),
     Key::new("rate", Any, "Lines a second.").refused(),
     Key::new("file", Path, "A file that is written besides the store.").or_as("none"),
 ];
@@ -478,12 +313,8 @@ pub static LOG: &[Key] = &[
 /// `max_age`.
 pub static MAX_AGE: &[Key] = &[
     Key::new("age", Positive, "The age.").required(),
-    Key::new(
-        "variance",
-        Duration,
-        "A part of this is added, different for each instance.",
-    )
-    .or("0s"),
+    Key::new("variance", Duration, "A part of this is added, different for each instance.")
+        .or("0s"),
 ];
 
 /// The keys of `schedule` of which one is given.
@@ -491,16 +322,8 @@ pub(crate) const SCHEDULE_KINDS: &[&str] = &["cron", "every"];
 
 /// `schedule`.
 pub static SCHEDULE: &[Key] = &[
-    Key::new(
-        "cron",
-        Cron,
-        "Minute, hour, day, month, weekday in local time.",
-    ),
+    Key::new("cron", Cron, "Minute, hour, day, month, weekday in local time."),
     Key::new("every", Positive, "So long after the last start."),
-    Key::new(
-        "overlap",
-        Word(&["skip", "queue"]),
-        "What happens when the job before still runs.",
-    )
-    .or("skip"),
+    Key::new("overlap", Word(&["skip", "queue"]), "What happens when the job before still runs.")
+        .or("skip"),
 ];

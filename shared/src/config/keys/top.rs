@@ -23,24 +23,15 @@ pub(crate) const SERVICES_OWN: &[&str] = &[
 pub static TOP: &[Key] = &[
     Key::new("name", Text, "The project's name, as it is shown.")
         .or_as("the project folder's name"),
-    Key::new(
-        "include",
-        OneOrMore(&Path),
-        "Files that are merged before this one, relative to it.",
-    )
-    .or("[]"),
+    Key::new("include", OneOrMore(&Path), "Files that are merged before this one, relative to it.")
+        .or("[]"),
     Key::new(
         "env",
         Table(&Variable),
         "Environment variables of every instance; `null` removes one.",
     )
     .or("{}"),
-    Key::new(
-        "env_file",
-        OneOrMore(&Path),
-        "Files of variables for every instance.",
-    )
-    .or("[]"),
+    Key::new("env_file", OneOrMore(&Path), "Files of variables for every instance.").or("[]"),
     Key::new(
         "defaults",
         Map(SERVICE),
@@ -57,31 +48,11 @@ pub static TOP: &[Key] = &[
     Key::new("container", Map(CONTAINER), "How services find each other.").or("{}"),
     Key::new("logs", Map(LOGS), "The log store.").or("{}"),
     Key::new("node", Map(NODE), "The node itself.").or("{}"),
-    Key::new(
-        "registry",
-        Any,
-        "Read by services, passed over by the node.",
-    ),
-    Key::new(
-        "event_system",
-        Any,
-        "Read by services, passed over by the node.",
-    ),
-    Key::new(
-        "interfaces",
-        Any,
-        "Read by services, passed over by the node.",
-    ),
-    Key::new(
-        "components",
-        Any,
-        "Read by services, passed over by the node.",
-    ),
-    Key::new(
-        "dependencies",
-        Any,
-        "Read by services, passed over by the node.",
-    ),
+    Key::new("registry", Any, "Read by services, passed over by the node."),
+    Key::new("event_system", Any, "Read by services, passed over by the node."),
+    Key::new("interfaces", Any, "Read by services, passed over by the node."),
+    Key::new("components", Any, "Read by services, passed over by the node."),
+    Key::new("dependencies", Any, "Read by services, passed over by the node."),
     Key::new("plugins", Any, "Read by services, passed over by the node."),
     Key::new("logging", Any, "Read by services, passed over by the node."),
     Key::new("debug", Any, "Read by services, passed over by the node."),
@@ -98,27 +69,15 @@ pub static SOCKET: &[Key] = &[
 /// `container`.
 pub static CONTAINER: &[Key] = &[
     Key::new("ip", Ip, "Where services listen.").or("127.0.0.1"),
-    Key::new(
-        "log_endpoint",
-        Text,
-        "Where all logs are published, such as `tcp://127.0.0.1:5600`.",
-    )
-    .or_as("`pub.sock` in the run folder"),
-    Key::new(
-        "registry",
-        Any,
-        "`{class: embedded}`; the node's own registry.",
-    )
-    .or_as("`{class: embedded}`"),
+    Key::new("log_endpoint", Text, "Where all logs are published, such as `tcp://127.0.0.1:5600`.")
+        .or_as("`pub.sock` in the run folder"),
+    Key::new("registry", Any, "`{class: embedded}`; the node's own registry.")
+        .or_as("`{class: embedded}`"),
     Key::new("events", Any, "`{class: embedded}`; the node's own broker.")
         .or_as("`{class: embedded}`"),
     Key::new("class", Any, "Read by services, passed over by the node."),
     Key::new("port", Any, "Read by services, passed over by the node."),
-    Key::new(
-        "service_name",
-        Any,
-        "Read by services, passed over by the node.",
-    ),
+    Key::new("service_name", Any, "Read by services, passed over by the node."),
     Key::new("pool", Any, "Read by services, passed over by the node."),
     Key::new("rpc", Any, "Read by services, passed over by the node."),
     Key::new("metrics", Any, "Read by services, passed over by the node."),
@@ -138,36 +97,22 @@ pub static LOGS: &[Key] = &[
 /// `node`.
 pub static NODE: &[Key] = &[
     Key::new("run_dir", Path, "The run folder.").or_as("computed from the config's path"),
-    Key::new(
-        "heartbeat",
-        Map(HEARTBEAT),
-        "Heartbeats between the node and its workers.",
-    )
-    .or("{}"),
+    Key::new("heartbeat", Map(HEARTBEAT), "Heartbeats between the node and its workers.").or("{}"),
     Key::new(
         "start_parallel",
         Int(1, 10_000),
         "So many instances may be between start and ready at once.",
     )
     .or("64"),
-    Key::new(
-        "stop_timeout",
-        Positive,
-        "For the stop of the whole cluster.",
-    )
-    .or("30s"),
+    Key::new("stop_timeout", Positive, "For the stop of the whole cluster.").or("30s"),
     Key::new(
         "on_all_exited",
         Word(&["exit", "keep"]),
         "What the node does when everything has ended.",
     )
     .or_as("`exit` in the foreground, `keep` when detached"),
-    Key::new(
-        "watch_config",
-        Bool,
-        "Whether a saved change of the configuration is applied.",
-    )
-    .or("true"),
+    Key::new("watch_config", Bool, "Whether a saved change of the configuration is applied.")
+        .or("true"),
     Key::new(
         "stats_interval",
         Positive,
@@ -181,12 +126,7 @@ pub static NODE: &[Key] = &[
 /// `node.heartbeat`.
 pub static HEARTBEAT: &[Key] = &[
     Key::new("interval", Positive, "Time between two heartbeats.").or("1s"),
-    Key::new(
-        "timeout",
-        Positive,
-        "The silence that is too long; more than `interval`.",
-    )
-    .or("5s"),
+    Key::new("timeout", Positive, "The silence that is too long; more than `interval`.").or("5s"),
 ];
 
 #[cfg(test)]

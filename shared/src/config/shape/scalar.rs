@@ -64,8 +64,7 @@ impl Shape<'_> {
     /// Notes the references of a text for the check when all ports are known.
     fn template(&mut self, text: &str, path: &str, at: super::Pos) -> bool {
         if text.contains('\0') {
-            self.problems
-                .error(at, path, "a NUL character cannot be passed to a program");
+            self.problems.error(at, path, "a NUL character cannot be passed to a program");
             return false;
         }
         for reference in Template::new(text).references() {
@@ -89,11 +88,9 @@ impl Shape<'_> {
             _ => false,
         };
         if empty {
-            self.problems
-                .error(node.at, path, "the command is empty")
-                .help(
-                    "give a program and its arguments: `./web --port 80` or `[./web, --port, 80]`",
-                );
+            self.problems.error(node.at, path, "the command is empty").help(
+                "give a program and its arguments: `./web --port 80` or `[./web, --port, 80]`",
+            );
             node.value = Value::Broken;
             return;
         }
@@ -116,9 +113,9 @@ impl Shape<'_> {
 pub(super) fn fits(node: &Node, ty: &Type) -> bool {
     let number = || node.as_scalar().and_then(Scalar::as_float).is_some();
     match ty {
-        Type::Word(words) => node
-            .as_scalar()
-            .is_some_and(|scalar| words.contains(&scalar.text.as_str())),
+        Type::Word(words) => {
+            node.as_scalar().is_some_and(|scalar| words.contains(&scalar.text.as_str()))
+        }
         Type::Int(..) | Type::Number(..) => number(),
         Type::Map(_) => matches!(node.value, Value::Map(_)),
         Type::List(_) => matches!(node.value, Value::List(_)),
@@ -132,12 +129,7 @@ type Wrong = (String, Option<String>);
 
 fn check(scalar: &Scalar, ty: &Type) -> Result<(), Wrong> {
     let text = scalar.text.as_str();
-    let wrong = || {
-        (
-            format!("expected {}, found {}", ty.describe(), quote(text)),
-            None,
-        )
-    };
+    let wrong = || (format!("expected {}, found {}", ty.describe(), quote(text)), None);
     match ty {
         Type::Bool => scalar.as_bool().map(|_| ()).ok_or_else(|| {
             let help = match text.to_ascii_lowercase().as_str() {

@@ -30,12 +30,7 @@ impl Check<'_> {
         let name = dependency.service.as_str();
         let key = ["depends_on", name];
         if dependency.service == service.name {
-            self.error(
-                service,
-                &key,
-                "a service cannot depend on itself",
-                "remove it",
-            );
+            self.error(service, &key, "a service cannot depend on itself", "remove it");
             return;
         }
         let Some(other) = self.cluster.service(name) else {
@@ -45,12 +40,7 @@ impl Check<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "declare it below `instances`, or remove it".to_owned(),
             };
-            self.error(
-                service,
-                &key,
-                format!("there is no service {}", quote(name)),
-                help,
-            );
+            self.error(service, &key, format!("there is no service {}", quote(name)), help);
             return;
         };
         let condition = ["depends_on", name, "condition"];
@@ -101,9 +91,8 @@ impl Check<'_> {
             let mut stack: Vec<(&str, usize)> = vec![(start.as_str(), 0)];
             marks.insert(start.as_str(), Mark::Open);
             while let Some((name, next)) = stack.last_mut() {
-                let edges = services
-                    .get(*name)
-                    .map_or(&[][..], |service| &service.policy.depends_on);
+                let edges =
+                    services.get(*name).map_or(&[][..], |service| &service.policy.depends_on);
                 let Some(edge) = edges.get(*next) else {
                     marks.insert(name, Mark::Done);
                     stack.pop();
@@ -113,10 +102,7 @@ impl Check<'_> {
                 let target = edge.service.as_str();
                 match marks.get(target) {
                     Some(Mark::Open) if target != *name => {
-                        let from = stack
-                            .iter()
-                            .position(|(name, _)| *name == target)
-                            .unwrap_or(0);
+                        let from = stack.iter().position(|(name, _)| *name == target).unwrap_or(0);
                         found.push(stack[from..].iter().map(|(name, _)| *name).collect());
                     }
                     None if services.contains_key(target) => {
@@ -147,11 +133,7 @@ impl Check<'_> {
         let at = self.at(&["instances", last, "depends_on", first]);
         let path = super::service_path(last, &format!("depends_on.{first}"));
         self.problems
-            .error(
-                at,
-                &path,
-                format!("services depend on one another: {}", shorten(&names)),
-            )
+            .error(at, &path, format!("services depend on one another: {}", shorten(&names)))
             .help(format!("remove one of {}", places.join(", ")));
     }
 }

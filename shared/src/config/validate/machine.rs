@@ -29,12 +29,7 @@ impl Check<'_> {
                 && !*groups.entry(group).or_insert_with(|| group_exists(group))
             {
                 let message = format!("there is no group {}", quote(group));
-                self.error(
-                    service,
-                    &["group"],
-                    message,
-                    "give one of /etc/group, or a number",
-                );
+                self.error(service, &["group"], message, "give one of /etc/group, or a number");
             }
             self.processors(service);
             let folder = self.directory(service, options);
@@ -47,41 +42,23 @@ impl Check<'_> {
         match known {
             None => {
                 let message = format!("there is no user {}", quote(user));
-                self.error(
-                    service,
-                    &["user"],
-                    message,
-                    "give one of /etc/passwd, or a number",
-                );
+                self.error(service, &["user"], message, "give one of /etc/passwd, or a number");
             }
             Some(id) if !own.is_root() && id != own.as_raw() => {
                 let message = format!(
                     "only root may run programs as another user, the node runs as user {own}"
                 );
-                self.error(
-                    service,
-                    &["user"],
-                    message,
-                    "remove `user`, or run the node as root",
-                );
+                self.error(service, &["user"], message, "remove `user`, or run the node as root");
             }
             Some(_) => {}
         }
     }
 
     fn processors(&mut self, service: &ServiceSpec) {
-        let Some(largest) = service
-            .launch
-            .cpus
-            .as_ref()
-            .and_then(|cpus| cpus.iter().max())
-        else {
+        let Some(largest) = service.launch.cpus.as_ref().and_then(|cpus| cpus.iter().max()) else {
             return;
         };
-        let count = sysconf(SysconfVar::_NPROCESSORS_CONF)
-            .ok()
-            .flatten()
-            .unwrap_or(i64::MAX);
+        let count = sysconf(SysconfVar::_NPROCESSORS_CONF).ok().flatten().unwrap_or(i64::MAX);
         if i64::try_from(*largest).is_ok_and(|largest| largest >= count) {
             let message = format!(
                 "there is no processor {largest}: this machine has {count}, counted from 0"
@@ -97,11 +74,7 @@ impl Check<'_> {
         };
         let path = options.project_dir.join(plain(directory)?);
         if !path.is_dir() {
-            let what = if path.exists() {
-                "is no folder"
-            } else {
-                "does not exist"
-            };
+            let what = if path.exists() { "is no folder" } else { "does not exist" };
             let message = format!("the folder {} {what}", quote(&path.to_string_lossy()));
             self.warning(
                 service,
@@ -131,16 +104,8 @@ impl Check<'_> {
             )
         } else {
             let path = search_path(service, options);
-            let found = path
-                .split(':')
-                .any(|folder| executable(&Path::new(folder).join(&program)));
-            (
-                format!(
-                    "it is looked up in the service's own PATH ({})",
-                    quote(&path)
-                ),
-                found,
-            )
+            let found = path.split(':').any(|folder| executable(&Path::new(folder).join(&program)));
+            (format!("it is looked up in the service's own PATH ({})", quote(&path)), found)
         };
         if !found {
             let (at, path) = self.locate(service, &["command"]);
@@ -148,10 +113,7 @@ impl Check<'_> {
                 .warning(
                     at,
                     &path,
-                    format!(
-                        "the program {} is not there, or not executable",
-                        quote(&program)
-                    ),
+                    format!("the program {} is not there, or not executable", quote(&program)),
                 )
                 .help(help);
         }
@@ -160,10 +122,7 @@ impl Check<'_> {
 
 /// A text without references.
 fn plain(template: &Template) -> Option<String> {
-    template
-        .references()
-        .is_empty()
-        .then(|| template.source().replace("$$(", "$("))
+    template.references().is_empty().then(|| template.source().replace("$$(", "$("))
 }
 
 fn executable(path: &Path) -> bool {
@@ -182,19 +141,7 @@ fn group_exists(group: &str) -> bool {
 }
 
 fn search_path(service: &ServiceSpec, options: &LoadOptions) -> String {
-    let own = service
-        .launch
-        .env
-        .get("PATH")
-        .and_then(|value| value.value.as_ref())
-        .and_then(plain);
-    let inherited = || {
-        options
-            .env
-            .get("PATH")
-            .filter(|_| service.launch.inherit_env)
-            .cloned()
-    };
-    own.or_else(inherited)
-        .unwrap_or_else(|| DEFAULT_PATH.to_owned())
+    let own = service.launch.env.get("PATH").and_then(|value| value.value.as_ref()).and_then(plain);
+    let inherited = || options.env.get("PATH").filter(|_| service.launch.inherit_env).cloned();
+    own.or_else(inherited).unwrap_or_else(|| DEFAULT_PATH.to_owned())
 }

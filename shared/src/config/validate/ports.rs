@@ -91,10 +91,8 @@ impl Check<'_> {
 
     fn reference(&self, reference: &Reference) -> Result<(), (String, Option<String>)> {
         let shown = quote(&format!("$({})", reference.reference));
-        let (namespace, name) = reference
-            .reference
-            .split_once('.')
-            .unwrap_or((&reference.reference, ""));
+        let (namespace, name) =
+            reference.reference.split_once('.').unwrap_or((&reference.reference, ""));
         match namespace {
             "instance" if INSTANCE.contains(&name) => Ok(()),
             "instance" => {
@@ -137,22 +135,13 @@ impl Check<'_> {
             _ => {
                 let help =
                     "write `$(port.NAME)`, or `$(port.SERVICE.N.NAME)` for one of another instance";
-                return Err((
-                    format!("{shown} is no reference to a port"),
-                    Some(help.to_owned()),
-                ));
+                return Err((format!("{shown} is no reference to a port"), Some(help.to_owned())));
             }
         };
         let Some(spec) = self.cluster.service(service) else {
-            let near = nearest(
-                service,
-                self.cluster.services.keys().map(ServiceName::as_str),
-            );
+            let near = nearest(service, self.cluster.services.keys().map(ServiceName::as_str));
             let help = near.map(|near| format!("did you mean `{near}`?"));
-            return Err((
-                format!("{shown}: there is no service {}", quote(service)),
-                help,
-            ));
+            return Err((format!("{shown}: there is no service {}", quote(service)), help));
         };
         if let Some(index) = index {
             match index.parse::<u32>() {
@@ -178,10 +167,7 @@ impl Check<'_> {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("declare it: `ports: {{{port}: auto}}`"),
         };
-        Err((
-            format!("{shown}: `{service}` has no port {}", quote(port)),
-            Some(help),
-        ))
+        Err((format!("{shown}: `{service}` has no port {}", quote(port)), Some(help)))
     }
 }
 

@@ -1,0 +1,96 @@
+//! The node's own limit of open files. ZeroMQ aborts the process when it cannot get a descriptor, so the
+//! limit is raised first thing, and one is kept in reserve.
+
+use std::fs::File;
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Of one instance: two pipes, a pidfd, a statistics file.
+const PER_INSTANCE: u64 = 4;
+/// Of the node: sockets, log files, watches, clients.
+const OF_NODE: u64 = 64;
+
+/// How many files may be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nofile {
+    /// Before the node raised it: what children get.
+    pub original: (u64, u64),
+    /// Now.
+    pub soft: u64,
+}
+
+impl Nofile {
+    /// Raises the soft limit to the hard one.
+    ///
+    /// # Errors
+    /// Never on a Linux that this node runs on.
+    pub fn raise() -> io::Result<Self> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(Self { original: (soft, hard), soft: hard })
+    }
+
+    /// A word of warning when so many instances do not fit.
+    pub fn too_few_for(&self, instances: u64) -> Option<String> {
+        let need = needed(instances);
+        (need > self.soft).then(|| {
+            format!(
+                "{instances} instances need {need} open files, the node may have {}: raise the hard limit (`ulimit -Hn`, `LimitNOFILE=`)",
+                self.soft
+            )
+        })
+    }
+}
+
+/// How many descriptors a node with so many instances needs.
+pub fn needed(instances: u64) -> u64 {
+    PER_INSTANCE * instances + OF_NODE
+}
+
+/// A descriptor to let go of when there is no other, so that a client can still be answered.
+#[derive(Debug)]
+pub struct Reserve(Option<File>);
+
+impl Reserve {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// When there is none already.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Some(File::open("/dev/null")?)))
+    }
+
+    /// Does something that needs a descriptor with the reserve let go, then takes it back as soon as there is one.
+    pub fn spend<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        self.0 = None;
+        let result = work();
+        self.0 = File::open("/dev/null").ok();
+        result
+    }
+
+    /// Whether the reserve is there.
+    pub fn is_held(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_instances_are_said_with_both_numbers() {
+        let limit = Nofile { original: (1024, 4096), soft: 4096 };
+        assert_eq!(limit.too_few_for(1000), None);
+        let text = limit.too_few_for(2000).unwrap();
+        assert!(text.contains("8064") && text.contains("4096"), "{text}");
+    }
+
+    #[test]
+    fn the_reserve_comes_back() {
+        let mut reserve = Reserve::new().unwrap();
+        assert_eq!(reserve.spend(|| 7), 7);
+        assert!(reserve.is_held());
+    }
+}

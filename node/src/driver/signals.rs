@@ -1,0 +1,57 @@
+//! Signals to the node itself: dispositions at its start, and a channel of those that mean something.
+
+use std::io;
+
+use hilum_shared::signal::Signal;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal as Number, sigaction};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// So many may wait; more of the same kind add nothing.
+const QUEUE: usize = 16;
+
+/// Sets what the node inherits by chance: SIGCHLD to default (ignored, the kernel would reap for us), PIPE
+/// ignored (a broken pipe is an error code), TTOU and TTIN ignored (the node is in the background of its keeper's
+/// terminal), and an empty mask. Children get defaults for all of it. Call it first in `main`.
+///
+/// # Errors
+/// Never for these signals.
+pub fn reset_dispositions() -> io::Result<()> {
+    for (number, handler) in [
+        (Number::SIGCHLD, SigHandler::SigDfl),
+        (Number::SIGPIPE, SigHandler::SigIgn),
+        (Number::SIGTTOU, SigHandler::SigIgn),
+        (Number::SIGTTIN, SigHandler::SigIgn),
+    ] {
+        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+        // SAFETY: no handler of ours, only default and ignore.
+        unsafe { sigaction(number, &action) }?;
+    }
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// What arrives: TERM, INT, HUP, QUIT, USR1, USR2 and CHLD. Must be called inside the runtime; it ends when the receiver
+/// is dropped.
+///
+/// # Errors
+/// When the runtime cannot watch signals.
+pub fn arrivals() -> io::Result<mpsc::Receiver<Signal>> {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    for number in [
+        Signal::TERM,
+        Signal::INT,
+        Signal::HUP,
+        Signal::QUIT,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::CHLD,
+    ] {
+        let mut stream = signal(SignalKind::from_raw(number.number()))?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() && sender.send(number).await.is_ok() {}
+        });
+    }
+    Ok(receiver)
+}

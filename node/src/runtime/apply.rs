@@ -1,0 +1,166 @@
+//! Actions of the core, carried out.
+
+use hilum_shared::name::{InstanceId, Run};
+use serde_json::{Map, Value, json};
+
+use super::{REMEMBERED, Runtime};
+use crate::channels::shutdown::Heard;
+use crate::core::action::{Action, Reply};
+use crate::core::event::{Event, EventKind};
+use crate::core::input::{Input, Report, RequestId};
+use crate::log::handle::NodeRecord;
+
+impl Runtime {
+    pub(super) fn apply(&mut self, action: Action) {
+        match action {
+            Action::Spawn { instance, run, spec } => {
+                let report = match self.spawn(&instance, run, &spec) {
+                    Ok(pid) => Report::Spawned { pid },
+                    Err(failure) => {
+                        self.parts.roster.forget(&instance, run);
+                        Report::SpawnFailed(failure)
+                    }
+                };
+                // Before anything else that waits: a spawn is answered at once.
+                self.queue.push_front(Input::Report { instance, run, report });
+            }
+            Action::Signal { instance, run, signal, scope } => {
+                if let Err(error) = self.parts.processes.signal(&instance, run, signal, scope) {
+                    tracing::warn!(%instance, %run, %signal, %error, "signal not sent");
+                }
+            }
+            Action::Kill { instance, run } => {
+                if let Some(held) = self.held.get_mut(&(instance.clone(), run)) {
+                    held.hooks.drain(..).for_each(|hook| hook.abort());
+                    if let Some(leaf) = &held.leaf {
+                        let _ = leaf.kill(); // the sweep kills what an old kernel's group cannot
+                    }
+                }
+                self.kills.push((instance, run));
+            }
+            Action::Sweep { instance, run } => self.sweeps.push((instance, run)),
+            Action::Order { instance, run, order, reason } => {
+                if self.parts.shutdown.order(&instance, run, order, &reason) == Heard::Nobody {
+                    self.queue.push_back(Input::Report { instance, run, report: Report::Unheard });
+                }
+            }
+            Action::StartProbe { instance, run, purpose, spec } => {
+                self.start_probe(instance, run, purpose, spec)
+            }
+            Action::StopProbe { instance, run, purpose } => {
+                if let Some(held) = self.held.get_mut(&(instance, run))
+                    && let Some(probe) = held.probes[purpose as usize].take()
+                {
+                    probe.abort();
+                }
+            }
+            Action::Inspect { instance, run } => {
+                let pulse = self.parts.processes.inspect(&instance, run);
+                self.queue.push_back(Input::Report { instance, run, report: Report::Pulse(pulse) });
+            }
+            Action::Hook { instance, run, point, hook, spec, exit } => {
+                self.run_hook(instance, run, point, &hook, &spec, exit);
+            }
+            Action::Forget { instance, run } => self.forget(&instance, run),
+            Action::Drop { instance } => self.give_up_ports(&instance),
+            Action::RunWatchCommand { spec, command } => self.run_watch_command(&spec, &command),
+            Action::Publish(event) => self.publish(event),
+            Action::Reply { id, reply } => self.reply(id, reply),
+            Action::Exit(code) => self.exit = Some(code),
+        }
+    }
+
+    fn forget(&mut self, instance: &InstanceId, run: Run) {
+        self.parts.shutdown.retract(instance, run);
+        self.parts.roster.forget(instance, run);
+        if let Some(held) = self.held.remove(&(instance.clone(), run)) {
+            // Hooks go on: `after_stop` and `on_crash` may have just begun, and each has its own limit.
+            let tasks = held.probes.into_iter().flatten().chain(held.readiness);
+            tasks.for_each(|task| task.abort());
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, reply: Reply) {
+        if id == RequestId(0) {
+            self.first = Some(reply);
+            return;
+        }
+        match reply {
+            Reply::Accepted(accepted) => self.parts.control.reply(id, &accepted),
+            Reply::Reloaded(reloaded) => self.parts.control.reply(id, &reloaded),
+            Reply::Outcome(outcome) => self.answer_when_written(id, outcome),
+            Reply::Fault(fault) => self.parts.control.fault(id, &fault),
+        }
+    }
+
+    /// History: one record in the timeline, and a few in memory for `node.events`.
+    fn publish(&mut self, event: Event) {
+        if let EventKind::NodeStopping(reason) = &event.kind {
+            self.reason.clone_from(reason);
+        }
+        if let (EventKind::Exited { crash: true, .. }, Some(instance), Some(run)) =
+            (&event.kind, &event.instance, event.run)
+        {
+            let facts = self.crash_facts(&event);
+            self.parts.log.crash(instance.clone(), run, facts);
+        }
+        tracing::debug!(
+            event = event.kind.name(),
+            instance = event.instance.as_ref().map(tracing::field::display),
+            run = event.run.map(|run| run.0),
+            pid = event.pid,
+            "{}",
+            event.kind.text()
+        );
+        self.parts.log.node(NodeRecord {
+            service: event.service.clone(),
+            instance: event.instance.clone(),
+            run: event.run,
+            pid: event.pid,
+            level: Some(event.kind.level()),
+            text: event.kind.text(),
+            fields: event.to_json(),
+        });
+        if self.events.len() == REMEMBERED {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// What a crash dossier says besides the last lines.
+    fn crash_facts(&self, event: &Event) -> Map<String, Value> {
+        let mut facts = event.to_json();
+        facts.remove("seq");
+        let Some(instance) = event.instance.as_ref().and_then(|id| self.parts.core.instance(id))
+        else {
+            return facts;
+        };
+        facts.insert("restarts".into(), json!(instance.restarts));
+        facts.insert("command".into(), json!(instance.spec.launch.command));
+        let dependencies: Map<String, Value> = instance
+            .spec
+            .policy
+            .depends_on
+            .iter()
+            .map(|dependency| {
+                let states: Vec<Value> = self
+                    .parts
+                    .core
+                    .instances()
+                    .filter(|other| other.id.service == dependency.service)
+                    .map(|other| json!({"instance": other.id, "state": other.state(), "ready": other.ready()}))
+                    .collect();
+                (dependency.service.to_string(), Value::Array(states))
+            })
+            .collect();
+        facts.insert("dependencies".into(), Value::Object(dependencies));
+        facts.insert("config_hash".into(), json!(super::config::hash(&instance.spec)));
+        let oom_kills = event.instance.clone().zip(event.run).and_then(|key| {
+            Some(self.held.get(&key)?.leaf.as_ref()?.oom_kills()).filter(|kills| *kills > 0)
+        });
+        if let Some(kills) = oom_kills {
+            facts.insert("oom_kills".into(), json!(kills));
+        }
+        facts
+    }
+}

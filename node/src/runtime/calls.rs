@@ -1,0 +1,144 @@
+//! Calls of interface `node`: the way of the command line to the core.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hilum_shared::protocol::control::Fault;
+use hilum_shared::signal::Signal;
+use hilum_shared::status::{NodeStatus, Snapshot};
+use serde_json::Value;
+
+use super::Runtime;
+use crate::channels::control::{Call, ControlCall};
+use crate::core::input::{Input, Request, RequestId};
+use crate::driver::stats::Breadth;
+
+impl Runtime {
+    pub(super) fn call(&mut self, call: ControlCall) {
+        let id = call.id;
+        let request = match call.call {
+            Call::Status => {
+                let snapshot = self.snapshot();
+                return self.parts.control.reply(id, &snapshot);
+            }
+            Call::GetProcesses(which) => {
+                let mut instances = self.snapshot().instances;
+                if let Some(service) = which.service_type {
+                    instances.retain(|instance| instance.service.as_str() == service);
+                }
+                return self.parts.control.reply(id, &instances);
+            }
+            Call::Events(events) => {
+                let later: Vec<Value> = self
+                    .events
+                    .iter()
+                    .filter(|event| event.seq > events.since)
+                    .map(|event| Value::Object(event.to_json()))
+                    .collect();
+                return self.parts.control.reply(id, &later);
+            }
+            Call::ChangeLoglevel(change) => {
+                return self.change_loglevel(id, &change.loglevel, change.period);
+            }
+            Call::Reload(reload) => return self.read_config(Some(id), reload.dry_run),
+            Call::Restart(targets) => return self.restart_fresh(id, targets),
+            Call::Start(targets) => Request::Start(targets),
+            Call::Stop(targets) => Request::Stop(targets),
+            Call::Scale(scale) => Request::Scale(scale),
+            Call::Signal(send) => match send.signal.parse::<Signal>() {
+                Ok(signal) => Request::Signal { targets: send.targets, signal },
+                Err(error) => return self.refuse(id, "usage", error.to_string()),
+            },
+            Call::Shutdown(shutdown) => Request::Shutdown {
+                grace: shutdown
+                    .grace
+                    .and_then(|grace| Duration::try_from_secs_f64(grace.max(0.0)).ok()),
+                reason: shutdown.reason,
+            },
+            Call::Wait(wait) => Request::Wait(wait),
+            Call::Await(what) => Request::Await(what),
+            Call::Cancel => Request::Cancel(id),
+        };
+        self.queue.push_back(Input::Request { id, request });
+    }
+
+    pub(super) fn refuse(&self, id: RequestId, code: &str, message: String) {
+        self.parts.control.fault(id, &Fault { code: code.to_owned(), message, help: None });
+    }
+
+    fn change_loglevel(&self, id: RequestId, level: &str, seconds: f64) {
+        let period = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
+        match crate::daemon::diagnostics::change_level(level, period) {
+            Ok(()) => self.parts.control.reply(id, &()),
+            Err(message) => self.refuse(id, "usage", message),
+        }
+    }
+
+    /// The core's state, with what only drivers know.
+    fn snapshot(&mut self) -> Snapshot {
+        let (services, mut instances) = self.parts.core.snapshot(self.parts.clock.now());
+        let runs: Vec<_> = instances
+            .iter()
+            .filter_map(|status| Some((status.instance.clone(), status.run, status.pid?)))
+            .collect();
+        let samples = self.sampler.sample(&runs, Breadth::Session);
+        for status in &mut instances {
+            if let Some(sample) = samples.get(&(status.instance.clone(), status.run)) {
+                status.cpu_percent = sample.cpu_percent;
+                status.rss_bytes = Some(sample.rss.0);
+            }
+            if let Some(age) = self.parts.roster.heartbeat_age(&status.instance) {
+                status.heartbeat_age = Some(age.as_secs_f64());
+            }
+            if let Some(ports) = self.context.ports.get(&status.instance) {
+                status.ports.clone_from(ports);
+            }
+        }
+        let cluster = self.parts.core.cluster();
+        Snapshot {
+            project: cluster.name.clone(),
+            config: self.context.config.display().to_string(),
+            node: NodeStatus {
+                pid: std::process::id(),
+                uptime: self.parts.clock.uptime().as_secs_f64(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                stopping: self.parts.core.is_stopping(),
+                warnings: self.warnings(),
+                ignored: self.ignored(),
+            },
+            services,
+            instances,
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.parts.warnings.clone();
+        warnings.extend(self.parts.processes.degraded());
+        let log = self.parts.log.stats();
+        if log.degraded {
+            warnings.push("the log disk fails: lines are lost and counted".to_owned());
+        }
+        if log.dropped > 0 {
+            warnings
+                .push(format!("{} log lines were dropped; the timeline says where", log.dropped));
+        }
+        let strays = self.parts.processes.strays();
+        if !strays.is_empty() {
+            let list: Vec<String> = strays
+                .iter()
+                .take(5)
+                .map(|stray| format!("{} ({})", stray.pid, stray.name))
+                .collect();
+            let count = strays.len();
+            warnings.push(format!(
+                "{count} processes that no instance can be named for: {}",
+                list.join(", ")
+            ));
+        }
+        warnings
+    }
+
+    fn ignored(&self) -> BTreeMap<String, u64> {
+        self.parts.counters.snapshot()
+    }
+}

@@ -1,0 +1,403 @@
+//! The loop: the only room that knows both the core and the drivers.
+//!
+//! ```text
+//!  exits · calls · beats · probes · saved files · deadline ─► queue ─► core ─► actions ─► drivers
+//!                                                              ▲                          │
+//!                                                              └───── their answers ◄─────┘
+//! ```
+//! Nothing here decides anything and nothing here waits: what takes time runs beside the loop and
+//! sends its answer back.
+
+mod apply;
+mod begin;
+mod calls;
+mod clock;
+mod config;
+mod observe;
+mod publish;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hilum_shared::config::LoadOptions;
+use hilum_shared::config::spec::Cluster;
+use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::protocol::control::Outcome;
+use tokio::sync::mpsc;
+
+use crate::channels::control::{Control, ControlCall};
+use crate::channels::counters::Counters;
+use crate::channels::roster::Roster;
+use crate::channels::shutdown::Shutdown;
+use crate::core::action::Reply;
+use crate::core::event::Event;
+use crate::core::input::{Input, Report, Request, RequestId};
+use crate::core::supervisor::Supervisor;
+use crate::driver::cgroup::{Cgroups, Leaf};
+use crate::driver::child::Processes;
+use crate::driver::ports::PortTable;
+use crate::driver::sockets::Sockets;
+use crate::driver::stats::Sampler;
+use crate::driver::sweep::Remains;
+use crate::launch::context::Context;
+use crate::log::handle::{LogHandle, LogReport};
+use crate::watch::{Changed, Watcher};
+
+pub use self::clock::Clock;
+pub use self::publish::Published;
+
+/// A tick that comes so late was not late by itself: the node did not run. Nobody is blamed for
+/// that time. Well above the scheduling delays of a busy machine, well below any useful timeout.
+const STALL: Duration = Duration::from_millis(500);
+/// Inputs that are taken at once before the other sources have their turn.
+const BATCH: usize = 256;
+/// Events that `node.events` can still tell.
+const REMEMBERED: usize = 1000;
+
+/// What the runtime is made of; all of it is opened by the daemon.
+pub struct Parts {
+    /// The configuration in force.
+    pub cluster: Arc<Cluster>,
+    /// How it was read, to read it again.
+    pub load: LoadOptions,
+    /// The core, nothing started.
+    pub core: Supervisor,
+    /// Time.
+    pub clock: Clock,
+    /// The process table.
+    pub processes: Processes,
+    /// Port numbers.
+    pub ports: PortTable,
+    /// Shared sockets.
+    pub sockets: Sockets,
+    /// The node's part of the control groups.
+    pub cgroups: Option<Cgroups>,
+    /// What instances are started with.
+    pub context: Context,
+    /// The log thread.
+    pub log: LogHandle,
+    /// Its reports.
+    pub reports: mpsc::Receiver<LogReport>,
+    /// Living runs.
+    pub roster: Roster,
+    /// Control.
+    pub control: Control,
+    /// Calls that came by it.
+    pub calls: mpsc::Receiver<ControlCall>,
+    /// Orders.
+    pub shutdown: Shutdown,
+    /// Beats and notify messages.
+    pub inputs: mpsc::Receiver<Input>,
+    /// For probes and other helpers of the loop.
+    pub inbox: mpsc::Sender<Input>,
+    /// Ignored messages.
+    pub counters: Counters,
+    /// Saved files.
+    pub watcher: Watcher,
+    /// Its news.
+    pub changes: mpsc::Receiver<Changed>,
+    /// Signals and the owner's end.
+    pub orders: mpsc::Receiver<Order>,
+    /// Degraded modes and the like, shown by `doctor` and `ps`.
+    pub warnings: Vec<String>,
+}
+
+/// What the node's own surroundings tell it: signals, its owner's end.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// SIGCHLD.
+    ChildEnded,
+    /// Read the configuration again.
+    Reload,
+    /// Open log files anew.
+    ReopenLogs,
+    /// Stop in order, and why.
+    Stop(String),
+    /// Stop now, and why.
+    StopNow(String),
+}
+
+/// What comes back from work beside the loop.
+enum Aside {
+    /// A run's output is complete.
+    OutputDone(u64),
+    /// All is written: the client may be told.
+    Tell(RequestId, Box<Outcome>),
+    /// The configuration was read again.
+    Loaded(config::Loaded),
+    /// Look at the memory of instances that have a limit.
+    SampleMemory,
+}
+
+/// What is held for one run.
+#[derive(Default)]
+struct Held {
+    token: String,
+    probes: [Option<tokio::task::JoinHandle<()>>; 2],
+    hooks: Vec<tokio::task::JoinHandle<()>>,
+    leaf: Option<Leaf>,
+    readiness: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// The running node.
+pub struct Runtime {
+    parts: Parts,
+    context: Rc<Context>,
+    sampler: Sampler,
+    memory: Sampler,
+    queue: VecDeque<Input>,
+    held: HashMap<(InstanceId, Run), Held>,
+    sweeps: Vec<(InstanceId, Run)>,
+    kills: Vec<(InstanceId, Run)>,
+    /// Ended runs whose output is still being read.
+    draining: BTreeSet<u64>,
+    next_drain: u64,
+    /// Answers that wait for the output of runs that ended before.
+    late: Vec<(u64, RequestId, Outcome)>,
+    aside: (mpsc::UnboundedSender<Aside>, mpsc::UnboundedReceiver<Aside>),
+    events: VecDeque<Event>,
+    /// The first `start`'s answer, for whoever launched the node.
+    first: Option<Reply>,
+    sampling: Option<tokio::task::JoinHandle<()>>,
+
+    reason: String,
+    exit: Option<i32>,
+}
+
+impl Runtime {
+    /// A node that has started nothing yet.
+    pub fn new(mut parts: Parts) -> Self {
+        let context = Rc::new(parts.context.clone());
+        parts.watcher.watch(&parts.cluster, &parts.load);
+        Self {
+            parts,
+            context,
+            sampler: Sampler::new(),
+            memory: Sampler::new(),
+            queue: VecDeque::new(),
+            held: HashMap::new(),
+            sweeps: Vec::new(),
+            kills: Vec::new(),
+            draining: BTreeSet::new(),
+            next_drain: 0,
+            late: Vec::new(),
+            // Only our own tasks write here, each a bounded number of messages.
+            aside: mpsc::unbounded_channel(),
+            events: VecDeque::new(),
+            first: None,
+            sampling: None,
+            reason: String::new(),
+            exit: None,
+        }
+    }
+
+    /// Gives the first orders; the answer of the last one comes back.
+    pub fn begin(&mut self, requests: Vec<Request>) -> Option<Reply> {
+        for request in requests {
+            self.first = None;
+            self.queue.push_back(Input::Request { id: RequestId(0), request });
+            self.turn();
+            if matches!(self.first, Some(Reply::Fault(_))) {
+                break;
+            }
+        }
+        self.first.take()
+    }
+
+    /// Runs until all is down; the answer is the exit code.
+    pub async fn run(&mut self) -> i32 {
+        let processes = self.parts.processes.clone();
+        loop {
+            self.turn();
+            if let Some(code) = self.exit {
+                return code;
+            }
+            let deadline = self.core_deadline();
+            tokio::select! {
+                Some(input) = self.parts.inputs.recv() => {
+                    self.queue.push_back(input);
+                    self.drain_inputs();
+                }
+                Ok(()) = processes.wait() => self.take_exits(),
+                Some(call) = self.parts.calls.recv() => self.call(call),
+                Some(report) = self.parts.reports.recv() => self.log_report(report),
+                Some(aside) = self.aside.1.recv() => self.aside(aside),
+                Some(change) = self.parts.changes.recv() => self.changed(change),
+                Some(order) = self.parts.orders.recv() => self.order(order),
+                () = sleep_until(deadline) => self.tick(),
+            }
+        }
+    }
+
+    fn core_deadline(&self) -> Option<tokio::time::Instant> {
+        self.parts.core.deadline().map(|at| self.parts.clock.instant(at))
+    }
+
+    /// Feeds the core until it has nothing more to say.
+    fn turn(&mut self) {
+        let mut actions = Vec::new();
+        loop {
+            while let Some(input) = self.queue.pop_front() {
+                let now = self.parts.clock.now();
+                self.parts.core.handle(input, now, &mut actions);
+                for action in actions.drain(..) {
+                    self.apply(action);
+                }
+            }
+            if self.kills.is_empty() && self.sweeps.is_empty() {
+                return;
+            }
+            // One look at the process table answers for a whole batch.
+            let kills = std::mem::take(&mut self.kills);
+            let sweeps = std::mem::take(&mut self.sweeps);
+            let mut found = Vec::new();
+            if !kills.is_empty() {
+                found.extend(self.parts.processes.kill(&kills));
+            }
+            if !sweeps.is_empty() {
+                found.extend(self.parts.processes.sweep(&sweeps));
+            }
+            for (instance, run, remains) in found {
+                let report = match remains {
+                    Remains::Empty => Report::Empty,
+                    Remains::Left { pids, stuck } => Report::Left { pids, stuck },
+                };
+                self.queue.push_back(Input::Report { instance, run, report });
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.parts.clock.now();
+        let late = self.parts.core.deadline().map_or(Duration::ZERO, |at| now.mono.since(at));
+        if late >= STALL {
+            // What came meanwhile is heard before anybody is judged.
+            self.drain_inputs();
+            self.take_exits();
+            self.queue.push_front(Input::Stalled(late));
+        }
+        self.queue.push_back(Input::Tick);
+    }
+
+    fn drain_inputs(&mut self) {
+        for _ in 0..BATCH {
+            let Ok(input) = self.parts.inputs.try_recv() else { return };
+            self.queue.push_back(input);
+        }
+    }
+
+    fn take_exits(&mut self) {
+        for (instance, run, exit) in self.parts.processes.take_exits() {
+            self.output_ends(&instance, run);
+            self.queue.push_back(Input::Report { instance, run, report: Report::Exited(exit) });
+        }
+    }
+
+    /// Orphans have ended: what was left of their runs may be gone.
+    fn reap_strays(&mut self) {
+        self.take_exits();
+        let runs = self.parts.processes.reap_strays();
+        self.sweeps.extend(runs.into_iter().filter(|run| self.held.contains_key(run)));
+    }
+
+    /// The leader is gone: its output is read to the end, and `late` answers may follow.
+    fn output_ends(&mut self, instance: &InstanceId, run: Run) {
+        self.next_drain += 1;
+        let number = self.next_drain;
+        self.draining.insert(number);
+        let sender = self.aside.0.clone();
+        self.parts.log.ended(instance.clone(), run, move || {
+            let _ = sender.send(Aside::OutputDone(number)); // the loop may be gone already
+        });
+    }
+
+    fn aside(&mut self, aside: Aside) {
+        match aside {
+            Aside::OutputDone(number) => {
+                self.draining.remove(&number);
+                self.answer_late();
+            }
+            Aside::Tell(id, outcome) => self.parts.control.reply(id, &*outcome),
+            Aside::Loaded(loaded) => self.loaded(loaded),
+            Aside::SampleMemory => self.sample_memory(),
+        }
+    }
+
+    /// Tells a client that its operation is done, once all that the ended runs wrote can be read.
+    fn answer_when_written(&mut self, id: RequestId, outcome: Outcome) {
+        self.late.push((self.next_drain, id, outcome));
+        self.answer_late();
+    }
+
+    fn answer_late(&mut self) {
+        let oldest = self.draining.first().copied().unwrap_or(u64::MAX);
+        let late = std::mem::take(&mut self.late);
+        for (number, id, outcome) in late {
+            if number >= oldest {
+                self.late.push((number, id, outcome));
+                continue;
+            }
+            let sender = self.aside.0.clone();
+            self.parts.log.flush(move || {
+                let _ = sender.send(Aside::Tell(id, Box::new(outcome))); // the loop may be gone already
+            });
+        }
+    }
+
+    fn log_report(&mut self, report: LogReport) {
+        match report {
+            LogReport::Matched { instance, run } => {
+                self.queue.push_back(Input::Report { instance, run, report: Report::Ready });
+            }
+            LogReport::Held { instance, run, held } => {
+                self.queue.push_back(Input::Report { instance, run, report: Report::Held(held) });
+            }
+            LogReport::Degraded(why) => tracing::error!(%why, "log disk fails"),
+            LogReport::Recovered => tracing::warn!("log disk works again"),
+            LogReport::Dropped { name, lines, why } => {
+                tracing::warn!(%name, lines, %why, "log lines dropped")
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        let request = match order {
+            Order::ChildEnded => return self.reap_strays(),
+            Order::Reload => return self.read_config(None, false),
+            Order::ReopenLogs => return self.parts.log.reopen(),
+            Order::Stop(reason) => Request::Shutdown { grace: None, reason },
+            Order::StopNow(reason) => Request::Shutdown { grace: Some(Duration::ZERO), reason },
+        };
+        self.queue.push_back(Input::Request { id: RequestId(0), request });
+    }
+
+    fn changed(&mut self, change: Changed) {
+        match change {
+            Changed::Config => self.read_config(None, false),
+            Changed::Files { service, path } => {
+                self.queue.push_back(Input::FilesChanged { service, path })
+            }
+        }
+    }
+
+    /// Why the node ended, for whoever started it.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A loop that cannot act any more leaves nothing running.
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let _ = self.parts.processes.kill_everything();
+    }
+}

@@ -1,0 +1,130 @@
+//! The lock that decides who is the node. Everybody else only asks, and never locks.
+//!
+//! An open-file-description write lock: it goes with the process, whatever happens to the file's name,
+//! and is not lost when some library opens and closes the same file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+/// The lock, held until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+/// Why the lock is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another node has it.
+    #[error("a node runs already, pid {pid}")]
+    Held {
+        /// Its pid, as it wrote it; 0 while it has not.
+        pid: u32,
+    },
+    /// The file system said no.
+    #[error("lock `{}`: {source}", path.display())]
+    Io {
+        /// The lock's path.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock at `path` and writes this process' pid into it.
+    ///
+    /// # Errors
+    /// When another process holds it, or the file cannot be made.
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Io { path: path.to_owned(), source };
+        let mut open = OpenOptions::new();
+        open.read(true).write(true).create(true).truncate(false).mode(0o644);
+        let mut file = open.open(path).map_err(failed)?;
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                return Err(LockError::Held { pid: written_pid(&mut file).unwrap_or(0) });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        // Only now: the former holder's pid is to be read until the lock is ours.
+        file.set_len(0).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Whether the file under the lock's name is still the one that is locked.
+    pub fn is_in_place(&self) -> bool {
+        match (self.file.metadata(), std::fs::metadata(&self.path)) {
+            (Ok(ours), Ok(there)) => ours.ino() == there.ino() && ours.dev() == there.dev(),
+            _ => false,
+        }
+    }
+}
+
+/// Who holds the lock at `path`: its pid (0 while it has not written it), or nobody. Locks nothing.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn holder(path: &Path) -> io::Result<Option<u32>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut lock = whole_file();
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    if i32::from(lock.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    Ok(Some(written_pid(&mut file).unwrap_or(0)))
+}
+
+fn written_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_at_a_time_and_everybody_may_ask() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(holder(&path).unwrap(), None);
+        let lock = Lock::take(&path).unwrap();
+        assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
+        assert!(
+            matches!(Lock::take(&path), Err(LockError::Held { pid }) if pid == std::process::id())
+        );
+        // Asking opens and closes the file; that must not lose the lock.
+        assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
+        assert!(lock.is_in_place());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!lock.is_in_place());
+        drop(lock);
+        assert!(Lock::take(&path).is_ok());
+    }
+}
