@@ -374,7 +374,7 @@ impl<'a> Foreground<'a> {
                 Some(Interrupt::Int) => self.stop("Ctrl-C")?,
                 Some(Interrupt::Term) => self.stop("SIGTERM")?,
                 Some(Interrupt::Hup) if self.stage < Stage::Stopping => {
-                    self.stop("the terminal was closed")?
+                    self.stop("the terminal was closed")?;
                 }
                 Some(Interrupt::Hup) | None => {}
             }
