@@ -273,7 +273,10 @@ impl CliError {
             };
             return format!("{}\n{} {total}", text.trim_end(), paint.paint(Style::Error, "error:"));
         }
-        let mut text = format!("{} {self}", paint.paint(Style::Error, "error:"));
+        // the node's findings about a config begin with the word themselves
+        let message = self.to_string();
+        let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+        let mut text = format!("{} {message}", paint.paint(Style::Error, "error:"));
         if let Some(help) = self.help() {
             let _ = write!(text, "\n{} {help}", paint.paint(Style::Help, "help:")); // a String takes all
         }

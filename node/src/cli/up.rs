@@ -57,6 +57,8 @@ pub(crate) struct UpArgs {
     abort_on_failure: bool,
 }
 
+/// Why the cluster is stopped when nobody reads its logs any more; said to nobody, since a broken pipe ends silently.
+const CLOSED: &str = "the output was closed";
 /// Between two looks at logs and signals.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -324,6 +326,7 @@ struct Foreground<'a> {
     began: f64,
     pid: u32,
     stage: Stage,
+    silent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -357,6 +360,7 @@ impl<'a> Foreground<'a> {
             began,
             pid,
             stage: Stage::Starting,
+            silent: false,
         })
     }
 
@@ -367,7 +371,7 @@ impl<'a> Foreground<'a> {
                 output = self.pump();
                 if output.is_err() {
                     // nobody reads us any more: that is a stop, too
-                    self.stop("the output was closed")?;
+                    self.stop(CLOSED)?;
                 }
             }
             match interrupts.wait(TICK) {
@@ -417,9 +421,12 @@ impl<'a> Foreground<'a> {
     fn stop(&mut self, why: &str) -> Result<(), CliError> {
         self.clear();
         let out = self.session.out;
+        self.silent |= why == CLOSED;
         let grace = match self.stage {
             Stage::Starting | Stage::Running => {
-                out.note(&format!("stopping ({why}); Ctrl-C again kills"));
+                if why != CLOSED {
+                    out.note(&format!("stopping ({why}); Ctrl-C again kills"));
+                }
                 self.stage = Stage::Stopping;
                 None
             }
@@ -438,7 +445,9 @@ impl<'a> Foreground<'a> {
 
     fn show(&mut self) {
         if matches!(self.stage, Stage::Stopping | Stage::Killing) {
-            if let Some(farewell) = &mut self.farewell {
+            if let Some(farewell) = &mut self.farewell
+                && !self.silent
+            {
                 farewell.look();
             }
             return;
