@@ -74,7 +74,12 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
     options.detached = args.detach;
     options.abort_on_failure = args.abort_on_failure;
     let begun = time::now();
-    match launch::launch(&options)? {
+    // asked first: nobody starts a second keeper beside a living node, but for two commands at the same moment
+    let launched = match session.node_pid()? {
+        Some(pid) => Launched::AlreadyRunning { pid },
+        None => launch::launch(&options)?,
+    };
+    match launched {
         Launched::AlreadyRunning { pid } => {
             apply(session, args)?;
             match &interrupts {
