@@ -1,5 +1,7 @@
 //! What a user sees of the command line while no node runs: first steps, slips, exit codes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
