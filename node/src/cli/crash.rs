@@ -1,5 +1,6 @@
 //! `crash`: the dossier of each abnormal end.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -246,7 +247,7 @@ fn decoded(facts: &Map<String, Value>) -> String {
     if let Some(signal) = exit.get("signal").and_then(Value::as_str) {
         let mut text = format!("killed by {signal}");
         if let Some(meaning) = meaning(signal) {
-            text.push_str(&format!(" ({meaning})"));
+            let _ = write!(text, " ({meaning})"); // a String takes all
         }
         if core {
             text.push_str(", core dumped");
@@ -257,7 +258,7 @@ fn decoded(facts: &Map<String, Value>) -> String {
         Some(code @ 129..=192) => {
             let signal =
                 i32::try_from(code - 128).ok().and_then(hilum_shared::signal::Signal::from_number);
-            let name = signal.map(|signal| signal.name()).unwrap_or_default();
+            let name = signal.map(hilum_shared::signal::Signal::name).unwrap_or_default();
             format!("exit {code} (a shell says so of a child killed by {name})")
         }
         Some(126) => "exit 126 (a shell could not execute the program)".into(),

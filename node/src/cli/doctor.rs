@@ -336,7 +336,7 @@ fn node(session: &Session, findings: &mut Findings) {
     };
     match session.node().and_then(|node| session.status(&node)) {
         Err(error) => {
-            findings.bad("node", error.to_string(), "`hilum down --now` ends it; then `hilum up`")
+            findings.bad("node", error.to_string(), "`hilum down --now` ends it; then `hilum up`");
         }
         Ok(snapshot) => {
             let ours = env!("CARGO_PKG_VERSION");

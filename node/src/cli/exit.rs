@@ -1,6 +1,7 @@
 //! How a command ends: the exit codes, and every error that a user can meet. No other file knows the numbers.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -272,9 +273,12 @@ impl CliError {
             };
             return format!("{}\n{} {total}", text.trim_end(), paint.paint(Style::Error, "error:"));
         }
-        let mut text = format!("{} {self}", paint.paint(Style::Error, "error:"));
+        // the node's findings about a config begin with the word themselves
+        let message = self.to_string();
+        let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+        let mut text = format!("{} {message}", paint.paint(Style::Error, "error:"));
         if let Some(help) = self.help() {
-            text.push_str(&format!("\n{} {help}", paint.paint(Style::Help, "help:")));
+            let _ = write!(text, "\n{} {help}", paint.paint(Style::Help, "help:")); // a String takes all
         }
         text
     }
@@ -285,7 +289,7 @@ fn quoted(names: &[String], most: usize) -> String {
     let mut text =
         names.iter().take(most).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     if names.len() > most {
-        text.push_str(&format!(" and {} more", names.len() - most));
+        let _ = write!(text, " and {} more", names.len() - most); // a String takes all
     }
     text
 }

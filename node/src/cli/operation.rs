@@ -1,6 +1,7 @@
 //! Waiting for an operation of the node, with a display of what it waits for, and saying how it went.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use hilum_shared::protocol::control;
@@ -122,7 +123,7 @@ pub(crate) fn waiting_text(one: &InstanceStatus, since: Duration) -> Option<Stri
             let mut text =
                 format!("told to stop {} ago", time::seconds(since.as_secs_f64().floor()));
             if let Some(next) = one.next_at {
-                text.push_str(&format!(", kill in {}", time::seconds(next.ceil())));
+                let _ = write!(text, ", kill in {}", time::seconds(next.ceil())); // a String takes all
             }
             text
         }
@@ -216,7 +217,7 @@ fn change_line(out: Output, change: &control::Change) -> String {
     };
     let mut line = format!("{who}  {}", out.paint.paint(style, what));
     if let Some(reason) = &change.reason {
-        line.push_str(&format!(": {}", printable(reason)));
+        let _ = write!(line, ": {}", printable(reason)); // a String takes all
     }
     line
 }

@@ -2,6 +2,7 @@
 
 use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus, Snapshot, State};
 use hilum_shared::units::{Bytes, format_size};
+use std::fmt::Write as _;
 
 use super::exit::{ExitStatus, Outcome};
 use super::output::{Style, printable};
@@ -223,7 +224,7 @@ pub(crate) fn info(one: &InstanceStatus) -> String {
         if !text.is_empty() {
             text.push_str(", ");
         }
-        text.push_str(&format!("next try in {}", time::seconds(next)));
+        let _ = write!(text, "next try in {}", time::seconds(next)); // a String takes all
     }
     printable(&text).into_owned()
 }

@@ -173,7 +173,11 @@ fn visible_columns(text: &str) -> usize {
 
 /// The width of the terminal, 80 where it is not known.
 pub(crate) fn terminal_width() -> usize {
-    crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns).max(20))
+    match crossterm::terminal::size() {
+        // a terminal that nobody has told its size says 0
+        Ok((columns, _)) if columns > 0 => usize::from(columns).max(20),
+        _ => 80,
+    }
 }
 
 #[cfg(test)]

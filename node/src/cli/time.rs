@@ -79,14 +79,14 @@ pub(crate) fn now() -> f64 {
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> Result<f64, String> {
+    fn at(text: &str) -> Result<i64, String> {
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
         let zone = TimeZone::fixed(jiff::tz::offset(1));
-        parse_moment(text, now, &zone)
+        parse_moment(text, now, &zone).map(|seconds| seconds as i64)
     }
 
-    fn unix(text: &str) -> f64 {
-        text.parse::<Timestamp>().unwrap().as_second() as f64
+    fn unix(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_second()
     }
 
     #[test]

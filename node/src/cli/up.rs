@@ -57,6 +57,8 @@ pub(crate) struct UpArgs {
     abort_on_failure: bool,
 }
 
+/// Why the cluster is stopped when nobody reads its logs any more; said to nobody, since a broken pipe ends silently.
+const CLOSED: &str = "the output was closed";
 /// Between two looks at logs and signals.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -72,7 +74,12 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
     options.detached = args.detach;
     options.abort_on_failure = args.abort_on_failure;
     let begun = time::now();
-    match launch::launch(&options)? {
+    // asked first: nobody starts a second keeper beside a living node, but for two commands at the same moment
+    let launched = match session.node_pid()? {
+        Some(pid) => Launched::AlreadyRunning { pid },
+        None => launch::launch(&options)?,
+    };
+    match launched {
         Launched::AlreadyRunning { pid } => {
             apply(session, args)?;
             match &interrupts {
@@ -324,6 +331,7 @@ struct Foreground<'a> {
     began: f64,
     pid: u32,
     stage: Stage,
+    silent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -357,6 +365,7 @@ impl<'a> Foreground<'a> {
             began,
             pid,
             stage: Stage::Starting,
+            silent: false,
         })
     }
 
@@ -367,14 +376,14 @@ impl<'a> Foreground<'a> {
                 output = self.pump();
                 if output.is_err() {
                     // nobody reads us any more: that is a stop, too
-                    self.stop("the output was closed")?;
+                    self.stop(CLOSED)?;
                 }
             }
             match interrupts.wait(TICK) {
                 Some(Interrupt::Int) => self.stop("Ctrl-C")?,
                 Some(Interrupt::Term) => self.stop("SIGTERM")?,
                 Some(Interrupt::Hup) if self.stage < Stage::Stopping => {
-                    self.stop("the terminal was closed")?
+                    self.stop("the terminal was closed")?;
                 }
                 Some(Interrupt::Hup) | None => {}
             }
@@ -417,9 +426,12 @@ impl<'a> Foreground<'a> {
     fn stop(&mut self, why: &str) -> Result<(), CliError> {
         self.clear();
         let out = self.session.out;
+        self.silent |= why == CLOSED;
         let grace = match self.stage {
             Stage::Starting | Stage::Running => {
-                out.note(&format!("stopping ({why}); Ctrl-C again kills"));
+                if why != CLOSED {
+                    out.note(&format!("stopping ({why}); Ctrl-C again kills"));
+                }
                 self.stage = Stage::Stopping;
                 None
             }
@@ -438,7 +450,9 @@ impl<'a> Foreground<'a> {
 
     fn show(&mut self) {
         if matches!(self.stage, Stage::Stopping | Stage::Killing) {
-            if let Some(farewell) = &mut self.farewell {
+            if let Some(farewell) = &mut self.farewell
+                && !self.silent
+            {
                 farewell.look();
             }
             return;

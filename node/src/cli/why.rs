@@ -85,7 +85,7 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
             }
         }
         State::Completed => {
-            say(": ", if reason.is_empty() { "it ended with success" } else { reason })
+            say(": ", if reason.is_empty() { "it ended with success" } else { reason });
         }
         _ => say(": ", reason),
     }

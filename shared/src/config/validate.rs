@@ -282,7 +282,7 @@ impl Check<'_> {
         }
         match policy.kind {
             Kind::Service if policy.schedule.is_some() => {
-                self.error(service, &["schedule"], "only a job has a schedule", "add `kind: job`")
+                self.error(service, &["schedule"], "only a job has a schedule", "add `kind: job`");
             }
             Kind::Job if policy.restart.when == RestartWhen::Always => self.error(
                 service,
