@@ -7,3 +7,5 @@ pub mod daemon;
 pub mod driver;
 pub mod launch;
 pub mod log;
+pub mod runtime;
+pub mod watch;

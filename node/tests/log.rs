@@ -1,8 +1,5 @@
 //! The log as the node uses it: real pipes in, files out, questions answered from the files.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails where it is disappointed, helpers included"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails where it is disappointed, helpers included")]
 
 use std::io::{PipeWriter, Write};
 use std::os::fd::OwnedFd;
@@ -56,22 +53,14 @@ struct Log {
 
 impl Log {
     fn start(dir: &Path, spec: LogsSpec) -> Self {
-        let Started {
-            handle,
-            reports,
-            thread,
-        } = hilum_node::log::start(LogConfig {
+        let Started { handle, reports, thread } = hilum_node::log::start(LogConfig {
             dir: dir.to_owned(),
             base: dir.to_owned(),
             spec,
             subscriber: None,
         })
         .unwrap();
-        Self {
-            handle,
-            reports,
-            thread,
-        }
+        Self { handle, reports, thread }
     }
 
     fn attach(&self, name: &str, run: u32, policy: LogPolicy) -> (PipeWriter, PipeWriter) {
@@ -128,17 +117,11 @@ fn all(dir: &Path) -> Vec<Entry> {
 }
 
 fn read(dir: &Path, filter: Filter, start: Start) -> Vec<Entry> {
-    Reader::open(dir, filter, start)
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap()
+    Reader::open(dir, filter, start).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
 fn texts(entries: &[Entry]) -> Vec<String> {
-    entries
-        .iter()
-        .map(|entry| String::from_utf8_lossy(&entry.text).into_owned())
-        .collect()
+    entries.iter().map(|entry| String::from_utf8_lossy(&entry.text).into_owned()).collect()
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -161,10 +144,8 @@ fn lines_of_a_run_are_in_the_timeline_when_its_end_is_confirmed() {
     let entries = all(dir.path());
     let seqs: Vec<u64> = entries.iter().map(|entry| entry.seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4]);
-    let out: Vec<&Entry> = entries
-        .iter()
-        .filter(|entry| entry.stream == Some(Stream::Out))
-        .collect();
+    let out: Vec<&Entry> =
+        entries.iter().filter(|entry| entry.stream == Some(Stream::Out)).collect();
     assert_eq!(out[0].text, b"hello");
     assert_eq!(out[0].instance.as_deref(), Some("echo.3"));
     assert_eq!(out[0].service.as_deref(), Some("echo"));
@@ -197,10 +178,7 @@ fn an_unfinished_line_of_one_life_is_never_glued_to_the_next() {
     let entries = all(dir.path());
     assert_eq!(texts(&entries), ["partial", "partial"]);
     assert!(entries.iter().all(|entry| entry.flags.has(Flags::PARTIAL)));
-    assert_eq!(
-        (entries[0].run, entries[1].run),
-        (Some(Run(1)), Some(Run(2)))
-    );
+    assert_eq!((entries[0].run, entries[1].run), (Some(Run(1)), Some(Run(2))));
 }
 
 #[test]
@@ -211,10 +189,7 @@ fn a_prompt_without_a_line_end_is_shown_after_a_second() {
     out.write_all(b"password: ").unwrap();
     let begin = Instant::now();
     wait_until("the prompt", || !all(dir.path()).is_empty());
-    assert!(
-        begin.elapsed() >= Duration::from_millis(900),
-        "not before a second"
-    );
+    assert!(begin.elapsed() >= Duration::from_millis(900), "not before a second");
     assert!(all(dir.path())[0].is_partial());
     out.write_all(b"ok\n").unwrap();
     log.flush();
@@ -232,10 +207,7 @@ fn pipes_that_others_hold_open_delay_the_end_by_two_seconds_and_are_read_on() {
     let begin = Instant::now();
     log.ended("a.1", 1).recv_timeout(LONG).unwrap();
     let took = begin.elapsed();
-    assert!(
-        took >= Duration::from_millis(1900) && took < Duration::from_secs(10),
-        "{took:?}"
-    );
+    assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(10), "{took:?}");
     held.write_all(b"after\n").unwrap();
     log.flush();
     let entries = all(dir.path());
@@ -251,16 +223,9 @@ fn a_ready_pattern_is_reported_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = Log::start(dir.path(), spec());
     let (mut out, _err) = log.attach_ready("a.1", 4, policy(), Some("^listening on [0-9]+$"));
-    out.write_all(b"starting\nlistening on 80\nlistening on 81\n")
-        .unwrap();
+    out.write_all(b"starting\nlistening on 80\nlistening on 81\n").unwrap();
     let report = log.reports.blocking_recv().unwrap();
-    assert_eq!(
-        report,
-        LogReport::Matched {
-            instance: id("a.1"),
-            run: Run(4)
-        }
-    );
+    assert_eq!(report, LogReport::Matched { instance: id("a.1"), run: Run(4) });
     log.flush();
     assert!(log.reports.try_recv().is_err());
     log.stop();
@@ -270,42 +235,16 @@ fn a_ready_pattern_is_reported_once() {
 fn colours_long_lines_and_rates_are_as_the_policy_says() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = Log::start(dir.path(), spec());
-    let (mut plain, _e1) = log.attach(
-        "strip.1",
-        1,
-        LogPolicy {
-            color: Color::Strip,
-            ..policy()
-        },
-    );
-    let (mut long, _e2) = log.attach(
-        "long.1",
-        1,
-        LogPolicy {
-            max_line: Bytes(4),
-            ..policy()
-        },
-    );
-    let (mut fast, _e3) = log.attach(
-        "fast.1",
-        1,
-        LogPolicy {
-            rate: Some(5),
-            ..policy()
-        },
-    );
+    let (mut plain, _e1) = log.attach("strip.1", 1, LogPolicy { color: Color::Strip, ..policy() });
+    let (mut long, _e2) = log.attach("long.1", 1, LogPolicy { max_line: Bytes(4), ..policy() });
+    let (mut fast, _e3) = log.attach("fast.1", 1, LogPolicy { rate: Some(5), ..policy() });
     plain.write_all(b"\x1b[31mred\x1b[0m\n").unwrap();
     long.write_all(b"abcdefgh\n").unwrap();
     fast.write_all(&b"x\n".repeat(20)).unwrap();
     log.flush();
-    wait_until("the gap", || {
-        all(dir.path()).iter().any(|entry| entry.dropped.is_some())
-    });
+    wait_until("the gap", || all(dir.path()).iter().any(|entry| entry.dropped.is_some()));
     let of = |name: &str| {
-        let filter = Filter {
-            instance: Some(name.to_owned()),
-            ..Filter::default()
-        };
+        let filter = Filter { instance: Some(name.to_owned()), ..Filter::default() };
         read(dir.path(), filter, Start::All)
     };
     assert_eq!(texts(&of("strip.1")), ["red"]);
@@ -315,10 +254,7 @@ fn colours_long_lines_and_rates_are_as_the_policy_says() {
     assert_eq!(fast.len(), 6);
     assert_eq!(fast[5].dropped, Some(15));
     assert_eq!(fast[5].text, "… 15 lines dropped (rate limit)".as_bytes());
-    assert!(matches!(
-        log.reports.blocking_recv(),
-        Some(LogReport::Dropped { lines: 15, .. })
-    ));
+    assert!(matches!(log.reports.blocking_recv(), Some(LogReport::Dropped { lines: 15, .. })));
     log.stop();
 }
 
@@ -348,31 +284,17 @@ fn structured_records_keep_their_fields_and_a_hole_is_a_gap() {
     let entries = all(dir.path());
     assert_eq!(
         texts(&entries),
-        [
-            "one\ntwo",
-            "… 2 lines dropped (records that the worker did not deliver)",
-            "four"
-        ]
+        ["one\ntwo", "… 2 lines dropped (records that the worker did not deliver)", "four"]
     );
     assert_eq!(entries[0].level, Some(Level::Warning));
     assert_eq!(entries[2].level, Some(Level::Info));
     let fields = entries[0].fields.as_ref().unwrap();
     assert_eq!(fields["logger"], "shop.cart");
-    assert_eq!(
-        (&fields["trace_id"], &fields["items"]),
-        (&"t1".into(), &3.into())
-    );
-    let grave = Filter {
-        level: Some(Level::Warning),
-        streams: vec![Stream::Log],
-        ..Filter::default()
-    };
+    assert_eq!((&fields["trace_id"], &fields["items"]), (&"t1".into(), &3.into()));
+    let grave =
+        Filter { level: Some(Level::Warning), streams: vec![Stream::Log], ..Filter::default() };
     let shown = read(dir.path(), grave, Start::All);
-    assert_eq!(
-        shown.len(),
-        2,
-        "the gap is shown, the INFO is not: {shown:?}"
-    );
+    assert_eq!(shown.len(), 2, "the gap is shown, the INFO is not: {shown:?}");
     log.stop();
 }
 
@@ -394,27 +316,18 @@ fn a_thousand_events_at_once_come_in_order_with_their_fields() {
             ..NodeRecord::default()
         });
     }
-    log.handle.node(NodeRecord {
-        text: "node ready".into(),
-        ..NodeRecord::default()
-    });
+    log.handle.node(NodeRecord { text: "node ready".into(), ..NodeRecord::default() });
     log.flush();
     let events = read(
         dir.path(),
-        Filter {
-            streams: vec![Stream::Node],
-            ..Filter::default()
-        },
+        Filter { streams: vec![Stream::Node], ..Filter::default() },
         Start::Tail(1001),
     );
     assert_eq!(events.len(), 1001);
     for (number, event) in (1..=1000).zip(&events) {
         assert_eq!(event.event().unwrap()["number"], number);
     }
-    assert_eq!(
-        (&*events[1000].name, events[1000].instance.as_ref()),
-        ("*", None)
-    );
+    assert_eq!((&*events[1000].name, events[1000].instance.as_ref()), ("*", None));
     log.stop();
 }
 
@@ -431,10 +344,7 @@ fn the_next_life_goes_on_in_number_and_files() {
     }
     let entries = all(dir.path());
     assert_eq!(texts(&entries), ["life 0", "life 1", "life 2"]);
-    assert_eq!(
-        entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
-        [1, 2, 3]
-    );
+    assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(!dir.path().join("000002.log").exists());
 }
 
@@ -452,13 +362,7 @@ fn stop_takes_what_is_in_the_pipes() {
 fn a_flood_of_four_loses_tears_and_reorders_nothing() {
     const LINES: usize = 30_000;
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::start(
-        dir.path(),
-        LogsSpec {
-            segment: Bytes(2 << 20),
-            ..spec()
-        },
-    );
+    let log = Log::start(dir.path(), LogsSpec { segment: Bytes(2 << 20), ..spec() });
     let mut writers = Vec::new();
     for worker in 1..=4_usize {
         let (mut out, err) = log.attach(&format!("w.{worker}"), 1, policy());
@@ -485,9 +389,7 @@ fn a_flood_of_four_loses_tears_and_reorders_nothing() {
         writer.join().unwrap();
     }
     for worker in 1..=4 {
-        log.ended(&format!("w.{worker}"), 1)
-            .recv_timeout(LONG)
-            .unwrap();
+        log.ended(&format!("w.{worker}"), 1).recv_timeout(LONG).unwrap();
     }
     let mut next = [0_usize; 5];
     let mut seq = 0;
@@ -505,10 +407,7 @@ fn a_flood_of_four_loses_tears_and_reorders_nothing() {
     for worker in 1..=4 {
         let tail = read(
             dir.path(),
-            Filter {
-                instance: Some(format!("w.{worker}")),
-                ..Filter::default()
-            },
+            Filter { instance: Some(format!("w.{worker}")), ..Filter::default() },
             Start::Tail(3),
         );
         assert_eq!(tail.len(), 3);
@@ -529,10 +428,7 @@ fn a_follower_sees_every_line_through_rotation_and_a_new_life() {
         let mut seen = Vec::new();
         let mut quiet = 0;
         while seen.len() < 6000 && quiet < 30 {
-            match follower
-                .next(&mut entry, Some(Duration::from_secs(1)), None)
-                .unwrap()
-            {
+            match follower.next(&mut entry, Some(Duration::from_secs(1)), None).unwrap() {
                 Followed::Record => {
                     seen.push(String::from_utf8_lossy(&entry.text).into_owned());
                     quiet = 0;
@@ -544,13 +440,7 @@ fn a_follower_sees_every_line_through_rotation_and_a_new_life() {
         seen
     });
     for life in 0..3 {
-        let log = Log::start(
-            &store,
-            LogsSpec {
-                segment: Bytes(32 << 10),
-                ..spec()
-            },
-        );
+        let log = Log::start(&store, LogsSpec { segment: Bytes(32 << 10), ..spec() });
         let (mut out, err) = log.attach("a.1", 1, policy());
         for number in 0..2000 {
             writeln!(out, "{}", life * 2000 + number).unwrap();
@@ -577,10 +467,7 @@ fn a_quiet_follower_is_woken_by_a_line_and_by_its_caller() {
     let mut entry = Entry::default();
     let begin = Instant::now();
     writeln!(out, "new").unwrap();
-    assert_eq!(
-        follower.next(&mut entry, Some(LONG), None).unwrap(),
-        Followed::Record
-    );
+    assert_eq!(follower.next(&mut entry, Some(LONG), None).unwrap(), Followed::Record);
     assert_eq!(entry.text, b"new");
     let (wake, mut bell) = std::io::pipe().unwrap();
     bell.write_all(b"x").unwrap();
@@ -601,38 +488,25 @@ fn a_crash_is_noted_with_its_last_lines() {
             writeln!(out, "run {run} line {number}").unwrap();
         }
         let facts = serde_json::json!({"instance": "a.1", "run": run, "pid": 100 + run, "code": 3});
-        log.handle
-            .crash(id("a.1"), Run(run), facts.as_object().unwrap().clone());
+        log.handle.crash(id("a.1"), Run(run), facts.as_object().unwrap().clone());
         drop((out, err));
         log.ended("a.1", run).recv_timeout(LONG).unwrap();
     }
     log.stop();
     let known = crashes::list(dir.path()).unwrap();
-    assert_eq!(
-        known.iter().map(|crash| crash.id).collect::<Vec<_>>(),
-        [1, 2]
-    );
+    assert_eq!(known.iter().map(|crash| crash.id).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(known[0].facts["code"], 3);
     let lines = texts(&crashes::last_lines(dir.path(), &known[0]).unwrap());
     assert_eq!(lines.len(), 200);
-    assert_eq!(
-        (lines[0].as_str(), lines[199].as_str()),
-        ("run 1 line 100", "run 1 line 299")
-    );
+    assert_eq!((lines[0].as_str(), lines[199].as_str()), ("run 1 line 100", "run 1 line 299"));
 }
 
 #[test]
 fn a_file_besides_the_store_has_the_same_lines() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::start(dir.path(), spec());
-    let (mut out, _err) = log.attach(
-        "a.1",
-        1,
-        LogPolicy {
-            file: Some("own.txt".into()),
-            ..policy()
-        },
-    );
+    let (mut out, _err) =
+        log.attach("a.1", 1, LogPolicy { file: Some("own.txt".into()), ..policy() });
     let (mut other, _err2) = log.attach("b.1", 1, policy());
     writeln!(out, "mine").unwrap();
     writeln!(other, "not mine").unwrap();
@@ -643,13 +517,7 @@ fn a_file_besides_the_store_has_the_same_lines() {
     log.flush();
     let first = std::fs::read_to_string(dir.path().join("own.1")).unwrap();
     let second = std::fs::read_to_string(dir.path().join("own.txt")).unwrap();
-    assert!(
-        first.ends_with(" a.1 out | mine\n") && first.lines().count() == 1,
-        "{first}"
-    );
-    assert!(
-        second.ends_with(" a.1 out | again\n") && second.lines().count() == 1,
-        "{second}"
-    );
+    assert!(first.ends_with(" a.1 out | mine\n") && first.lines().count() == 1, "{first}");
+    assert!(second.ends_with(" a.1 out | again\n") && second.lines().count() == 1, "{second}");
     log.stop();
 }

@@ -1,8 +1,5 @@
 //! A node that is killed leaves nothing running, and a keeper is only a shadow of its node.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, in its helpers, too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 
 mod common;
 
@@ -30,9 +27,7 @@ impl Kept {
             .spawn()
             .unwrap();
         let mut first = String::new();
-        BufReader::new(keeper.stdout.take().unwrap())
-            .read_line(&mut first)
-            .unwrap();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut first).unwrap();
         Self { keeper, first }
     }
 
@@ -80,9 +75,7 @@ fn what_a_killed_node_leaves_is_ended_escapees_included() {
     // The leader, and the escapee without environment, below the node.
     wait_until("the escapee is away", || {
         let below = procfs::children(node);
-        below
-            .iter()
-            .any(|&pid| procfs::command_line(pid).as_deref() == Some("/bin/sleep 3600"))
+        below.iter().any(|&pid| procfs::command_line(pid).as_deref() == Some("/bin/sleep 3600"))
     });
     let all = procfs::descendants(&[node]);
     assert!(all.len() >= 2, "{all:?}");
@@ -104,10 +97,8 @@ fn the_nodes_exit_code_is_the_keepers() {
 fn signals_are_handed_on_to_the_node() {
     let token = unique_token();
     let _guard = NothingLeft(token.clone());
-    let mut kept = Kept::start(
-        &format!("{token}.1"),
-        &["node", "stay", "fixture-node", &token, "sleep"],
-    );
+    let mut kept =
+        Kept::start(&format!("{token}.1"), &["node", "stay", "fixture-node", &token, "sleep"]);
     let node = kept.node();
     assert_ne!(
         nix::unistd::getpgid(Some(Pid::from_raw(node as i32))).unwrap(),
@@ -123,16 +114,12 @@ fn signals_are_handed_on_to_the_node() {
 fn a_node_whose_keeper_is_killed_is_told() {
     let token = unique_token();
     let _guard = NothingLeft(token.clone());
-    let mut kept = Kept::start(
-        &format!("{token}.1"),
-        &["node", "stay", "fixture-node", &token, "sleep"],
-    );
+    let mut kept =
+        Kept::start(&format!("{token}.1"), &["node", "stay", "fixture-node", &token, "sleep"]);
     let node = kept.node();
     kept.keeper.kill().unwrap();
     kept.wait();
-    wait_until("the node is gone", || {
-        procfs::Stat::read(node).is_none_or(|stat| stat.is_zombie())
-    });
+    wait_until("the node is gone", || procfs::Stat::read(node).is_none_or(|stat| stat.is_zombie()));
     wait_until("its leader, too", || marked(&token).is_empty());
 }
 
@@ -143,10 +130,7 @@ fn the_next_start_ends_what_both_left_and_nobody_elses() {
     let other = format!("other-{token}");
     let _guard = NothingLeft(token.clone());
     let start = |id: &str| {
-        Kept::start(
-            &format!("{id}.1"),
-            &["node", "stay", id, &token, "escape-and-stay"],
-        )
+        Kept::start(&format!("{id}.1"), &["node", "stay", id, &token, "escape-and-stay"])
     };
     let (mut ours, theirs) = (start(&id), start(&other));
     for id in [&id, &other] {
@@ -163,10 +147,7 @@ fn the_next_start_ends_what_both_left_and_nobody_elses() {
     ours.wait();
     assert!(!of_mark(&id).is_empty());
     let before = of_mark(&other);
-    assert_eq!(
-        sweep_marked(&id, std::time::Duration::from_secs(5)),
-        Vec::<u32>::new()
-    );
+    assert_eq!(sweep_marked(&id, std::time::Duration::from_secs(5)), Vec::<u32>::new());
     assert_eq!(of_mark(&id), Vec::<u32>::new());
     assert_eq!(of_mark(&other), before);
     drop(theirs);

@@ -1,8 +1,5 @@
 //! The spawner against the real kernel: what the child is, and what is said when it cannot be.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, in its helpers, too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 
 mod common;
 
@@ -29,10 +26,7 @@ fn report(spawner: &mut Spawner, mut request: SpawnRequest) -> (Child, Value) {
     let reader = capture(&mut request);
     let child = spawner.spawn(&mut request, None).unwrap();
     let text = read_all(reader, request);
-    assert!(
-        matches!(wait(&child), WaitStatus::Exited(_, 0)),
-        "exit status"
-    );
+    assert!(matches!(wait(&child), WaitStatus::Exited(_, 0)), "exit status");
     (child, serde_json::from_str(&text).unwrap())
 }
 
@@ -59,11 +53,7 @@ fn no_descriptor_but_the_wanted_ones_reaches_the_child() {
     let mut spawner = Spawner::new().unwrap();
     // One low, one high, both without close-on-exec.
     let low = File::open("/proc/self/exe").unwrap();
-    nix::fcntl::fcntl(
-        &low,
-        nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
-    )
-    .unwrap();
+    nix::fcntl::fcntl(&low, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     let high = nix::fcntl::fcntl(&low, nix::fcntl::FcntlArg::F_DUPFD(300)).unwrap();
     let (_, said) = report(&mut spawner, request(&["report"]));
     let descriptors = said["descriptors"].as_object().unwrap();
@@ -81,9 +71,7 @@ fn descriptors_arrive_at_their_numbers_even_when_numbers_overlap() {
     let dir = tempfile::tempdir().unwrap();
     let files: Vec<Arc<OwnedFd>> = (0..8)
         .map(|number| {
-            Arc::new(OwnedFd::from(
-                File::create(dir.path().join(number.to_string())).unwrap(),
-            ))
+            Arc::new(OwnedFd::from(File::create(dir.path().join(number.to_string())).unwrap()))
         })
         .collect();
     // Targets that are other sources' numbers, one that is its own, one far away.
@@ -117,11 +105,7 @@ fn many_shared_sockets_are_numbered_from_three() {
     request.listen_pid = Some(at + "LISTEN_PID=".len());
     let (child, said) = report(&mut spawner, request);
     assert_eq!(said["descriptors"].as_object().unwrap().len(), 53);
-    assert_eq!(
-        said["environment"]["LISTEN_PID"],
-        child.pid.to_string(),
-        "the child's own pid"
-    );
+    assert_eq!(said["environment"]["LISTEN_PID"], child.pid.to_string(), "the child's own pid");
 }
 
 #[test]
@@ -148,26 +132,17 @@ fn signals_are_as_after_boot() {
     // The fixture's own runtime ignores SIGPIPE (bit 12), nothing else.
     assert_eq!(said["ignored"], "0000000000001000");
     let now = nix::sys::signal::SigSet::thread_get_mask().unwrap();
-    assert!(
-        now.contains(nix::sys::signal::SIGTERM),
-        "our own mask is as before"
-    );
+    assert!(now.contains(nix::sys::signal::SIGTERM), "our own mask is as before");
     set.thread_unblock().unwrap();
 }
 
 #[test]
 fn limits_umask_nice_and_processors_are_set() {
     let mut request = request(&["report"]);
-    for (name, resource, soft, hard) in [
-        ("nofile", libc::RLIMIT_NOFILE, 123, 456),
-        ("core", libc::RLIMIT_CORE, 0, 0),
-    ] {
-        request.limits.push(Rlimit {
-            name,
-            resource: resource as i32,
-            soft,
-            hard,
-        });
+    for (name, resource, soft, hard) in
+        [("nofile", libc::RLIMIT_NOFILE, 123, 456), ("core", libc::RLIMIT_CORE, 0, 0)]
+    {
+        request.limits.push(Rlimit { name, resource: resource as i32, soft, hard });
     }
     request.umask = Some(0o027);
     request.nice = Some(5);
@@ -193,10 +168,7 @@ fn the_dye_is_in_the_child_and_in_its_children() {
     let mut request = request(&["report"]);
     let reader = capture(&mut request);
     let dye = hilum_node::driver::dye::Colour::of("0123456789ab").shade(7);
-    let child = Spawner::new()
-        .unwrap()
-        .spawn(&mut request, Some(dye))
-        .unwrap();
+    let child = Spawner::new().unwrap().spawn(&mut request, Some(dye)).unwrap();
     let said: Value = serde_json::from_str(&read_all(reader, request)).unwrap();
     wait(&child);
     let limits = said["limits"].as_str().unwrap();
@@ -264,10 +236,7 @@ fn a_program_is_found_by_its_candidates_in_turn() {
 fn failure(change: impl FnOnce(&mut SpawnRequest)) -> hilum_node::driver::spawn_error::SpawnError {
     let mut request = request(&["exit", "0"]);
     change(&mut request);
-    Spawner::new()
-        .unwrap()
-        .spawn(&mut request, None)
-        .unwrap_err()
+    Spawner::new().unwrap().spawn(&mut request, None).unwrap_err()
 }
 
 fn program(request: &mut SpawnRequest, path: &str) {
@@ -290,18 +259,9 @@ fn a_failed_exec_says_what_is_wrong_with_which_file() {
     let text = file("text", "echo no shebang\n", 0o755);
     let folder = dir.path().to_str().unwrap().to_owned();
     for (path, expected) in [
-        (
-            "/no/such/program".to_owned(),
-            "program `/no/such/program` not found (ENOENT)".to_owned(),
-        ),
-        (
-            data.clone(),
-            format!("program `{data}` is not executable (EACCES)"),
-        ),
-        (
-            folder.clone(),
-            format!("program `{folder}` is a directory (EACCES)"),
-        ),
+        ("/no/such/program".to_owned(), "program `/no/such/program` not found (ENOENT)".to_owned()),
+        (data.clone(), format!("program `{data}` is not executable (EACCES)")),
+        (folder.clone(), format!("program `{folder}` is a directory (EACCES)")),
         (
             shebang.clone(),
             format!("interpreter `/no/such/shell` of program `{shebang}` not found (ENOENT)"),

@@ -1,8 +1,5 @@
 //! Stopped means empty: a node process (the fixture) supervises a run that leaves something behind.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking, in its helpers, too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
 
 mod common;
 
@@ -23,9 +20,7 @@ fn node(token: &str, command: &[&str]) -> Vec<Value> {
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 fn left(said: &[Value]) -> Vec<u64> {
@@ -115,9 +110,7 @@ fn a_leader_dies_with_a_killed_node() {
         .unwrap();
     let mut child = Running(child);
     let mut line = String::new();
-    BufReader::new(child.0.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(marked(&token).len(), 1, "{line}");
     child.0.kill().unwrap();
     child.0.wait().unwrap();

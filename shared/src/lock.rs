@@ -116,7 +116,9 @@ mod tests {
         assert_eq!(holder(&path).unwrap(), None);
         let lock = Lock::take(&path).unwrap();
         assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
-        assert!(matches!(Lock::take(&path), Err(LockError::Held { pid }) if pid == std::process::id()));
+        assert!(
+            matches!(Lock::take(&path), Err(LockError::Held { pid }) if pid == std::process::id())
+        );
         // Asking opens and closes the file; that must not lose the lock.
         assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
         assert!(lock.is_in_place());

@@ -21,14 +21,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("h")
-            .tempdir_in("/tmp")
-            .unwrap();
-        Self {
-            hub: Hub::start("zmq-test").unwrap(),
-            folder,
-        }
+        let folder = tempfile::Builder::new().prefix("h").tempdir_in("/tmp").unwrap();
+        Self { hub: Hub::start("zmq-test").unwrap(), folder }
     }
 
     fn address(&self) -> String {
@@ -36,9 +30,7 @@ impl World {
     }
 
     fn serve(&self) -> Socket {
-        self.hub
-            .open(SocketSpec::new(Kind::Router).bind(self.address()), serve())
-            .unwrap()
+        self.hub.open(SocketSpec::new(Kind::Router).bind(self.address()), serve()).unwrap()
     }
 }
 
@@ -52,11 +44,9 @@ fn serve() -> impl FnMut(Frames, &mut Port<'_>) -> Flow + Send {
         let answer = match message.subject.as_str() {
             "t.echo" => caller.reply(&message.unpack::<Value>().unwrap()).unwrap(),
             "t.nack" => caller.nack(),
-            "t.fault" => caller.fault(&Fault {
-                code: "usage".into(),
-                message: "no".into(),
-                help: None,
-            }),
+            "t.fault" => {
+                caller.fault(&Fault { code: "usage".into(), message: "no".into(), help: None })
+            }
             "t.late" => {
                 late = Some(caller.reply("late").unwrap());
                 return Flow::Taken;
@@ -84,19 +74,11 @@ fn each_kind_of_answer_is_told_apart() {
     let _server = world.serve();
     let mut client = Client::connect(&world.address()).unwrap();
     let args = json!({"text": "x", "n": [1, 2.5]});
-    assert_eq!(
-        client.call::<_, Value>("t.echo", &args, LIMIT).unwrap(),
-        args
-    );
+    assert_eq!(client.call::<_, Value>("t.echo", &args, LIMIT).unwrap(), args);
     let nack = client.call::<_, Value>("t.nack", &args, LIMIT).unwrap_err();
     assert!(matches!(nack, CallError::Nack { .. }), "{nack}");
-    let fault = client
-        .call::<_, Value>("t.fault", &args, LIMIT)
-        .unwrap_err();
-    assert!(
-        matches!(&fault, CallError::Fault(fault) if fault.code == "usage"),
-        "{fault}"
-    );
+    let fault = client.call::<_, Value>("t.fault", &args, LIMIT).unwrap_err();
+    assert!(matches!(&fault, CallError::Fault(fault) if fault.code == "usage"), "{fault}");
     for shape in [
         client.call::<_, u8>("t.echo", &args, LIMIT).unwrap_err(),
         client.call::<_, u8>("t.broken", &args, LIMIT).unwrap_err(),
@@ -112,12 +94,7 @@ fn a_late_answer_is_not_taken_for_the_next_calls() {
     let mut client = Client::connect(&world.address()).unwrap();
     let late = client.call::<_, String>("t.late", &json!({}), Duration::from_millis(30));
     assert!(matches!(late, Err(CallError::Timeout { .. })), "{late:?}");
-    assert_eq!(
-        client
-            .call::<_, String>("t.flush", &json!({}), LIMIT)
-            .unwrap(),
-        "flushed"
-    );
+    assert_eq!(client.call::<_, String>("t.flush", &json!({}), LIMIT).unwrap(), "flushed");
 }
 
 #[test]
@@ -129,11 +106,7 @@ fn nobody_there_is_an_error_at_once() {
     drop(UnixListener::bind(world.folder.path().join("s")).unwrap()); // what a killed node leaves
     let gone = Client::connect(&world.address()).err().unwrap();
     assert!(matches!(gone, CallError::Gone { .. }), "{gone}");
-    assert!(
-        begun.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -164,15 +137,10 @@ fn a_server_of_another_protocol_is_no_panic() {
     let listener = UnixListener::bind(world.folder.path().join("s")).unwrap();
     let stranger = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream
-            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     });
     let error = Client::connect_with(&world.address(), Duration::from_millis(500), &|| false);
-    assert!(matches!(
-        error.err().unwrap(),
-        CallError::Timeout { .. } | CallError::Gone { .. }
-    ));
+    assert!(matches!(error.err().unwrap(), CallError::Timeout { .. } | CallError::Gone { .. }));
     stranger.join().unwrap();
 }
 
@@ -198,21 +166,11 @@ fn a_large_answer_arrives() {
             let Ok(incoming) = Incoming::decode(frames) else {
                 return Flow::Taken;
             };
-            port.send(incoming.caller.reply(&"x".repeat(8 << 20)).unwrap())
-                .unwrap();
+            port.send(incoming.caller.reply(&"x".repeat(8 << 20)).unwrap()).unwrap();
             Flow::Taken
         };
-        world
-            .hub
-            .open(SocketSpec::new(Kind::Router).bind(world.address()), big)
-            .unwrap()
+        world.hub.open(SocketSpec::new(Kind::Router).bind(world.address()), big).unwrap()
     };
     let mut client = Client::connect(&world.address()).unwrap();
-    assert_eq!(
-        client
-            .call::<_, String>("t.big", &json!({}), LIMIT)
-            .unwrap()
-            .len(),
-        8 << 20
-    );
+    assert_eq!(client.call::<_, String>("t.big", &json!({}), LIMIT).unwrap().len(), 8 << 20);
 }

@@ -21,10 +21,7 @@ impl World {
     fn new() -> Self {
         Self {
             hub: Hub::start("zmq-test").unwrap(),
-            folder: tempfile::Builder::new()
-                .prefix("h")
-                .tempdir_in("/tmp")
-                .unwrap(),
+            folder: tempfile::Builder::new().prefix("h").tempdir_in("/tmp").unwrap(),
         }
     }
 
@@ -91,10 +88,7 @@ fn a_dealer_is_answered_on_the_thread_itself() {
         Flow::Taken
     };
     let address = world.address("a");
-    let _router = world
-        .hub
-        .open(SocketSpec::new(Kind::Router).bind(&address), echo)
-        .unwrap();
+    let _router = world.hub.open(SocketSpec::new(Kind::Router).bind(&address), echo).unwrap();
     let (dealer, seen) = spied(&world, SocketSpec::new(Kind::Dealer).connect(&address), 10);
     dealer.send(vec![frame("one"), frame("two")]).unwrap();
     assert_eq!(message(&seen), vec![frame("one"), frame("two")]);
@@ -106,10 +100,7 @@ fn a_router_says_that_nobody_is_there() {
     let spec = SocketSpec::new(Kind::Router).bind(world.address("a"));
     let (router, seen) = spied(&world, spec, 10);
     router.send(vec![frame("nobody"), frame("x")]).unwrap();
-    assert_eq!(
-        seen.recv_timeout(LIMIT).unwrap(),
-        Seen::Undelivered(Undelivered::Gone)
-    );
+    assert_eq!(seen.recv_timeout(LIMIT).unwrap(), Seen::Undelivered(Undelivered::Gone));
     assert_eq!(router.undelivered(), 1);
 }
 
@@ -171,13 +162,8 @@ fn every_subscription_is_seen_and_the_last_unsubscription() {
     assert_eq!(message(&seen), vec![frame("\x01instance/a.1/")]);
     let (two, _) = subscriber(10);
     assert_eq!(message(&seen), vec![frame("\x01instance/a.1/")]);
-    publisher
-        .send(vec![frame("instance/a.1/"), frame("order")])
-        .unwrap();
-    assert_eq!(
-        message(&heard),
-        vec![frame("instance/a.1/"), frame("order")]
-    );
+    publisher.send(vec![frame("instance/a.1/"), frame("order")]).unwrap();
+    assert_eq!(message(&heard), vec![frame("instance/a.1/"), frame("order")]);
     drop((one, two));
     assert_eq!(message(&seen), vec![frame("\x00instance/a.1/")]);
 }
@@ -189,10 +175,7 @@ fn connections_are_seen_to_come_and_go() {
     let mut spec = SocketSpec::new(Kind::Router).bind(&address);
     spec.monitor = true;
     let (_router, seen) = spied(&world, spec, 100);
-    let dealer = world
-        .hub
-        .open(SocketSpec::new(Kind::Dealer).connect(&address), quiet)
-        .unwrap();
+    let dealer = world.hub.open(SocketSpec::new(Kind::Dealer).connect(&address), quiet).unwrap();
     let next = |wanted: Seen| while seen.recv_timeout(LIMIT).unwrap() != wanted {};
     next(Seen::Event(SocketEvent::Connected));
     next(Seen::Timer);
@@ -206,10 +189,7 @@ fn nobody_listening_is_seen_at_once() {
     let mut spec = SocketSpec::new(Kind::Dealer).connect(world.address("nobody"));
     spec.monitor = true;
     let (_dealer, seen) = spied(&world, spec, 100);
-    assert_eq!(
-        seen.recv_timeout(LIMIT).unwrap(),
-        Seen::Event(SocketEvent::Refused)
-    );
+    assert_eq!(seen.recv_timeout(LIMIT).unwrap(), Seen::Event(SocketEvent::Refused));
 }
 
 #[test]
@@ -221,10 +201,7 @@ fn a_bound_path_has_the_mode_that_was_asked_for_whatever_lay_there() {
         let mut spec = SocketSpec::new(Kind::Pull).bind(world.address(name));
         spec.mode = mode;
         let socket = world.hub.open(spec, quiet).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            mode
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
         assert_eq!(socket.endpoint(), world.address(name));
     }
 }
@@ -242,10 +219,8 @@ fn a_wrong_address_is_an_error_that_names_it() {
         matches!(&error, OpenError::Address { endpoint, .. } if *endpoint == missing),
         "{error}"
     );
-    let taken = world
-        .hub
-        .open(SocketSpec::new(Kind::Pull).bind("tcp://127.0.0.1:*"), quiet)
-        .unwrap();
+    let taken =
+        world.hub.open(SocketSpec::new(Kind::Pull).bind("tcp://127.0.0.1:*"), quiet).unwrap();
     let error = open(SocketSpec::new(Kind::Pull).bind(taken.endpoint()));
     assert!(error.to_string().contains(taken.endpoint()), "{error}");
 }
@@ -255,10 +230,7 @@ fn a_message_of_too_many_frames_is_dropped_and_the_next_one_read() {
     let world = World::new();
     let address = world.address("a");
     let (_pull, seen) = spied(&world, SocketSpec::new(Kind::Pull).bind(&address), 10);
-    let push = world
-        .hub
-        .open(SocketSpec::new(Kind::Push).connect(&address), quiet)
-        .unwrap();
+    let push = world.hub.open(SocketSpec::new(Kind::Push).connect(&address), quiet).unwrap();
     push.send(vec![frame("x"); 257]).unwrap();
     push.send(vec![frame("x"); 256]).unwrap();
     assert_eq!(message(&seen).len(), 256);
@@ -275,23 +247,14 @@ fn the_end_is_bounded_and_sends_what_it_can() {
     let other = Hub::start("zmq-other").unwrap();
     let address = world.address("a");
     let (sender, seen) = mpsc::sync_channel(200);
-    let _pull = other
-        .open(SocketSpec::new(Kind::Pull).bind(&address), Spy(sender))
-        .unwrap();
-    let push = world
-        .hub
-        .open(SocketSpec::new(Kind::Push).connect(&address), quiet)
-        .unwrap();
+    let _pull = other.open(SocketSpec::new(Kind::Pull).bind(&address), Spy(sender)).unwrap();
+    let push = world.hub.open(SocketSpec::new(Kind::Push).connect(&address), quiet).unwrap();
     for _ in 0..100 {
         push.send(vec![frame("y")]).unwrap();
     }
     let begun = Instant::now();
     let report = world.hub.close(Duration::from_millis(200));
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!(report.unsent, 1);
     for _ in 0..100 {
         assert_eq!(message(&seen), vec![frame("y")]);
@@ -310,10 +273,7 @@ fn garbage_from_a_stranger_disturbs_nobody() {
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let _ = stream.write_all(garbage);
     }
-    let push = world
-        .hub
-        .open(SocketSpec::new(Kind::Push).connect(&address), quiet)
-        .unwrap();
+    let push = world.hub.open(SocketSpec::new(Kind::Push).connect(&address), quiet).unwrap();
     push.send(vec![frame("x")]).unwrap();
     assert_eq!(message(&seen), vec![frame("x")]);
 }
@@ -323,10 +283,7 @@ fn an_idle_thread_uses_no_processor_time() {
     let world = World::new();
     let address = world.address("a");
     let (_pull, seen) = spied(&world, SocketSpec::new(Kind::Pull).bind(&address), 10);
-    let push = world
-        .hub
-        .open(SocketSpec::new(Kind::Push).connect(&address), quiet)
-        .unwrap();
+    let push = world.hub.open(SocketSpec::new(Kind::Push).connect(&address), quiet).unwrap();
     push.send(vec![frame("x")]).unwrap();
     message(&seen);
     // Context switches of the thread, by its name, over a while with nothing to do.

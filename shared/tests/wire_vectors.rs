@@ -26,16 +26,12 @@ fn vectors() -> Option<PathBuf> {
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len() / 2)
-        .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
-        .collect()
+    (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
 }
 
 fn frames(value: &Value) -> Vec<Vec<u8>> {
     let list = value.as_array().unwrap();
-    list.iter()
-        .map(|hex| bytes(hex.as_str().unwrap()))
-        .collect()
+    list.iter().map(|hex| bytes(hex.as_str().unwrap())).collect()
 }
 
 fn captures(folder: &Path) -> Vec<(String, Value)> {
@@ -45,10 +41,7 @@ fn captures(folder: &Path) -> Vec<(String, Value)> {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let wanted = ["req_", "rep_", "ack", "nack", "error_", "roundtrip_"];
         if path.is_file() && wanted.iter().any(|prefix| name.starts_with(prefix)) {
-            found.push((
-                name,
-                serde_json::from_slice(&fs::read(&path).unwrap()).unwrap(),
-            ));
+            found.push((name, serde_json::from_slice(&fs::read(&path).unwrap()).unwrap()));
         }
     }
     found
@@ -71,11 +64,7 @@ fn captured_messages_decode() {
             assert_eq!(capture["decoded"]["id"], message.id, "{name}");
             let trace = &capture["decoded"]["headers"]["trace_id"];
             if trace.is_string() {
-                assert_eq!(
-                    trace.as_str(),
-                    message.headers.trace_id.as_deref(),
-                    "{name}"
-                );
+                assert_eq!(trace.as_str(), message.headers.trace_id.as_deref(), "{name}");
             }
         }
     }

@@ -17,10 +17,7 @@ impl Counters {
         let count = counts.entry(reason).or_default();
         *count += 1;
         if *count == 1 {
-            tracing::warn!(
-                reason,
-                "ignored a message; more of the kind are only counted"
-            );
+            tracing::warn!(reason, "ignored a message; more of the kind are only counted");
         }
     }
 
@@ -33,10 +30,7 @@ impl Counters {
     /// All of them, as `Snapshot::node.ignored` wants them.
     pub fn snapshot(&self) -> BTreeMap<String, u64> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts
-            .iter()
-            .map(|(reason, count)| ((*reason).to_owned(), *count))
-            .collect()
+        counts.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
     }
 }
 

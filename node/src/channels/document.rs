@@ -26,10 +26,8 @@ const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md
 
 fn python() -> Option<OsString> {
     let python = std::env::var_os("HILUM_TEST_PYTHON").unwrap_or_else(|| "python3".into());
-    let found = Command::new(&python)
-        .args(["-c", "import zmq, msgpack"])
-        .stderr(Stdio::null())
-        .status();
+    let found =
+        Command::new(&python).args(["-c", "import zmq, msgpack"]).stderr(Stdio::null()).status();
     if found.is_ok_and(|status| status.success()) {
         return Some(python);
     }
@@ -52,10 +50,7 @@ fn every_method_is_described() {
     let text = std::fs::read_to_string(DOCUMENT).unwrap();
     for name in method_names() {
         let (_, method) = name.rsplit_once('.').unwrap();
-        assert!(
-            text.contains(&format!("\n| `{method}` |")),
-            "{name} is not in docs/protocol.md"
-        );
+        assert!(text.contains(&format!("\n| `{method}` |")), "{name} is not in docs/protocol.md");
     }
 }
 
@@ -70,31 +65,14 @@ fn the_python_worker_beats_logs_and_drains() {
     let (sender, mut inbox) = mpsc::channel(1000);
     let (sink, batches) = sync_channel(1000);
     let [h, s, l] = ["h", "s", "l"].map(|name| world.address(name));
-    let _heartbeat = Heartbeat::open(
-        &world.hub,
-        &h,
-        0o600,
-        roster.clone(),
-        sender,
-        counters.clone(),
-    )
-    .unwrap();
+    let _heartbeat =
+        Heartbeat::open(&world.hub, &h, 0o600, roster.clone(), sender, counters.clone()).unwrap();
     let shutdown = Shutdown::open(&world.hub, &s, 0o600, counters.clone()).unwrap();
     let sink = Box::new(move |batch| sink.send(batch).map_err(|error| error.0));
-    let _records = Records::open(
-        &world.hub,
-        &l,
-        0o600,
-        roster.clone(),
-        sink,
-        counters.clone(),
-    )
-    .unwrap();
+    let _records =
+        Records::open(&world.hub, &l, 0o600, roster.clone(), sink, counters.clone()).unwrap();
     let instance = InstanceId::parse("echo.3").unwrap();
-    let rhythm = Rhythm {
-        interval: Duration::from_millis(100),
-        timeout: Duration::from_secs(5),
-    };
+    let rhythm = Rhythm { interval: Duration::from_millis(100), timeout: Duration::from_secs(5) };
     roster.expect(instance.clone(), Run(7), "secret".into(), rhythm);
 
     let child = Command::new(python)
@@ -113,35 +91,19 @@ fn the_python_worker_beats_logs_and_drains() {
 
     let mut beats = 0;
     wait_until(|| {
-        while let Ok(Input::Report {
-            report: Report::Beat { state, .. },
-            ..
-        }) = inbox.try_recv()
-        {
+        while let Ok(Input::Report { report: Report::Beat { state, .. }, .. }) = inbox.try_recv() {
             assert_eq!(state, WorkerState::Ready);
             beats += 1;
         }
         beats >= 3 && shutdown.listens(&instance)
     });
-    let grace = OrderKind::Shutdown {
-        grace: Duration::from_secs(5),
-    };
+    let grace = OrderKind::Shutdown { grace: Duration::from_secs(5) };
     // An order for another run is not its own.
-    assert_eq!(
-        shutdown.order(&instance, Run(6), grace, "not you"),
-        Heard::Sent
-    );
-    assert_eq!(
-        shutdown.order(&instance, Run(7), grace, "down"),
-        Heard::Sent
-    );
+    assert_eq!(shutdown.order(&instance, Run(6), grace, "not you"), Heard::Sent);
+    assert_eq!(shutdown.order(&instance, Run(7), grace, "down"), Heard::Sent);
     let mut last = None;
     wait_until(|| {
-        while let Ok(Input::Report {
-            report: Report::Beat { state, .. },
-            ..
-        }) = inbox.try_recv()
-        {
+        while let Ok(Input::Report { report: Report::Beat { state, .. }, .. }) = inbox.try_recv() {
             last = Some(state);
         }
         last == Some(WorkerState::Draining)
@@ -157,10 +119,7 @@ fn the_python_worker_beats_logs_and_drains() {
             reason = record.fields.get("reason").cloned();
         }
     }
-    assert_eq!(
-        messages,
-        ["ready", "finished", "finished", "finished", "drained"]
-    );
+    assert_eq!(messages, ["ready", "finished", "finished", "finished", "drained"]);
     assert_eq!(reason, Some("down".into()));
     assert!(counters.snapshot().is_empty(), "{:?}", counters.snapshot());
 }

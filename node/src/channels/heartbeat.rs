@@ -44,14 +44,7 @@ impl Heartbeat {
             max_frame: 64 << 10,
             ..SocketSpec::new(Kind::Router).bind(endpoint)
         };
-        let socket = hub.open(
-            spec,
-            Pulse {
-                roster,
-                inbox,
-                counters,
-            },
-        )?;
+        let socket = hub.open(spec, Pulse { roster, inbox, counters })?;
         Ok(Self { _socket: socket })
     }
 }
@@ -95,18 +88,10 @@ impl Handler for Pulse {
         if let Some(status) = &mut beat.status {
             status.truncate(status.floor_char_boundary(MAX_STATUS));
         }
-        let report = Report::Beat {
-            state: beat.state,
-            status: beat.status,
-        };
-        let input = Input::Report {
-            instance: beat.instance,
-            run: beat.run,
-            report,
-        };
+        let report = Report::Beat { state: beat.state, status: beat.status };
+        let input = Input::Report { instance: beat.instance, run: beat.run, report };
         if self.inbox.try_send(input).is_err() {
-            self.counters
-                .count("heartbeat: noted, node too busy for its news");
+            self.counters.count("heartbeat: noted, node too busy for its news");
         }
         Flow::Taken
     }
@@ -142,39 +127,16 @@ mod tests {
         vec![HEARTBEAT_FRAME.to_vec(), pack(&beat).unwrap()]
     }
 
-    fn world(
-        room: usize,
-    ) -> (
-        World,
-        Roster,
-        Counters,
-        Heartbeat,
-        mpsc::Receiver<Input>,
-        Peer,
-    ) {
+    fn world(room: usize) -> (World, Roster, Counters, Heartbeat, mpsc::Receiver<Input>, Peer) {
         let world = World::new();
         let (roster, counters) = (Roster::default(), Counters::default());
         let (sender, inbox) = mpsc::channel(room);
         let endpoint = world.address("h");
-        let heartbeat = Heartbeat::open(
-            &world.hub,
-            &endpoint,
-            0o600,
-            roster.clone(),
-            sender,
-            counters.clone(),
-        )
-        .unwrap();
-        let rhythm = Rhythm {
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(9),
-        };
-        roster.expect(
-            InstanceId::parse("a.1").unwrap(),
-            Run(3),
-            "secret".into(),
-            rhythm,
-        );
+        let heartbeat =
+            Heartbeat::open(&world.hub, &endpoint, 0o600, roster.clone(), sender, counters.clone())
+                .unwrap();
+        let rhythm = Rhythm { interval: Duration::from_secs(2), timeout: Duration::from_secs(9) };
+        roster.expect(InstanceId::parse("a.1").unwrap(), Run(3), "secret".into(), rhythm);
         let worker = world.dealer("h", b"a.1#3");
         (world, roster, counters, heartbeat, inbox, worker)
     }
@@ -187,11 +149,8 @@ mod tests {
         assert_eq!(frames[0], HEARTBEAT_FRAME);
         let echo: Echo = rmp_serde::from_slice(&frames[1]).unwrap();
         assert_eq!((echo.seq, echo.interval, echo.timeout), (41, 2.0, 9.0));
-        let Some(Input::Report {
-            instance,
-            run,
-            report: Report::Beat { state, status },
-        }) = inbox.blocking_recv()
+        let Some(Input::Report { instance, run, report: Report::Beat { state, status } }) =
+            inbox.blocking_recv()
         else {
             panic!("no beat")
         };
@@ -216,9 +175,7 @@ mod tests {
         worker.send(beat(3, "secret", 4));
         let echo: Echo = rmp_serde::from_slice(&worker.next()[1]).unwrap();
         assert_eq!(echo.seq, 4);
-        let Some(Input::Report { .. }) = inbox.blocking_recv() else {
-            panic!("no beat")
-        };
+        let Some(Input::Report { .. }) = inbox.blocking_recv() else { panic!("no beat") };
         assert!(inbox.try_recv().is_err());
         assert_eq!(counters.get("heartbeat: another run"), 1);
         assert_eq!(counters.get("heartbeat: wrong token"), 1);

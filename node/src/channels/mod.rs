@@ -29,7 +29,5 @@ mod testing;
 /// Unix seconds, for people and workers; nothing is decided by it.
 fn unix_now() -> f64 {
     use std::time::{SystemTime, UNIX_EPOCH};
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

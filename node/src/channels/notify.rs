@@ -68,10 +68,7 @@ impl Notify {
         socket.set_nonblocking(true)?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
         let socket = tokio::net::UnixDatagram::from_std(socket)?;
-        Ok(Self {
-            socket,
-            path: path.to_owned(),
-        })
+        Ok(Self { socket, path: path.to_owned() })
     }
 
     /// Its path, the value of `NOTIFY_SOCKET`.
@@ -105,10 +102,7 @@ impl Notify {
     ) -> io::Result<()> {
         loop {
             let datagram = self.receive(&counters).await?;
-            let Some(message) = datagram
-                .text
-                .as_deref()
-                .and_then(|text| parse(text, &counters))
+            let Some(message) = datagram.text.as_deref().and_then(|text| parse(text, &counters))
             else {
                 counters.count("notify: malformed");
                 continue;
@@ -121,11 +115,7 @@ impl Notify {
                 continue;
             };
             if inbox
-                .send(Input::Report {
-                    instance,
-                    run,
-                    report: Report::Notify(message),
-                })
+                .send(Input::Report { instance, run, report: Report::Notify(message) })
                 .await
                 .is_err()
             {
@@ -155,10 +145,7 @@ fn read_datagram(fd: RawFd) -> io::Result<Option<Datagram>> {
         for part in message.cmsgs().into_iter().flatten() {
             match part {
                 ControlMessageOwned::ScmCredentials(from) => {
-                    sender = Some(Sender {
-                        pid: from.pid().cast_unsigned(),
-                        uid: from.uid(),
-                    });
+                    sender = Some(Sender { pid: from.pid().cast_unsigned(), uid: from.uid() });
                 }
                 ControlMessageOwned::ScmRights(descriptors) => {
                     for descriptor in descriptors {
@@ -168,16 +155,9 @@ fn read_datagram(fd: RawFd) -> io::Result<Option<Datagram>> {
                 _ => {}
             }
         }
-        (
-            message.bytes,
-            message.flags.contains(MsgFlags::MSG_TRUNC),
-            sender,
-        )
+        (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC), sender)
     };
-    let text = std::str::from_utf8(&buffer[..length])
-        .ok()
-        .filter(|_| !cut)
-        .map(str::to_owned);
+    let text = std::str::from_utf8(&buffer[..length]).ok().filter(|_| !cut).map(str::to_owned);
     Ok(sender.map(|sender| Datagram { sender, text }))
 }
 
@@ -233,10 +213,7 @@ mod tests {
 
     /// Runs a socket whose every sender of this process is `a.1`, run 4.
     async fn with_notify(test: impl AsyncFnOnce(&Path, &mut mpsc::Receiver<Input>, &Counters)) {
-        let folder = tempfile::Builder::new()
-            .prefix("h")
-            .tempdir_in("/tmp")
-            .unwrap();
+        let folder = tempfile::Builder::new().prefix("h").tempdir_in("/tmp").unwrap();
         let path = folder.path().join("notify.sock");
         drop(UnixDatagram::bind(&path).unwrap()); // a killed node's
         let notify = Notify::bind(&path, 0o600).unwrap();
@@ -246,28 +223,23 @@ mod tests {
         let resolve = move |sender: Sender| (sender.pid == me).then(|| (id("a.1"), Run(4)));
         let running = tokio::spawn(notify.run(resolve, sender, counters.clone()));
         let testing = test(&path, &mut inbox, &counters);
-        tokio::time::timeout(LIMIT, testing)
-            .await
-            .expect("took too long");
+        tokio::time::timeout(LIMIT, testing).await.expect("took too long");
         running.abort();
         assert!(running.await.unwrap_err().is_cancelled());
         assert!(!path.exists(), "the socket's file is left");
     }
 
     fn send(path: &Path, datagram: &[u8]) {
-        UnixDatagram::unbound()
-            .unwrap()
-            .send_to(datagram, path)
-            .unwrap();
+        UnixDatagram::unbound().unwrap().send_to(datagram, path).unwrap();
     }
 
     async fn next(inbox: &mut mpsc::Receiver<Input>) -> NotifyMessage {
         match inbox.recv().await {
-            Some(Input::Report {
-                instance,
-                run: Run(4),
-                report: Report::Notify(message),
-            }) if instance == id("a.1") => message,
+            Some(Input::Report { instance, run: Run(4), report: Report::Notify(message) })
+                if instance == id("a.1") =>
+            {
+                message
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -275,10 +247,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_arrives_as_what_it_says() {
         with_notify(async |path, inbox, _| {
-            send(
-                path,
-                b"READY=1\nSTATUS=all set\nWATCHDOG_USEC=2000000\nX_OTHER=1\nMAINPID=1\n",
-            );
+            send(path, b"READY=1\nSTATUS=all set\nWATCHDOG_USEC=2000000\nX_OTHER=1\nMAINPID=1\n");
             let expected = NotifyMessage {
                 ready: true,
                 status: Some("all set".into()),

@@ -30,10 +30,7 @@ impl Publish {
     /// When it cannot be bound.
     pub fn open(hub: &Hub, endpoint: &str, mode: u32) -> Result<Self, OpenError> {
         let listened = Arc::new(AtomicBool::new(false));
-        let ear = Ear {
-            topics: HashSet::new(),
-            listened: Arc::clone(&listened),
-        };
+        let ear = Ear { topics: HashSet::new(), listened: Arc::clone(&listened) };
         // An XPUB is a PUB that hears its subscribers: where nobody listens nothing is queued.
         let spec = SocketSpec {
             mode,
@@ -41,11 +38,7 @@ impl Publish {
             queue: 10_000,
             ..SocketSpec::new(Kind::Xpub).bind(endpoint)
         };
-        Ok(Self {
-            socket: hub.open(spec, ear)?,
-            listened,
-            dropped: Arc::default(),
-        })
+        Ok(Self { socket: hub.open(spec, ear)?, listened, dropped: Arc::default() })
     }
 
     /// The address that others connect to, with a real port.
@@ -80,11 +73,7 @@ impl Publish {
     fn send(&self, level: Level, text: &str) -> bool {
         let endpoint = self.socket.endpoint().as_bytes().to_vec();
         self.socket
-            .send(vec![
-                level.as_str().as_bytes().to_vec(),
-                endpoint,
-                text.as_bytes().to_vec(),
-            ])
+            .send(vec![level.as_str().as_bytes().to_vec(), endpoint, text.as_bytes().to_vec()])
             .is_ok()
     }
 }
@@ -105,8 +94,7 @@ impl Handler for Ear {
             }
             _ => {}
         }
-        self.listened
-            .store(!self.topics.is_empty(), Ordering::Relaxed);
+        self.listened.store(!self.topics.is_empty(), Ordering::Relaxed);
         Flow::Taken
     }
 }

@@ -47,17 +47,7 @@ impl Records {
     ) -> Result<Self, OpenError> {
         let mut spec = SocketSpec::new(Kind::Pull).bind(endpoint);
         spec.mode = mode;
-        Ok(Self {
-            socket: hub.open(
-                spec,
-                Inlet {
-                    roster,
-                    sink,
-                    counters,
-                    parked: None,
-                },
-            )?,
-        })
+        Ok(Self { socket: hub.open(spec, Inlet { roster, sink, counters, parked: None })? })
     }
 
     /// Call it after each batch that the sink's consumer took.
@@ -113,18 +103,12 @@ impl Inlet {
             self.counters.count("log: malformed");
             return None;
         }
-        let owner = std::str::from_utf8(token)
-            .ok()
-            .and_then(|token| self.roster.owner(token));
+        let owner = std::str::from_utf8(token).ok().and_then(|token| self.roster.owner(token));
         let Some((instance, run)) = owner else {
             self.counters.count("log: wrong token");
             return None;
         };
-        let mut batch = Batch {
-            instance,
-            run,
-            records: Vec::with_capacity(records.len()),
-        };
+        let mut batch = Batch { instance, run, records: Vec::with_capacity(records.len()) };
         for frame in records {
             match unpack::<LogRecord>(frame, "record") {
                 Ok(record) if record.instance == batch.instance => batch.records.push(record),
@@ -156,25 +140,11 @@ mod tests {
             _ => Ok(()),
         });
         let endpoint = world.address("l");
-        let records = Records::open(
-            &world.hub,
-            &endpoint,
-            0o600,
-            roster.clone(),
-            sink,
-            counters.clone(),
-        )
-        .unwrap();
-        let rhythm = Rhythm {
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(5),
-        };
-        roster.expect(
-            InstanceId::parse("a.1").unwrap(),
-            Run(1),
-            "secret".into(),
-            rhythm,
-        );
+        let records =
+            Records::open(&world.hub, &endpoint, 0o600, roster.clone(), sink, counters.clone())
+                .unwrap();
+        let rhythm = Rhythm { interval: Duration::from_secs(1), timeout: Duration::from_secs(5) };
+        roster.expect(InstanceId::parse("a.1").unwrap(), Run(1), "secret".into(), rhythm);
         (records, receiver, roster, counters)
     }
 
@@ -198,23 +168,11 @@ mod tests {
         worker.send(vec![b"GOL".to_vec()]);
         worker.send(vec![vec![0xff; 10]]);
         roster.forget(&InstanceId::parse("a.1").unwrap(), Run(1)); // it ended with records still on their way
-        worker.send(log(&[
-            record("a.1", 1),
-            vec![0xc1],
-            record("b.1", 2),
-            record("a.1", 3),
-        ]));
+        worker.send(log(&[record("a.1", 1), vec![0xc1], record("b.1", 2), record("a.1", 3)]));
         let batch = batches.recv_timeout(LIMIT).unwrap();
+        assert_eq!((batch.instance.to_string().as_str(), batch.run), ("a.1", Run(1)));
         assert_eq!(
-            (batch.instance.to_string().as_str(), batch.run),
-            ("a.1", Run(1))
-        );
-        assert_eq!(
-            batch
-                .records
-                .iter()
-                .map(|record| record.seq)
-                .collect::<Vec<_>>(),
+            batch.records.iter().map(|record| record.seq).collect::<Vec<_>>(),
             [Some(1), Some(3)]
         );
         assert_eq!(counters.get("log: wrong token"), 1);

@@ -56,28 +56,14 @@ impl Roster {
     pub fn expect(&self, instance: InstanceId, run: Run, token: String, rhythm: Rhythm) {
         let mut inner = self.lock();
         inner.depart(&instance);
-        inner
-            .by_token
-            .insert(token.clone(), (instance.clone(), run));
-        inner.present.insert(
-            instance,
-            Present {
-                run,
-                token,
-                rhythm,
-                beat: None,
-            },
-        );
+        inner.by_token.insert(token.clone(), (instance.clone(), run));
+        inner.present.insert(instance, Present { run, token, rhythm, beat: None });
     }
 
     /// The run is over. Its log records are taken for a while longer.
     pub fn forget(&self, instance: &InstanceId, run: Run) {
         let mut inner = self.lock();
-        if inner
-            .present
-            .get(instance)
-            .is_some_and(|present| present.run == run)
-        {
+        if inner.present.get(instance).is_some_and(|present| present.run == run) {
             inner.depart(instance);
         }
     }
@@ -139,21 +125,15 @@ impl Inner {
 /// Compares in a time that tells nothing of where the difference is.
 fn same(one: &str, other: &str) -> bool {
     one.len() == other.len()
-        && one
-            .bytes()
-            .zip(other.bytes())
-            .fold(0, |all, (a, b)| all | (a ^ b))
-            == 0
+        && one.bytes().zip(other.bytes()).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const RHYTHM: Rhythm = Rhythm {
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(5),
-    };
+    const RHYTHM: Rhythm =
+        Rhythm { interval: Duration::from_secs(1), timeout: Duration::from_secs(5) };
 
     fn id(text: &str) -> InstanceId {
         InstanceId::parse(text).unwrap()
@@ -162,10 +142,7 @@ mod tests {
     #[test]
     fn only_the_present_run_with_its_token_beats() {
         let roster = Roster::default();
-        assert_eq!(
-            roster.beat(&id("a.1"), Run(1), "t1"),
-            Err(Stranger::Instance)
-        );
+        assert_eq!(roster.beat(&id("a.1"), Run(1), "t1"), Err(Stranger::Instance));
         roster.expect(id("a.1"), Run(1), "t1".into(), RHYTHM);
         assert_eq!(roster.heartbeat_age(&id("a.1")), None);
         assert_eq!(roster.beat(&id("a.1"), Run(2), "t1"), Err(Stranger::Run));
@@ -191,10 +168,7 @@ mod tests {
             roster.expect(id("a.1"), Run(run), format!("t{run}"), RHYTHM);
             roster.forget(&id("a.1"), Run(run));
         }
-        assert_eq!(
-            roster.beat(&id("a.1"), Run(2000), "t2000"),
-            Err(Stranger::Instance)
-        );
+        assert_eq!(roster.beat(&id("a.1"), Run(2000), "t2000"), Err(Stranger::Instance));
         assert_eq!(roster.owner("t2000"), Some((id("a.1"), Run(2000))));
         assert_eq!(roster.owner("t1"), None);
         assert_eq!(roster.lock().by_token.len(), DEPARTED);

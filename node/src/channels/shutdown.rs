@@ -55,17 +55,10 @@ impl Shutdown {
         counters: Counters,
     ) -> Result<Self, OpenError> {
         let state = Arc::new(Mutex::new(State::default()));
-        let ear = Ear {
-            state: Arc::clone(&state),
-            counters: counters.clone(),
-        };
+        let ear = Ear { state: Arc::clone(&state), counters: counters.clone() };
         let mut spec = SocketSpec::new(SocketKind::Xpub).bind(endpoint);
         (spec.mode, spec.queue) = (mode, MAX_LISTENING);
-        Ok(Self {
-            socket: hub.open(spec, ear)?,
-            state,
-            counters,
-        })
+        Ok(Self { socket: hub.open(spec, ear)?, state, counters })
     }
 
     /// Sends an order to one run. A shutdown stays in force for late subscribers until [`Shutdown::retract`]; a reload
@@ -89,9 +82,7 @@ impl Shutdown {
         // Under the lock: a subscription that comes now sees the order in force, or is seen here.
         let mut state = self.lock();
         if kind == Kind::Shutdown {
-            state
-                .in_force
-                .insert(instance.clone(), (run, frames.clone()));
+            state.in_force.insert(instance.clone(), (run, frames.clone()));
         }
         if !state.listening.contains(instance) {
             return Heard::Nobody;
@@ -108,11 +99,7 @@ impl Shutdown {
     /// The run has ended: its order is repeated no more.
     pub fn retract(&self, instance: &InstanceId, run: Run) {
         let mut state = self.lock();
-        if state
-            .in_force
-            .get(instance)
-            .is_some_and(|(of, _)| *of == run)
-        {
+        if state.in_force.get(instance).is_some_and(|(of, _)| *of == run) {
             state.in_force.remove(instance);
         }
     }
@@ -159,10 +146,7 @@ impl Handler for Ear {
             self.counters.count("shutdown: too many subscriptions");
             return Flow::Taken;
         }
-        let order = state
-            .in_force
-            .get(&instance)
-            .map(|(_, frames)| frames.clone());
+        let order = state.in_force.get(&instance).map(|(_, frames)| frames.clone());
         state.listening.insert(instance);
         if let Some(frames) = order
             && port.send(frames).is_err()
@@ -192,9 +176,7 @@ mod tests {
     use super::*;
     use crate::channels::testing::{World, wait_until};
 
-    const STOP: OrderKind = OrderKind::Shutdown {
-        grace: Duration::from_secs(3),
-    };
+    const STOP: OrderKind = OrderKind::Shutdown { grace: Duration::from_secs(3) };
 
     fn id(text: &str) -> InstanceId {
         InstanceId::parse(text).unwrap()
@@ -210,10 +192,7 @@ mod tests {
         let world = World::new();
         let shutdown =
             Shutdown::open(&world.hub, &world.address("s"), 0o600, Counters::default()).unwrap();
-        assert_eq!(
-            shutdown.order(&id("a.1"), Run(1), STOP, "down"),
-            Heard::Nobody
-        );
+        assert_eq!(shutdown.order(&id("a.1"), Run(1), STOP, "down"), Heard::Nobody);
 
         let late = world.subscriber("s", "instance/a.1/");
         let first = order(&late.next());
@@ -222,10 +201,7 @@ mod tests {
             (protocol::OrderKind::Shutdown, Some(Run(1)), 3.0)
         );
         wait_until(|| shutdown.listens(&id("a.1")));
-        assert_eq!(
-            shutdown.order(&id("a.1"), Run(1), STOP, "again"),
-            Heard::Sent
-        );
+        assert_eq!(shutdown.order(&id("a.1"), Run(1), STOP, "again"), Heard::Sent);
         let second = order(&late.next());
         assert_ne!(first.id, second.id);
 
@@ -252,14 +228,9 @@ mod tests {
     #[test]
     fn other_topics_are_nobodys() {
         assert_eq!(instance_of(b"instance/a.1/"), Some(id("a.1")));
-        for topic in [
-            &b"instance/a.1"[..],
-            b"",
-            b"all/",
-            b"service/a/",
-            b"instance/\xff/",
-            b"instance/a/",
-        ] {
+        for topic in
+            [&b"instance/a.1"[..], b"", b"all/", b"service/a/", b"instance/\xff/", b"instance/a/"]
+        {
             assert_eq!(instance_of(topic), None);
         }
     }

@@ -39,10 +39,7 @@ impl World {
         Self {
             hub: Hub::start("zmq").unwrap(),
             peers: Hub::start("zmq-peers").unwrap(),
-            folder: tempfile::Builder::new()
-                .prefix("h")
-                .tempdir_in("/tmp")
-                .unwrap(),
+            folder: tempfile::Builder::new().prefix("h").tempdir_in("/tmp").unwrap(),
         }
     }
 
@@ -89,10 +86,7 @@ impl World {
             Err(TrySendError::Full(frames)) => Flow::Full(frames),
             _ => Flow::Taken,
         };
-        Peer {
-            socket: self.peers.open(spec, handler).unwrap(),
-            received,
-        }
+        Peer { socket: self.peers.open(spec, handler).unwrap(), received }
     }
 }
 

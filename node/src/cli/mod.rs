@@ -1,8 +1,153 @@
-//! The command line: one file per verb.
+//! The command line: one file per verb. It is a client of the node's interface `node` and of nothing else; logs,
+//! events and crashes are read from files.
+//!
+//! [`args`] says what may be written, [`session`] which cluster is meant and how its node is reached, [`output`] is
+//! the only place that prints, [`exit`] knows the codes.
 
 use std::process::ExitCode;
 
+use self::args::{Cli, Command};
+use self::exit::{CliError, ExitStatus, Outcome};
+use self::output::{ColorChoice, Output, Surroundings};
+use self::session::Session;
+
+mod args;
+mod check;
+mod completions;
+mod config;
+mod control;
+mod crash;
+mod doctor;
+mod down;
+mod env;
+mod events;
+mod exec;
+mod exit;
+mod farewell;
+mod init;
+mod interrupts;
+mod lines;
+mod list;
+mod logs;
+mod ls;
+mod man;
+mod node;
+mod oneoff;
+mod operation;
+mod output;
+mod process;
+mod ps;
+mod reload;
+mod run;
+mod scale;
+mod session;
+mod signal;
+mod table;
+mod target;
+mod time;
+mod top;
+mod up;
+mod wait;
+mod why;
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    if completions::answer() {
+        return ExitCode::SUCCESS;
+    }
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match args::parse(arguments.iter().cloned()) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, &arguments),
+    };
+    match &cli.command {
+        Command::Keeper { options } => return crate::daemon::keeper_main(options),
+        Command::InnerNode { options } => return crate::daemon::node_main(options),
+        _ => {}
+    }
+    let common = &cli.common;
+    let out = Output::new(
+        Surroundings::here(),
+        common.color.unwrap_or_default(),
+        common.json,
+        common.quiet,
+        common.verbose,
+    );
+    let Cli {
+        directory,
+        project,
+        common,
+        command,
+    } = cli;
+    let session = Session::new(out, common, directory, project);
+    match dispatch(&session, command) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            out.error(&error);
+            error.status().into()
+        }
+    }
+}
+
+fn dispatch(session: &Session, command: Command) -> Outcome {
+    match command {
+        Command::Init(args) => init::run(session, &args),
+        Command::Check(args) => check::run(session, &args),
+        Command::Up(args) => up::run(session, &args),
+        Command::Down(args) => down::run(session, &args),
+        Command::Ps(args) => ps::run(session, &args),
+        Command::Why(args) => why::run(session, &args),
+        Command::Logs(args) => logs::run(session, &args),
+        Command::Events(args) => events::run(session, &args),
+        Command::Crash(args) => crash::run(session, &args),
+        Command::Top(args) => top::run(session, &args),
+        Command::Start(args) => control::start(session, &args),
+        Command::Stop(args) => control::stop(session, &args),
+        Command::Restart(args) => control::restart(session, &args),
+        Command::Scale(args) => scale::run(session, &args),
+        Command::Reload(args) => reload::run(session, &args),
+        Command::Signal(args) => signal::signal_verb(session, &args),
+        Command::Kill(args) => signal::kill_verb(session, &args),
+        Command::Wait(args) => wait::run(session, &args),
+        Command::Run(args) => run::run(session, &args),
+        Command::Exec(args) => exec::run(session, &args),
+        Command::Env(args) => env::run(session, &args),
+        Command::Config(args) => config::run(session, &args),
+        Command::Node(args) => node::run(session, &args),
+        Command::Ls(args) => ls::run(session, &args),
+        Command::Doctor(args) => doctor::run(session, &args),
+        Command::Completions(args) => completions::run(session, &args),
+        Command::Man(args) => man::run(session, &args),
+        Command::List(args) => list::run(session, &args),
+        // dispatched before there is a session
+        Command::Keeper { .. } | Command::InnerNode { .. } => Ok(ExitStatus::Usage),
+    }
+}
+
+/// A command line that clap does not take: help and version are results, the rest are usage errors.
+fn refuse(error: &clap::Error, arguments: &[std::ffi::OsString]) -> ExitCode {
+    use clap::error::ErrorKind;
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let ours = arguments.iter().take_while(|word| *word != "--");
+    let json = ours.clone().any(|word| word == "--json");
+    let out = Output::new(Surroundings::here(), ColorChoice::Auto, json, false, 0);
+    if asked {
+        return match out.text(&error.render().to_string()) {
+            Ok(()) => ExitStatus::Done.into(),
+            Err(error) => error.status().into(),
+        };
+    }
+    if json {
+        let text = error.render().to_string();
+        let message = text.trim_start_matches("error: ").lines().next().unwrap_or_default();
+        out.error(&CliError::Usage {
+            message: message.to_owned(),
+            help: Some("see `hilum help`".into()),
+        });
+    } else if out.paint_err.on() {
+        out.say(error.render().ansi().to_string().trim_end());
+    } else {
+        out.say(error.render().to_string().trim_end());
+    }
+    ExitStatus::Usage.into()
 }

@@ -85,6 +85,7 @@ pub(crate) fn cluster(services: Vec<ServiceSpec>) -> Arc<Cluster> {
 
 fn empty() -> Cluster {
     Cluster {
+        profiles: Vec::new(),
         name: String::new(),
         files: Vec::new(),
         services: BTreeMap::new(),

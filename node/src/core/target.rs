@@ -15,7 +15,7 @@ pub fn matches(pattern: &str, service: &str, index: u32) -> bool {
 }
 
 /// `*` stands for any text, `?` for one character.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {

@@ -1,1 +1,82 @@
-//! Lock, detaching, OS signals, the node's own diagnostics.
+//! A node's life around its loop: start in the background or in place, lock, folders, own diagnostics.
+
+pub mod diagnostics;
+pub mod launch;
+mod node;
+mod places;
+
+use std::process::ExitCode;
+
+use self::launch::{NodeOptions, Startup};
+use crate::driver::keeper::{self, Mark};
+use crate::driver::request::{Session, SpawnRequest, Stdio, Strings};
+
+/// The internal verb `__keeper`: the parent of a node in the background.
+pub fn keeper_main(startup: &str) -> ExitCode {
+    match serde_json::from_str::<Startup>(startup) {
+        // A session of its own: the terminal's signals are for the command that waits in front of it.
+        Ok(startup) => {
+            let _ = nix::unistd::setsid(); // it fails only for who leads a group already
+            keep(&startup.options, true)
+        }
+        Err(error) => complain(&format!("__keeper is internal: {error}")),
+    }
+}
+
+/// The internal verb `__node`: the node itself.
+pub fn node_main(startup: &str) -> ExitCode {
+    match serde_json::from_str::<Startup>(startup) {
+        Ok(startup) => node::main(&startup),
+        Err(error) => complain(&format!("__node is internal: {error}")),
+    }
+}
+
+/// The verb `node`: this process is the keeper, the node its child; diagnostics on stderr.
+pub fn foreground(options: &NodeOptions) -> ExitCode {
+    keep(options, false)
+}
+
+fn keep(options: &NodeOptions, launched: bool) -> ExitCode {
+    let nonce = hilum_shared::wire::message::new_id();
+    let mark = format!("{}.{}", options.state_dir().id(), &nonce[..12]);
+    let request = match node_request(options, launched, &mark) {
+        Ok(request) => request,
+        Err(error) => return complain(&format!("cannot start the node: {error}")),
+    };
+    match keeper::run(request, &Mark::of_life(&mark)) {
+        Ok(code) => code,
+        Err(error) => complain(&format!("cannot start the node: {error}")),
+    }
+}
+
+/// The node as a child of this process: the same program, environment and descriptors.
+fn node_request(
+    options: &NodeOptions,
+    launched: bool,
+    mark: &str,
+) -> Result<SpawnRequest, crate::driver::request::NulByte> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut request =
+        SpawnRequest { program: "hilum".into(), stdio: Stdio::Inherit, ..SpawnRequest::default() };
+    request.session = Session::Group;
+    request.candidates.push(b"/proc/self/exe")?;
+    let startup = launch::startup(options, launched, mark.to_owned());
+    for argument in ["hilum".as_bytes(), b"__node", startup.as_bytes()] {
+        request.argv.push(argument)?;
+    }
+    let mut env = Strings::default();
+    for (name, value) in std::env::vars_os() {
+        let mut variable = name.into_vec();
+        variable.push(b'=');
+        variable.extend_from_slice(value.as_bytes());
+        env.push(&variable)?;
+    }
+    request.env = env;
+    Ok(request)
+}
+
+fn complain(message: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "error: {message}"); // nowhere else to say it
+    ExitCode::FAILURE
+}

@@ -83,15 +83,11 @@ impl Cgroups {
 
     /// The limits that can be in force here, by their names in the configuration.
     pub fn limits_in_force(&self) -> Vec<&'static str> {
-        [
-            ("memory", "memory_max"),
-            ("cpu", "cpu_max"),
-            ("pids", "pids_max"),
-        ]
-        .into_iter()
-        .filter(|(controller, _)| self.controllers.iter().any(|one| one == controller))
-        .map(|(_, limit)| limit)
-        .collect()
+        [("memory", "memory_max"), ("cpu", "cpu_max"), ("pids", "pids_max")]
+            .into_iter()
+            .filter(|(controller, _)| self.controllers.iter().any(|one| one == controller))
+            .map(|(_, limit)| limit)
+            .collect()
     }
 
     /// Makes an instance's group and sets its limits.
@@ -124,15 +120,8 @@ impl Cgroups {
                 (_, None) => {}
             }
         }
-        let procs = OpenOptions::new()
-            .write(true)
-            .open(path.join("cgroup.procs"))?;
-        Ok(Leaf {
-            path,
-            procs: Arc::new(procs.into()),
-            in_force,
-            missing,
-        })
+        let procs = OpenOptions::new().write(true).open(path.join("cgroup.procs"))?;
+        Ok(Leaf { path, procs: Arc::new(procs.into()), in_force, missing })
     }
 }
 
@@ -148,11 +137,8 @@ impl Leaf {
     /// How often the kernel killed something in it for want of memory.
     pub fn oom_kills(&self) -> u64 {
         let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
-        let line = events
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill "));
-        line.and_then(|count| count.trim().parse().ok())
-            .unwrap_or(0)
+        let line = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
     }
 
     /// All that is in it.
@@ -193,10 +179,7 @@ mod tests {
     fn limits_are_written_and_those_without_a_file_are_said() {
         // A plain folder behaves as a group without controllers once its files are gone.
         let dir = tempfile::tempdir().unwrap();
-        let groups = Cgroups {
-            root: dir.path().to_owned(),
-            controllers: vec!["pids".into()],
-        };
+        let groups = Cgroups { root: dir.path().to_owned(), controllers: vec!["pids".into()] };
         assert_eq!(groups.limits_in_force(), ["pids_max"]);
         let instance = InstanceId::parse("web.1").unwrap();
         let path = dir.path().join("web.1");

@@ -103,9 +103,7 @@ impl Processes {
         let spawner = Spawner::new()?;
         let ready = Rc::new(Epoll::new()?.into_async()?);
         // Where orphans do not come to us or are not listed, `sweep` looks at all processes instead.
-        let children = sys::is_subreaper()
-            .then(ChildrenFile::open)
-            .and_then(Result::ok);
+        let children = sys::is_subreaper().then(ChildrenFile::open).and_then(Result::ok);
         let table = Table {
             spawner,
             ready: Rc::clone(&ready),
@@ -119,10 +117,7 @@ impl Processes {
             children,
             listed: Vec::new(),
         };
-        Ok(Self {
-            ready,
-            table: Rc::new(RefCell::new(table)),
-        })
+        Ok(Self { ready, table: Rc::new(RefCell::new(table)) })
     }
 
     /// Starts a run's leader. `token` is what its environment holds as `HILUM_TOKEN`.
@@ -171,11 +166,7 @@ impl Processes {
     /// The leader's pid, while it is in the table.
     pub fn pid(&self, instance: &InstanceId, run: Run) -> Option<u32> {
         let owner = Owner::Run(instance.clone(), run);
-        self.table
-            .borrow()
-            .entries
-            .get(&owner)
-            .map(|entry| entry.pid)
+        self.table.borrow().entries.get(&owner).map(|entry| entry.pid)
     }
 
     /// What the run has used in all, from its exit until it is found empty.
@@ -274,21 +265,11 @@ impl Table {
             killed: false,
             done,
         };
-        if let Err(error) = self
-            .ready
-            .get_ref()
-            .add(entry.pidfd.as_fd(), u64::from(entry.pid))
-        {
+        if let Err(error) = self.ready.get_ref().add(entry.pidfd.as_fd(), u64::from(entry.pid)) {
             // Out of memory or of watches: a child whose end nobody hears of must not live.
             let _ = sys::send_group(entry.pid, Signal::KILL); // it is ours and unreaped
             let _ = sys::send(entry.pidfd.as_fd(), Signal::KILL); // as above
-            self.adopted.insert(
-                entry.pid,
-                Adopted {
-                    owner: None,
-                    name: request.program.clone(),
-                },
-            );
+            self.adopted.insert(entry.pid, Adopted { owner: None, name: request.program.clone() });
             let errno = error.raw_os_error().unwrap_or(libc::ENOMEM);
             return Err(SpawnError::new(Stage::Clone, errno, request));
         }

@@ -19,11 +19,9 @@ impl Colour {
     /// chance of 1 in 2^38.
     pub fn of(cluster_id: &str) -> Self {
         // FNV-1a, 64 bits, folded.
-        let hash = cluster_id
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+        let hash = cluster_id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         Self((hash ^ (hash >> CLUSTER_BITS)) & ((1 << CLUSTER_BITS) - 1))
     }
 
@@ -45,9 +43,7 @@ impl Colour {
 
 /// The soft `RLIMIT_RTTIME` in the text of `/proc/PID/limits`, where it has one.
 pub fn parse(limits: &str) -> Option<u64> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max realtime timeout"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
@@ -70,10 +66,7 @@ mod tests {
     fn the_limit_is_read_from_the_kernels_table() {
         let text = "Max realtime priority     0   0   \nMax realtime timeout      4611686018427387911  unlimited            us        \n";
         assert_eq!(parse(text), Some(4_611_686_018_427_387_911));
-        assert_eq!(
-            parse("Max realtime timeout      unlimited  unlimited us\n"),
-            None
-        );
+        assert_eq!(parse("Max realtime timeout      unlimited  unlimited us\n"), None);
         assert_eq!(parse(""), None);
     }
 }

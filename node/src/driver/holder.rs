@@ -31,10 +31,8 @@ pub fn of_port(port: u16) -> Option<Holder> {
     if inodes.is_empty() {
         return None;
     }
-    let wanted: HashSet<String> = inodes
-        .into_iter()
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
+    let wanted: HashSet<String> =
+        inodes.into_iter().map(|inode| format!("socket:[{inode}]")).collect();
     let holds = |pid: &u32| {
         let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             return false;
@@ -44,10 +42,7 @@ pub fn of_port(port: u16) -> Option<Holder> {
             .any(|link| link.to_str().is_some_and(|link| wanted.contains(link)))
     };
     let pid = procfs::all().into_iter().find(holds)?;
-    Some(Holder {
-        pid,
-        command: procfs::command_line(pid).unwrap_or_default(),
-    })
+    Some(Holder { pid, command: procfs::command_line(pid).unwrap_or_default() })
 }
 
 /// The inode in a line of `/proc/net/tcp`, when it listens on the port.

@@ -77,9 +77,7 @@ pub fn resolve(user: Option<&str>, group: Option<&str>) -> Result<Account, Ident
 }
 
 fn find_user(name: &str) -> Result<(Uid, Option<User>), IdentityError> {
-    let unknown = || IdentityError::User {
-        name: name.to_owned(),
-    };
+    let unknown = || IdentityError::User { name: name.to_owned() };
     if let Ok(number) = name.parse::<u32>() {
         let uid = Uid::from_raw(number);
         return Ok((uid, User::from_uid(uid).ok().flatten()));
@@ -93,11 +91,7 @@ fn find_group(name: &str) -> Result<Gid, IdentityError> {
         return Ok(Gid::from_raw(number));
     }
     let group = Group::from_name(name).ok().flatten();
-    group
-        .map(|group| group.gid)
-        .ok_or_else(|| IdentityError::Group {
-            name: name.to_owned(),
-        })
+    group.map(|group| group.gid).ok_or_else(|| IdentityError::Group { name: name.to_owned() })
 }
 
 #[cfg(test)]
@@ -114,9 +108,7 @@ mod tests {
         assert_eq!(identity.groups, Some(vec![54322]));
         assert_eq!(
             resolve(Some("no-such-user"), None),
-            Err(IdentityError::User {
-                name: "no-such-user".into()
-            })
+            Err(IdentityError::User { name: "no-such-user".into() })
         );
         assert!(resolve(None, Some("no-such-group")).is_err());
     }

@@ -53,18 +53,12 @@ impl Mark {
     /// The mark of one life of a node.
     pub fn of_life(cluster_mark: &str) -> Self {
         let id = cluster_mark.split('.').next().unwrap_or(cluster_mark);
-        Self {
-            cluster: cluster_mark.to_owned(),
-            colour: Colour::of(id),
-        }
+        Self { cluster: cluster_mark.to_owned(), colour: Colour::of(id) }
     }
 
     /// The mark of all lives of the cluster with this id.
     pub fn of_cluster(id: &str) -> Self {
-        Self {
-            cluster: format!("{id}."),
-            colour: Colour::of(id),
-        }
+        Self { cluster: format!("{id}."), colour: Colour::of(id) }
     }
 
     fn covers(&self, pid: u32) -> bool {
@@ -161,10 +155,7 @@ fn marked(mark: &Mark) -> Vec<u32> {
     while pid > 0 && spared.insert(pid) {
         pid = Stat::read(pid).map_or(0, |stat| stat.parent);
     }
-    procfs::all()
-        .into_iter()
-        .filter(|pid| !spared.contains(pid) && mark.covers(*pid))
-        .collect()
+    procfs::all().into_iter().filter(|pid| !spared.contains(pid) && mark.covers(*pid)).collect()
 }
 
 fn end(patience: Duration, mut find: impl FnMut() -> Vec<u32>) -> Vec<u32> {

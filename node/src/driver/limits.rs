@@ -28,10 +28,7 @@ impl Nofile {
     pub fn raise() -> io::Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        Ok(Self {
-            original: (soft, hard),
-            soft: hard,
-        })
+        Ok(Self { original: (soft, hard), soft: hard })
     }
 
     /// A word of warning when so many instances do not fit.
@@ -84,10 +81,7 @@ mod tests {
 
     #[test]
     fn too_many_instances_are_said_with_both_numbers() {
-        let limit = Nofile {
-            original: (1024, 4096),
-            soft: 4096,
-        };
+        let limit = Nofile { original: (1024, 4096), soft: 4096 };
         assert_eq!(limit.too_few_for(1000), None);
         let text = limit.too_few_for(2000).unwrap();
         assert!(text.contains("8064") && text.contains("4096"), "{text}");

@@ -67,20 +67,14 @@ pub enum PortError {
 
 impl From<PortError> for SpawnFailure {
     fn from(error: PortError) -> Self {
-        Self {
-            message: error.to_string(),
-            class: FailureClass::Permanent,
-        }
+        Self { message: error.to_string(), class: FailureClass::Permanent }
     }
 }
 
 impl PortTable {
     /// A table for the cluster with this id, with the numbers of an earlier node's life.
     pub fn new(cluster_id: &str, stored: Ports) -> Self {
-        Self {
-            numbers: stored,
-            cluster_id: cluster_id.to_owned(),
-        }
+        Self { numbers: stored, cluster_id: cluster_id.to_owned() }
     }
 
     /// The numbers that are given.
@@ -101,10 +95,7 @@ impl PortTable {
     ) -> Result<(), PortError> {
         let mut chosen = std::collections::BTreeMap::new();
         for spec in specs {
-            let had = self
-                .numbers
-                .get(instance)
-                .and_then(|had| had.get(&spec.name));
+            let had = self.numbers.get(instance).and_then(|had| had.get(&spec.name));
             let had = had.copied().filter(|&port| fits(spec, instance, port));
             let mine: Vec<u16> = chosen.values().copied().collect();
             let port = self.choose(instance, spec, had, &mine, ip)?;
@@ -148,10 +139,7 @@ impl PortTable {
                 (true, number) if number >= u32::from(AUTO.end) => number - span,
                 (_, number) => number,
             };
-            let port = u16::try_from(number)
-                .ok()
-                .filter(|&port| port > 0)
-                .ok_or_else(exhausted)?;
+            let port = u16::try_from(number).ok().filter(|&port| port > 0).ok_or_else(exhausted)?;
             let refusal = match self.given(instance, spec, port, mine) {
                 Some(Given::Sharing) => return Ok(port),
                 Some(Given::To(other)) => PortError::Given {
@@ -207,11 +195,7 @@ impl PortTable {
             && spec.conflict == PortConflict::Fail
             && other.service == instance.service
             && ports.get(&spec.name) == Some(&port);
-        Some(if shared {
-            Given::Sharing
-        } else {
-            Given::To(other.clone())
-        })
+        Some(if shared { Given::Sharing } else { Given::To(other.clone()) })
     }
 }
 
@@ -235,29 +219,21 @@ fn fits(spec: &PortSpec, instance: &InstanceId, port: u16) -> bool {
 
 fn named(error: PortError) -> PortError {
     match error {
-        PortError::Taken {
-            instance,
-            name,
-            port,
-            ..
-        } => PortError::Taken {
-            holder: holder::of_port(port),
-            instance,
-            name,
-            port,
-        },
+        PortError::Taken { instance, name, port, .. } => {
+            PortError::Taken { holder: holder::of_port(port), instance, name, port }
+        }
         other => other,
     }
 }
 
 /// Whether an instance could bind the port on `ip` and on all addresses.
 fn is_free(ip: IpAddr, port: u16) -> bool {
-    [ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)]
-        .into_iter()
-        .all(|ip| match try_bind(SocketAddr::new(ip, port)) {
+    [ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)].into_iter().all(|ip| {
+        match try_bind(SocketAddr::new(ip, port)) {
             Ok(()) => true,
             Err(error) => error.raw_os_error() != Some(Errno::EADDRINUSE as i32),
-        })
+        }
+    })
 }
 
 /// Binds without listening: nobody can connect by mistake, and it is gone at once.
@@ -268,10 +244,7 @@ fn try_bind(address: SocketAddr) -> io::Result<()> {
     };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    bind(
-        std::os::fd::AsRawFd::as_raw_fd(&fd),
-        &SockaddrStorage::from(address),
-    )?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(address))?;
     Ok(())
 }
 
@@ -283,11 +256,7 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn spec(choice: PortChoice, conflict: PortConflict) -> PortSpec {
-        PortSpec {
-            name: "http".into(),
-            choice,
-            conflict,
-        }
+        PortSpec { name: "http".into(), choice, conflict }
     }
 
     fn web(index: u32) -> InstanceId {
@@ -330,10 +299,7 @@ mod tests {
         assert!(port(&table, 2) > port(&table, 1));
         let high = [spec(PortChoice::PerInstance(65535), PortConflict::Next)];
         let error = table.allocate(&web(3), &high, HERE).unwrap_err();
-        assert!(
-            matches!(error, PortError::Exhausted { from: 65537, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, PortError::Exhausted { from: 65537, .. }), "{error}");
     }
 
     #[test]
@@ -342,14 +308,9 @@ mod tests {
         let taken = other.local_addr().unwrap().port();
         let mut table = PortTable::new("x", Ports::new());
         let fail = [spec(PortChoice::Fixed(taken), PortConflict::Fail)];
-        let error = table
-            .allocate(&web(1), &fail, HERE)
-            .unwrap_err()
-            .to_string();
-        let expected = format!(
-            "port `http` of `web.1`: {taken} is held by pid {}",
-            std::process::id()
-        );
+        let error = table.allocate(&web(1), &fail, HERE).unwrap_err().to_string();
+        let expected =
+            format!("port `http` of `web.1`: {taken} is held by pid {}", std::process::id());
         assert!(error.starts_with(&expected), "{error}");
         if taken < 65000 {
             let next = [spec(PortChoice::Fixed(taken), PortConflict::Next)];

@@ -86,9 +86,7 @@ impl Question {
     /// # Errors
     /// When a reference has no value.
     pub fn file(path: &Template, start: &Start<'_>) -> Result<Self, ProbeError> {
-        Ok(Self::File(
-            start.directory()?.join(start.expand(path, "file")?),
-        ))
+        Ok(Self::File(start.directory()?.join(start.expand(path, "file")?)))
     }
 
     /// Asks once. Dropping the future ends the question, a command's processes included.
@@ -131,9 +129,7 @@ impl Url {
     /// # Errors
     /// When it is something else.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
-        let error = || UrlError {
-            text: text.to_owned(),
-        };
+        let error = || UrlError { text: text.to_owned() };
         let rest = text.strip_prefix("http://").ok_or_else(error)?;
         let (authority, path) = match rest.find(['/', '?', '#']) {
             Some(at) => rest.split_at(at),
@@ -208,15 +204,11 @@ async fn execute(
     processes: &Processes,
     timeout: Duration,
 ) -> Result<(), String> {
-    let mut request = start
-        .prepare_command(command, "exec", &[])
-        .map_err(|error| error.to_string())?;
+    let mut request =
+        start.prepare_command(command, "exec", &[]).map_err(|error| error.to_string())?;
     let (reader, writer) = io::pipe().map_err(words)?;
     let writer = Arc::new(OwnedFd::from(writer));
-    request.stdio = Stdio::Pipes {
-        stdout: Arc::clone(&writer),
-        stderr: writer,
-    };
+    request.stdio = Stdio::Pipes { stdout: Arc::clone(&writer), stderr: writer };
     let mut reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(words)?;
     let mut tail = Vec::with_capacity(2 * ANSWER);
     let run = command::run(processes, request, timeout);
@@ -232,11 +224,7 @@ async fn execute(
     while open && read_now(&reader, &mut tail) {}
     result.map_err(|error| {
         let last = last_line(&tail);
-        if last.is_empty() {
-            error.to_string()
-        } else {
-            format!("{error}: {last}")
-        }
+        if last.is_empty() { error.to_string() } else { format!("{error}: {last}") }
     })
 }
 
@@ -288,24 +276,14 @@ mod tests {
         assert_eq!(Url::parse("http://[::1]/").unwrap().address, "[::1]:80");
         assert_eq!(Url::parse("http://[::1]:81").unwrap().address, "[::1]:81");
         assert_eq!(Url::parse("http://host?x").unwrap().path, "/?x");
-        for bad in [
-            "https://x/",
-            "x",
-            "http://",
-            "http://a b/",
-            "http://h:x/",
-            "http://u@h/",
-        ] {
+        for bad in ["https://x/", "x", "http://", "http://a b/", "http://h:x/", "http://u@h/"] {
             assert!(Url::parse(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn the_status_is_read_from_the_first_line_only() {
-        assert_eq!(
-            status_of(b"HTTP/1.1 204 No Content\r\nX: 500\r\n"),
-            Some(204)
-        );
+        assert_eq!(status_of(b"HTTP/1.1 204 No Content\r\nX: 500\r\n"), Some(204));
         assert_eq!(status_of(b"HTTP/1.0 503\n"), Some(503));
         assert_eq!(status_of(b"SSH-2.0-x\n"), None);
         assert_eq!(status_of(b""), None);

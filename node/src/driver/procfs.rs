@@ -75,9 +75,7 @@ pub fn all() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The children of one process, zombies included; empty where the kernel does not say.
@@ -88,9 +86,7 @@ pub fn children(pid: u32) -> Vec<u32> {
     tasks
         .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
         .flat_map(|text| {
-            text.split_ascii_whitespace()
-                .filter_map(|word| word.parse().ok())
-                .collect::<Vec<u32>>()
+            text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>()
         })
         .collect()
 }
@@ -127,10 +123,7 @@ impl ChildrenFile {
         if own != main {
             files.push(File::open(format!("/proc/self/task/{own}/children"))?);
         }
-        Ok(Self {
-            files,
-            buffer: vec![0; 4096],
-        })
+        Ok(Self { files, buffer: vec![0; 4096] })
     }
 
     /// Reads the lists, zombies included.
@@ -161,11 +154,8 @@ impl ChildrenFile {
 /// Whether a process is stopped, and who traces it.
 pub fn state_and_tracer(pid: u32) -> Option<(u8, u32)> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let value = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key))
-            .map(str::trim_ascii)
-    };
+    let value =
+        |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim_ascii);
     let state = *value("State:")?.as_bytes().first()?;
     let tracer = value("TracerPid:")?.parse().ok()?;
     Some((state, tracer))
@@ -217,10 +207,7 @@ mod tests {
         let line =
             b"42 (a) b (c) S 1 40 39 0 -1 4194560 1 0 0 0 7 8 0 0 20 0 1 0 12345 1000 99 184467 1";
         let stat = Stat::parse(line).unwrap();
-        assert_eq!(
-            (stat.pid, stat.name.as_str(), stat.state),
-            (42, "a) b (c", b'S')
-        );
+        assert_eq!((stat.pid, stat.name.as_str(), stat.state), (42, "a) b (c", b'S'));
         assert_eq!((stat.parent, stat.group, stat.session), (1, 40, 39));
         assert_eq!((stat.user_ticks, stat.system_ticks), (7, 8));
         assert_eq!((stat.start, stat.resident_pages), (12345, 99));

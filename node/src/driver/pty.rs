@@ -9,12 +9,7 @@ use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, tcgetattr, tcsetattr};
 
 /// The size that programs are told: wide, since lines that they wrap would be lines of the log.
-const SIZE: Winsize = Winsize {
-    ws_row: 50,
-    ws_col: 160,
-    ws_xpixel: 0,
-    ws_ypixel: 0,
-};
+const SIZE: Winsize = Winsize { ws_row: 50, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
 
 /// A terminal: our end, which never blocks, and the child's for
 /// [`Stdio::OutputTerminal`](super::request::Stdio::OutputTerminal). Reading ours answers EIO when all of the
@@ -32,9 +27,6 @@ pub fn output() -> io::Result<(OwnedFd, OwnedFd)> {
     modes.output_flags.remove(OutputFlags::ONLCR);
     modes.local_flags.remove(LocalFlags::ECHO);
     tcsetattr(&pair.slave, SetArg::TCSANOW, &modes)?;
-    fcntl(
-        &pair.master,
-        FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR),
-    )?;
+    fcntl(&pair.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR))?;
     Ok((pair.master, pair.slave))
 }

@@ -82,11 +82,7 @@ impl Strings {
     /// Fills `into` with the address of each string and a null at the end.
     pub(super) fn pointers(&self, into: &mut Vec<*const libc::c_char>) {
         into.clear();
-        into.extend(
-            self.starts
-                .iter()
-                .map(|&start| self.bytes[start..].as_ptr().cast()),
-        );
+        into.extend(self.starts.iter().map(|&start| self.bytes[start..].as_ptr().cast()));
         into.push(std::ptr::null());
     }
 }

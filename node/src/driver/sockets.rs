@@ -64,11 +64,7 @@ impl Sockets {
                 Some(bound) => bound,
                 None => bind(spec)?,
             };
-            shared.push(SharedSocket {
-                name: spec.name.clone(),
-                port,
-                fd: Arc::clone(&fd),
-            });
+            shared.push(SharedSocket { name: spec.name.clone(), port, fd: Arc::clone(&fd) });
             next.insert(key, (fd, port));
         }
         self.bound = next;
@@ -100,11 +96,7 @@ mod tests {
     use std::net::TcpStream;
 
     fn spec(port: u16) -> SocketSpec {
-        SocketSpec {
-            name: "web".into(),
-            host: "127.0.0.1".into(),
-            port,
-        }
+        SocketSpec { name: "web".into(), host: "127.0.0.1".into(), port }
     }
 
     #[test]
@@ -129,10 +121,7 @@ mod tests {
         let error = sockets.apply(&[spec(0), spec(taken)]).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(&format!("127.0.0.1:{taken}")), "{text}");
-        assert!(
-            text.contains(&format!("held by pid {}", std::process::id())),
-            "{text}"
-        );
+        assert!(text.contains(&format!("held by pid {}", std::process::id())), "{text}");
         TcpStream::connect(("127.0.0.1", kept)).unwrap();
     }
 }

@@ -96,15 +96,10 @@ impl Spawner {
     /// # Errors
     /// When memory or descriptors are short, or `/dev/null` cannot be opened.
     pub fn new() -> io::Result<Self> {
-        let null = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null")?;
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         // Never 0, 1 or 2, which may be closed in us: the child's targets would overwrite it.
         let null = duplicate(null.as_fd())?;
-        let slots = (0..SLOTS)
-            .map(|_| duplicate(null.as_fd()))
-            .collect::<io::Result<_>>()?;
+        let slots = (0..SLOTS).map(|_| duplicate(null.as_fd())).collect::<io::Result<_>>()?;
         Ok(Self {
             stack: Stack::new()?,
             null,
@@ -197,9 +192,8 @@ impl Spawner {
         let mut used = 0;
         let null = self.null.as_raw_fd();
         let mut fill = |source: BorrowedFd<'_>| -> io::Result<RawFd> {
-            let slot = slots
-                .next()
-                .expect("plan_descriptors made a slot for each move and one more");
+            let slot =
+                slots.next().expect("plan_descriptors made a slot for each move and one more");
             used += 1;
             replace(source, slot.as_fd())?;
             Ok(slot.as_raw_fd())
@@ -216,13 +210,7 @@ impl Spawner {
             None => -1,
         };
         let highest_slot = self.slots.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(0);
-        let max_target = self
-            .moves
-            .iter()
-            .map(|m| m.target)
-            .max()
-            .unwrap_or(2)
-            .max(2);
+        let max_target = self.moves.iter().map(|m| m.target).max().unwrap_or(2).max(2);
         let first_unused = highest_slot.max(max_target).max(null) as u32 + 1;
         let mut targets: Vec<u32> = self.moves.iter().map(|m| m.target as u32).collect();
         targets.extend([0, 1, 2, first_unused]);
@@ -234,12 +222,7 @@ impl Spawner {
                 .filter(|pair| pair[1] > pair[0] + 1)
                 .map(|pair| (pair[0] + 1, pair[1] - 1)),
         );
-        Ok(Layout {
-            slots: used,
-            cgroup,
-            max_target,
-            first_unused,
-        })
+        Ok(Layout { slots: used, cgroup, max_target, first_unused })
     }
 
     fn clone_child(
@@ -253,24 +236,15 @@ impl Spawner {
         request.candidates.pointers(&mut self.candidates);
         let mut limits: Vec<(c_int, libc::rlimit64)> = Vec::with_capacity(request.limits.len() + 1);
         limits.extend(request.limits.iter().map(|limit| {
-            let value = libc::rlimit64 {
-                rlim_cur: limit.soft,
-                rlim_max: limit.hard,
-            };
+            let value = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
             (limit.resource as c_int, value)
         }));
         limits.extend(dye.map(|dye| {
-            let value = libc::rlimit64 {
-                rlim_cur: dye,
-                rlim_max: libc::RLIM64_INFINITY,
-            };
+            let value = libc::rlimit64 { rlim_cur: dye, rlim_max: libc::RLIM64_INFINITY };
             (libc::RLIMIT_RTTIME as c_int, value)
         }));
         let cpus = request.cpus.as_deref().map(cpu_mask).unwrap_or_default();
-        let groups = request
-            .identity
-            .as_ref()
-            .and_then(|id| id.groups.as_deref());
+        let groups = request.identity.as_ref().and_then(|id| id.groups.as_deref());
         let mut plan = Plan {
             stage: Stage::Done,
             errno: 0,
@@ -295,14 +269,9 @@ impl Spawner {
             groups: groups.map_or(ptr::null(), <[u32]>::as_ptr),
             groups_len: groups.map(<[u32]>::len),
             ids: request.identity.as_ref().map(|id| (id.uid, id.gid)),
-            directory: request
-                .directory
-                .as_ref()
-                .map_or(ptr::null(), |dir| dir.as_ptr()),
+            directory: request.directory.as_ref().map_or(ptr::null(), |dir| dir.as_ptr()),
             no_new_privs: request.no_new_privs,
-            listen_pid: request
-                .listen_pid
-                .map_or(ptr::null_mut(), |at| request.env.address(at)),
+            listen_pid: request.listen_pid.map_or(ptr::null_mut(), |at| request.env.address(at)),
             candidates: self.candidates.as_ptr(),
             argv: self.argv.as_ptr(),
             envp: self.envp.as_ptr(),
@@ -500,13 +469,7 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         Session::Inherited => {}
     }
     if plan.cgroup >= 0 {
-        step!(
-            Stage::Cgroup,
-            libc::SYS_write,
-            plan.cgroup,
-            c"0".as_ptr(),
-            1
-        );
+        step!(Stage::Cgroup, libc::SYS_write, plan.cgroup, c"0".as_ptr(), 1);
     }
     // SAFETY: the parent's vector of this length.
     let moves = unsafe { std::slice::from_raw_parts_mut(plan.moves, plan.moves_len) };
@@ -523,13 +486,7 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         }
     }
     for entry in moves.iter() {
-        step!(
-            Stage::Descriptors,
-            libc::SYS_dup3,
-            entry.source,
-            entry.target,
-            0
-        );
+        step!(Stage::Descriptors, libc::SYS_dup3, entry.source, entry.target, 0);
     }
     if plan.share_table {
         // SAFETY: the parent's vector of this length.
@@ -546,12 +503,7 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         let done = {
             let value: *const libc::rlimit64 = value;
             // SAFETY: `value` is the parent's and outlives the call.
-            unsafe {
-                call(
-                    libc::SYS_prlimit64,
-                    &[0, *resource as c_long, value as c_long],
-                )
-            }
+            unsafe { call(libc::SYS_prlimit64, &[0, *resource as c_long, value as c_long]) }
         };
         match done {
             // The dye is a mark among several; where it is refused, the others stand.
@@ -561,22 +513,10 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         }
     }
     if let Some(nice) = plan.nice {
-        step!(
-            Stage::Nice,
-            libc::SYS_setpriority,
-            libc::PRIO_PROCESS,
-            0,
-            nice
-        );
+        step!(Stage::Nice, libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice);
     }
     if plan.cpus_len > 0 {
-        step!(
-            Stage::Cpus,
-            libc::SYS_sched_setaffinity,
-            0,
-            plan.cpus_len,
-            plan.cpus
-        );
+        step!(Stage::Cpus, libc::SYS_sched_setaffinity, 0, plan.cpus_len, plan.cpus);
     }
     if let Some(umask) = plan.umask {
         step!(Stage::Umask, libc::SYS_umask, umask);
@@ -592,22 +532,10 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
         step!(Stage::Directory, libc::SYS_chdir, plan.directory);
     }
     if plan.no_new_privs {
-        step!(
-            Stage::NoNewPrivs,
-            libc::SYS_prctl,
-            libc::PR_SET_NO_NEW_PRIVS,
-            1,
-            0,
-            0
-        );
+        step!(Stage::NoNewPrivs, libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0);
     }
     // After the change of user, which clears it.
-    step!(
-        Stage::ParentDeath,
-        libc::SYS_prctl,
-        libc::PR_SET_PDEATHSIG,
-        plan.death_signal
-    );
+    step!(Stage::ParentDeath, libc::SYS_prctl, libc::PR_SET_PDEATHSIG, plan.death_signal);
     if step!(Stage::ParentDeath, libc::SYS_getppid) != plan.parent as c_long {
         return (Stage::ParentDeath, libc::ESRCH);
     }
@@ -620,25 +548,11 @@ unsafe fn become_program(plan: &Plan) -> (Stage, c_int) {
     let default = [0u64; 4];
     for signal in 1..=64 {
         if signal != libc::SIGKILL && signal != libc::SIGSTOP {
-            step!(
-                Stage::Signals,
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                0,
-                8
-            );
+            step!(Stage::Signals, libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, 8);
         }
     }
     let none = 0u64;
-    step!(
-        Stage::Signals,
-        libc::SYS_rt_sigprocmask,
-        libc::SIG_SETMASK,
-        &raw const none,
-        0,
-        8
-    );
+    step!(Stage::Signals, libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0, 8);
     // SAFETY: three null-terminated lists of the plan.
     (Stage::Exec, unsafe { exec(plan) })
 }
@@ -654,11 +568,7 @@ unsafe fn exec(plan: &Plan) -> c_int {
     while let candidate = unsafe { *at }
         && !candidate.is_null()
     {
-        let (path, argv, envp) = (
-            candidate as c_long,
-            plan.argv as c_long,
-            plan.envp as c_long,
-        );
+        let (path, argv, envp) = (candidate as c_long, plan.argv as c_long, plan.envp as c_long);
         // SAFETY: three null-terminated lists or strings.
         match unsafe { call(libc::SYS_execve, &[path, argv, envp]) } {
             Err(libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT) => {}

@@ -128,25 +128,16 @@ impl SpawnError {
             Stage::ParentDeath => (None, "cannot tie it to the node's life".to_owned()),
             Stage::Signals | Stage::Done => (None, "cannot reset its signals".to_owned()),
         };
-        Self {
-            stage,
-            errno,
-            path,
-            what,
-        }
+        Self { stage, errno, path, what }
     }
 
     fn exec(errno: i32, request: &SpawnRequest) -> Self {
         let program = &request.program;
-        let base = request.directory.as_ref().map_or(Path::new("."), |dir| {
-            Path::new(OsStr::from_bytes(dir.as_bytes()))
-        });
-        let paths = || {
-            request
-                .candidates
-                .iter()
-                .map(|path| base.join(OsStr::from_bytes(path)))
-        };
+        let base = request
+            .directory
+            .as_ref()
+            .map_or(Path::new("."), |dir| Path::new(OsStr::from_bytes(dir.as_bytes())));
+        let paths = || request.candidates.iter().map(|path| base.join(OsStr::from_bytes(path)));
         let there = paths().find(|path| path.exists());
         let searched = !program.contains('/');
         let what = match Errno::from_raw(errno) {
@@ -164,10 +155,9 @@ impl SpawnError {
             Errno::ENOENT => {
                 let path = there.clone().unwrap_or_default();
                 match interpreter(&path) {
-                    Some(name) => format!(
-                        "interpreter `{name}` of program `{}` not found",
-                        path.display()
-                    ),
+                    Some(name) => {
+                        format!("interpreter `{name}` of program `{}` not found", path.display())
+                    }
                     None => format!(
                         "program `{}` needs a loader or library that is not there",
                         path.display()
@@ -192,12 +182,7 @@ impl SpawnError {
             Errno::ETXTBSY => format!("program `{program}` is being written"),
             _ => format!("cannot execute program `{program}`"),
         };
-        Self {
-            stage: Stage::Exec,
-            errno,
-            path: there.or_else(|| paths().next()),
-            what,
-        }
+        Self { stage: Stage::Exec, errno, path: there.or_else(|| paths().next()), what }
     }
 
     /// What it means for the next try.
@@ -217,14 +202,11 @@ fn shown(program: &str, base: &Path) -> String {
         return program.to_owned();
     }
     let relative = Path::new(program);
-    base.join(relative.strip_prefix(".").unwrap_or(relative))
-        .display()
-        .to_string()
+    base.join(relative.strip_prefix(".").unwrap_or(relative)).display().to_string()
 }
 
 fn executable(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
 }
 
 /// The program named in a `#!` line.
@@ -247,9 +229,6 @@ impl std::error::Error for SpawnError {}
 
 impl From<SpawnError> for SpawnFailure {
     fn from(error: SpawnError) -> Self {
-        Self {
-            message: error.to_string(),
-            class: error.class(),
-        }
+        Self { message: error.to_string(), class: error.class() }
     }
 }

@@ -116,16 +116,9 @@ impl Sampler {
         let peak = peak.max(rss);
         let spent = ticks.saturating_sub(ticks_before) as f64 / self.ticks_per_second;
         let too_close = since < CLOSEST;
-        let percent = if too_close {
-            percent_before
-        } else {
-            Some(100.0 * spent / since.as_secs_f64())
-        };
-        let sample = Sample {
-            cpu_percent: percent,
-            rss: Bytes(rss),
-            peak_rss: Bytes(peak),
-        };
+        let percent =
+            if too_close { percent_before } else { Some(100.0 * spent / since.as_secs_f64()) };
+        let sample = Sample { cpu_percent: percent, rss: Bytes(rss), peak_rss: Bytes(peak) };
         let seen = match known {
             Some(seen) if too_close => Seen { peak, ..seen },
             known => Seen {

@@ -46,10 +46,7 @@ impl Processes {
     /// [`reap_strays`](Self::reap_strays) names the run, or its leader ends.
     pub fn kill(&self, runs: &[(InstanceId, Run)]) -> Vec<(InstanceId, Run, Remains)> {
         let mut table = self.table();
-        let owners: Vec<Owner> = runs
-            .iter()
-            .map(|(i, r)| Owner::Run(i.clone(), *r))
-            .collect();
+        let owners: Vec<Owner> = runs.iter().map(|(i, r)| Owner::Run(i.clone(), *r)).collect();
         table.kill(&owners);
         table.remains_of(runs)
     }
@@ -81,12 +78,7 @@ impl Processes {
     pub fn strays(&self) -> Vec<Stray> {
         let table = self.table();
         let unowned = table.adopted.iter().filter(|(_, a)| a.owner.is_none());
-        unowned
-            .map(|(&pid, adopted)| Stray {
-                pid,
-                name: adopted.name.clone(),
-            })
-            .collect()
+        unowned.map(|(&pid, adopted)| Stray { pid, name: adopted.name.clone() }).collect()
     }
 
     /// The end of the node: sends KILL to everything below it and to every stray. The answer is what has not yet gone;
@@ -112,13 +104,7 @@ impl Processes {
         }
         let members = table.members(None);
         let mut left: Vec<u32> = members.into_values().flatten().collect();
-        left.extend(
-            table
-                .adopted
-                .iter()
-                .filter(|(_, a)| a.owner.is_none())
-                .map(|(&pid, _)| pid),
-        );
+        left.extend(table.adopted.iter().filter(|(_, a)| a.owner.is_none()).map(|(&pid, _)| pid));
         left.retain(|&pid| Stat::read(pid).is_some_and(|stat| !stat.is_zombie()));
         left
     }
@@ -183,10 +169,7 @@ impl Table {
     }
 
     fn lose(&mut self, pid: u32) {
-        if let Some(Adopted {
-            owner: Some(owner), ..
-        }) = self.adopted.remove(&pid)
-        {
+        if let Some(Adopted { owner: Some(owner), .. }) = self.adopted.remove(&pid) {
             self.lost.push(owner);
         }
     }

@@ -224,18 +224,10 @@ impl Epoll {
     }
 
     fn control(&self, operation: c_int, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
-            u64: key,
-        };
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: key };
         // SAFETY: `event` outlives the call; both descriptors are open.
         let done = unsafe {
-            libc::epoll_ctl(
-                self.0.as_raw_fd(),
-                operation,
-                fd.as_raw_fd(),
-                &raw mut event,
-            )
+            libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event)
         };
         if done != 0 {
             return Err(io::Error::last_os_error());
@@ -249,12 +241,7 @@ impl Epoll {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
         // SAFETY: room for BATCH events.
         let count = unsafe {
-            libc::epoll_wait(
-                self.0.as_fd().as_raw_fd(),
-                events.as_mut_ptr(),
-                BATCH as c_int,
-                0,
-            )
+            libc::epoll_wait(self.0.as_fd().as_raw_fd(), events.as_mut_ptr(), BATCH as c_int, 0)
         };
         let count = usize::try_from(count).unwrap_or(0);
         events[..count].iter().map(|event| event.u64).collect()

@@ -87,10 +87,7 @@ pub fn inheritable(
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
     };
-    variables
-        .into_iter()
-        .filter(|(name, _)| !own(name))
-        .collect()
+    variables.into_iter().filter(|(name, _)| !own(name)).collect()
 }
 
 /// What `$(…)` stands for in one instance.
@@ -127,19 +124,14 @@ mod tests {
 
     #[test]
     fn references_name_the_instance_and_anybodys_ports() {
-        let (one, two) = (
-            InstanceId::parse("web.1").unwrap(),
-            InstanceId::parse("db-x.2").unwrap(),
-        );
+        let (one, two) =
+            (InstanceId::parse("web.1").unwrap(), InstanceId::parse("db-x.2").unwrap());
         let ports: Ports = [
             (one.clone(), [("http".to_owned(), 8080)].into()),
             (two, [("sql".to_owned(), 5433)].into()),
         ]
         .into();
-        let references = References {
-            instance: &one,
-            ports: &ports,
-        };
+        let references = References { instance: &one, ports: &ports };
         let lookup = |text| references.lookup(text).map(Cow::into_owned);
         assert_eq!(lookup("instance.index").as_deref(), Some("1"));
         assert_eq!(lookup("instance.id").as_deref(), Some("web.1"));
@@ -153,14 +145,8 @@ mod tests {
 
     #[test]
     fn what_is_meant_for_the_node_is_not_handed_on() {
-        let names = [
-            "PATH",
-            "NOTIFY_SOCKET",
-            "WATCHDOG_USEC",
-            "LISTEN_FDS",
-            "HILUM_TOKEN",
-            "LISTENER",
-        ];
+        let names =
+            ["PATH", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "HILUM_TOKEN", "LISTENER"];
         let kept = inheritable(names.map(|name| (name.into(), "x".into())));
         let kept: Vec<&OsStr> = kept.iter().map(|(name, _)| name.as_os_str()).collect();
         assert_eq!(kept, ["PATH", "LISTENER"]);

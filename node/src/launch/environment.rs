@@ -57,23 +57,16 @@ pub fn environment(
             set(&mut all, name, value, format!("user `{user}`"));
         }
     }
-    let references = References {
-        instance,
-        ports: &context.ports,
-    };
+    let references = References { instance, ports: &context.ports };
     for (name, entry) in &spec.launch.env {
         match &entry.value {
             None => {
                 all.remove(OsStr::new(name));
             }
             Some(template) => {
-                let value =
-                    template
-                        .expand(&references)
-                        .map_err(|source| LaunchError::Template {
-                            key: format!("env.{name}"),
-                            source,
-                        })?;
+                let value = template.expand(&references).map_err(|source| {
+                    LaunchError::Template { key: format!("env.{name}"), source }
+                })?;
                 set(&mut all, name, &value, entry.origin.clone());
             }
         }
@@ -85,14 +78,7 @@ pub fn environment(
     identify(&mut all, context, spec, instance, run, token);
     ports(&mut all, context, spec, instance);
     sockets(&mut all, context, spec);
-    Ok(all
-        .into_iter()
-        .map(|(name, (value, origin))| EnvVar {
-            name,
-            value,
-            origin,
-        })
-        .collect())
+    Ok(all.into_iter().map(|(name, (value, origin))| EnvVar { name, value, origin }).collect())
 }
 
 fn set(all: &mut Variables, name: &str, value: &str, origin: impl Into<Cow<'static, str>>) {
@@ -178,12 +164,8 @@ fn ports(all: &mut Variables, context: &Context, spec: &ServiceSpec, instance: &
 }
 
 fn sockets(all: &mut Variables, context: &Context, spec: &ServiceSpec) {
-    let passed: Vec<_> = spec
-        .launch
-        .sockets
-        .iter()
-        .filter_map(|&at| context.sockets.get(at))
-        .collect();
+    let passed: Vec<_> =
+        spec.launch.sockets.iter().filter_map(|&at| context.sockets.get(at)).collect();
     if passed.is_empty() {
         return;
     }
@@ -192,16 +174,9 @@ fn sockets(all: &mut Variables, context: &Context, spec: &ServiceSpec) {
         by_port.insert(socket.port.to_string(), Value::from(fd));
     }
     // A colon separates the names, so none may hold one.
-    let names: Vec<String> = passed
-        .iter()
-        .map(|socket| socket.name.replace(':', "_"))
-        .collect();
+    let names: Vec<String> = passed.iter().map(|socket| socket.name.replace(':', "_")).collect();
     ours(all, "LISTEN_FDS", &passed.len().to_string());
     ours(all, "LISTEN_FDNAMES", &names.join(":"));
     ours(all, "LISTEN_PID", "");
-    ours(
-        all,
-        "LYMPH_SHARED_SOCKET_FDS",
-        &Value::from(by_port).to_string(),
-    );
+    ours(all, "LYMPH_SHARED_SOCKET_FDS", &Value::from(by_port).to_string());
 }

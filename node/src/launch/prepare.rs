@@ -64,10 +64,7 @@ pub enum LaunchError {
 
 impl From<LaunchError> for SpawnFailure {
     fn from(error: LaunchError) -> Self {
-        Self {
-            message: error.to_string(),
-            class: FailureClass::Permanent,
-        }
+        Self { message: error.to_string(), class: FailureClass::Permanent }
     }
 }
 
@@ -112,9 +109,7 @@ impl Start<'_> {
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
         let mut request = self.base(&self.spec.launch.command, "command", &[])?;
         let sockets = &self.spec.launch.sockets;
-        let sockets = sockets
-            .iter()
-            .filter_map(|&at| self.context.sockets.get(at));
+        let sockets = sockets.iter().filter_map(|&at| self.context.sockets.get(at));
         for (socket, target) in sockets.zip(FIRST_SOCKET..) {
             request.descriptors.push((Arc::clone(&socket.fd), target));
         }
@@ -149,24 +144,14 @@ impl Start<'_> {
     fn account(&self) -> Result<Account, LaunchError> {
         let launch = &self.spec.launch;
         if launch.user.is_none() && launch.group.is_none() {
-            return Ok(Account {
-                identity: None,
-                variables: Vec::new(),
-            });
+            return Ok(Account { identity: None, variables: Vec::new() });
         }
         let account = identity::resolve(launch.user.as_deref(), launch.group.as_deref())?;
         Ok(account)
     }
 
     fn environment_for(&self, account: &Account) -> Result<Vec<EnvVar>, LaunchError> {
-        environment(
-            self.context,
-            self.spec,
-            account,
-            self.instance,
-            self.run,
-            self.token,
-        )
+        environment(self.context, self.spec, account, self.instance, self.run, self.token)
     }
 
     /// Fills in one text; `key` is where it stands.
@@ -174,16 +159,10 @@ impl Start<'_> {
     /// # Errors
     /// When a reference has no value.
     pub fn expand(&self, template: &Template, key: &str) -> Result<String, LaunchError> {
-        let references = References {
-            instance: self.instance,
-            ports: &self.context.ports,
-        };
+        let references = References { instance: self.instance, ports: &self.context.ports };
         template
             .expand(&references)
-            .map_err(|source| LaunchError::Template {
-                key: key.to_owned(),
-                source,
-            })
+            .map_err(|source| LaunchError::Template { key: key.to_owned(), source })
     }
 
     fn base(
@@ -221,9 +200,8 @@ impl Start<'_> {
             argv.push(argument.as_bytes()).map_err(nul(key))?;
             program.get_or_insert(argument);
         }
-        let program = program
-            .filter(|program| !program.is_empty())
-            .ok_or(LaunchError::NoCommand)?;
+        let program =
+            program.filter(|program| !program.is_empty()).ok_or(LaunchError::NoCommand)?;
         let directory = self.directory()?;
         let path = variables
             .iter()
@@ -240,9 +218,7 @@ impl Start<'_> {
             listen_pid,
             directory: Some(directory.map_err(|error| LaunchError::Nul {
                 key: "directory".to_owned(),
-                source: NulByte {
-                    text: String::from_utf8_lossy(&error.into_vec()).into_owned(),
-                },
+                source: NulByte { text: String::from_utf8_lossy(&error.into_vec()).into_owned() },
             })?),
             limits: limits(&launch.limits, self.context.nofile),
             identity: account.identity,
@@ -303,10 +279,7 @@ fn env_block(variables: &[EnvVar]) -> Result<(Strings, Option<usize>), LaunchErr
         };
         let start = block
             .push_parts(&[name, b"=", value])
-            .map_err(|source| LaunchError::Nul {
-                key: format!("env.{}", shown()),
-                source,
-            })?;
+            .map_err(|source| LaunchError::Nul { key: format!("env.{}", shown()), source })?;
         if name == b"LISTEN_PID" {
             listen_pid = Some(start + name.len() + 1);
         }
@@ -316,12 +289,7 @@ fn env_block(variables: &[EnvVar]) -> Result<(Strings, Option<usize>), LaunchErr
 
 fn limits(limits: &Limits, original_nofile: Option<(u64, u64)>) -> Vec<Rlimit> {
     let both = |name, resource: u32, value: Option<u64>| {
-        value.map(|value| Rlimit {
-            name,
-            resource: resource as i32,
-            soft: value,
-            hard: value,
-        })
+        value.map(|value| Rlimit { name, resource: resource as i32, soft: value, hard: value })
     };
     let nofile = both("nofile", libc::RLIMIT_NOFILE, limits.nofile).or_else(|| {
         // The node has raised its own; select() breaks above 1024.

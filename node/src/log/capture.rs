@@ -193,18 +193,10 @@ impl Capture {
             subscriber.turn_over();
         }
         let shared = &self.shared;
-        shared
-            .records
-            .fetch_add(std::mem::take(&mut self.feed.records), Ordering::Relaxed);
-        shared
-            .dropped
-            .fetch_add(std::mem::take(&mut self.feed.dropped), Ordering::Relaxed);
-        shared
-            .bytes
-            .fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
-        shared
-            .sources
-            .store(self.table.pipes.len() as u64, Ordering::Relaxed);
+        shared.records.fetch_add(std::mem::take(&mut self.feed.records), Ordering::Relaxed);
+        shared.dropped.fetch_add(std::mem::take(&mut self.feed.dropped), Ordering::Relaxed);
+        shared.bytes.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        shared.sources.store(self.table.pipes.len() as u64, Ordering::Relaxed);
         if self.feed.reports.waiting() && !self.report_timer {
             self.report_timer = true;
             self.timer(Duration::from_millis(50), Timer::Reports);
@@ -213,10 +205,7 @@ impl Capture {
 
     fn timeout(&self) -> EpollTimeout {
         let next = self.timers.peek().map(|Reverse((at, _))| *at);
-        let held = self
-            .holding
-            .map(|since| since + HELD_AFTER)
-            .filter(|at| *at > self.feed.now);
+        let held = self.holding.map(|since| since + HELD_AFTER).filter(|at| *at > self.feed.now);
         let Some(at) = next.into_iter().chain(held).min() else {
             return EpollTimeout::NONE;
         };
@@ -338,10 +327,7 @@ impl Capture {
         let instance = state.instance.clone();
         let run = self.table.runs.insert(state);
         self.table.places.insert(key, run);
-        let pipes = [
-            Some((stdout, Stream::Out)),
-            stderr.map(|fd| (fd, Stream::Err)),
-        ];
+        let pipes = [Some((stdout, Stream::Out)), stderr.map(|fd| (fd, Stream::Err))];
         for (number, (fd, stream)) in pipes.into_iter().flatten().enumerate() {
             if let Err(error) = self.attach_pipe(run, number, fd, stream) {
                 self.node(NodeRecord {
@@ -397,9 +383,7 @@ impl Capture {
                 let missing = self.missing(instance, run, seq);
                 if missing > 0 {
                     let stamp = self.feed.stamps.write(self.feed.wall);
-                    self.feed
-                        .batch
-                        .begin(&who, run.0, pid, Stream::Node, self.feed.wall, stamp);
+                    self.feed.batch.begin(&who, run.0, pid, Stream::Node, self.feed.wall, stamp);
                     self.feed.gap_here(
                         &who.name,
                         missing,
@@ -412,11 +396,7 @@ impl Capture {
             // The worker's own time, where it is credible: it says when, the sequence number says in which order.
             let said = (record.at.max(0.0) * 1e6) as u64;
             let recent = self.feed.wall.saturating_sub(60_000_000)..=self.feed.wall;
-            let at = if recent.contains(&said) {
-                said
-            } else {
-                self.feed.wall
-            };
+            let at = if recent.contains(&said) { said } else { self.feed.wall };
             let mut fields = Map::new();
             if !record.logger.is_empty() {
                 fields.insert("logger".into(), Value::String(record.logger));
@@ -428,16 +408,8 @@ impl Capture {
                 fields.entry(key).or_insert(value);
             }
             let stamp = self.feed.stamps.write(at);
-            self.feed
-                .batch
-                .begin(&who, run.0, pid, Stream::Log, at, stamp);
-            self.put(
-                &who,
-                Stream::Log,
-                Some(level),
-                record.message.as_bytes(),
-                &fields,
-            );
+            self.feed.batch.begin(&who, run.0, pid, Stream::Log, at, stamp);
+            self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), &fields);
         }
     }
 
@@ -469,16 +441,8 @@ impl Capture {
         };
         let (run, pid) = (record.run.unwrap_or_default().0, record.pid.unwrap_or(0));
         let stamp = self.feed.stamps.write(self.feed.wall);
-        self.feed
-            .batch
-            .begin(&who, run, pid, Stream::Node, self.feed.wall, stamp);
-        self.put(
-            &who,
-            Stream::Node,
-            record.level,
-            record.text.as_bytes(),
-            &record.fields,
-        );
+        self.feed.batch.begin(&who, run, pid, Stream::Node, self.feed.wall, stamp);
+        self.put(&who, Stream::Node, record.level, record.text.as_bytes(), &record.fields);
     }
 
     fn put(
@@ -518,9 +482,7 @@ impl Capture {
     fn is_overfull(&self, count: usize) -> bool {
         let overfull = self.feed.batch.size() > OVERFULL;
         if overfull {
-            self.shared
-                .unqueued
-                .fetch_add(count as u64, Ordering::Relaxed);
+            self.shared.unqueued.fetch_add(count as u64, Ordering::Relaxed);
         }
         overfull
     }
@@ -528,9 +490,7 @@ impl Capture {
     fn node_gap(&mut self, count: u64, why: &str) {
         let who = named(NODE_NAME);
         let stamp = self.feed.stamps.write(self.feed.wall);
-        self.feed
-            .batch
-            .begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
+        self.feed.batch.begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
         self.feed.gap_here(&who.name, count, why);
         self.feed.dropped += count;
     }
@@ -576,11 +536,7 @@ impl Capture {
             return;
         };
         pipe.last = self.feed.now;
-        pipe.full = if count >= PIPE {
-            pipe.full.saturating_add(1)
-        } else {
-            0
-        };
+        pipe.full = if count >= PIPE { pipe.full.saturating_add(1) } else { 0 };
         if pipe.full >= WIDEN_AFTER && !pipe.widened {
             // EPERM: the user's pipe pages are used up; then it stays as it is.
             pipe.widened = fcntl(&pipe.fd, FcntlArg::F_SETPIPE_SZ(WIDE as i32)).is_ok();
@@ -602,8 +558,7 @@ impl Capture {
                 pipe.tail.extend_from_slice(chunk);
             }
         } else {
-            self.feed
-                .bytes(run, pipe.stream, &mut pipe.tail, &self.buffer[..count]);
+            self.feed.bytes(run, pipe.stream, &mut pipe.tail, &self.buffer[..count]);
         }
         let partial = !pipe.tail.is_empty() && !pipe.timer;
         pipe.timer |= partial;
@@ -612,12 +567,7 @@ impl Capture {
         if partial {
             self.timer(PARTIAL_AFTER, Timer::Partial(place));
         }
-        if gap
-            && !self
-                .timers
-                .iter()
-                .any(|Reverse((_, timer))| *timer == Timer::Gap(owed))
-        {
+        if gap && !self.timers.iter().any(|Reverse((_, timer))| *timer == Timer::Gap(owed)) {
             self.timer(GAP_AFTER, Timer::Gap(owed));
         }
     }
@@ -665,10 +615,7 @@ impl Capture {
         match &mut state.ending {
             Some(ending) => ending.done.push(done),
             None => {
-                state.ending = Some(Box::new(Ending {
-                    deadline,
-                    done: vec![done],
-                }));
+                state.ending = Some(Box::new(Ending { deadline, done: vec![done] }));
             }
         }
         self.read_out(place);
@@ -681,11 +628,7 @@ impl Capture {
 
     /// Reads what is in a run's pipes now.
     fn read_out(&mut self, place: u32) {
-        let pipes = self
-            .table
-            .runs
-            .get(place)
-            .map_or([NONE; 2], |run| run.pipes);
+        let pipes = self.table.runs.get(place).map_or([NONE; 2], |run| run.pipes);
         for pipe in pipes {
             self.drain(pipe, 32);
         }
@@ -719,11 +662,7 @@ impl Capture {
 
     /// Closes a run's pipes.
     fn drop_pipes(&mut self, place: u32) {
-        let pipes = self
-            .table
-            .runs
-            .get(place)
-            .map_or([NONE; 2], |run| run.pipes);
+        let pipes = self.table.runs.get(place).map_or([NONE; 2], |run| run.pipes);
         for pipe in pipes {
             self.end_of_pipe(pipe);
         }
@@ -775,9 +714,7 @@ impl Capture {
         let due = pipe.last + PARTIAL_AFTER;
         if due > now || self.holding.is_some() {
             pipe.timer = true;
-            let wait = due
-                .saturating_duration_since(now)
-                .max(Duration::from_millis(100));
+            let wait = due.saturating_duration_since(now).max(Duration::from_millis(100));
             self.timer(wait, Timer::Partial(place));
             return;
         }
@@ -855,17 +792,11 @@ impl Capture {
 
     /// Reports, once the disk has been behind for a while, whose output waits.
     fn mark_held(&mut self) {
-        if self
-            .holding
-            .is_none_or(|since| self.feed.now.duration_since(since) < HELD_AFTER)
-        {
+        if self.holding.is_none_or(|since| self.feed.now.duration_since(since) < HELD_AFTER) {
             return;
         }
         let mut events = [EpollEvent::empty(); 512];
-        let ready = self
-            .epoll
-            .wait(&mut events, EpollTimeout::ZERO)
-            .unwrap_or(0);
+        let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         for event in events[..ready].iter().filter(|event| event.data() != BELL) {
             if let Some(pipe) = self.table.pipes.get((event.data() - 1) as u32)
                 && let Some(run) = self.table.runs.get(pipe.run)
@@ -914,8 +845,5 @@ impl Capture {
 }
 
 fn named(name: &str) -> Arc<Who> {
-    Arc::new(Who {
-        name: name.into(),
-        file: None,
-    })
+    Arc::new(Who { name: name.into(), file: None })
 }

@@ -42,12 +42,7 @@ impl Console {
     /// A console of this look, with times in the machine's zone.
     pub fn new(look: Look) -> Self {
         let width = look.width;
-        Self {
-            look,
-            width,
-            colors: HashMap::new(),
-            zone: jiff::tz::TimeZone::system(),
-        }
+        Self { look, width, colors: HashMap::new(), zone: jiff::tz::TimeZone::system() }
     }
 
     /// Appends a record to `out`, as one line for each of its lines.
@@ -97,21 +92,13 @@ impl Console {
 
     fn prefix(&mut self, entry: &Entry, name: &str, out: &mut Vec<u8>) {
         let pad = self.width.saturating_sub(name.len());
-        let mark = if entry.stream == Some(Stream::Err) {
-            '!'
-        } else {
-            ' '
-        };
+        let mark = if entry.stream == Some(Stream::Err) { '!' } else { ' ' };
         if self.look.color {
             let service = entry.service.clone().unwrap_or_else(|| entry.name.clone());
             let next = COLORS[self.colors.len() % COLORS.len()];
             let color = *self.colors.entry(service).or_insert(next);
             let bar = if mark == '!' { "31" } else { "2" };
-            let _ = write!(
-                out,
-                "\x1b[{color}m{name}\x1b[0m{:pad$}{mark}\x1b[{bar}m|\x1b[0m ",
-                ""
-            );
+            let _ = write!(out, "\x1b[{color}m{name}\x1b[0m{:pad$}{mark}\x1b[{bar}m|\x1b[0m ", "");
         } else {
             let _ = write!(out, "{name}{:pad$}{mark}| ", "");
         }
@@ -127,10 +114,7 @@ fn structured_head(entry: &Entry, out: &mut Vec<u8>) {
     if let Some(level) = entry.level {
         let _ = write!(out, "{} ", level.as_str());
     }
-    let logger = entry
-        .fields
-        .as_ref()
-        .and_then(|fields| fields.get("logger")?.as_str());
+    let logger = entry.fields.as_ref().and_then(|fields| fields.get("logger")?.as_str());
     if let Some(logger) = logger {
         escape(logger.as_bytes(), false, out);
         out.extend_from_slice(b": ");
@@ -261,11 +245,7 @@ mod tests {
 
     fn plain(entry: &Entry) -> String {
         let mut out = Vec::new();
-        Console::new(Look {
-            prefix: true,
-            ..Look::default()
-        })
-        .render(entry, &mut out);
+        Console::new(Look { prefix: true, ..Look::default() }).render(entry, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -284,24 +264,14 @@ mod tests {
     #[test]
     fn control_codes_never_reach_the_terminal() {
         let mut out = Vec::new();
-        assert!(!escape(
-            b"\x1b[2J\x07\0\xff\r\xc2\x9b1m\ttab",
-            true,
-            &mut out
-        ));
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "\\x1b[2J\\x07\\x00\\xff\\r\\u{9b}1m\ttab"
-        );
+        assert!(!escape(b"\x1b[2J\x07\0\xff\r\xc2\x9b1m\ttab", true, &mut out));
+        assert_eq!(String::from_utf8(out).unwrap(), "\\x1b[2J\\x07\\x00\\xff\\r\\u{9b}1m\ttab");
     }
 
     #[test]
     fn colours_are_kept_on_a_terminal_and_end_with_the_line() {
         let mut out = Vec::new();
-        let mut console = Console::new(Look {
-            color: true,
-            ..Look::default()
-        });
+        let mut console = Console::new(Look { color: true, ..Look::default() });
         console.render(&entry(b"\x1b[31mred"), &mut out);
         assert_eq!(out, b"\x1b[31mred\x1b[0m\n");
         out.clear();

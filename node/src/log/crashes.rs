@@ -83,11 +83,7 @@ impl Writer {
             bytes.extend_from_slice(&rest[1..]);
         }
         bytes.push(b'\n');
-        let mut out = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&self.path)?;
+        let mut out = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
         // A torn line of an earlier life must not swallow this one.
         let length = out.metadata()?.len();
         if length > 0 {
@@ -156,11 +152,7 @@ pub fn last_lines(dir: &Path, crash: &Crash) -> Result<Vec<Entry>, QueryError> {
     let filter = Filter {
         instance: Some(instance.to_string()),
         run: Some(run),
-        pid: crash
-            .facts
-            .get("pid")
-            .and_then(Value::as_u64)
-            .and_then(|pid| pid.try_into().ok()),
+        pid: crash.facts.get("pid").and_then(Value::as_u64).and_then(|pid| pid.try_into().ok()),
         before_seq: crash.facts.get("seq").and_then(Value::as_u64),
         ..Filter::default()
     };

@@ -103,10 +103,7 @@ impl Disk {
                 Ok(Work::Crash(facts)) => {
                     let seq = self.store.next_seq();
                     if let Err(error) = self.crashes.write(&facts, seq) {
-                        self.say(
-                            Level::Warning,
-                            &format!("a crash could not be noted: {error}"),
-                        );
+                        self.say(Level::Warning, &format!("a crash could not be noted: {error}"));
                     }
                 }
                 Ok(Work::Configure(spec)) => self.store.configure(&spec),
@@ -129,12 +126,8 @@ impl Disk {
                     return;
                 }
             }
-            self.shared
-                .store_bytes
-                .store(self.store.size(), Ordering::Relaxed);
-            self.shared
-                .next_seq
-                .store(self.store.next_seq(), Ordering::Relaxed);
+            self.shared.store_bytes.store(self.store.size(), Ordering::Relaxed);
+            self.shared.next_seq.store(self.store.next_seq(), Ordering::Relaxed);
         }
     }
 
@@ -142,9 +135,7 @@ impl Disk {
         if self.reports.waiting() {
             return Some(REPORT_AGAIN);
         }
-        self.degraded
-            .is_some()
-            .then(|| RETRY.saturating_sub(self.tried.elapsed()))
+        self.degraded.is_some().then(|| RETRY.saturating_sub(self.tried.elapsed()))
     }
 
     fn write(&mut self, batch: Batch, done: Vec<Done>) {
@@ -191,10 +182,8 @@ impl Disk {
         for draft in &batch.drafts {
             let count =
                 u64::from(draft.count) + draft.dropped.saturating_sub(u64::from(draft.dropped > 0));
-            self.lost
-                .entry(draft.who.name.clone())
-                .or_insert_with(|| (draft.who.clone(), 0))
-                .1 += count;
+            self.lost.entry(draft.who.name.clone()).or_insert_with(|| (draft.who.clone(), 0)).1 +=
+                count;
             lines += count;
         }
         self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
@@ -238,11 +227,7 @@ impl Disk {
             return;
         }
         for (name, (_, lines)) in std::mem::take(&mut self.lost) {
-            self.reports.send(LogReport::Dropped {
-                name,
-                lines,
-                why: reason.clone(),
-            });
+            self.reports.send(LogReport::Dropped { name, lines, why: reason.clone() });
         }
         self.degraded = None;
         self.shared.degraded.store(false, Ordering::Relaxed);
@@ -251,10 +236,7 @@ impl Disk {
 
     /// Writes a record of the store's own.
     fn say(&mut self, level: Level, text: &str) {
-        let who = Arc::new(Who {
-            name: NODE_NAME.into(),
-            file: None,
-        });
+        let who = Arc::new(Who { name: NODE_NAME.into(), file: None });
         let at = wall();
         let mut batch = Batch::default();
         batch.begin(&who, 0, 0, Stream::Node, at, self.stamps.write(at));

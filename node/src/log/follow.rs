@@ -102,10 +102,7 @@ impl Follower {
         }
         let polled = poll(&mut fds, timeout);
         let woken = wake.is_some()
-            && fds
-                .first()
-                .and_then(PollFd::revents)
-                .is_some_and(|events| !events.is_empty());
+            && fds.first().and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
         drop(fds);
         if let Some(inotify) = &self.inotify {
             while inotify.read_events().is_ok() {} // what happened does not matter, that it did does

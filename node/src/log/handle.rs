@@ -306,41 +306,20 @@ pub fn start(config: LogConfig) -> Result<Started, LogError> {
     let (work, works) = mpsc::channel();
     let (returned, spare) = mpsc::channel();
     let writer = crashes::Writer::open(&config.dir);
-    let disk = Disk::new(
-        store,
-        notes,
-        writer,
-        shared.clone(),
-        Reports::new(report.clone()),
-        returned,
-    );
-    let capture = Capture::new(
-        config,
-        shared.clone(),
-        Reports::new(report),
-        inbox,
-        work,
-        spare,
-    )?;
-    let writer = std::thread::Builder::new()
-        .name("log-disk".into())
-        .spawn(move || {
-            block_signals();
-            disk.run(&works);
-        })?;
-    let thread = std::thread::Builder::new()
-        .name("log".into())
-        .spawn(move || {
-            block_signals();
-            capture.run();
-            let _ = writer.join(); // a panic there has been printed already
-        })?;
+    let disk =
+        Disk::new(store, notes, writer, shared.clone(), Reports::new(report.clone()), returned);
+    let capture = Capture::new(config, shared.clone(), Reports::new(report), inbox, work, spare)?;
+    let writer = std::thread::Builder::new().name("log-disk".into()).spawn(move || {
+        block_signals();
+        disk.run(&works);
+    })?;
+    let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
+        block_signals();
+        capture.run();
+        let _ = writer.join(); // a panic there has been printed already
+    })?;
     let handle = LogHandle(Arc::new(Post { commands, shared }));
-    Ok(Started {
-        handle,
-        reports,
-        thread,
-    })
+    Ok(Started { handle, reports, thread })
 }
 
 fn block_signals() {
@@ -350,8 +329,7 @@ fn block_signals() {
 impl LogHandle {
     /// Captures the output of a run. `stderr` is `None` where both come by one pseudo-terminal.
     pub fn attach(&self, source: Source, stdout: OwnedFd, stderr: Option<OwnedFd>) {
-        self.0
-            .send(Command::Attach(Box::new(source), stdout, stderr));
+        self.0.send(Command::Attach(Box::new(source), stdout, stderr));
     }
 
     /// Takes a changed policy for what runs of this service.
@@ -379,8 +357,7 @@ impl LogHandle {
             return Err(QueueFull(records));
         }
         shared.queued.fetch_add(size, Ordering::Relaxed);
-        self.0
-            .send(Command::Structured(instance, run, pid, records, size));
+        self.0.send(Command::Structured(instance, run, pid, records, size));
         Ok(())
     }
 
@@ -444,12 +421,8 @@ impl LogHandle {
             store_bytes: shared.store_bytes.load(Ordering::Relaxed),
             next_seq: shared.next_seq.load(Ordering::Relaxed),
             degraded: shared.degraded.load(Ordering::Relaxed),
-            stalled: (writing > 0).then(|| {
-                shared
-                    .began
-                    .elapsed()
-                    .saturating_sub(Duration::from_micros(writing - 1))
-            }),
+            stalled: (writing > 0)
+                .then(|| shared.began.elapsed().saturating_sub(Duration::from_micros(writing - 1))),
         }
     }
 }
@@ -465,10 +438,7 @@ const MOST_WAITING: usize = 65_536;
 
 impl Reports {
     fn new(sender: tokio::sync::mpsc::Sender<LogReport>) -> Self {
-        Self {
-            sender,
-            waiting: VecDeque::new(),
-        }
+        Self { sender, waiting: VecDeque::new() }
     }
 
     pub(super) fn send(&mut self, report: LogReport) {

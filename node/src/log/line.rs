@@ -107,11 +107,7 @@ pub fn color(bytes: &[u8]) -> usize {
         .take(64)
         .take_while(|byte| matches!(byte, b'0'..=b'9' | b';' | b':'))
         .count();
-    if bytes.get(2 + body) == Some(&b'm') {
-        body + 3
-    } else {
-        0
-    }
+    if bytes.get(2 + body) == Some(&b'm') { body + 3 } else { 0 }
 }
 
 #[cfg(test)]
@@ -150,10 +146,7 @@ mod tests {
         assert_eq!(run(4, &[b"abcd\n"]), [(b"abcd".to_vec(), End::Newline)]);
         assert_eq!(
             run(4, &[b"abcd", b"e\n"]),
-            [
-                (b"abcd".to_vec(), End::Split),
-                (b"e".to_vec(), End::Newline)
-            ]
+            [(b"abcd".to_vec(), End::Split), (b"e".to_vec(), End::Newline)]
         );
     }
 

@@ -208,10 +208,7 @@ impl Reader {
     }
 
     fn numbers(&self) -> Result<Vec<u64>, QueryError> {
-        numbers(&self.dir).map_err(|source| QueryError::Read {
-            path: self.dir.clone(),
-            source,
-        })
+        numbers(&self.dir).map_err(|source| QueryError::Read { path: self.dir.clone(), source })
     }
 
     fn begin(&mut self, start: Start) -> Result<(), QueryError> {
@@ -340,10 +337,7 @@ impl Reader {
     fn known(&mut self, segment: &mut SegmentReader, span: &Span) -> &Known {
         let filter = &self.filter;
         self.names.entry(span.name).or_insert_with(|| {
-            let name: Arc<str> = segment
-                .name(span.name)
-                .unwrap_or_else(|| "?".to_owned())
-                .into();
+            let name: Arc<str> = segment.name(span.name).unwrap_or_else(|| "?".to_owned()).into();
             let (service, instance) = match name.rsplit_once('.') {
                 Some((service, _)) => (Some(Arc::from(service)), Some(name.clone())),
                 None if &*name == super::record::NODE_NAME => (None, None),
@@ -354,16 +348,8 @@ impl Reader {
                 .target
                 .as_ref()
                 .is_none_or(|target| target(service_name, instance.as_deref()))
-                && filter
-                    .instance
-                    .as_ref()
-                    .is_none_or(|only| instance.as_deref() == Some(only));
-            Known {
-                name,
-                service,
-                instance,
-                wanted,
-            }
+                && filter.instance.as_ref().is_none_or(|only| instance.as_deref() == Some(only));
+            Known { name, service, instance, wanted }
         })
     }
 
@@ -377,20 +363,13 @@ impl Reader {
             && filter.run.is_none_or(|run| span.run == run.0)
             && filter.pid.is_none_or(|pid| span.pid == pid)
             && (gap || filter.streams.is_empty() || filter.streams.contains(&span.stream))
-            && (gap
-                || filter
-                    .level
-                    .is_none_or(|least| span.level.unwrap_or(Level::Info) >= least));
+            && (gap || filter.level.is_none_or(|least| span.level.unwrap_or(Level::Info) >= least));
         fits && self.known(segment, span).wanted
     }
 
     fn wants_text(&self, seq: u64, text: &[u8]) -> bool {
         self.filter.before_seq.is_none_or(|before| seq < before)
-            && self
-                .filter
-                .grep
-                .as_ref()
-                .is_none_or(|grep| grep.is_match(text))
+            && self.filter.grep.as_ref().is_none_or(|grep| grep.is_match(text))
     }
 
     /// Reads the next wanted record into `entry`; `false` when there is none (now).
@@ -505,13 +484,7 @@ impl Reader {
         let known = self.known(segment, &span).clone();
         if !segment.lines(&span, &known.name, &mut self.lines) {
             // Somebody truncated or removed the text.
-            lost(
-                entry,
-                span.seq,
-                u64::from(span.count),
-                span.at,
-                "their text is gone",
-            );
+            lost(entry, span.seq, u64::from(span.count), span.at, "their text is gone");
             entry.name = known.name;
             entry.service = known.service;
             entry.instance = known.instance;
@@ -538,16 +511,8 @@ impl Reader {
         let gap = span.flags.has(Flags::GAP);
         while let Some(text) = self.lines.next() {
             entry.seq = entry.seq.wrapping_add(1);
-            let before = self
-                .filter
-                .before_seq
-                .is_none_or(|before| entry.seq < before);
-            let matches = gap
-                || self
-                    .filter
-                    .grep
-                    .as_ref()
-                    .is_none_or(|grep| grep.is_match(text));
+            let before = self.filter.before_seq.is_none_or(|before| entry.seq < before);
+            let matches = gap || self.filter.grep.as_ref().is_none_or(|grep| grep.is_match(text));
             if !(before && matches) {
                 continue;
             }

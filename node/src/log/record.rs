@@ -231,11 +231,7 @@ impl Batch {
             self.text.push(b'\n');
             lines += 1;
         }
-        let mut flags = if lines > 1 {
-            Flags::JOINED
-        } else {
-            Flags::NONE
-        };
+        let mut flags = if lines > 1 { Flags::JOINED } else { Flags::NONE };
         if dropped > 0 {
             flags = flags.with(Flags::GAP);
         }
@@ -257,13 +253,7 @@ impl Batch {
 
     fn push(&mut self, level: Option<Level>, flags: Flags, length: u32) {
         if let Some(head) = &self.head {
-            self.drafts.push(Draft {
-                level,
-                flags,
-                count: 1,
-                length,
-                ..head.clone()
-            });
+            self.drafts.push(Draft { level, flags, count: 1, length, ..head.clone() });
             self.open = true;
         }
     }
@@ -271,9 +261,7 @@ impl Batch {
 
 /// Microseconds since 1970, for people only.
 pub fn wall() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_micros() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// The length of a stamp: `2026-11-21T03:42:11.123456Z`.
@@ -288,10 +276,7 @@ pub struct Stamps {
 
 impl Default for Stamps {
     fn default() -> Self {
-        let mut stamps = Self {
-            second: 0,
-            text: *b"1970-01-01T00:00:00.000000Z",
-        };
+        let mut stamps = Self { second: 0, text: *b"1970-01-01T00:00:00.000000Z" };
         stamps.date(0);
         stamps
     }
@@ -370,9 +355,7 @@ pub fn parse_stamp(text: &[u8]) -> Option<u64> {
         return None;
     }
     let number = |range: std::ops::Range<usize>| {
-        text[range]
-            .iter()
-            .fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0'))
+        text[range].iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0'))
     };
     let day = days(number(0..4), number(5..7), number(8..10))?;
     let clock = number(11..13) * 3600 + number(14..16) * 60 + number(17..19);
@@ -422,10 +405,7 @@ mod tests {
     #[test]
     fn a_line_reads_as_the_contract_shows_it() {
         let mut batch = Batch::default();
-        let who = Arc::new(Who {
-            name: "echo.3".into(),
-            file: None,
-        });
+        let who = Arc::new(Who { name: "echo.3".into(), file: None });
         let at = 1_795_232_531_123_456;
         let mut stamps = Stamps::default();
         batch.begin(&who, 1, 7, Stream::Out, at, stamps.write(at));
@@ -437,20 +417,14 @@ mod tests {
         );
         assert_eq!((batch.drafts.len(), batch.drafts[0].count), (1, 2));
         let parsed = parse_line(&batch.text).unwrap();
-        assert_eq!(
-            (parsed.at, parsed.name, parsed.stream),
-            (at, "echo.3", Stream::Out)
-        );
+        assert_eq!((parsed.at, parsed.name, parsed.stream), (at, "echo.3", Stream::Out));
         assert_eq!(&batch.text[parsed.prefix..parsed.prefix + 4], b"text");
     }
 
     #[test]
     fn what_differs_begins_a_new_draft() {
         let mut batch = Batch::default();
-        let who = Arc::new(Who {
-            name: "a.1".into(),
-            file: None,
-        });
+        let who = Arc::new(Who { name: "a.1".into(), file: None });
         batch.begin(&who, 1, 7, Stream::Err, 0, Stamps::default().write(0));
         batch.line(b"1", None, Flags::NONE);
         batch.line(b"2", None, Flags::PARTIAL);

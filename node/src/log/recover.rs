@@ -48,48 +48,28 @@ pub fn recover(
     depth: Depth,
 ) -> io::Result<Recovered> {
     let name = format!("{number:06}.log");
-    let log = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .open(path(dir, number, "log"))?;
+    let log = OpenOptions::new().read(true).append(true).open(path(dir, number, "log"))?;
     let text = log.metadata()?.len();
-    let mut found = Recovered {
-        next_seq,
-        key,
-        ..Recovered::default()
-    };
+    let mut found = Recovered { next_seq, key, ..Recovered::default() };
     let (mut spans, whole) = intact_spans(dir, number)?;
     if !whole && text > 0 {
-        let rebuilt = rebuild(
-            &log,
-            0,
-            text,
-            next_seq,
-            key,
-            FIELDS_HEADER.len() as u64,
-            Bad::Skip,
-        )?;
+        let rebuilt = rebuild(&log, 0, text, next_seq, key, FIELDS_HEADER.len() as u64, Bad::Skip)?;
         if rebuilt.spans.is_empty() {
             set_aside(dir, number)?;
-            found.notes.push(format!(
-                "{name} is no timeline: set aside as {name}.corrupt"
-            ));
+            found.notes.push(format!("{name} is no timeline: set aside as {name}.corrupt"));
             found.aside = true;
             return Ok(found);
         }
         let lines = rebuilt.lines;
         rewrite(dir, number, &rebuilt)?;
-        found.notes.push(format!(
-            "the index of {name} was damaged: rebuilt from {lines} lines of text"
-        ));
+        found
+            .notes
+            .push(format!("the index of {name} was damaged: rebuilt from {lines} lines of text"));
         cut(&log, rebuilt.end, text, depth, &name, &mut found.notes)?;
         return Ok(closed(found, rebuilt.spans.last()));
     }
-    let idx = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path(dir, number, "idx"))?;
+    let idx =
+        OpenOptions::new().read(true).append(true).create(true).open(path(dir, number, "idx"))?;
     let checked = match depth {
         Depth::Closed => 0,
         Depth::Last => CHECKED,
@@ -272,10 +252,7 @@ pub fn rebuild(
     let mut file = log;
     file.seek(SeekFrom::Start(from))?;
     let mut reader = BufReader::with_capacity(256 * 1024, file.take(to - from));
-    let mut rebuilt = Rebuilt {
-        end: from,
-        ..Rebuilt::default()
-    };
+    let mut rebuilt = Rebuilt { end: from, ..Rebuilt::default() };
     let mut names: HashMap<String, u32> = HashMap::new();
     let mut offset = from;
     let mut line = Vec::new();
@@ -340,11 +317,8 @@ pub fn rebuild(
 }
 
 fn open_fields(dir: &Path, number: u64) -> io::Result<File> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path(dir, number, "fld"))?;
+    let mut file =
+        OpenOptions::new().read(true).append(true).create(true).open(path(dir, number, "fld"))?;
     if file.metadata()?.len() < FIELDS_HEADER.len() as u64 {
         file.set_len(0)?;
         file.write_all(FIELDS_HEADER)?;

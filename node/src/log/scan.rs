@@ -56,13 +56,7 @@ impl SegmentReader {
                 Index::Memory(rebuilt)
             }
         };
-        Some(Self {
-            number,
-            log,
-            index,
-            window: Vec::new(),
-            window_at: 0,
-        })
+        Some(Self { number, log, index, window: Vec::new(), window_at: 0 })
     }
 
     fn open_index(dir: &Path, number: u64) -> Option<Index> {
@@ -70,20 +64,15 @@ impl SegmentReader {
         let fld = File::open(path(dir, number, "fld")).ok()?;
         let mut head = [0; HEADER.len()];
         idx.read_exact_at(&mut head, 0).ok()?;
-        (head == *HEADER).then_some(Index::File {
-            idx,
-            fld,
-            first: 0,
-            block: Vec::new(),
-        })
+        (head == *HEADER).then_some(Index::File { idx, fld, first: 0, block: Vec::new() })
     }
 
     /// How many spans there are now.
     pub(super) fn len(&mut self) -> u64 {
         match &self.index {
-            Index::File { idx, .. } => idx
-                .metadata()
-                .map_or(0, |meta| (meta.len() / SPAN as u64).saturating_sub(1)),
+            Index::File { idx, .. } => {
+                idx.metadata().map_or(0, |meta| (meta.len() / SPAN as u64).saturating_sub(1))
+            }
             Index::Memory(rebuilt) => rebuilt.spans.len() as u64,
         }
     }
@@ -92,9 +81,7 @@ impl SegmentReader {
     pub(super) fn span(&mut self, position: u64) -> Option<Span> {
         match &mut self.index {
             Index::Memory(rebuilt) => rebuilt.spans.get(position as usize).copied(),
-            Index::File {
-                idx, first, block, ..
-            } => {
+            Index::File { idx, first, block, .. } => {
                 let held = (block.len() / SPAN) as u64;
                 if position < *first || position >= *first + held {
                     *first = position / BLOCK * BLOCK;
@@ -116,9 +103,9 @@ impl SegmentReader {
                 let length = read_at(fld, &mut bytes, u64::from(offset));
                 &bytes[..length]
             }
-            Index::Memory(rebuilt) => rebuilt
-                .fields
-                .get(offset as usize - FIELDS_HEADER.len()..)?,
+            Index::Memory(rebuilt) => {
+                rebuilt.fields.get(offset as usize - FIELDS_HEADER.len()..)?
+            }
         };
         let end = memchr::memchr(b'\n', bytes)?;
         String::from_utf8(bytes[..end].to_vec()).ok()

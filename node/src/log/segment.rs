@@ -94,9 +94,7 @@ impl Grown {
     }
 
     fn is_ours(&self) -> bool {
-        self.file
-            .metadata()
-            .is_ok_and(|meta| meta.nlink() > 0 && meta.len() == self.length)
+        self.file.metadata().is_ok_and(|meta| meta.nlink() > 0 && meta.len() == self.length)
     }
 
     fn is_in_place(&self) -> bool {
@@ -250,10 +248,7 @@ impl Segment {
         let base = self.fld.length;
         self.names.retain(|_, offset| u64::from(*offset) < base);
         for grown in [&self.idx, &self.fld, &self.log] {
-            grown
-                .file
-                .set_len(grown.length)
-                .map_err(|_| AppendError::Changed)?;
+            grown.file.set_len(grown.length).map_err(|_| AppendError::Changed)?;
         }
         Ok(())
     }

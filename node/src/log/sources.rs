@@ -48,12 +48,7 @@ struct Rate {
 impl Rate {
     fn new(limit: u32, now: Instant) -> Self {
         let limit = f64::from(limit);
-        Self {
-            limit,
-            tokens: limit,
-            at: now,
-            dropped: 0,
-        }
+        Self { limit, tokens: limit, at: now, dropped: 0 }
     }
 
     fn allows(&mut self, now: Instant) -> bool {
@@ -105,10 +100,7 @@ impl RunState {
             run: source.run,
             pid: source.pid,
             ready: source.ready_pattern.map(Box::new),
-            rate: source
-                .policy
-                .rate
-                .map(|limit| Box::new(Rate::new(limit, now))),
+            rate: source.policy.rate.map(|limit| Box::new(Rate::new(limit, now))),
             policy: source.policy,
             pipes: [NONE; 2],
             ending: None,
@@ -144,11 +136,7 @@ impl RunState {
             End::Split => Flags::SPLIT,
             End::Partial => Flags::PARTIAL,
         };
-        if self.late {
-            flags.with(Flags::LATE)
-        } else {
-            flags
-        }
+        if self.late { flags.with(Flags::LATE) } else { flags }
     }
 }
 
@@ -167,10 +155,7 @@ pub(super) struct Slab<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self {
-            items: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { items: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -259,14 +244,11 @@ impl Feed {
 
     fn begin(&mut self, run: &RunState, stream: Stream) {
         let stamp = self.stamps.write(self.wall);
-        self.batch
-            .begin(&run.who, run.run.0, run.pid, stream, self.wall, stamp);
+        self.batch.begin(&run.who, run.run.0, run.pid, stream, self.wall, stamp);
     }
 
     fn listened(&self) -> bool {
-        self.subscriber
-            .as_ref()
-            .is_some_and(|subscriber| subscriber.wanted())
+        self.subscriber.as_ref().is_some_and(|subscriber| subscriber.wanted())
     }
 
     /// Takes bytes of a pipe.
@@ -310,10 +292,7 @@ impl Feed {
             && ready.is_match(line)
         {
             run.ready = None;
-            self.reports.send(LogReport::Matched {
-                instance: run.instance.clone(),
-                run: run.run,
-            });
+            self.reports.send(LogReport::Matched { instance: run.instance.clone(), run: run.run });
         }
         if let Some(rate) = &mut run.rate
             && !rate.allows(self.now)
@@ -346,10 +325,7 @@ impl Feed {
 
     /// Writes down what was dropped.
     pub(super) fn gaps(&mut self, run: &mut RunState) {
-        let limited = run
-            .rate
-            .as_mut()
-            .map_or(0, |rate| std::mem::take(&mut rate.dropped));
+        let limited = run.rate.as_mut().map_or(0, |rate| std::mem::take(&mut rate.dropped));
         let slow = std::mem::take(&mut run.overflowed);
         for (count, why) in [(limited, "rate limit"), (slow, "slow disk")] {
             self.gap(run, count, why);
@@ -398,12 +374,7 @@ impl Feed {
         if let Some(subscriber) = &mut self.subscriber
             && subscriber.wanted()
         {
-            subscriber.record(&Finished {
-                name,
-                stream,
-                level,
-                text,
-            });
+            subscriber.record(&Finished { name, stream, level, text });
         }
     }
 }

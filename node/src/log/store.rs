@@ -67,10 +67,7 @@ impl Store {
     /// # Errors
     /// When the folder cannot be made or read.
     pub fn open(dir: &Path, spec: &LogsSpec) -> Result<(Self, Vec<String>), StoreError> {
-        let failed = |source| StoreError::Folder {
-            path: dir.to_owned(),
-            source,
-        };
+        let failed = |source| StoreError::Folder { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         let mut store = Self {
             dir: dir.to_owned(),
@@ -92,11 +89,7 @@ impl Store {
         let found = numbers(dir).map_err(failed)?;
         let newest = found.last().copied();
         for number in found {
-            let depth = if Some(number) == newest {
-                Depth::Last
-            } else {
-                Depth::Closed
-            };
+            let depth = if Some(number) == newest { Depth::Last } else { Depth::Closed };
             match recover(dir, number, store.next_seq, store.key, depth) {
                 Ok(recovered) => {
                     store.next_seq = recovered.next_seq;
@@ -212,36 +205,23 @@ impl Store {
 
     /// Now and then: whether the files have their names, the disk has room, segments are too old.
     fn look(&mut self, batch: &Batch) {
-        let fresh = self
-            .looked
-            .is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
+        let fresh = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
         if fresh && self.unseen < LOOK_BYTES {
             return;
         }
         self.looked = Some(Instant::now());
         self.unseen = 0;
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|segment| !segment.is_in_place())
-        {
+        if self.current.as_ref().is_some_and(|segment| !segment.is_in_place()) {
             self.abandon();
         }
         if let Some(age) = self.max_age {
             let oldest = wall().saturating_sub(age.as_micros() as u64);
-            while self
-                .closed
-                .front()
-                .is_some_and(|closed| closed.key < oldest)
-                && self.evict_one()
-            {}
+            while self.closed.front().is_some_and(|closed| closed.key < oldest) && self.evict_one()
+            {
+            }
             // A part of the age is enough for one segment, so that none lives twice as long.
             let part = wall().saturating_sub(age.as_micros() as u64 / 4);
-            if self.since < part
-                && self
-                    .current
-                    .as_ref()
-                    .is_some_and(|segment| !segment.is_empty())
+            if self.since < part && self.current.as_ref().is_some_and(|segment| !segment.is_empty())
             {
                 self.rotate();
             }
@@ -283,11 +263,7 @@ impl Store {
     pub fn reopen(&mut self) {
         self.looked = None;
         self.unseen = LOOK_BYTES;
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|segment| !segment.is_in_place())
-        {
+        if self.current.as_ref().is_some_and(|segment| !segment.is_in_place()) {
             self.abandon();
         }
     }
@@ -327,10 +303,7 @@ impl Store {
 
     /// A segment that was set aside and is older than all others.
     fn oldest_aside(&self) -> Option<u64> {
-        let oldest = self
-            .closed
-            .front()
-            .map_or(self.next_number, |closed| closed.number);
+        let oldest = self.closed.front().map_or(self.next_number, |closed| closed.number);
         fs::read_dir(&self.dir)
             .ok()?
             .filter_map(|entry| {

@@ -32,6 +32,9 @@ impl Runtime {
             Action::Kill { instance, run } => {
                 if let Some(held) = self.held.get_mut(&(instance.clone(), run)) {
                     held.hooks.drain(..).for_each(|hook| hook.abort());
+                    if let Some(leaf) = &held.leaf {
+                        let _ = leaf.kill(); // the sweep kills what an old kernel's group cannot
+                    }
                 }
                 self.kills.push((instance, run));
             }
@@ -41,7 +44,9 @@ impl Runtime {
                     self.queue.push_back(Input::Report { instance, run, report: Report::Unheard });
                 }
             }
-            Action::StartProbe { instance, run, purpose, spec } => self.start_probe(instance, run, purpose, spec),
+            Action::StartProbe { instance, run, purpose, spec } => {
+                self.start_probe(instance, run, purpose, spec)
+            }
             Action::StopProbe { instance, run, purpose } => {
                 if let Some(held) = self.held.get_mut(&(instance, run))
                     && let Some(probe) = held.probes[purpose as usize].take()
@@ -68,7 +73,6 @@ impl Runtime {
     fn forget(&mut self, instance: &InstanceId, run: Run) {
         self.parts.shutdown.retract(instance, run);
         self.parts.roster.forget(instance, run);
-        self.sampler.forget(instance, run);
         if let Some(held) = self.held.remove(&(instance.clone(), run)) {
             // Hooks go on: `after_stop` and `on_crash` may have just begun, and each has its own limit.
             let tasks = held.probes.into_iter().flatten().chain(held.readiness);
@@ -127,7 +131,8 @@ impl Runtime {
     fn crash_facts(&self, event: &Event) -> Map<String, Value> {
         let mut facts = event.to_json();
         facts.remove("seq");
-        let Some(instance) = event.instance.as_ref().and_then(|id| self.parts.core.instance(id)) else {
+        let Some(instance) = event.instance.as_ref().and_then(|id| self.parts.core.instance(id))
+        else {
             return facts;
         };
         facts.insert("restarts".into(), json!(instance.restarts));
@@ -150,10 +155,11 @@ impl Runtime {
             .collect();
         facts.insert("dependencies".into(), Value::Object(dependencies));
         facts.insert("config_hash".into(), json!(super::config::hash(&instance.spec)));
-        if let Some((instance, run)) = event.instance.as_ref().zip(event.run)
-            && let Some(peak) = self.sampler.peak(instance, run)
-        {
-            facts.insert("peak_rss_bytes".into(), json!(peak));
+        let oom_kills = event.instance.clone().zip(event.run).and_then(|key| {
+            Some(self.held.get(&key)?.leaf.as_ref()?.oom_kills()).filter(|kills| *kills > 0)
+        });
+        if let Some(kills) = oom_kills {
+            facts.insert("oom_kills".into(), json!(kills));
         }
         facts
     }

@@ -9,9 +9,9 @@ use hilum_shared::status::{NodeStatus, Snapshot};
 use serde_json::Value;
 
 use super::Runtime;
-use crate::channels::control::ControlCall;
-use crate::channels::control::calls::Call;
+use crate::channels::control::{Call, ControlCall};
 use crate::core::input::{Input, Request, RequestId};
+use crate::driver::stats::Breadth;
 
 impl Runtime {
     pub(super) fn call(&mut self, call: ControlCall) {
@@ -37,7 +37,9 @@ impl Runtime {
                     .collect();
                 return self.parts.control.reply(id, &later);
             }
-            Call::ChangeLoglevel(change) => return self.change_loglevel(id, &change.loglevel, change.period),
+            Call::ChangeLoglevel(change) => {
+                return self.change_loglevel(id, &change.loglevel, change.period);
+            }
             Call::Reload(reload) => return self.read_config(Some(id), reload.dry_run),
             Call::Restart(targets) => return self.restart_fresh(id, targets),
             Call::Start(targets) => Request::Start(targets),
@@ -48,7 +50,9 @@ impl Runtime {
                 Err(error) => return self.refuse(id, "usage", error.to_string()),
             },
             Call::Shutdown(shutdown) => Request::Shutdown {
-                grace: shutdown.grace.and_then(|grace| Duration::try_from_secs_f64(grace.max(0.0)).ok()),
+                grace: shutdown
+                    .grace
+                    .and_then(|grace| Duration::try_from_secs_f64(grace.max(0.0)).ok()),
                 reason: shutdown.reason,
             },
             Call::Wait(wait) => Request::Wait(wait),
@@ -77,11 +81,11 @@ impl Runtime {
             .iter()
             .filter_map(|status| Some((status.instance.clone(), status.run, status.pid?)))
             .collect();
-        let samples = self.sampler.sample(&self.parts.processes, &runs);
+        let samples = self.sampler.sample(&runs, Breadth::Session);
         for status in &mut instances {
-            if let Some(sample) = samples.get(&status.instance).filter(|_| status.pid.is_some()) {
+            if let Some(sample) = samples.get(&(status.instance.clone(), status.run)) {
                 status.cpu_percent = sample.cpu_percent;
-                status.rss_bytes = Some(sample.rss_bytes);
+                status.rss_bytes = Some(sample.rss.0);
             }
             if let Some(age) = self.parts.roster.heartbeat_age(&status.instance) {
                 status.heartbeat_age = Some(age.as_secs_f64());
@@ -115,14 +119,21 @@ impl Runtime {
             warnings.push("the log disk fails: lines are lost and counted".to_owned());
         }
         if log.dropped > 0 {
-            warnings.push(format!("{} log lines were dropped; the timeline says where", log.dropped));
+            warnings
+                .push(format!("{} log lines were dropped; the timeline says where", log.dropped));
         }
         let strays = self.parts.processes.strays();
         if !strays.is_empty() {
-            let list: Vec<String> =
-                strays.iter().take(5).map(|stray| format!("{} ({})", stray.pid, stray.name)).collect();
+            let list: Vec<String> = strays
+                .iter()
+                .take(5)
+                .map(|stray| format!("{} ({})", stray.pid, stray.name))
+                .collect();
             let count = strays.len();
-            warnings.push(format!("{count} processes that no instance can be named for: {}", list.join(", ")));
+            warnings.push(format!(
+                "{count} processes that no instance can be named for: {}",
+                list.join(", ")
+            ));
         }
         warnings
     }

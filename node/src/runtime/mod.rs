@@ -17,7 +17,6 @@ mod observe;
 mod publish;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +35,10 @@ use crate::core::action::Reply;
 use crate::core::event::Event;
 use crate::core::input::{Input, Report, Request, RequestId};
 use crate::core::supervisor::Supervisor;
+use crate::driver::cgroup::{Cgroups, Leaf};
 use crate::driver::child::Processes;
-use crate::driver::ports::Allocator;
+use crate::driver::ports::PortTable;
+use crate::driver::sockets::Sockets;
 use crate::driver::stats::Sampler;
 use crate::driver::sweep::Remains;
 use crate::launch::context::Context;
@@ -68,7 +69,11 @@ pub struct Parts {
     /// The process table.
     pub processes: Processes,
     /// Port numbers.
-    pub ports: Allocator,
+    pub ports: PortTable,
+    /// Shared sockets.
+    pub sockets: Sockets,
+    /// The node's part of the control groups.
+    pub cgroups: Option<Cgroups>,
     /// What instances are started with.
     pub context: Context,
     /// The log thread.
@@ -94,11 +99,24 @@ pub struct Parts {
     /// Its news.
     pub changes: mpsc::Receiver<Changed>,
     /// Signals and the owner's end.
-    pub orders: mpsc::Receiver<Request>,
-    /// Where the node leaves word of its end.
-    pub exit_file: PathBuf,
+    pub orders: mpsc::Receiver<Order>,
     /// Degraded modes and the like, shown by `doctor` and `ps`.
     pub warnings: Vec<String>,
+}
+
+/// What the node's own surroundings tell it: signals, its owner's end.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// SIGCHLD.
+    ChildEnded,
+    /// Read the configuration again.
+    Reload,
+    /// Open log files anew.
+    ReopenLogs,
+    /// Stop in order, and why.
+    Stop(String),
+    /// Stop now, and why.
+    StopNow(String),
 }
 
 /// What comes back from work beside the loop.
@@ -119,6 +137,7 @@ struct Held {
     token: String,
     probes: [Option<tokio::task::JoinHandle<()>>; 2],
     hooks: Vec<tokio::task::JoinHandle<()>>,
+    leaf: Option<Leaf>,
     readiness: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -127,6 +146,7 @@ pub struct Runtime {
     parts: Parts,
     context: Rc<Context>,
     sampler: Sampler,
+    memory: Sampler,
     queue: VecDeque<Input>,
     held: HashMap<(InstanceId, Run), Held>,
     sweeps: Vec<(InstanceId, Run)>,
@@ -141,8 +161,7 @@ pub struct Runtime {
     /// The first `start`'s answer, for whoever launched the node.
     first: Option<Reply>,
     sampling: Option<tokio::task::JoinHandle<()>>,
-    reading_config: bool,
-    read_again: bool,
+
     reason: String,
     exit: Option<i32>,
 }
@@ -155,7 +174,8 @@ impl Runtime {
         Self {
             parts,
             context,
-            sampler: Sampler::default(),
+            sampler: Sampler::new(),
+            memory: Sampler::new(),
             queue: VecDeque::new(),
             held: HashMap::new(),
             sweeps: Vec::new(),
@@ -168,8 +188,6 @@ impl Runtime {
             events: VecDeque::new(),
             first: None,
             sampling: None,
-            reading_config: false,
-            read_again: false,
             reason: String::new(),
             exit: None,
         }
@@ -191,13 +209,6 @@ impl Runtime {
     /// Runs until all is down; the answer is the exit code.
     pub async fn run(&mut self) -> i32 {
         let processes = self.parts.processes.clone();
-        let mut children = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()) {
-            Ok(children) => children,
-            Err(error) => {
-                tracing::error!(%error, "cannot hear of ended processes");
-                return 1;
-            }
-        };
         loop {
             self.turn();
             if let Some(code) = self.exit {
@@ -210,14 +221,11 @@ impl Runtime {
                     self.drain_inputs();
                 }
                 Ok(()) = processes.wait() => self.take_exits(),
-                _ = children.recv() => self.reap_strays(),
                 Some(call) = self.parts.calls.recv() => self.call(call),
                 Some(report) = self.parts.reports.recv() => self.log_report(report),
                 Some(aside) = self.aside.1.recv() => self.aside(aside),
                 Some(change) = self.parts.changes.recv() => self.changed(change),
-                Some(request) = self.parts.orders.recv() => {
-                    self.queue.push_back(Input::Request { id: RequestId(0), request });
-                }
+                Some(order) = self.parts.orders.recv() => self.order(order),
                 () = sleep_until(deadline) => self.tick(),
             }
         }
@@ -348,14 +356,29 @@ impl Runtime {
             }
             LogReport::Degraded(why) => tracing::error!(%why, "log disk fails"),
             LogReport::Recovered => tracing::warn!("log disk works again"),
-            LogReport::Dropped { name, lines, why } => tracing::warn!(%name, lines, %why, "log lines dropped"),
+            LogReport::Dropped { name, lines, why } => {
+                tracing::warn!(%name, lines, %why, "log lines dropped")
+            }
         }
+    }
+
+    fn order(&mut self, order: Order) {
+        let request = match order {
+            Order::ChildEnded => return self.reap_strays(),
+            Order::Reload => return self.read_config(None, false),
+            Order::ReopenLogs => return self.parts.log.reopen(),
+            Order::Stop(reason) => Request::Shutdown { grace: None, reason },
+            Order::StopNow(reason) => Request::Shutdown { grace: Some(Duration::ZERO), reason },
+        };
+        self.queue.push_back(Input::Request { id: RequestId(0), request });
     }
 
     fn changed(&mut self, change: Changed) {
         match change {
             Changed::Config => self.read_config(None, false),
-            Changed::Files { service, path } => self.queue.push_back(Input::FilesChanged { service, path }),
+            Changed::Files { service, path } => {
+                self.queue.push_back(Input::FilesChanged { service, path })
+            }
         }
     }
 

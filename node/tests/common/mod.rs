@@ -23,19 +23,13 @@ pub(crate) fn unique_token() -> String {
 
 /// A request for the fixture with these arguments and an almost empty environment.
 pub(crate) fn fixture(token: &str, args: &[&str]) -> SpawnRequest {
-    let mut request = SpawnRequest {
-        program: FIXTURE.into(),
-        ..SpawnRequest::default()
-    };
+    let mut request = SpawnRequest { program: FIXTURE.into(), ..SpawnRequest::default() };
     request.candidates.push(FIXTURE.as_bytes()).unwrap();
     request.argv.push(FIXTURE.as_bytes()).unwrap();
     for argument in args {
         request.argv.push(argument.as_bytes()).unwrap();
     }
-    request
-        .env
-        .push_parts(&[b"HILUM_TOKEN=", token.as_bytes()])
-        .unwrap();
+    request.env.push_parts(&[b"HILUM_TOKEN=", token.as_bytes()]).unwrap();
     request
 }
 
@@ -43,10 +37,7 @@ pub(crate) fn fixture(token: &str, args: &[&str]) -> SpawnRequest {
 pub(crate) fn capture(request: &mut SpawnRequest) -> std::io::PipeReader {
     let (reader, writer) = std::io::pipe().unwrap();
     let writer = Arc::new(OwnedFd::from(writer));
-    request.stdio = Stdio::Pipes {
-        stdout: Arc::clone(&writer),
-        stderr: writer,
-    };
+    request.stdio = Stdio::Pipes { stdout: Arc::clone(&writer), stderr: writer };
     reader
 }
 

@@ -32,6 +32,8 @@ pub struct Cluster {
     pub logs: LogsSpec,
     /// The node itself.
     pub node: NodeSpec,
+    /// The chosen profiles; see [`ServiceSpec::enabled`].
+    pub profiles: Vec<String>,
     /// Things that are right but worth a word; shown by `check` and `up`.
     pub warnings: Vec<String>,
 }
@@ -628,6 +630,13 @@ impl Cluster {
 }
 
 impl ServiceSpec {
+    /// Whether `up` without a TARGET starts it: `autostart` is on, and it has no profiles or one that is chosen.
+    pub fn enabled(&self, chosen: &[String]) -> bool {
+        let policy = &self.policy;
+        policy.autostart
+            && (policy.profiles.is_empty() || policy.profiles.iter().any(|p| chosen.contains(p)))
+    }
+
     /// What readiness of a dependency on this service means by default.
     pub fn default_condition(&self) -> Condition {
         match (self.policy.kind, &self.policy.ready) {

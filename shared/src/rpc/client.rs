@@ -174,33 +174,26 @@ impl Client {
         A: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let body = pack(args).map_err(|source| CallError::Arguments {
-            subject: subject.to_owned(),
-            source,
-        })?;
+        let body = pack(args)
+            .map_err(|source| CallError::Arguments { subject: subject.to_owned(), source })?;
         let wait = Wait::new(timeout, cancelled);
         self.ready(subject, wait)?;
         let request = Message::request(subject, body);
         let id = request.id.clone();
         let losses = self.losses;
-        self.socket
-            .send_multipart(request.encode(), zmq::DONTWAIT)
-            .map_err(|error| match error {
+        self.socket.send_multipart(request.encode(), zmq::DONTWAIT).map_err(
+            |error| match error {
                 zmq::Error::EAGAIN => self.gone(),
                 other => CallError::Socket(other),
-            })?;
+            },
+        )?;
         let answer = self.answer(subject, &id, losses, wait)?;
-        let broken = |source| CallError::Protocol {
-            subject: subject.to_owned(),
-            source,
-        };
+        let broken = |source| CallError::Protocol { subject: subject.to_owned(), source };
         match answer.kind {
-            Kind::Nack => Err(CallError::Nack {
-                subject: subject.to_owned(),
-            }),
-            Kind::Error => Err(CallError::Fault(
-                answer.unpack::<AnyFault>().map_err(broken)?.into(),
-            )),
+            Kind::Nack => Err(CallError::Nack { subject: subject.to_owned() }),
+            Kind::Error => {
+                Err(CallError::Fault(answer.unpack::<AnyFault>().map_err(broken)?.into()))
+            }
             Kind::Reply | Kind::Ack | Kind::Request => answer.unpack().map_err(broken),
         }
     }
@@ -233,10 +226,7 @@ impl Client {
                     }
                     Ok(_) => {} // of an earlier call, or a ping
                     Err(source) if names(&frames, id) => {
-                        return Err(CallError::Protocol {
-                            subject: subject.to_owned(),
-                            source,
-                        });
+                        return Err(CallError::Protocol { subject: subject.to_owned(), source });
                     }
                     Err(_) => {}
                 }
@@ -276,9 +266,9 @@ impl Client {
         };
         match knock(path) {
             Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
-            Err(Errno::EACCES | Errno::EPERM) => Err(CallError::Denied {
-                endpoint: self.text.clone(),
-            }),
+            Err(Errno::EACCES | Errno::EPERM) => {
+                Err(CallError::Denied { endpoint: self.text.clone() })
+            }
             Err(_) => Err(self.gone()),
         }
     }
@@ -304,13 +294,9 @@ impl Client {
                 after: wait.limit,
             });
         }
-        let slice = i64::try_from(left.min(SLICE).as_millis())
-            .unwrap_or(0)
-            .max(1);
-        let mut items = [
-            self.socket.as_poll_item(zmq::POLLIN),
-            self.monitor.as_poll_item(zmq::POLLIN),
-        ];
+        let slice = i64::try_from(left.min(SLICE).as_millis()).unwrap_or(0).max(1);
+        let mut items =
+            [self.socket.as_poll_item(zmq::POLLIN), self.monitor.as_poll_item(zmq::POLLIN)];
         match zmq::poll(&mut items, slice) {
             Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -318,9 +304,7 @@ impl Client {
     }
 
     fn gone(&self) -> CallError {
-        CallError::Gone {
-            endpoint: self.text.clone(),
-        }
+        CallError::Gone { endpoint: self.text.clone() }
     }
 }
 
@@ -333,19 +317,13 @@ struct Wait<'a> {
 
 impl<'a> Wait<'a> {
     fn new(limit: Duration, cancelled: &'a dyn Fn() -> bool) -> Self {
-        Self {
-            begun: Instant::now(),
-            limit,
-            cancelled,
-        }
+        Self { begun: Instant::now(), limit, cancelled }
     }
 }
 
 /// Whether broken frames are meant for the call with this id.
 fn names(frames: &[Vec<u8>], id: &str) -> bool {
-    frames
-        .get(2)
-        .is_some_and(|subject| subject == id.as_bytes())
+    frames.get(2).is_some_and(|subject| subject == id.as_bytes())
 }
 
 /// Whether somebody listens at a path, without waiting for a place in its backlog.
@@ -368,10 +346,6 @@ struct AnyFault {
 
 impl From<AnyFault> for Fault {
     fn from(fault: AnyFault) -> Self {
-        Self {
-            code: fault.code,
-            message: fault.message,
-            help: fault.help,
-        }
+        Self { code: fault.code, message: fault.message, help: fault.help }
     }
 }

@@ -75,14 +75,8 @@ impl Incoming {
         let message = match Message::decode(&frames) {
             Ok(message) => message,
             Err(error) => {
-                let nack = Message::salvage_id(&frames).map(|request| {
-                    Caller {
-                        peer,
-                        request,
-                        trace_id: None,
-                    }
-                    .nack()
-                });
+                let nack = Message::salvage_id(&frames)
+                    .map(|request| Caller { peer, request, trace_id: None }.nack());
                 return Err(NotARequest::Broken { error, nack });
             }
         };
@@ -104,9 +98,7 @@ impl Incoming {
         match self.message.unpack::<Option<Ping>>() {
             Ok(ping) => {
                 let payload = ping.map_or(rmpv::Value::Nil, |ping| ping.payload);
-                self.caller
-                    .reply(&payload)
-                    .unwrap_or_else(|_| self.caller.nack())
+                self.caller.reply(&payload).unwrap_or_else(|_| self.caller.nack())
             }
             Err(_) => self.caller.nack(),
         }
@@ -139,30 +131,19 @@ impl Caller {
 
     /// A fault with a name.
     pub fn fault(&self, fault: &Fault) -> Frames {
-        self.answer(
-            Kind::Error,
-            pack(fault).expect("a map of texts always packs"),
-        )
+        self.answer(Kind::Error, pack(fault).expect("a map of texts always packs"))
     }
 
     /// A request of ours to the peer: `lymph.ping` shows whether it is still there.
     pub fn ping(&self) -> Frames {
-        let body = pack(
-            &[("payload", "")]
-                .into_iter()
-                .collect::<std::collections::BTreeMap<_, _>>(),
-        );
+        let body =
+            pack(&[("payload", "")].into_iter().collect::<std::collections::BTreeMap<_, _>>());
         let message = Message::request("lymph.ping", body.expect("a map of texts always packs"));
         self.envelope(message)
     }
 
     fn answer(&self, kind: Kind, body: Vec<u8>) -> Frames {
-        self.envelope(Message::answer(
-            kind,
-            &self.request,
-            self.trace_id.clone(),
-            body,
-        ))
+        self.envelope(Message::answer(kind, &self.request, self.trace_id.clone(), body))
     }
 
     fn envelope(&self, message: Message) -> Frames {
@@ -195,9 +176,7 @@ mod tests {
     #[test]
     fn a_broken_request_is_refused_where_its_id_is_readable() {
         let frames = |id: &[u8]| vec![b"p".to_vec(), id.to_vec(), b"REQ".to_vec(), b"x.y".to_vec()];
-        let Err(NotARequest::Broken {
-            nack: Some(nack), ..
-        }) = Incoming::decode(frames(b"77"))
+        let Err(NotARequest::Broken { nack: Some(nack), .. }) = Incoming::decode(frames(b"77"))
         else {
             panic!("no refusal")
         };
@@ -207,9 +186,6 @@ mod tests {
             Incoming::decode(frames(b"\xff")),
             Err(NotARequest::Broken { nack: None, .. })
         ));
-        assert!(matches!(
-            Incoming::decode(vec![]),
-            Err(NotARequest::Broken { nack: None, .. })
-        ));
+        assert!(matches!(Incoming::decode(vec![]), Err(NotARequest::Broken { nack: None, .. })));
     }
 }

@@ -62,31 +62,22 @@ impl Endpoint {
         }
         if let Some(path) = text.strip_prefix("ipc://") {
             if !path.starts_with('/') {
-                return Err(EndpointError::Relative {
-                    path: path.to_owned(),
-                });
+                return Err(EndpointError::Relative { path: path.to_owned() });
             }
             if path.len() > MAX_SOCKET_PATH {
-                return Err(EndpointError::TooLong {
-                    path: path.to_owned(),
-                    length: path.len(),
-                });
+                return Err(EndpointError::TooLong { path: path.to_owned(), length: path.len() });
             }
             return Ok(Self::Ipc(PathBuf::from(path)));
         }
         let Some(address) = text.strip_prefix("tcp://") else {
-            return Err(EndpointError::Scheme {
-                text: text.to_owned(),
-            });
+            return Err(EndpointError::Scheme { text: text.to_owned() });
         };
         let valid = |port: &str| port == "*" || port.parse::<u16>().is_ok_and(|port| port > 0);
         match address.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && valid(port) => {
                 Ok(Self::Tcp(address.to_owned()))
             }
-            _ => Err(EndpointError::Port {
-                text: text.to_owned(),
-            }),
+            _ => Err(EndpointError::Port { text: text.to_owned() }),
         }
     }
 
@@ -105,19 +96,13 @@ mod tests {
 
     #[test]
     fn addresses_are_checked_at_the_border() {
-        assert_eq!(
-            Endpoint::parse("ipc:///run/x"),
-            Ok(Endpoint::Ipc("/run/x".into()))
-        );
+        assert_eq!(Endpoint::parse("ipc:///run/x"), Ok(Endpoint::Ipc("/run/x".into())));
         assert!(Endpoint::parse("tcp://127.0.0.1:*").is_ok());
         assert!(Endpoint::parse("tcp://[::1]:44").is_ok());
         let long = format!("ipc:///{}", "x".repeat(107));
         assert_eq!(
             Endpoint::parse(&long),
-            Err(EndpointError::TooLong {
-                path: long[6..].to_owned(),
-                length: 108
-            })
+            Err(EndpointError::TooLong { path: long[6..].to_owned(), length: 108 })
         );
         assert!(Endpoint::parse(&long[..long.len() - 1]).is_ok());
         for bad in [

@@ -48,10 +48,7 @@ impl Shared {
         if self.ended.load(Ordering::SeqCst) {
             return;
         }
-        self.commands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(command);
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(command);
         if self.ended.load(Ordering::SeqCst) {
             self.take(); // it ended meanwhile, and nobody will
             return;
@@ -106,23 +103,13 @@ impl Hub {
             ids: AtomicU64::new(1),
         });
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                // Failure would only mean that a signal handler may run here, too.
-                let _ = SigSet::all().thread_block();
-                let _ending = Ending(Arc::clone(&theirs));
-                Worker {
-                    context: zmq::Context::new(),
-                    shared: theirs,
-                    slots: Vec::new(),
-                }
-                .run()
-            })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // Failure would only mean that a signal handler may run here, too.
+            let _ = SigSet::all().thread_block();
+            let _ending = Ending(Arc::clone(&theirs));
+            Worker { context: zmq::Context::new(), shared: theirs, slots: Vec::new() }.run()
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Opens a socket. `handler` runs on the ZeroMQ thread and must never block.
@@ -150,13 +137,7 @@ impl Hub {
             answer,
         })));
         let endpoint = answered.recv().map_err(|_| OpenError::Ended)??;
-        Ok(Socket::new(
-            id,
-            endpoint,
-            limit,
-            gate,
-            Arc::clone(&self.shared),
-        ))
+        Ok(Socket::new(id, endpoint, limit, gate, Arc::clone(&self.shared)))
     }
 
     /// Ends the thread, giving messages that have not left this long.
@@ -211,10 +192,8 @@ impl Worker {
             tracing::error!(%error, "polling sockets failed");
             return Some(Duration::ZERO);
         }
-        let ready: Vec<(bool, bool)> = items
-            .iter()
-            .map(|item| (item.is_readable(), item.is_writable()))
-            .collect();
+        let ready: Vec<(bool, bool)> =
+            items.iter().map(|item| (item.is_readable(), item.is_writable())).collect();
         drop(items);
         let mut ready = ready.into_iter();
         let rung = ready.next().is_some_and(|(readable, _)| readable);
@@ -283,13 +262,7 @@ impl Worker {
     }
 
     fn open(&mut self, opening: Opening) {
-        let Opening {
-            id,
-            spec,
-            handler,
-            gate,
-            answer,
-        } = opening;
+        let Opening { id, spec, handler, gate, answer } = opening;
         let result = self.make(id, &spec).map(|(socket, monitor, endpoint)| {
             self.slots.push(Slot {
                 id,
@@ -384,10 +357,8 @@ impl Worker {
             if items.is_empty() || left.is_zero() {
                 break;
             }
-            let waited = zmq::poll(
-                &mut items,
-                i64::try_from(left.as_millis()).unwrap_or(i64::MAX - 1) + 1,
-            );
+            let waited =
+                zmq::poll(&mut items, i64::try_from(left.as_millis()).unwrap_or(i64::MAX - 1) + 1);
             drop(items);
             if waited.is_err_and(|error| error != zmq::Error::EINTR) {
                 break;

@@ -34,9 +34,7 @@ pub(crate) fn watch(
     id: u64,
 ) -> zmq::Result<zmq::Socket> {
     let address = format!("inproc://watch-{id}");
-    let events = WATCHED
-        .iter()
-        .fold(0, |all, event| all | i32::from(event.to_raw()));
+    let events = WATCHED.iter().fold(0, |all, event| all | i32::from(event.to_raw()));
     socket.monitor(&address, events)?;
     let monitor = context.socket(zmq::PAIR)?;
     monitor.set_linger(0)?;

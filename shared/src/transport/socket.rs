@@ -129,8 +129,7 @@ impl SocketSpec {
 
     pub(super) fn endpoints(&self) -> Result<Vec<(Endpoint, &str)>, OpenError> {
         let all = self.bind.iter().chain(&self.connect);
-        all.map(|text| Ok((Endpoint::parse(text)?, text.as_str())))
-            .collect()
+        all.map(|text| Ok((Endpoint::parse(text)?, text.as_str()))).collect()
     }
 }
 
@@ -409,15 +408,7 @@ impl Socket {
         gate: Arc<Gate>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                id,
-                endpoint,
-                limit,
-                gate,
-                shared,
-            }),
-        }
+        Self { inner: Arc::new(Inner { id, endpoint, limit, gate, shared }) }
     }
 
     /// The address it is bound to, with a real port where `*` was asked for; else the one it connects to.
@@ -485,8 +476,6 @@ impl Socket {
 
     /// Takes up a further topic on a SUB.
     pub fn subscribe(&self, topic: Vec<u8>) {
-        self.inner
-            .shared
-            .push(Command::Subscribe(self.inner.id, topic));
+        self.inner.shared.push(Command::Subscribe(self.inner.id, topic));
     }
 }

@@ -124,9 +124,7 @@ impl Walk<'_> {
     fn number(&mut self, width: usize) -> Result<u64, LimitError> {
         let start = self.at;
         self.skip(width as u64)?;
-        Ok(self.bytes[start..self.at]
-            .iter()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(self.bytes[start..self.at].iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     fn skip(&mut self, length: u64) -> Result<(), LimitError> {
@@ -158,14 +156,8 @@ mod tests {
         assert_eq!(check(&[0x92, 1]), Err(LimitError::Truncated));
         assert_eq!(check(&[1, 2]), Err(LimitError::Trailing { extra: 1 }));
         assert_eq!(check(&[0xc1]), Err(LimitError::Marker { at: 0 }));
-        assert_eq!(
-            check(&[0xc6, 0xff, 0xff, 0xff, 0xff, 0]),
-            Err(LimitError::Truncated)
-        );
-        assert_eq!(
-            check(&[0xdd, 0xff, 0xff, 0xff, 0xff]),
-            Err(LimitError::Truncated)
-        );
+        assert_eq!(check(&[0xc6, 0xff, 0xff, 0xff, 0xff, 0]), Err(LimitError::Truncated));
+        assert_eq!(check(&[0xdd, 0xff, 0xff, 0xff, 0xff]), Err(LimitError::Truncated));
     }
 
     #[test]

@@ -157,10 +157,7 @@ impl Message {
             id: new_id(),
             kind: Kind::Request,
             subject: subject.to_owned(),
-            headers: Headers {
-                version: None,
-                trace_id: Some(new_id()),
-            },
+            headers: Headers { version: None, trace_id: Some(new_id()) },
             body,
         }
     }
@@ -171,10 +168,7 @@ impl Message {
             id: new_id(),
             kind,
             subject: request.to_owned(),
-            headers: Headers {
-                version: None,
-                trace_id,
-            },
+            headers: Headers { version: None, trace_id },
             body,
         }
     }
@@ -185,15 +179,10 @@ impl Message {
     /// See [`DecodeError`]; the body is checked against the limits but not unpacked.
     pub fn decode<F: AsRef<[u8]>>(frames: &[F]) -> Result<Self, DecodeError> {
         let [id, kind, subject, headers, body] = frames else {
-            return Err(DecodeError::FrameCount {
-                count: frames.len(),
-            });
+            return Err(DecodeError::FrameCount { count: frames.len() });
         };
         let body = body.as_ref();
-        limits::check(body).map_err(|source| DecodeError::Limit {
-            frame: "body",
-            source,
-        })?;
+        limits::check(body).map_err(|source| DecodeError::Limit { frame: "body", source })?;
         Ok(Self {
             id: text(id.as_ref(), "id")?,
             kind: Kind::parse(kind.as_ref()).ok_or(DecodeError::Kind)?,
@@ -308,10 +297,7 @@ mod tests {
         let message = Message::decode(&bytes).unwrap();
         assert_eq!(message.headers.trace_id.as_deref(), Some("tt"));
         let fault: crate::protocol::control::Fault = message.unpack().unwrap();
-        assert_eq!(
-            (fault.code.as_str(), fault.message.as_str()),
-            ("usage", "m")
-        );
+        assert_eq!((fault.code.as_str(), fault.message.as_str()), ("usage", "m"));
     }
 
     #[test]
@@ -323,30 +309,19 @@ mod tests {
             assert!(
                 matches!(
                     bad(headers, NIL),
-                    DecodeError::Shape {
-                        frame: "headers",
-                        ..
-                    } | DecodeError::Limit {
-                        frame: "headers",
-                        ..
-                    }
+                    DecodeError::Shape { frame: "headers", .. }
+                        | DecodeError::Limit { frame: "headers", .. }
                 ),
                 "{headers:?}"
             );
         }
-        assert!(matches!(
-            bad(HEADERS, b"\xc0\xc0"),
-            DecodeError::Limit { frame: "body", .. }
-        ));
+        assert!(matches!(bad(HEADERS, b"\xc0\xc0"), DecodeError::Limit { frame: "body", .. }));
         assert!(matches!(bad(HEADERS, b""), DecodeError::Limit { .. }));
     }
 
     #[test]
     fn frames_are_counted_and_typed() {
-        assert!(matches!(
-            Message::decode(&[b"1"]),
-            Err(DecodeError::FrameCount { count: 1 })
-        ));
+        assert!(matches!(Message::decode(&[b"1"]), Err(DecodeError::FrameCount { count: 1 })));
         assert!(matches!(
             Message::decode(&frames([b"1", b"HUH", b"s", HEADERS, NIL])),
             Err(DecodeError::Kind)
@@ -364,10 +339,7 @@ mod tests {
 
     #[test]
     fn only_a_broken_request_is_worth_refusing() {
-        assert_eq!(
-            Message::salvage_id(&[&b"7"[..], b"REQ", b"x"]),
-            Some("7".to_owned())
-        );
+        assert_eq!(Message::salvage_id(&[&b"7"[..], b"REQ", b"x"]), Some("7".to_owned()));
         assert_eq!(Message::salvage_id(&[&b"7"[..], b"REP", b"x"]), None);
         assert_eq!(Message::salvage_id(&[b"7"]), None);
     }

@@ -76,11 +76,7 @@ fn a_minute() -> f64 {
 /// Arguments of a method; nil and absent stand for no arguments.
 pub(super) fn arguments<T: serde::de::DeserializeOwned>(message: &Message) -> Result<T, Fault> {
     let empty = [0x80];
-    let body = if message.body == NIL {
-        &empty
-    } else {
-        message.body.as_slice()
-    };
+    let body = if message.body == NIL { &empty } else { message.body.as_slice() };
     // A struct may also be packed as an array, which would give places a meaning that only names have.
     if !matches!(body.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
         return Err(usage(message, "the body is not a map of arguments"));
@@ -90,11 +86,7 @@ pub(super) fn arguments<T: serde::de::DeserializeOwned>(message: &Message) -> Re
 
 fn usage(message: &Message, what: &str) -> Fault {
     let text = format!("arguments of `{}`: {what}", message.subject);
-    fault(
-        "usage",
-        text,
-        "`lymph.inspect` lists the methods and their arguments",
-    )
+    fault("usage", text, "`lymph.inspect` lists the methods and their arguments")
 }
 
 /// Targets, also by the one service of `service_type`.
@@ -128,61 +120,21 @@ const TARGETS: &[&str] = &["targets", "service_type", "deps", "rolling", "grace"
 
 /// Name, parameters, help of every method.
 const METHODS: &[(&str, &[&str], &str)] = &[
-    (
-        "node.status",
-        &[],
-        "The whole node, its services and instances.",
-    ),
-    (
-        "node.get_processes",
-        &["service_type"],
-        "The instances, of one service where named.",
-    ),
-    (
-        "node.start",
-        TARGETS,
-        "Start instances, with their dependencies unless `deps` is false.",
-    ),
-    (
-        "node.stop",
-        TARGETS,
-        "Stop instances until nothing of them is left.",
-    ),
+    ("node.status", &[], "The whole node, its services and instances."),
+    ("node.get_processes", &["service_type"], "The instances, of one service where named."),
+    ("node.start", TARGETS, "Start instances, with their dependencies unless `deps` is false."),
+    ("node.stop", TARGETS, "Stop instances until nothing of them is left."),
     (
         "node.restart",
         TARGETS,
         "Restart instances; `rolling`: one after another, each when the one before is ready.",
     ),
-    (
-        "node.scale",
-        &["changes"],
-        "Set or change process counts: [{service, count, relative}].",
-    ),
-    (
-        "node.signal",
-        &["targets", "signal"],
-        "Send a signal by name or number.",
-    ),
-    (
-        "node.reload",
-        &["dry_run"],
-        "Read the configuration again and apply the difference.",
-    ),
-    (
-        "node.events",
-        &["since"],
-        "Lifecycle events with a higher number than `since`.",
-    ),
-    (
-        "node.shutdown",
-        &["grace", "reason"],
-        "Stop everything, then the node.",
-    ),
-    (
-        "node.wait",
-        &["operation"],
-        "Answered when the operation is done.",
-    ),
+    ("node.scale", &["changes"], "Set or change process counts: [{service, count, relative}]."),
+    ("node.signal", &["targets", "signal"], "Send a signal by name or number."),
+    ("node.reload", &["dry_run"], "Read the configuration again and apply the difference."),
+    ("node.events", &["since"], "Lifecycle events with a higher number than `since`."),
+    ("node.shutdown", &["grace", "reason"], "Stop everything, then the node."),
+    ("node.wait", &["operation"], "Answered when the operation is done."),
     (
         "node.await",
         &["targets", "state"],

@@ -92,8 +92,7 @@ impl Desk {
     /// The peer is gone or does not read: forget its calls.
     fn drop_peer(&mut self, mut frames: Frames) {
         let peer = PeerId(frames.swap_remove(0));
-        self.counters
-            .count("control: client gone before its answer");
+        self.counters.count("control: client gone before its answer");
         let void = lock(&self.open).close_all(&peer);
         for id in void {
             self.cancel(id, peer.clone());
@@ -101,11 +100,9 @@ impl Desk {
     }
 
     fn cancel(&mut self, id: RequestId, peer: PeerId) {
-        if let Err(TrySendError::Full(call)) = self.calls.try_send(ControlCall {
-            id,
-            peer,
-            call: Call::Cancel,
-        }) {
+        if let Err(TrySendError::Full(call)) =
+            self.calls.try_send(ControlCall { id, peer, call: Call::Cancel })
+        {
             self.gone.push((call.id, call.peer)); // bounded by MAX_OPEN
         }
     }
@@ -143,11 +140,7 @@ impl Desk {
                 return Some(caller.fault(&fault));
             }
         };
-        let sent = self.calls.try_send(ControlCall {
-            id,
-            peer: caller.peer.clone(),
-            call,
-        });
+        let sent = self.calls.try_send(ControlCall { id, peer: caller.peer.clone(), call });
         if sent.is_ok() {
             return None;
         }

@@ -123,11 +123,7 @@ impl Control {
             ..SocketSpec::new(Kind::Router).bind(endpoint)
         };
         let socket = hub.open(spec, desk)?;
-        Ok(Self {
-            socket,
-            open,
-            counters,
-        })
+        Ok(Self { socket, open, counters })
     }
 
     /// Answers a call with anything that MessagePack can hold. An answer to a call that is not open is dropped.
@@ -176,11 +172,7 @@ fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
 }
 
 fn fault(code: &str, message: String, help: &str) -> Fault {
-    Fault {
-        code: code.to_owned(),
-        message,
-        help: Some(help.to_owned()),
-    }
+    Fault { code: code.to_owned(), message, help: Some(help.to_owned()) }
 }
 
 #[cfg(test)]
@@ -208,12 +200,7 @@ mod tests {
             let (world, counters) = (World::new(), Counters::default());
             let control =
                 Control::open(&world.hub, &world.address("n"), sender, counters.clone()).unwrap();
-            Self {
-                world,
-                control,
-                calls,
-                counters,
-            }
+            Self { world, control, calls, counters }
         }
 
         fn client(&self) -> Client {
@@ -243,13 +230,7 @@ mod tests {
             grace: Some(0.0),
         };
         assert_eq!(call.call, Call::Stop(targets));
-        node.control.reply(
-            call.id,
-            &control::Accepted {
-                operation: 7,
-                ..Default::default()
-            },
-        );
+        node.control.reply(call.id, &control::Accepted { operation: 7, ..Default::default() });
         assert_eq!(calling.join().unwrap().unwrap()["operation"], 7);
         assert_eq!(node.control.open_calls(), 0);
 
@@ -259,10 +240,7 @@ mod tests {
         let fault = fault("unknown-target", "x".into(), "y");
         node.control.fault(call.id, &fault);
         let error = calling.join().unwrap().unwrap_err();
-        assert!(
-            matches!(&error, CallError::Fault(got) if *got == fault),
-            "{error}"
-        );
+        assert!(matches!(&error, CallError::Fault(got) if *got == fault), "{error}");
     }
 
     #[test]
@@ -272,10 +250,7 @@ mod tests {
             "targets": ["a"], "signal": "HUP", "changes": [], "operation": 1, "state": "ready", "since": 0,
             "qualname": "", "loglevel": "DEBUG", "payload": "p",
         });
-        let listed: Value = node
-            .client()
-            .call("lymph.inspect", &json!({}), LIMIT)
-            .unwrap();
+        let listed: Value = node.client().call("lymph.inspect", &json!({}), LIMIT).unwrap();
         for method in listed["methods"].as_array().unwrap() {
             let subject = method["name"].as_str().unwrap();
             let message =
@@ -285,11 +260,7 @@ mod tests {
                 ("lymph", "change_loglevel") => {
                     drop(arguments::<ChangeLoglevel>(&message).unwrap());
                 }
-                _ => drop(
-                    node.client()
-                        .call::<_, Value>(subject, &args, LIMIT)
-                        .unwrap(),
-                ),
+                _ => drop(node.client().call::<_, Value>(subject, &args, LIMIT).unwrap()),
             }
         }
     }
@@ -307,10 +278,7 @@ mod tests {
             ("node.await", json!({"state": "happy"})),
         ] {
             let error = call(subject, args);
-            assert!(
-                matches!(&error, CallError::Fault(fault) if fault.code == "usage"),
-                "{error}"
-            );
+            assert!(matches!(&error, CallError::Fault(fault) if fault.code == "usage"), "{error}");
             assert!(error.to_string().contains(subject), "{error}");
         }
         for subject in ["node.explode", "lymph.explode", "other.status", "nodot"] {
@@ -337,10 +305,8 @@ mod tests {
         let nack = Message::decode(&peer.next()).unwrap();
         assert_eq!((nack.kind.as_str(), nack.subject.as_str()), ("NACK", "77"));
         assert_eq!(node.counters.get("control: malformed message"), 4);
-        let pong: String = node
-            .client()
-            .call("lymph.ping", &json!({"payload": "p"}), LIMIT)
-            .unwrap();
+        let pong: String =
+            node.client().call("lymph.ping", &json!({"payload": "p"}), LIMIT).unwrap();
         assert_eq!(pong, "p");
     }
 
@@ -353,10 +319,7 @@ mod tests {
             &json!({"operation": 1}),
             std::time::Duration::ZERO,
         );
-        assert!(
-            matches!(given_up, Err(CallError::Timeout { .. })),
-            "{given_up:?}"
-        );
+        assert!(matches!(given_up, Err(CallError::Timeout { .. })), "{given_up:?}");
         let call = node.calls.blocking_recv().unwrap();
         let other = node.calling("node.wait", json!({"operation": 2}));
         let stays = node.calls.blocking_recv().unwrap();
@@ -389,10 +352,7 @@ mod tests {
         let modest = node.world.dealer("n", b"modest");
         modest.send(wait().encode());
         modest.send(wait().encode());
-        let busy = Message::decode(&modest.next())
-            .unwrap()
-            .unpack::<Fault>()
-            .unwrap();
+        let busy = Message::decode(&modest.next()).unwrap().unpack::<Fault>().unwrap();
         assert!(busy.message.contains("too busy"), "{busy:?}");
         assert_eq!(node.control.open_calls(), MAX_OPEN_OF_PEER + 1);
         assert!(node.calls.try_recv().is_ok());

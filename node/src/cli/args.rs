@@ -1,0 +1,282 @@
+//! What may be written on the command line: the global options and the verbs. The words of a verb are in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+
+use super::output::ColorChoice;
+use super::{
+    check, completions, config, control, crash, doctor, down, env, events, exec, init, list, logs,
+    ls, man, node, ps, reload, run, scale, signal, top, up, wait, why,
+};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hilum",
+    version,
+    about = "Start a cluster of services, keep it up, scale it, stop it whole",
+    long_about = "Start a cluster of services, keep it up, scale it, stop it whole.\n\n\
+        The cluster is described by a file, `hilum.yml`, found in this folder or a parent.",
+    after_help = "Examples:\n  \
+        hilum init                 write a commented starter config\n  \
+        hilum up                   start everything and stream its logs; Ctrl-C stops it\n  \
+        hilum ps                   what runs\n  \
+        hilum logs -f web          follow one service\n  \
+        hilum why web.2            why it is in the state it is in\n\n\
+        `hilum list` shows all commands with a line each, `hilum help COMMAND` one of them.",
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    /// Project folder: where the search for the config begins and where instances run
+    ///
+    /// Files given with `-c` stay relative to the current folder.
+    #[arg(short = 'C', long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) directory: Option<PathBuf>,
+    /// Tells apart several clusters that share one config
+    #[arg(short, long, value_name = "NAME", value_parser = project_name)]
+    pub(crate) project: Option<String>,
+    /// Options that may stand before or after the command.
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// The verb.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that may stand before or after the command; both places are merged.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Common {
+    /// Configuration file; several are merged in order [env: HILUM_CONFIG, LYMPH_CONFIG]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Vec<PathBuf>,
+    /// File with values for `$(var.…)`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) vars: Option<PathBuf>,
+    /// File with environment variables, read besides `.env`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Start services of this profile, too [env: HILUM_PROFILES]
+    #[arg(long, value_name = "P", value_delimiter = ',')]
+    pub(crate) profile: Vec<String>,
+    /// When to use colour
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub(crate) color: Option<ColorChoice>,
+    /// Print JSON; errors are objects on stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only results and errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Say more; twice for still more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Level of the node's own diagnostics: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) loglevel: Option<String>,
+    /// File for the node's own diagnostics
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) logfile: Option<PathBuf>,
+}
+
+impl Common {
+    /// Adds what was given after the command to what was given before it.
+    fn merge(&mut self, later: Self) {
+        self.config.extend(later.config);
+        self.vars = later.vars.or(self.vars.take());
+        self.env_file.extend(later.env_file);
+        self.profile.extend(later.profile);
+        self.color = later.color.or(self.color);
+        self.json |= later.json;
+        self.quiet |= later.quiet;
+        self.verbose = self.verbose.saturating_add(later.verbose);
+        self.loglevel = later.loglevel.or(self.loglevel.take());
+        self.logfile = later.logfile.or(self.logfile.take());
+    }
+}
+
+/// The verbs, in the order in which one meets them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a commented starter config
+    Init(init::InitArgs),
+    /// Validate a config: all errors at once, with file, line and column
+    Check(check::CheckArgs),
+    /// Start the cluster and stream its logs; when it runs already, apply what changed
+    Up(up::UpArgs),
+    /// Stop everything in reverse order of dependencies, then the node
+    #[command(visible_alias = "quit")]
+    Down(down::DownArgs),
+    /// Show all instances and their state
+    #[command(visible_alias = "status")]
+    Ps(ps::PsArgs),
+    /// Explain a state, and what happens next by itself
+    Why(why::WhyArgs),
+    /// Read the collected log, also when nothing runs
+    Logs(logs::LogsArgs),
+    /// Read what happened: starts, ends, restarts, scaling, reloads
+    Events(events::EventsArgs),
+    /// Show how something ended: exit, last lines, memory, restarts
+    Crash(crash::CrashArgs),
+    /// Live table of CPU, memory, restarts and heartbeats
+    Top(top::TopArgs),
+    /// Start instances and what they depend on
+    Start(control::StartArgs),
+    /// Stop instances; they stay stopped
+    Stop(control::StopArgs),
+    /// Restart instances with the config as it is now
+    Restart(control::RestartArgs),
+    /// Change how many processes a service has
+    Scale(scale::ScaleArgs),
+    /// Apply what changed in the config
+    Reload(reload::ReloadArgs),
+    /// Send a signal: `signal HUP web`
+    Signal(signal::SignalArgs),
+    /// Send a signal: `kill -s HUP web`
+    Kill(signal::KillArgs),
+    /// Wait until targets are ready, running, stopped, or have ended
+    Wait(wait::WaitArgs),
+    /// Run a one-off process of a service in this terminal
+    Run(run::RunArgs),
+    /// Run any command in a service's environment and folder
+    Exec(exec::ExecArgs),
+    /// Show the environment of a service, each value with its origin
+    Env(env::EnvArgs),
+    /// Show the config after includes, variables and defaults
+    Config(config::ConfigArgs),
+    /// The node in the foreground, for service managers
+    Node(node::NodeArgs),
+    /// Show every running project of this user
+    Ls(ls::LsArgs),
+    /// Find what is wrong with this machine or project, and how to mend it
+    Doctor(doctor::DoctorArgs),
+    /// Print the completion script of a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page
+    Man(man::ManArgs),
+    /// Show all commands with a line each
+    List(list::ListArgs),
+    /// The process above the node; started by `up`.
+    #[command(name = "__keeper", hide = true)]
+    Keeper {
+        /// The node's options.
+        options: String,
+    },
+    /// The node; started by the keeper.
+    #[command(name = "__node", hide = true)]
+    InnerNode {
+        /// The node's options.
+        options: String,
+    },
+}
+
+/// The command line as clap sees it: with the global options also after every verb.
+pub(crate) fn command() -> clap::Command {
+    fn with_common(command: clap::Command) -> clap::Command {
+        if command.get_name().starts_with("__") {
+            return command;
+        }
+        Common::augment_args(command).mut_subcommands(with_common)
+    }
+    Cli::command().mut_subcommands(with_common)
+}
+
+/// Reads a command line, the program's name first.
+///
+/// # Errors
+/// clap's error, which is also how help and version are asked for.
+pub(crate) fn parse<I>(arguments: I) -> Result<Cli, clap::Error>
+where
+    I: IntoIterator,
+    I::Item: Into<std::ffi::OsString> + Clone,
+{
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    let mut inner = matches.subcommand();
+    while let Some((name, below)) = inner {
+        if name.starts_with("__") {
+            break;
+        }
+        cli.common.merge(Common::from_arg_matches(below)?);
+        inner = below.subcommand();
+    }
+    Ok(cli)
+}
+
+/// A name for `-p` becomes part of a file's name.
+fn project_name(text: &str) -> Result<String, String> {
+    hilum_shared::name::ServiceName::parse(text)
+        .map(|name| name.as_str().to_owned())
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &str) -> Cli {
+        parse(words.split(' ')).unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_verb() {
+        let cli = read("hilum -c a.yml -v ps -c b.yml --json -v");
+        assert_eq!(cli.common.config, [PathBuf::from("a.yml"), PathBuf::from("b.yml")]);
+        assert!(cli.common.json);
+        assert_eq!(cli.common.verbose, 2);
+        let cli = read("hilum crash show 7 --json -c c.yml");
+        assert!(cli.common.json);
+        assert_eq!(cli.common.config, [PathBuf::from("c.yml")]);
+        let cli = read("hilum --color never ps --profile a,b --profile c");
+        assert_eq!(cli.common.color, Some(ColorChoice::Never));
+        assert_eq!(cli.common.profile, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn folder_and_project_stand_before_the_verb_only() {
+        let cli = read("hilum -C /srv -p blue ps");
+        assert_eq!(cli.directory.as_deref(), Some(std::path::Path::new("/srv")));
+        assert_eq!(cli.project.as_deref(), Some("blue"));
+        assert!(parse(["hilum", "ps", "-C", "/srv"]).is_err());
+        assert!(parse(["hilum", "-p", "../x", "ps"]).is_err());
+    }
+
+    #[test]
+    fn aliases_are_the_same_verbs() {
+        assert!(matches!(read("hilum status").command, Command::Ps(_)));
+        assert!(matches!(read("hilum quit --now").command, Command::Down(_)));
+        assert!(matches!(read("hilum kill -s HUP web").command, Command::Kill(_)));
+    }
+
+    #[test]
+    fn every_verb_has_examples_in_its_help() {
+        fn check(command: &clap::Command) {
+            for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+                let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                if verb.get_name() != "help" && command.get_name() == "hilum" {
+                    assert!(help.contains("Examples:\n"), "`{}` has no examples", verb.get_name());
+                    assert!(verb.get_about().is_some(), "`{}` has no line", verb.get_name());
+                }
+            }
+        }
+        check(&command());
+    }
+
+    #[test]
+    fn the_words_of_children_are_not_ours() {
+        let cli = read("hilum exec web -- sh -c ls --json");
+        assert!(!cli.common.json);
+        let Command::Exec(exec) = cli.command else {
+            panic!("not exec");
+        };
+        assert_eq!(exec.command, ["sh", "-c", "ls", "--json"]);
+    }
+}

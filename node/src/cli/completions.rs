@@ -1,0 +1,149 @@
+//! `completions`: scripts for shells, which ask this program and so know the names of the running node.
+
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::Shells;
+
+use super::args::{self, Common};
+use super::exit::{CliError, ExitStatus, Outcome};
+use super::output::{ColorChoice, Output, Surroundings};
+use super::session::Session;
+
+/// The variable by which a script asks; its value is the shell.
+const ASKED_BY: &str = "HILUM_COMPLETE";
+
+/// A shell that has a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+    /// elvish
+    Elvish,
+    /// PowerShell
+    Powershell,
+}
+
+/// The words of `completions`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    echo 'source <(hilum completions bash)' >> ~/.bashrc\n  \
+    echo 'source <(hilum completions zsh)' >> ~/.zshrc\n  \
+    hilum completions fish > ~/.config/fish/completions/hilum.fish\n  \
+    hilum completions elvish >> ~/.config/elvish/rc.elv\n  \
+    hilum completions powershell >> $PROFILE")]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    shell: Shell,
+}
+
+/// Runs `completions`.
+pub(crate) fn run(session: &Session, args: &CompletionsArgs) -> Outcome {
+    session.out.text(&script(args.shell)?)?;
+    Ok(ExitStatus::Done)
+}
+
+fn script(shell: Shell) -> Result<String, CliError> {
+    let name = match shell {
+        Shell::Bash => "bash",
+        Shell::Zsh => "zsh",
+        Shell::Fish => "fish",
+        Shell::Elvish => "elvish",
+        Shell::Powershell => "powershell",
+    };
+    let shells = Shells::builtins();
+    let completer = shells
+        .completer(name)
+        .ok_or_else(|| CliError::failed(format!("no completion script for {name} in this build")))?;
+    let mut script = Vec::new();
+    completer
+        .write_registration(ASKED_BY, "hilum", "hilum", "hilum", &mut script)
+        .map_err(CliError::Output)?;
+    Ok(String::from_utf8_lossy(&script).into_owned())
+}
+
+/// Answers the script of a shell, when it is one that asks.
+pub(crate) fn answer() -> bool {
+    if std::env::var_os(ASKED_BY).is_none() {
+        return false;
+    }
+    let folder = std::env::current_dir().ok();
+    clap_complete::CompleteEnv::with_factory(args::command)
+        .var(ASKED_BY)
+        .try_complete(std::env::args_os(), folder.as_deref())
+        .unwrap_or(true)
+}
+
+/// Completes TARGET with services and instances.
+pub(crate) fn targets() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &std::ffi::OsStr| candidates(typed, names(Wanted::Targets)))
+}
+
+/// Completes SERVICE.
+pub(crate) fn services() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &std::ffi::OsStr| candidates(typed, names(Wanted::Services)))
+}
+
+/// Completes SERVICE=N.
+pub(crate) fn scales() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &std::ffi::OsStr| {
+        let services = names(Wanted::Services);
+        candidates(typed, services.iter().map(|name| format!("{name}=")).collect())
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Wanted {
+    Targets,
+    Services,
+}
+
+fn candidates(typed: &std::ffi::OsStr, names: Vec<String>) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy();
+    names
+        .into_iter()
+        .filter(|name| name.starts_with(typed.as_ref()))
+        .map(CompletionCandidate::new)
+        .collect()
+}
+
+/// The names of the cluster that the words typed so far mean.
+fn names(wanted: Wanted) -> Vec<String> {
+    let words: Vec<String> = std::env::args().collect();
+    let after = |short: &str, long: &str| {
+        words
+            .iter()
+            .position(|word| word == short || word == long)
+            .and_then(|at| words.get(at + 1))
+            .cloned()
+    };
+    let common = Common {
+        config: after("-c", "--config").into_iter().map(Into::into).collect(),
+        quiet: true,
+        ..Common::default()
+    };
+    let out = Output::new(Surroundings::default(), ColorChoice::Never, false, true, 0);
+    let directory = after("-C", "--directory").map(Into::into);
+    let session = Session::new(out, common, directory, after("-p", "--project"));
+    let names = session.names();
+    match wanted {
+        Wanted::Targets => names.all(),
+        Wanted::Services => names.services().map(str::to_owned).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shell_has_a_script_that_asks_us() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::Powershell] {
+            let script = script(shell).unwrap();
+            assert!(script.contains("hilum") && script.contains(ASKED_BY), "{shell:?}: {script}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `down`: stop everything, then the node; done when nothing is left.
+
+use std::time::{Duration, Instant};
+
+use hilum_shared::protocol::control::Change;
+use hilum_shared::status::State;
+
+use super::exit::{CliError, ExitStatus, Outcome};
+use super::farewell::Farewell;
+use super::operation;
+use super::session::Session;
+use super::time;
+
+/// The words of `down`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    hilum down                 in reverse order of dependencies, then the node\n  \
+    hilum down --now           KILL everything at once\n  \
+    hilum down --timeout 20s   exit code 4 when it takes longer; the order stays given\n\n\
+    0 also when no node was running; 1 when something survived, which is then named.")]
+pub(crate) struct DownArgs {
+    /// Wait no longer than this (exit code 4); the order stays given
+    #[arg(long, value_name = "T", value_parser = time::duration)]
+    timeout: Option<Duration>,
+    /// KILL everything at once
+    #[arg(long)]
+    now: bool,
+}
+
+/// Runs `down`.
+pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
+    let pid = session.node_pid()?;
+    let Some(mut farewell) = pid.and_then(|pid| Farewell::of(session, pid)) else {
+        session.out.note("no node is running");
+        return report(session, Vec::new(), &[]);
+    };
+    // what runs now is what will have been stopped
+    let changed = running(session);
+    farewell.order(args.now.then_some(0.0), "hilum down")?;
+    let begun = Instant::now();
+    while !farewell.over() {
+        if let Some(limit) = args.timeout
+            && begun.elapsed() >= limit
+        {
+            farewell.clear();
+            return Err(CliError::TimedOut {
+                what: "the cluster to stop".into(),
+                after: time::seconds(limit.as_secs_f64()),
+            });
+        }
+        farewell.look();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    farewell.clear();
+    let survivors = farewell.survivors();
+    report(session, changed, &survivors)
+}
+
+fn running(session: &Session) -> Vec<Change> {
+    let Ok(snapshot) = session.node().and_then(|node| session.status(&node)) else {
+        return Vec::new();
+    };
+    snapshot
+        .instances
+        .iter()
+        .filter(|one| !matches!(one.state, State::Stopped | State::Completed | State::Failed))
+        .map(|one| Change {
+            instance: Some(one.instance.clone()),
+            action: "stop".into(),
+            result: Some("stopped".into()),
+            reason: None,
+        })
+        .collect()
+}
+
+fn report(session: &Session, changed: Vec<Change>, survivors: &[u32]) -> Outcome {
+    let out = session.out;
+    if out.json {
+        out.json(&serde_json::json!({ "changed": changed, "survivors": survivors }))?;
+    } else if !changed.is_empty() && survivors.is_empty() {
+        let what = match changed.len() {
+            1 => "1 instance".to_owned(),
+            n => format!("{n} instances"),
+        };
+        out.note(&format!("stopped {what} and the node; nothing is left"));
+    } else if survivors.is_empty() && changed.is_empty() {
+        out.detail("nothing is left");
+    }
+    if survivors.is_empty() {
+        return Ok(ExitStatus::Done);
+    }
+    Err(CliError::Failed {
+        message: format!("these processes survived: {}", operation::survivors(survivors)),
+        help: Some("a process that survives SIGKILL hangs in the kernel; `hilum doctor --mend` tries again".into()),
+    })
+}

@@ -1,0 +1,56 @@
+//! `env`: the environment of a service, each value with its origin.
+
+use super::config::{MASK, masked};
+use super::exit::{ExitStatus, Outcome};
+use super::oneoff::Oneoff;
+use super::output::{Style, printable};
+use super::session::Session;
+
+/// The words of `env`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    hilum env web                  of its first instance, as the next start would have it\n  \
+    hilum env web.2 --reveal       secrets, too\n  \
+    hilum env web --json | jq '.env[] | select(.origin != \"inherited\")'")]
+pub(crate) struct EnvArgs {
+    /// A service, or an instance for its index and ports
+    #[arg(value_name = "SERVICE|INSTANCE", add = super::completions::targets())]
+    service: String,
+    /// Show secrets
+    #[arg(long)]
+    reveal: bool,
+}
+
+/// Runs `env`.
+pub(crate) fn run(session: &Session, args: &EnvArgs) -> Outcome {
+    use hilum_shared::protocol::env as variable;
+    let loaded = session.config()?;
+    let oneoff = Oneoff::of(session, loaded, &args.service)?;
+    let mut shown = Vec::new();
+    for one in oneoff.environment()? {
+        let name = one.name.to_string_lossy().into_owned();
+        let value = one.value.to_string_lossy().into_owned();
+        let value = match name.as_str() {
+            // made anew for each run, so there is none to show
+            variable::TOKEN | variable::CLUSTER | "LISTEN_PID" => MASK.to_owned(),
+            _ if args.reveal => value,
+            _ => masked(&name, &value),
+        };
+        shown.push((name, value, one.origin));
+    }
+    if session.out.json {
+        let all: Vec<_> = shown
+            .iter()
+            .map(|(name, value, origin)| serde_json::json!({"name": name, "value": value, "origin": origin}))
+            .collect();
+        session.out.json(&serde_json::json!({ "instance": oneoff.instance, "env": all }))?;
+        return Ok(ExitStatus::Done);
+    }
+    let mut out = session.out.stream();
+    for (name, value, origin) in &shown {
+        let origin = session.out.paint.paint(Style::Dim, &format!("# {origin}"));
+        out.line(&format!("{name}={}  {origin}", printable(value)))?;
+    }
+    out.flush()?;
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,149 @@
+//! `ls`: every running project of this user on this machine.
+
+use std::fs;
+use std::path::PathBuf;
+
+use hilum_shared::run_dir::{RunDir, StateDir};
+use serde::Deserialize;
+
+use super::exit::{ExitStatus, Outcome};
+use super::process::Process;
+use super::session::Session;
+use super::table::{Align, Table};
+use crate::daemon::launch;
+
+/// The words of `ls`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    hilum ls\n  \
+    hilum ls --json | jq -r '.projects[].config'")]
+pub(crate) struct LsArgs {}
+
+/// A running node.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    /// The project's name.
+    pub(crate) project: String,
+    /// The first config.
+    pub(crate) config: PathBuf,
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Its sockets' folder.
+    pub(crate) run_dir: RunDir,
+}
+
+/// `project.json` of a run folder.
+#[derive(Debug, Deserialize)]
+struct ProjectFile {
+    config: PathBuf,
+    project: String,
+    pid: u32,
+    state: PathBuf,
+}
+
+/// The folders that hold run folders of this user.
+pub(crate) fn roots() -> Vec<PathBuf> {
+    let mut roots = Vec::new();
+    if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR") {
+        roots.push(PathBuf::from(dir).join("hilum"));
+    }
+    roots.push(PathBuf::from(format!("/tmp/hilum-{}", nix::unistd::geteuid())));
+    roots
+}
+
+/// The run folders of this user, of living nodes or dead ones.
+pub(crate) fn run_folders() -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = roots()
+        .iter()
+        .filter_map(|root| fs::read_dir(root).ok())
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    folders
+}
+
+/// The nodes that run now.
+pub(crate) fn running() -> Vec<Running> {
+    let mut found: Vec<Running> = run_folders().into_iter().filter_map(node_of).collect();
+    found.sort_by(|a, b| (&a.project, &a.config).cmp(&(&b.project, &b.config)));
+    found
+}
+
+/// The living node of a run folder.
+pub(crate) fn node_of(folder: PathBuf) -> Option<Running> {
+    let file: ProjectFile = serde_json::from_slice(&fs::read(folder.join("project.json")).ok()?).ok()?;
+    Process::find(file.pid)?;
+    // the lock decides who is the node; a pid may have been given to somebody else
+    let name = file.state.file_name()?.to_string_lossy().into_owned();
+    let suffix = name.rsplit_once('@').map(|(_, project)| project.to_owned());
+    let state = [suffix.as_deref(), None]
+        .into_iter()
+        .map(|project| StateDir::of(&file.config, project))
+        .find(|state| state.path() == file.state);
+    if let Some(state) = state
+        && launch::node_pid(&state).ok()? != Some(file.pid)
+    {
+        return None;
+    }
+    Some(Running {
+        project: file.project,
+        config: file.config,
+        pid: file.pid,
+        run_dir: RunDir::at(folder),
+    })
+}
+
+/// Runs `ls`.
+pub(crate) fn run(session: &Session, _args: &LsArgs) -> Outcome {
+    let all = running();
+    if session.out.json {
+        let projects: Vec<_> = all
+            .iter()
+            .map(|one| {
+                serde_json::json!({
+                    "project": one.project, "config": one.config, "pid": one.pid, "run_dir": one.run_dir.path(),
+                })
+            })
+            .collect();
+        session.out.json(&serde_json::json!({ "projects": projects }))?;
+    } else if all.is_empty() {
+        session.out.note("no project of this user is running");
+    } else {
+        let mut table = Table::new(&[
+            ("PROJECT", Align::Left),
+            ("PID", Align::Right),
+            ("CONFIG", Align::Left),
+        ]);
+        for one in &all {
+            table.row(vec![
+                one.project.clone().into(),
+                one.pid.to_string().into(),
+                one.config.display().to_string().into(),
+            ]);
+        }
+        session.out.text(&table.render(session.out.paint))?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_a_dead_node_is_not_a_running_project() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(node_of(dir.path().to_owned()).is_none(), "no file");
+        fs::write(dir.path().join("project.json"), "{").unwrap();
+        assert!(node_of(dir.path().to_owned()).is_none(), "half a file");
+        let dead = r#"{"config": "/srv/hilum.yml", "project": "x", "pid": 4294967, "state": "/srv/.hilum/hilum.yml"}"#;
+        fs::write(dir.path().join("project.json"), dead).unwrap();
+        assert!(node_of(dir.path().to_owned()).is_none(), "a dead pid");
+        let us = dead.replace("4294967", &std::process::id().to_string());
+        fs::write(dir.path().join("project.json"), us).unwrap();
+        assert!(node_of(dir.path().to_owned()).is_none(), "a pid that does not hold the lock");
+    }
+}

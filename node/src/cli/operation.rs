@@ -1,0 +1,288 @@
+//! Waiting for an operation of the node, with a display of what it waits for, and saying how it went.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use hilum_shared::protocol::control;
+use hilum_shared::status::{Flag, InstanceStatus, Snapshot, State};
+
+use super::exit::{CliError, ExitStatus, Outcome};
+use super::output::{Output, Style, printable};
+use super::session::{Node, Session};
+use super::target::Selection;
+use super::{ps, time};
+
+/// Between two looks at the state while something is waited for.
+const LOOK: Duration = Duration::from_millis(250);
+/// So many waiting instances are listed, the rest is counted.
+const LISTED: usize = 8;
+
+/// A display of what is waited for: redrawn on a terminal, a line for each change elsewhere.
+pub(crate) struct Display {
+    out: Output,
+    inner: RefCell<Inner>,
+}
+
+struct Inner {
+    drawn: usize,
+    looked: Option<Instant>,
+    stopping: Vec<(String, Instant)>,
+}
+
+impl Display {
+    /// One that shows nothing yet.
+    pub(crate) fn new(out: Output) -> Self {
+        Self {
+            out,
+            inner: RefCell::new(Inner {
+                drawn: 0,
+                looked: None,
+                stopping: Vec::new(),
+            }),
+        }
+    }
+
+    /// Whether it is time for another look.
+    pub(crate) fn due(&self) -> bool {
+        self.out.live && self.inner.borrow().looked.is_none_or(|at| at.elapsed() >= LOOK)
+    }
+
+    /// Shows what of `selection` is not there yet.
+    pub(crate) fn show(&self, snapshot: &Snapshot, selection: &Selection) {
+        let mut inner = self.inner.borrow_mut();
+        inner.looked = Some(Instant::now());
+        let stopping: Vec<(String, Instant)> = snapshot
+            .instances
+            .iter()
+            .filter(|one| one.state == State::Stopping)
+            .map(|one| {
+                let name = one.instance.to_string();
+                let since = inner.stopping.iter().find(|(known, _)| *known == name);
+                let since = since.map_or_else(Instant::now, |(_, since)| *since);
+                (name, since)
+            })
+            .collect();
+        inner.stopping = stopping;
+        let mut lines = Vec::new();
+        let mut more = 0;
+        for one in ps::chosen(snapshot, selection) {
+            let since = inner
+                .stopping
+                .iter()
+                .find(|(name, _)| *name == one.instance.to_string())
+                .map_or(Duration::ZERO, |(_, since)| since.elapsed());
+            let Some(text) = waiting_text(one, since) else {
+                continue;
+            };
+            if lines.len() < LISTED {
+                lines.push(format!(
+                    "  {} {text}",
+                    self.out.paint_err.paint(ps::state_style(one.state), &one.instance.to_string())
+                ));
+            } else {
+                more += 1;
+            }
+        }
+        if more > 0 {
+            lines.push(format!("  and {more} more"));
+        }
+        if !lines.is_empty() {
+            lines.insert(0, self.out.paint_err.paint(Style::Dim, "waiting for:"));
+        }
+        inner.drawn = self.out.redraw(inner.drawn, &lines);
+    }
+
+    /// Takes the display away, before other text is written.
+    pub(crate) fn clear(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.drawn > 0 {
+            self.out.redraw(inner.drawn, &[]);
+            inner.drawn = 0;
+            inner.looked = None;
+        }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// What an instance is waited for, or nothing when it is where it should be.
+pub(crate) fn waiting_text(one: &InstanceStatus, since: Duration) -> Option<String> {
+    let text = match one.state {
+        State::Waiting if one.blocked_by.is_empty() => {
+            one.reason.clone().unwrap_or_else(|| "waits for its turn".into())
+        }
+        State::Waiting => format!("waits for {}", ps::list(&one.blocked_by)),
+        State::Starting => match one.uptime {
+            Some(up) => format!("started {} ago, not ready yet", time::seconds(up)),
+            None => "starting".into(),
+        },
+        State::Running if !one.ready => "not ready".into(),
+        State::Backoff => ps::info(one),
+        State::Stopping if one.flags.contains(&Flag::Stuck) => "survives SIGKILL: stuck in the kernel".into(),
+        State::Stopping => {
+            let mut text = format!("told to stop {} ago", time::seconds(since.as_secs_f64().floor()));
+            if let Some(next) = one.next_at {
+                text.push_str(&format!(", kill in {}", time::seconds(next.ceil())));
+            }
+            text
+        }
+        _ => return None,
+    };
+    Some(printable(&text).into_owned())
+}
+
+/// Waits for an operation, with a display of what of `selection` it waits for.
+///
+/// # Errors
+/// [`CliError::TimedOut`] after `timeout`.
+pub(crate) fn wait(
+    session: &Session,
+    node: &Node,
+    operation: u64,
+    selection: &Selection,
+    timeout: Option<Duration>,
+    what: &str,
+) -> Result<control::Outcome, CliError> {
+    let display = Display::new(session.out);
+    let looker = if session.out.live {
+        Node::at(node.run_dir.clone(), node.pid).ok()
+    } else {
+        None
+    };
+    let begun = Instant::now();
+    let look = || {
+        // a short operation needs no display
+        if begun.elapsed() > LOOK
+            && display.due()
+            && let Some(looker) = &looker
+            && let Ok(snapshot) = session.status(looker)
+        {
+            display.show(&snapshot, selection);
+        }
+        false
+    };
+    let answer = node.call_long("wait", &control::Wait { operation }, timeout, &look)?;
+    answer.ok_or_else(|| CliError::TimedOut {
+        what: what.to_owned(),
+        after: time::seconds(timeout.unwrap_or_default().as_secs_f64()),
+    })
+}
+
+/// Says how an operation went, and turns it into an exit code.
+pub(crate) fn report(out: Output, outcome: &control::Outcome) -> Outcome {
+    if out.json {
+        out.json(&serde_json::json!({
+            "changed": outcome.changed,
+            "survivors": outcome.survivors,
+        }))?;
+    } else {
+        for change in &outcome.changed {
+            if out.quiet && !is_bad(change) {
+                continue;
+            }
+            out.line(&change_line(out, change))?;
+        }
+    }
+    if !outcome.survivors.is_empty() {
+        out.warn(&format!("these processes survived: {}", survivors(&outcome.survivors)));
+    }
+    Ok(if outcome.ok && outcome.survivors.is_empty() {
+        ExitStatus::Done
+    } else {
+        ExitStatus::Failed
+    })
+}
+
+/// "pid 17 (sleep 1000), pid 18 (…)".
+pub(crate) fn survivors(pids: &[u32]) -> String {
+    pids.iter()
+        .map(|pid| match super::process::command_of(*pid) {
+            Some(command) => format!("pid {pid} ({command})"),
+            None => format!("pid {pid}"),
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn is_bad(change: &control::Change) -> bool {
+    matches!(change.result.as_deref(), Some("failed"))
+}
+
+fn change_line(out: Output, change: &control::Change) -> String {
+    let who = change.instance.as_ref().map_or_else(|| "cluster".to_owned(), ToString::to_string);
+    let what = change.result.as_deref().unwrap_or(&change.action);
+    let style = match what {
+        "failed" => Style::Bad,
+        "killed" | "superseded" | "pending" => Style::Warn,
+        "unchanged" | "keep" => Style::Dim,
+        _ => Style::Good,
+    };
+    let mut line = format!("{who}  {}", out.paint.paint(style, what));
+    if let Some(reason) = &change.reason {
+        line.push_str(&format!(": {}", printable(reason)));
+    }
+    line
+}
+
+/// What a started operation is told, before it is waited for.
+pub(crate) fn accepted(out: Output, accepted: &control::Accepted) {
+    for note in &accepted.notes {
+        out.note(&format!("{} {note}", out.paint_err.paint(Style::Help, "note:")));
+    }
+}
+
+/// Waits unless the user does not want to, and reports.
+pub(crate) fn finish(
+    session: &Session,
+    node: &Node,
+    begun: control::Accepted,
+    selection: &Selection,
+    no_wait: bool,
+    timeout: Option<Duration>,
+    what: &str,
+) -> Outcome {
+    accepted(session.out, &begun);
+    let outcome = if no_wait || begun.operation == 0 {
+        let mut changed = begun.changed;
+        if no_wait {
+            for change in &mut changed {
+                change.result.get_or_insert_with(|| "pending".to_owned());
+            }
+        }
+        control::Outcome {
+            changed,
+            survivors: Vec::new(),
+            ok: true,
+        }
+    } else {
+        wait(session, node, begun.operation, selection, timeout, what)?
+    };
+    report(session.out, &outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ps::tests::instance;
+    use super::*;
+
+    #[test]
+    fn what_is_waited_for_says_how_long_and_what_comes_then() {
+        let mut one = instance("x.2", State::Stopping);
+        one.next_at = Some(2.6);
+        assert_eq!(
+            waiting_text(&one, Duration::from_millis(7300)).unwrap(),
+            "told to stop 7s ago, kill in 3s"
+        );
+        one.flags = vec![Flag::Stuck];
+        assert!(waiting_text(&one, Duration::ZERO).unwrap().contains("SIGKILL"));
+        let mut one = instance("x.2", State::Waiting);
+        one.blocked_by = vec!["db.1 to be ready".into()];
+        assert_eq!(waiting_text(&one, Duration::ZERO).unwrap(), "waits for db.1 to be ready");
+        assert_eq!(waiting_text(&instance("x.2", State::Running), Duration::ZERO), None);
+        assert_eq!(waiting_text(&instance("x.2", State::Failed), Duration::ZERO), None);
+    }
+}

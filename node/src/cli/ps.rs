@@ -1,0 +1,341 @@
+//! `ps`: a row for each instance.
+
+use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus, Snapshot, State};
+use hilum_shared::units::{Bytes, format_size};
+
+use super::exit::{ExitStatus, Outcome};
+use super::output::{Style, printable};
+use super::session::{Node, Session};
+use super::table::{Align, Cell, Table};
+use super::target::{Names, Selection};
+use super::{ls, time};
+
+/// The words of `ps`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    hilum ps                    all instances\n  \
+    hilum ps web 'db*'          some of them\n  \
+    hilum ps --json | jq '.instances[] | select(.ready | not)'\n  \
+    hilum ps --all-nodes        every project of this user")]
+pub(crate) struct PsArgs {
+    /// Services, instances or globs; none = all
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
+    targets: Vec<String>,
+    /// All running projects of this user on this machine
+    #[arg(long, conflicts_with = "targets")]
+    all_nodes: bool,
+}
+
+/// Runs `ps`.
+pub(crate) fn run(session: &Session, args: &PsArgs) -> Outcome {
+    if args.all_nodes {
+        return all_nodes(session);
+    }
+    let node = session.node()?;
+    let mut snapshot = session.status(&node)?;
+    let mut names = Names::default();
+    names.add_snapshot(&snapshot);
+    let selection = names.check(&args.targets)?;
+    snapshot.instances.retain(|one| selection.instance(&one.instance));
+    snapshot.services.retain(|service| {
+        selection.service(service.name.as_str())
+            || snapshot.instances.iter().any(|one| one.service == service.name)
+    });
+    if session.out.json {
+        session.out.json(&snapshot)?;
+    } else {
+        session.out.text(&table(&snapshot).render(session.out.paint))?;
+        for warning in &snapshot.node.warnings {
+            session.out.warn(warning);
+        }
+        if snapshot.node.stopping {
+            session.out.note("the node is on its way down");
+        }
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn all_nodes(session: &Session) -> Outcome {
+    let mut snapshots = Vec::new();
+    for project in ls::running() {
+        match Node::at(project.run_dir.clone(), project.pid).and_then(|node| session.status(&node)) {
+            Ok(snapshot) => snapshots.push(snapshot),
+            Err(error) => session.out.warn(&format!("{}: {error}", project.config.display())),
+        }
+    }
+    if session.out.json {
+        session.out.json(&serde_json::json!({ "nodes": snapshots }))?;
+    } else if snapshots.is_empty() {
+        session.out.note("no project of this user is running");
+    } else {
+        for (index, snapshot) in snapshots.iter().enumerate() {
+            let heading = format!("{} ({})", snapshot.project, snapshot.config);
+            let gap = if index == 0 { "" } else { "\n" };
+            session.out.line(&format!("{gap}{}", session.out.paint.paint(Style::Bold, &heading)))?;
+            session.out.text(&table(snapshot).render(session.out.paint))?;
+        }
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// The columns of `ps`.
+const COLUMNS: &[(&str, Align)] = &[
+    ("SERVICE", Align::Left),
+    ("INSTANCE", Align::Left),
+    ("PID", Align::Right),
+    ("STATE", Align::Left),
+    ("READY", Align::Left),
+    ("RESTARTS", Align::Right),
+    ("UPTIME", Align::Right),
+    ("CPU%", Align::Right),
+    ("RSS", Align::Right),
+    ("HEARTBEAT", Align::Right),
+    ("PORTS", Align::Left),
+    ("INFO", Align::Left),
+];
+
+/// The table of a snapshot.
+pub(crate) fn table(snapshot: &Snapshot) -> Table {
+    let mut table = Table::new(COLUMNS);
+    for service in &snapshot.services {
+        let mut first = true;
+        for one in snapshot.instances.iter().filter(|one| one.service == service.name) {
+            let heading = if first { service_cell(service) } else { service.name.to_string() };
+            first = false;
+            table.row(row(heading, one));
+        }
+        if first {
+            let mut cells: Vec<Cell> = vec![service_cell(service).into()];
+            cells.extend((1..COLUMNS.len() - 1).map(|_| Cell::from("-")));
+            cells.push(Cell::styled("no processes wanted", Style::Dim));
+            table.row(cells);
+        }
+    }
+    table
+}
+
+/// `web`, or `web 5 (config 3)` where the count was changed by hand.
+fn service_cell(service: &ServiceStatus) -> String {
+    if service.count == service.configured {
+        service.name.to_string()
+    } else {
+        format!("{} {} (config {})", service.name, service.count, service.configured)
+    }
+}
+
+fn row(service: String, one: &InstanceStatus) -> Vec<Cell> {
+    let dash = || "-".to_owned();
+    vec![
+        service.into(),
+        one.instance.to_string().into(),
+        one.pid.map_or_else(dash, |pid| pid.to_string()).into(),
+        state_cell(one),
+        ready_cell(one),
+        if one.restarts == 0 {
+            "0".into()
+        } else {
+            Cell::styled(one.restarts.to_string(), Style::Warn)
+        },
+        one.uptime.map_or_else(dash, time::seconds).into(),
+        one.cpu_percent.map_or_else(dash, |cpu| format!("{cpu:.1}")).into(),
+        one.rss_bytes.map_or_else(dash, |rss| format_size(Bytes(rss))).into(),
+        one.heartbeat_age.map_or_else(dash, time::seconds).into(),
+        ports(one).into(),
+        info(one).into(),
+    ]
+}
+
+/// The state with what is so besides: `running (paused)`.
+pub(crate) fn state_text(one: &InstanceStatus) -> String {
+    if one.flags.is_empty() {
+        return one.state.as_str().to_owned();
+    }
+    let flags: Vec<&str> = one.flags.iter().map(|flag| flag_text(*flag)).collect();
+    format!("{} ({})", one.state.as_str(), flags.join(", "))
+}
+
+fn flag_text(flag: Flag) -> &'static str {
+    match flag {
+        Flag::Paused => "paused",
+        Flag::Stuck => "stuck",
+        Flag::Starved => "starved",
+        Flag::HeldBack => "held-back",
+        Flag::Removed => "removed",
+    }
+}
+
+/// How a state looks.
+pub(crate) fn state_style(state: State) -> Style {
+    match state {
+        State::Running | State::Completed => Style::Good,
+        State::Starting | State::Waiting | State::Stopping | State::Backoff => Style::Warn,
+        State::Failed => Style::Bad,
+        State::Stopped => Style::Dim,
+    }
+}
+
+/// The cell of a state.
+pub(crate) fn state_cell(one: &InstanceStatus) -> Cell {
+    Cell::styled(state_text(one), state_style(one.state))
+}
+
+fn ready_cell(one: &InstanceStatus) -> Cell {
+    match one.state {
+        _ if one.ready => Cell::styled("yes", Style::Good),
+        State::Starting | State::Running => Cell::styled("no", Style::Warn),
+        _ => "-".into(),
+    }
+}
+
+fn ports(one: &InstanceStatus) -> String {
+    match one.ports.len() {
+        0 => "-".into(),
+        1 => one.ports.values().map(u16::to_string).collect(),
+        _ => one
+            .ports
+            .iter()
+            .map(|(name, port)| format!("{name}:{port}"))
+            .collect::<Vec<_>>()
+            .join(","),
+    }
+}
+
+/// The program's own words while it runs well, else why it does not.
+pub(crate) fn info(one: &InstanceStatus) -> String {
+    let own = one.info.as_deref().unwrap_or_default();
+    let mut text = match one.state {
+        State::Running => match (&one.reason, one.ready) {
+            (Some(reason), false) => reason.clone(),
+            _ if own.is_empty() => String::new(),
+            _ => own.to_owned(),
+        },
+        State::Waiting if !one.blocked_by.is_empty() => {
+            format!("waits for {}", list(&one.blocked_by))
+        }
+        _ => one.reason.clone().unwrap_or_else(|| own.to_owned()),
+    };
+    if let Some(next) = one.next_at
+        && matches!(one.state, State::Backoff)
+    {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(&format!("next try in {}", time::seconds(next)));
+    }
+    printable(&text).into_owned()
+}
+
+/// "a, b and 3 more".
+pub(crate) fn list(names: &[String]) -> String {
+    const MOST: usize = 3;
+    let shown = names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Whether this instance is chosen and not at rest by the user's will.
+pub(crate) fn chosen<'a>(
+    snapshot: &'a Snapshot,
+    selection: &'a Selection,
+) -> impl Iterator<Item = &'a InstanceStatus> {
+    snapshot.instances.iter().filter(|one| selection.instance(&one.instance))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::output::Painter;
+    use super::*;
+    use hilum_shared::name::{InstanceId, Run, ServiceName};
+    use hilum_shared::status::{ExitStatus as End, NodeStatus};
+
+    pub(crate) fn service(name: &str, count: u32, configured: u32) -> ServiceStatus {
+        ServiceStatus {
+            name: ServiceName::parse(name).unwrap(),
+            count,
+            configured,
+            removed: false,
+            job: false,
+            description: None,
+        }
+    }
+
+    pub(crate) fn instance(id: &str, state: State) -> InstanceStatus {
+        let id = InstanceId::parse(id).unwrap();
+        let running = state == State::Running;
+        InstanceStatus {
+            service: id.service.clone(),
+            index: id.index,
+            instance: id,
+            pid: running.then_some(4711),
+            state,
+            ready: running,
+            flags: vec![],
+            run: Run(1),
+            restarts: 0,
+            uptime: running.then_some(192.0),
+            exit: None,
+            reason: None,
+            next_at: None,
+            info: None,
+            cpu_percent: None,
+            rss_bytes: None,
+            heartbeat_age: None,
+            ports: [].into(),
+            labels: [].into(),
+            blocked_by: vec![],
+        }
+    }
+
+    pub(crate) fn snapshot() -> Snapshot {
+        let mut web = instance("web.1", State::Running);
+        web.cpu_percent = Some(12.34);
+        web.rss_bytes = Some(45 << 20);
+        web.heartbeat_age = Some(0.4);
+        web.ports = [("http".to_owned(), 8080)].into();
+        web.info = Some("3 requests\x1b[2J".into());
+        let mut crashing = instance("web.2", State::Backoff);
+        crashing.restarts = 3;
+        crashing.reason = Some("exit 1 three times in 20s".into());
+        crashing.next_at = Some(6.2);
+        crashing.exit = Some(End {
+            code: Some(1),
+            signal: None,
+            at: 0.0,
+        });
+        let mut waiting = instance("worker.1", State::Waiting);
+        waiting.blocked_by = vec!["web.2 to be ready".into()];
+        let mut paused = instance("db.1", State::Running);
+        paused.flags = vec![Flag::Paused];
+        Snapshot {
+            project: "shop".into(),
+            config: "/srv/shop/hilum.yml".into(),
+            node: NodeStatus {
+                pid: 17,
+                uptime: 200.0,
+                version: "0.1.0".into(),
+                ..NodeStatus::default()
+            },
+            services: vec![
+                service("db", 1, 1),
+                service("idle", 0, 0),
+                service("web", 2, 3),
+                service("worker", 1, 1),
+            ],
+            instances: vec![paused, web, crashing, waiting],
+        }
+    }
+
+    #[test]
+    fn the_table_shows_what_one_wants_to_know() {
+        insta::assert_snapshot!(table(&snapshot()).render(Painter::plain()), @"
+        SERVICE           INSTANCE   PID  STATE             READY  RESTARTS  UPTIME  CPU%       RSS  HEARTBEAT  PORTS  INFO
+        db                db.1      4711  running (paused)  yes           0   3m12s     -         -          -  -
+        idle              -            -  -                 -             -       -     -         -          -  -      no processes wanted
+        web 2 (config 3)  web.1     4711  running           yes           0   3m12s  12.3  45.0 MiB      400ms  8080   3 requests�[2J
+        web               web.2        -  backoff           -             3       -     -         -          -  -      exit 1 three times in 20s, next try in 6.2s
+        worker            worker.1     -  waiting           -             0       -     -         -          -  -      waits for web.2 to be ready
+        ");
+    }
+}

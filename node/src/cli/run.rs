@@ -1,0 +1,31 @@
+//! `run`: a service's own command, once more, in this terminal.
+
+use std::ffi::OsString;
+
+use super::exit::Outcome;
+use super::oneoff::Oneoff;
+use super::session::Session;
+
+/// The words of `run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    hilum run web                    its command with its environment, folder and limits\n  \
+    hilum run web -- --port 9000     with more arguments\n\n\
+    It is not supervised and not counted; the exit code is the program's.")]
+pub(crate) struct RunArgs {
+    /// A service, or an instance for its index and ports
+    #[arg(value_name = "SERVICE", add = super::completions::services())]
+    service: String,
+    /// Added to the command of the config
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// Runs `run`.
+pub(crate) fn run(session: &Session, args: &RunArgs) -> Outcome {
+    let loaded = session.config()?;
+    let oneoff = Oneoff::of(session, loaded, &args.service)?;
+    let mut command = oneoff.command()?;
+    command.extend(args.arguments.iter().cloned());
+    oneoff.become_command(&command)
+}

@@ -1,0 +1,405 @@
+//! What every verb needs: which cluster is meant, its config, its node.
+//!
+//! A cluster is known by the canonical path of its first config, never by its content, so that what is
+//! only about the running node works while the file is broken.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded, Severity};
+use hilum_shared::rpc::{CallError, Client};
+use hilum_shared::run_dir::{Access, RunDir, StateDir};
+use hilum_shared::status::Snapshot;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::args::Common;
+use super::exit::CliError;
+use super::output::Output;
+use super::target::Names;
+use super::time;
+use crate::daemon::launch::{self, NodeOptions};
+
+/// A call that does no work is answered at once; longer than this and the node is not well.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
+/// The cluster that a command line means.
+#[derive(Clone, Debug)]
+pub(crate) struct Project {
+    /// All configs in order, absolute; the first one canonical.
+    pub(crate) configs: Vec<PathBuf>,
+    /// `-p`.
+    pub(crate) name: Option<String>,
+    /// Where instances run.
+    pub(crate) folder: PathBuf,
+    /// Its state folder.
+    pub(crate) state: StateDir,
+}
+
+impl Project {
+    /// The first config.
+    pub(crate) fn config(&self) -> &Path {
+        &self.configs[0]
+    }
+}
+
+/// One run of the command line.
+pub(crate) struct Session {
+    /// Where it writes.
+    pub(crate) out: Output,
+    /// The global options.
+    pub(crate) common: Common,
+    directory: Option<PathBuf>,
+    project_name: Option<String>,
+    project: OnceCell<Project>,
+    loaded: OnceCell<Loaded>,
+    version_told: Cell<bool>,
+}
+
+impl Session {
+    /// A session with these options.
+    pub(crate) fn new(
+        out: Output,
+        common: Common,
+        directory: Option<PathBuf>,
+        project: Option<String>,
+    ) -> Self {
+        Self {
+            out,
+            common,
+            directory,
+            project_name: project,
+            project: OnceCell::new(),
+            loaded: OnceCell::new(),
+            version_told: Cell::new(false),
+        }
+    }
+
+    /// The folder that the search begins in: `-C`, else the current one.
+    pub(crate) fn folder(&self) -> Result<PathBuf, CliError> {
+        let here = || {
+            std::env::current_dir().map_err(|source| CliError::File {
+                doing: "cannot use the current folder",
+                path: ".".into(),
+                source,
+            })
+        };
+        match &self.directory {
+            None => here(),
+            Some(path) => path.canonicalize().map_err(|source| CliError::File {
+                doing: "cannot use folder",
+                path: path.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Which cluster is meant. Reads no file's content.
+    ///
+    /// # Errors
+    /// When there is no config at all.
+    pub(crate) fn project(&self) -> Result<&Project, CliError> {
+        if let Some(project) = self.project.get() {
+            return Ok(project);
+        }
+        let project = self.find_project()?;
+        Ok(self.project.get_or_init(|| project))
+    }
+
+    fn find_project(&self) -> Result<Project, CliError> {
+        let folder = self.folder()?;
+        let mut given = self.common.config.clone();
+        let mut source = "-c";
+        if given.is_empty() {
+            for name in ["HILUM_CONFIG", "LYMPH_CONFIG"] {
+                if let Some(path) = std::env::var_os(name).filter(|path| !path.is_empty()) {
+                    given = vec![PathBuf::from(path)];
+                    source = name;
+                    break;
+                }
+            }
+        }
+        let searched = given.is_empty();
+        if searched {
+            let found = config::find(&folder).ok_or_else(|| CliError::NoConfig {
+                names: config::NAMES.join(", "),
+                folder: folder.clone(),
+            })?;
+            given = vec![found];
+        }
+        let mut configs = Vec::with_capacity(given.len());
+        for path in given {
+            let full = path.canonicalize().or_else(|error| {
+                // a config that was deleted under a running node still names it
+                let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+                let parent = parent.unwrap_or(Path::new(".")).canonicalize();
+                match (parent, path.file_name()) {
+                    (Ok(parent), Some(name)) if StateDir::of(&parent.join(name), self.project_name.as_deref()).path().exists() => {
+                        Ok(parent.join(name))
+                    }
+                    _ => Err(error),
+                }
+            });
+            configs.push(full.map_err(|error| CliError::Usage {
+                message: format!("cannot read config `{}`, given by {source}: {error}", path.display()),
+                help: None,
+            })?);
+        }
+        let parent = configs[0].parent().unwrap_or(Path::new("/"));
+        let project_folder = match (&self.directory, searched) {
+            (Some(_), _) => folder,
+            (None, true) => parent.to_owned(),
+            (None, false) => folder,
+        };
+        let state = StateDir::of(&configs[0], self.project_name.as_deref());
+        Ok(Project {
+            configs,
+            name: self.project_name.clone(),
+            folder: project_folder,
+            state,
+        })
+    }
+
+    /// The profiles: `--profile`, else `$HILUM_PROFILES`.
+    pub(crate) fn profiles(&self) -> Vec<String> {
+        if !self.common.profile.is_empty() {
+            return self.common.profile.clone();
+        }
+        std::env::var("HILUM_PROFILES")
+            .unwrap_or_default()
+            .split(',')
+            .map(|name| name.trim().to_owned())
+            .filter(|name| !name.is_empty())
+            .collect()
+    }
+
+    /// What a node of this cluster is started with.
+    pub(crate) fn node_options(&self) -> Result<NodeOptions, CliError> {
+        let project = self.project()?;
+        Ok(NodeOptions {
+            configs: project.configs.clone(),
+            vars: self.common.vars.as_deref().map(absolute).transpose()?,
+            env_files: self.common.env_file.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+            profiles: self.profiles(),
+            project: project.name.clone(),
+            project_dir: project.folder.clone(),
+            loglevel: self.common.loglevel.clone(),
+            logfile: self.common.logfile.as_deref().map(absolute).transpose()?,
+            targets: Vec::new(),
+            deps: true,
+            scale: Vec::new(),
+            detached: false,
+            abort_on_failure: false,
+        })
+    }
+
+    /// The configuration as it is now.
+    ///
+    /// # Errors
+    /// [`CliError::Config`] with every finding.
+    pub(crate) fn config(&self) -> Result<&Loaded, CliError> {
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let project = self.project()?;
+        let loaded = self.load(&project.configs, project.name.clone())?.map_err(config_error)?;
+        Ok(self.loaded.get_or_init(|| loaded))
+    }
+
+    /// The configuration in these files, or all that is wrong with it.
+    pub(crate) fn load(
+        &self,
+        configs: &[PathBuf],
+        name: Option<String>,
+    ) -> Result<Result<Loaded, Diagnostics>, CliError> {
+        let folder = match self.project.get() {
+            Some(project) => project.folder.clone(),
+            None => self.folder()?,
+        };
+        let options = LoadOptions {
+            files: configs.to_vec(),
+            vars: self.common.vars.as_deref().map(absolute).transpose()?,
+            env_files: self.common.env_file.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+            profiles: self.profiles(),
+            project: name,
+            project_dir: folder,
+            env: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+        };
+        Ok(config::load(&options))
+    }
+
+    /// Where a running node is, or nothing.
+    pub(crate) fn node_pid(&self) -> Result<Option<u32>, CliError> {
+        let state = &self.project()?.state;
+        launch::node_pid(state).map_err(|source| CliError::File {
+            doing: "cannot ask the lock",
+            path: state.lock(),
+            source,
+        })
+    }
+
+    /// The node of this cluster.
+    ///
+    /// # Errors
+    /// [`CliError::NotRunning`] when there is none.
+    pub(crate) fn node(&self) -> Result<Node, CliError> {
+        let project = self.project()?;
+        match self.node_pid()? {
+            Some(pid) => Node::connect(&project.state, pid),
+            None => Err(CliError::NotRunning {
+                config: project.config().to_owned(),
+            }),
+        }
+    }
+
+    /// The node's state; says once when it is of another version.
+    pub(crate) fn status(&self, node: &Node) -> Result<Snapshot, CliError> {
+        let snapshot: Snapshot = node.call("status", &Nothing {}, ANSWER)?;
+        let ours = env!("CARGO_PKG_VERSION");
+        let theirs = &snapshot.node.version;
+        if !theirs.is_empty() && theirs != ours && !self.version_told.replace(true) {
+            self.out.warn(&format!(
+                "the node is version {theirs}, this command {ours}; what both know goes on working"
+            ));
+        }
+        Ok(snapshot)
+    }
+
+    /// The names that the config has, as far as it can be read, and the node, where one runs.
+    pub(crate) fn names(&self) -> Names {
+        let mut names = Names::default();
+        if let Ok(loaded) = self.config() {
+            for service in loaded.cluster.services.values() {
+                names.add_service(service.name.as_str(), service.numprocesses);
+            }
+        }
+        if let Ok(node) = self.node()
+            && let Ok(snapshot) = self.status(&node)
+        {
+            names.add_snapshot(&snapshot);
+        }
+        names
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(path).map_err(|source| CliError::File {
+        doing: "cannot use",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The findings of a load as an error.
+pub(crate) fn config_error(diagnostics: Diagnostics) -> CliError {
+    let errors = || diagnostics.0.iter().filter(|one| one.severity == Severity::Error);
+    let at = errors().find_map(|one| {
+        let file = one.file.as_ref()?.display();
+        Some(match (one.line, one.column) {
+            (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+            _ => file.to_string(),
+        })
+    });
+    CliError::Config {
+        rendered: diagnostics.render(false),
+        coloured: diagnostics.render(true),
+        at,
+        count: errors().count(),
+    }
+}
+
+/// A path as short as it can be said from here.
+pub(crate) fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
+}
+
+/// The arguments of a call that takes none.
+#[derive(Debug, Serialize)]
+pub(crate) struct Nothing {}
+
+/// A connection to a running node.
+pub(crate) struct Node {
+    client: RefCell<Client>,
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Its sockets' folder.
+    pub(crate) run_dir: RunDir,
+}
+
+impl Node {
+    /// Connects to the node with this state folder.
+    pub(crate) fn connect(state: &StateDir, pid: u32) -> Result<Self, CliError> {
+        let run_dir = RunDir::find(state).unwrap_or_else(|_| RunDir::of(state, Access::Private));
+        Self::at(run_dir, pid)
+    }
+
+    /// Connects to the node with this run folder.
+    pub(crate) fn at(run_dir: RunDir, pid: u32) -> Result<Self, CliError> {
+        let client = Client::connect(&run_dir.endpoint("node.sock")).map_err(|error| CliError::Silent {
+            pid,
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            client: RefCell::new(client),
+            pid,
+            run_dir,
+        })
+    }
+
+    /// Calls `node.METHOD`, which answers at once.
+    pub(crate) fn call<A: Serialize, R: DeserializeOwned>(
+        &self,
+        method: &str,
+        arguments: &A,
+        timeout: Duration,
+    ) -> Result<R, CliError> {
+        self.client
+            .borrow_mut()
+            .call(&format!("node.{method}"), arguments, timeout)
+            .map_err(|error| self.explain(method, error, timeout))
+    }
+
+    /// Calls `node.METHOD`, which answers when the work is done; `cancelled` is asked many times a second.
+    /// A call that was cancelled, or not answered in time, is `None`.
+    pub(crate) fn call_long<A: Serialize, R: DeserializeOwned>(
+        &self,
+        method: &str,
+        arguments: &A,
+        timeout: Option<Duration>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<R>, CliError> {
+        let limit = timeout.unwrap_or(Duration::MAX);
+        let answer = self
+            .client
+            .borrow_mut()
+            .call_with(&format!("node.{method}"), arguments, limit, cancelled);
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(CallError::Timeout { .. } | CallError::Cancelled) => Ok(None),
+            Err(error) => Err(self.explain(method, error, limit)),
+        }
+    }
+
+    fn explain(&self, method: &str, error: CallError, timeout: Duration) -> CliError {
+        match error {
+            CallError::Fault(fault) => CliError::Fault(fault),
+            CallError::Gone { .. } => CliError::Gone { pid: self.pid },
+            CallError::Timeout { .. } => CliError::Silent {
+                pid: self.pid,
+                reason: format!("no answer to `{method}` within {}", time::seconds(timeout.as_secs_f64())),
+            },
+            error @ CallError::Denied { .. } => CliError::Silent {
+                pid: self.pid,
+                reason: error.to_string(),
+            },
+            other => CliError::Protocol {
+                call: method.to_owned(),
+                reason: other.to_string(),
+            },
+        }
+    }
+}

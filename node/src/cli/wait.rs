@@ -1,0 +1,104 @@
+//! `wait`: for scripts that need to know when something is so.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use hilum_shared::protocol::control::{Await, AwaitState};
+use hilum_shared::status::State;
+
+use super::exit::{CliError, ExitStatus, Outcome};
+use super::operation::Display;
+use super::session::{Node, Session};
+use super::target::Names;
+use super::{ps, time};
+
+/// What may be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum For {
+    /// Ready (a job: completed).
+    Ready,
+    /// Executed and not ended.
+    Running,
+    /// Nothing of it is left.
+    Stopped,
+    /// The present run has ended, or the next one where none runs.
+    Exit,
+}
+
+/// The words of `wait`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    hilum wait web --for ready --timeout 30s && ./smoke-test\n  \
+    hilum wait migrate --for exit\n  \
+    hilum wait 'w*' --for stopped\n\n\
+    1 when it has failed and cannot come any more, 4 when it took too long.")]
+pub(crate) struct WaitArgs {
+    /// Services, instances or globs
+    #[arg(value_name = "TARGET", required = true, add = super::completions::targets())]
+    targets: Vec<String>,
+    /// What is waited for
+    #[arg(long = "for", value_name = "STATE", value_enum, default_value = "ready")]
+    state: For,
+    /// Wait no longer than this (exit code 4)
+    #[arg(long, value_name = "T", value_parser = time::duration)]
+    timeout: Option<Duration>,
+}
+
+/// Between two looks at whether it can still come.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Runs `wait`.
+pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
+    let node = session.node()?;
+    let mut names = Names::default();
+    names.add_snapshot(&session.status(&node)?);
+    let selection = names.check(&args.targets)?;
+    let looker = Node::at(node.run_dir.clone(), node.pid)?;
+    let display = Display::new(session.out);
+    let looked = Cell::new(Instant::now());
+    let lost: RefCell<Option<String>> = RefCell::new(None);
+    let look = || {
+        if looked.get().elapsed() < LOOK {
+            return false;
+        }
+        looked.set(Instant::now());
+        let Ok(snapshot) = session.status(&looker) else {
+            return false;
+        };
+        display.show(&snapshot, &selection);
+        if matches!(args.state, For::Ready | For::Running) {
+            let failed = ps::chosen(&snapshot, &selection).find(|one| one.state == State::Failed);
+            *lost.borrow_mut() = failed.map(|one| format!("`{}` has failed: {}", one.instance, ps::info(one)));
+        }
+        lost.borrow().is_some()
+    };
+    let order = Await {
+        targets: args.targets.clone(),
+        state: match args.state {
+            For::Ready => AwaitState::Ready,
+            For::Running => AwaitState::Running,
+            For::Stopped => AwaitState::Stopped,
+            For::Exit => AwaitState::Exit,
+        },
+    };
+    let answer: Option<serde::de::IgnoredAny> = node.call_long("await", &order, args.timeout, &look)?;
+    drop(display);
+    if let Some(message) = lost.into_inner() {
+        return Err(CliError::Failed {
+            message,
+            help: Some(format!("`hilum why {}` says more", args.targets.join(" "))),
+        });
+    }
+    if answer.is_none() {
+        return Err(CliError::TimedOut {
+            what: args.targets.join(" "),
+            after: time::seconds(args.timeout.unwrap_or_default().as_secs_f64()),
+        });
+    }
+    if session.out.json {
+        let mut snapshot = session.status(&node)?;
+        snapshot.instances.retain(|one| selection.instance(&one.instance));
+        session.out.json(&serde_json::json!({ "instances": snapshot.instances }))?;
+    }
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,458 @@
+//! The node's process: from its folders to its last line.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hilum_shared::config::spec::{Cluster, OnAllExited};
+use hilum_shared::config::{LoadOptions, Loaded};
+use hilum_shared::lock::LockError;
+use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
+use hilum_shared::run_dir::Access;
+use hilum_shared::signal::Signal;
+use hilum_shared::transport::Hub;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+
+use super::diagnostics::{self, Sink};
+use super::launch::{NodeOptions, Startup, Status};
+use super::places::{PlaceError, Places};
+use crate::channels::control::Control;
+use crate::channels::counters::Counters;
+use crate::channels::heartbeat::Heartbeat;
+use crate::channels::notify::Notify;
+use crate::channels::publish::Publish;
+use crate::channels::records::{Batch, Records};
+use crate::channels::roster::Roster;
+use crate::channels::shutdown::Shutdown;
+use crate::core::action::Reply;
+use crate::core::input::Request;
+use crate::core::supervisor::{Options, Supervisor};
+use crate::driver::cgroup::Cgroups;
+use crate::driver::child::Processes;
+use crate::driver::keeper;
+use crate::driver::limits::Nofile;
+use crate::driver::ports::PortTable;
+use crate::driver::sockets::Sockets;
+use crate::driver::{signals, sys};
+use crate::launch::context::{Context, Endpoints, inheritable};
+use crate::log::handle::{self as log, LogConfig, LogHandle};
+use crate::runtime::{Clock, Order, Parts, Published, Runtime};
+use crate::watch::Watcher;
+
+/// So long the node tries to end what is left when its loop is over.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// Messages that may wait for the loop; senders then hold back (beats are counted as seen).
+const INBOX: usize = 4096;
+
+/// Why a node cannot start, for whoever launched it.
+struct Refusal {
+    message: String,
+    code: u8,
+}
+
+impl Refusal {
+    fn new(message: impl ToString) -> Self {
+        Self { message: message.to_string(), code: 1 }
+    }
+
+    fn usage(message: impl ToString) -> Self {
+        Self { message: message.to_string(), code: 2 }
+    }
+}
+
+/// Runs the node; the answer is its exit code.
+pub(super) fn main(startup: &Startup) -> ExitCode {
+    let _ = signals::reset_dispositions(); // cannot fail for these
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return report(startup, &Status::Failed { message: error.to_string(), code: 1 });
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    let code = local.block_on(&runtime, run(startup));
+    // Files that are being read for a configuration nobody needs any more.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ExitCode::from(code.clamp(0, 255) as u8)
+}
+
+async fn run(startup: &Startup) -> i32 {
+    let options = &startup.options;
+    let refused = |refusal: Refusal| {
+        let code = i32::from(refusal.code);
+        report(startup, &Status::Failed { message: refusal.message, code: refusal.code });
+        code
+    };
+    let load = load_options(options);
+    let loaded = match hilum_shared::config::load(&load) {
+        Ok(loaded) => loaded,
+        Err(errors) => return refused(Refusal::usage(errors.render(false).trim_end())),
+    };
+    let places = match Places::take(options, &loaded.cluster) {
+        Ok(places) => places,
+        Err(PlaceError::Lock(LockError::Held { pid })) => {
+            report(startup, &Status::Running { pid });
+            return 1;
+        }
+        Err(error) => return refused(Refusal::new(error)),
+    };
+    let sink = match (&options.logfile, startup.launched) {
+        (Some(file), _) => Sink::File(file),
+        (None, true) => Sink::Folder(places.diagnostics()),
+        (None, false) => Sink::Stderr,
+    };
+    let _guard = diagnostics::begin(&sink, options.loglevel.as_deref());
+    let mut node = match Node::open(startup, loaded, load, &places) {
+        Ok(node) => node,
+        Err(refusal) => {
+            let code = i32::from(refusal.code);
+            places.leave(code, &refusal.message);
+            return refused(refusal);
+        }
+    };
+    let first = node.runtime.begin(first_requests(options));
+    if let Some(Reply::Fault(Fault { message, help, .. })) = first {
+        let help = help.map_or(String::new(), |help| format!("\nhelp: {help}"));
+        places.leave(2, &message);
+        return refused(Refusal::usage(format!("{message}{help}")));
+    }
+    if let Err(error) = places.announce(options, &node.cluster) {
+        return refused(Refusal::new(error));
+    }
+    tracing::info!(pid = std::process::id(), project = node.cluster.name, "node up");
+    report(
+        startup,
+        &Status::Started { pid: std::process::id(), run_dir: places.run.path().to_owned() },
+    );
+    tell_manager("READY=1\n");
+    let code = node.runtime.run().await;
+    tell_manager("STOPPING=1\n");
+    let reason = node.runtime.reason().to_owned();
+    let survivors = node.end().await;
+    let code = if survivors.is_empty() { code } else { code.max(1) };
+    tracing::info!(code, reason, "node down");
+    places.leave(code, &reason);
+    code
+}
+
+/// What is open while the node runs.
+struct Node {
+    cluster: Arc<Cluster>,
+    runtime: Runtime,
+    processes: Processes,
+    log: LogHandle,
+    log_thread: std::thread::JoinHandle<()>,
+    hub: Hub,
+    _heartbeat: Heartbeat,
+    _records: Records,
+}
+
+impl Node {
+    fn open(
+        startup: &Startup,
+        loaded: Loaded,
+        load: LoadOptions,
+        places: &Places,
+    ) -> Result<Self, Refusal> {
+        let options = &startup.options;
+        let cluster = loaded.cluster;
+        let id = places.state.id();
+        // Before there is a thread or a child: whoever was left behind by a killed node goes now.
+        let survivors = keeper::sweep_marked(&id, LAST_PATIENCE);
+        let mut warnings = cluster.warnings.clone();
+        if !survivors.is_empty() {
+            warnings.push(format!("left by an earlier node and still there: {survivors:?}"));
+        }
+        let nofile = Nofile::raise().map_err(Refusal::new)?;
+        let wanted = cluster.services.values().map(|spec| u64::from(spec.numprocesses)).sum();
+        warnings.extend(nofile.too_few_for(wanted));
+        sys::become_subreaper().map_err(Refusal::new)?;
+        let processes = Processes::new(&id).map_err(Refusal::new)?;
+        let cgroups = match needs_cgroups(&cluster).then(Cgroups::detect) {
+            Some(Ok(cgroups)) => Some(cgroups),
+            Some(Err(why)) => {
+                warnings.push(format!(
+                    "limits memory_max, cpu_max and pids_max are not in force: {why}"
+                ));
+                None
+            }
+            None => None,
+        };
+        let mut sockets = Sockets::default();
+        let shared = sockets.apply(&cluster.sockets).map_err(Refusal::new)?;
+
+        let hub = Hub::start("zmq").map_err(Refusal::new)?;
+        let counters = Counters::default();
+        let roster = Roster::default();
+        let (inbox, inputs) = mpsc::channel(INBOX);
+        let (call_sender, calls) = mpsc::channel(INBOX);
+        let mode = if places.access == Access::Shared { 0o666 } else { 0o600 };
+        let endpoint = |name: &str| places.run.endpoint(name);
+        let control = Control::open(&hub, &endpoint("node.sock"), call_sender, counters.clone())
+            .map_err(Refusal::new)?;
+        let shutdown = Shutdown::open(&hub, &endpoint("shutdown.sock"), mode, counters.clone())
+            .map_err(Refusal::new)?;
+        let heartbeat = Heartbeat::open(
+            &hub,
+            &endpoint("heartbeat.sock"),
+            mode,
+            roster.clone(),
+            inbox.clone(),
+            counters.clone(),
+        )
+        .map_err(Refusal::new)?;
+        let log_endpoint =
+            cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
+        let publish = Publish::open(&hub, &log_endpoint, mode).map_err(Refusal::new)?;
+        let log_endpoint = publish.endpoint().to_owned();
+
+        let log = log::start(LogConfig {
+            dir: cluster.logs.dir.clone().unwrap_or_else(|| places.state.logs()),
+            base: options.project_dir.clone(),
+            spec: cluster.logs.clone(),
+            subscriber: Some(Box::new(Published::new(publish))),
+        })
+        .map_err(Refusal::new)?;
+        let records = Records::open(
+            &hub,
+            &endpoint("log.sock"),
+            mode,
+            roster.clone(),
+            record_sink(log.handle.clone()),
+            counters.clone(),
+        )
+        .map_err(Refusal::new)?;
+        let notify = Notify::bind(&places.run.socket("notify.sock"), mode).map_err(Refusal::new)?;
+        let notify_path = notify.path().to_owned();
+        {
+            let (processes, inbox, counters) = (processes.clone(), inbox.clone(), counters.clone());
+            tokio::task::spawn_local(async move {
+                let resolve =
+                    move |sender: crate::channels::notify::Sender| processes.owner_of(sender.pid);
+                if let Err(error) = notify.run(resolve, inbox, counters).await {
+                    tracing::error!(%error, "the notify socket failed");
+                }
+            });
+        }
+        let (change_sender, changes) = mpsc::channel(256);
+        let context = Context {
+            project: cluster.name.clone(),
+            project_dir: options.project_dir.clone(),
+            container_ip: cluster.container.ip,
+            endpoints: Endpoints {
+                node: endpoint("node.sock"),
+                shutdown: endpoint("shutdown.sock"),
+                heartbeat: endpoint("heartbeat.sock"),
+                log: endpoint("log.sock"),
+                log_endpoint,
+                events: String::new(),
+                notify: notify_path,
+            },
+            lock: places.lock_path.clone(),
+            config: options.configs.first().cloned().unwrap_or_default(),
+            cluster_mark: startup.mark.clone(),
+            heartbeat_interval: cluster.node.heartbeat_interval,
+            heartbeat_timeout: cluster.node.heartbeat_timeout,
+            inherited: inheritable(std::env::vars_os()),
+            sockets: shared,
+            ports: Default::default(),
+            nofile: Some(nofile.original),
+        };
+        let clock = Clock::start();
+        let core_options = Options {
+            profiles: options.profiles.clone(),
+            exit_when_idle: match cluster.node.on_all_exited {
+                Some(choice) => choice == OnAllExited::Exit,
+                None => !options.detached,
+            },
+            abort_on_failure: options.abort_on_failure,
+        };
+        let core = Supervisor::new(cluster.clone(), core_options, clock.now());
+        let orders = listen(startup).map_err(Refusal::new)?;
+        let runtime = Runtime::new(Parts {
+            cluster: cluster.clone(),
+            load,
+            core,
+            clock,
+            processes: processes.clone(),
+            ports: PortTable::new(&id, Default::default()),
+            sockets,
+            cgroups,
+            context,
+            log: log.handle.clone(),
+            reports: log.reports,
+            roster,
+            control,
+            calls,
+            shutdown,
+            inputs,
+            inbox,
+            counters,
+            watcher: Watcher::new(change_sender),
+            changes,
+            orders,
+            warnings,
+        });
+        Ok(Self {
+            cluster,
+            runtime,
+            processes,
+            log: log.handle,
+            log_thread: log.thread,
+            hub,
+            _heartbeat: heartbeat,
+            _records: records,
+        })
+    }
+
+    /// Ends whatever is left, writes the last lines. The answer is what survived.
+    async fn end(self) -> Vec<u32> {
+        let until = Instant::now() + LAST_PATIENCE;
+        let mut survivors = self.processes.kill_everything();
+        while !survivors.is_empty() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            self.processes.take_exits();
+            self.processes.reap_strays();
+            survivors = self.processes.kill_everything();
+        }
+        drop(self.runtime);
+        self.log.stop();
+        if self.log_thread.join().is_err() {
+            tracing::error!("the log thread panicked");
+        }
+        let report = self.hub.close(Duration::from_millis(200));
+        tracing::debug!(?report, "sockets closed");
+        survivors
+    }
+}
+
+fn needs_cgroups(cluster: &Cluster) -> bool {
+    cluster.services.values().any(|spec| {
+        let limits = &spec.launch.limits;
+        limits.memory_max.is_some() || limits.cpu_max.is_some() || limits.pids_max.is_some()
+    })
+}
+
+/// Structured records go to the log thread; while that is behind, workers wait.
+fn record_sink(log: LogHandle) -> crate::channels::records::Sink {
+    Box::new(move |batch: Batch| {
+        let Batch { instance, run, records } = batch;
+        log.structured(instance.clone(), run, 0, records).map_err(|full| Batch {
+            instance,
+            run,
+            records: full.0,
+        })
+    })
+}
+
+fn load_options(options: &NodeOptions) -> LoadOptions {
+    LoadOptions {
+        files: options.configs.clone(),
+        vars: options.vars.clone(),
+        env_files: options.env_files.clone(),
+        profiles: options.profiles.clone(),
+        project: options.project.clone(),
+        project_dir: options.project_dir.clone(),
+        env: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+    }
+}
+
+fn first_requests(options: &NodeOptions) -> Vec<Request> {
+    let mut requests = Vec::new();
+    if !options.scale.is_empty() {
+        let change = |(service, count, relative): &(String, i64, bool)| ScaleTo {
+            service: service.clone(),
+            count: *count,
+            relative: *relative,
+        };
+        requests
+            .push(Request::Scale(Scale { changes: options.scale.iter().map(change).collect() }));
+    }
+    requests.push(Request::Start(Targets {
+        targets: options.targets.clone(),
+        deps: options.deps,
+        rolling: false,
+        grace: None,
+    }));
+    requests
+}
+
+/// Signals, and the end of whoever started a foreground node.
+fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>> {
+    let (sender, receiver) = mpsc::channel(64);
+    let mut arrivals = signals::arrivals()?;
+    let detached = startup.options.detached;
+    let orders = sender.clone();
+    tokio::spawn(async move {
+        let mut stops = 0;
+        while let Some(signal) = arrivals.recv().await {
+            let order = match signal {
+                Signal::CHLD => Order::ChildEnded,
+                Signal::USR1 => Order::ReopenLogs,
+                Signal::HUP if detached => Order::Reload,
+                Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT => {
+                    stops += 1;
+                    let reason = format!("signal {signal}");
+                    if stops == 1 { Order::Stop(reason) } else { Order::StopNow(reason) }
+                }
+                _ => continue,
+            };
+            if orders.send(order).await.is_err() {
+                return;
+            }
+        }
+    });
+    if startup.launched && !detached {
+        let owner = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let mut owner = pipe::Receiver::from_owned_fd(owner)?;
+        tokio::spawn(async move {
+            let mut buffer = [0; 16];
+            while !matches!(owner.read(&mut buffer).await, Ok(0) | Err(_)) {}
+            let _ = sender.send(Order::Stop("whoever started it is gone".into())).await; // the loop may be gone already
+        });
+    }
+    Ok(receiver)
+}
+
+/// One word to whoever launched the node; in the foreground a failure goes to stderr.
+fn report(startup: &Startup, status: &Status) -> ExitCode {
+    if startup.launched {
+        let line = serde_json::to_string(status).unwrap_or_default();
+        let mut stdout = std::io::stdout();
+        let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush()); // it may have gone away
+        return ExitCode::SUCCESS;
+    }
+    let message = match status {
+        Status::Started { .. } => return ExitCode::SUCCESS,
+        Status::Running { pid } => format!("a node for this project runs already, pid {pid}"),
+        Status::Failed { message, .. } => message.clone(),
+    };
+    let prefix = if message.starts_with("error") { "" } else { "error: " };
+    let _ = writeln!(std::io::stderr(), "{prefix}{message}"); // nowhere else to say it
+    ExitCode::FAILURE
+}
+
+/// A service manager above us (`Type=notify`) is told by its own socket.
+fn tell_manager(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET").map(PathBuf::from) else { return };
+    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return };
+    let sent = match path.to_str().and_then(|path| path.strip_prefix('@')) {
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            std::os::unix::net::SocketAddr::from_abstract_name(name)
+                .and_then(|address| socket.send_to_addr(state.as_bytes(), &address))
+        }
+        None => socket.send_to(state.as_bytes(), &path),
+    };
+    if let Err(error) = sent {
+        tracing::warn!(%error, "NOTIFY_SOCKET is set and does not listen");
+    }
+}

@@ -1,0 +1,136 @@
+//! The configuration, read again beside the loop and applied by the core.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hilum_shared::config::spec::{Cluster, ServiceSpec};
+use hilum_shared::protocol::control::{Fault, Targets};
+
+use super::{Aside, Runtime};
+use crate::channels::roster::Rhythm;
+use crate::core::input::{Input, Request, RequestId};
+
+/// Why the file was read.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// To apply it, or to say what that would do. Nobody asked when the file was saved.
+    Reload { request: Option<RequestId>, dry_run: bool },
+    /// To restart something with the file as it is now.
+    Restart { request: RequestId, targets: Targets },
+}
+
+/// What reading brought.
+pub(super) struct Loaded {
+    purpose: Purpose,
+    cluster: Result<Arc<Cluster>, String>,
+}
+
+impl Runtime {
+    pub(super) fn read_config(&mut self, request: Option<RequestId>, dry_run: bool) {
+        self.read(Purpose::Reload { request, dry_run });
+    }
+
+    pub(super) fn restart_fresh(&mut self, request: RequestId, targets: Targets) {
+        self.read(Purpose::Restart { request, targets });
+    }
+
+    fn read(&self, purpose: Purpose) {
+        let options = self.parts.load.clone();
+        let sender = self.aside.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let loaded = hilum_shared::config::load(&options);
+            let cluster =
+                loaded.map(|loaded| loaded.cluster).map_err(|errors| errors.render(false));
+            let _ = sender.send(Aside::Loaded(Loaded { purpose, cluster })); // the loop may be gone already
+        });
+    }
+
+    pub(super) fn loaded(&mut self, loaded: Loaded) {
+        match (loaded.purpose, loaded.cluster) {
+            (Purpose::Reload { request, .. }, Err(message)) => {
+                tracing::warn!("the configuration is not valid, nothing changes:\n{message}");
+                if let Some(id) = request {
+                    self.invalid(id, message);
+                } else {
+                    self.say("the saved configuration is not valid, nothing changes; `hilum check` says more", &message);
+                }
+            }
+            (Purpose::Reload { request, dry_run }, Ok(cluster)) => {
+                if !dry_run && let Err(message) = self.take(&cluster) {
+                    match request {
+                        Some(id) => self.invalid(id, message),
+                        None => self.say("the saved configuration cannot be applied", &message),
+                    }
+                    return;
+                }
+                self.queue.push_back(Input::Reconfigure { request, cluster, dry_run });
+            }
+            (Purpose::Restart { request, targets }, cluster) => {
+                if let Err(message) = &cluster {
+                    self.say(
+                        "the configuration is not valid, restarted with the last valid one",
+                        message,
+                    );
+                }
+                let request_ = Request::Restart { targets, fresh: cluster.ok() };
+                self.queue.push_back(Input::Request { id: request, request: request_ });
+            }
+        }
+    }
+
+    /// Takes what the drivers need of a new configuration; the core takes the rest.
+    fn take(&mut self, cluster: &Arc<Cluster>) -> Result<(), String> {
+        if cluster.sockets != self.parts.cluster.sockets {
+            let sockets =
+                self.parts.sockets.apply(&cluster.sockets).map_err(|error| error.to_string())?;
+            Rc::make_mut(&mut self.context).sockets = sockets;
+        }
+        let (old, new) = (&self.parts.cluster.node, &cluster.node);
+        if (old.heartbeat_interval, old.heartbeat_timeout)
+            != (new.heartbeat_interval, new.heartbeat_timeout)
+        {
+            let rhythm =
+                Rhythm { interval: new.heartbeat_interval, timeout: new.heartbeat_timeout };
+            for (instance, _) in self.held.keys() {
+                self.parts.roster.set_rhythm(instance, rhythm);
+            }
+            let context = Rc::make_mut(&mut self.context);
+            (context.heartbeat_interval, context.heartbeat_timeout) =
+                (rhythm.interval, rhythm.timeout);
+        }
+        if cluster.logs != self.parts.cluster.logs {
+            self.parts.log.configure(cluster.logs.clone());
+        }
+        for (name, spec) in &cluster.services {
+            let before = self.parts.cluster.services.get(name);
+            if before.is_some_and(|before| before.policy.log != spec.policy.log) {
+                self.parts.log.policy(name.clone(), Arc::new(spec.policy.log.clone()));
+            }
+        }
+        self.parts.cluster = Arc::clone(cluster);
+        self.parts.watcher.watch(cluster, &self.parts.load);
+        Ok(())
+    }
+
+    fn invalid(&self, id: RequestId, message: String) {
+        let help = Some("nothing was changed; `hilum check` shows the same".to_owned());
+        self.parts.control.fault(id, &Fault { code: "invalid-config".into(), message, help });
+    }
+
+    /// A word in the timeline that is no event of an instance.
+    fn say(&self, what: &str, detail: &str) {
+        self.parts.log.node(crate::log::handle::NodeRecord {
+            level: Some(hilum_shared::protocol::Level::Warning),
+            text: format!("{what}\n{detail}"),
+            ..Default::default()
+        });
+    }
+}
+
+/// Tells one state of a service's configuration from another, for crash dossiers.
+pub(super) fn hash(spec: &ServiceSpec) -> String {
+    let mut hasher = DefaultHasher::new();
+    format!("{:?}", spec.launch).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}

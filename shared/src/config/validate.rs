@@ -1,0 +1,458 @@
+//! Cross checks: what no key can tell alone.
+
+mod graph;
+mod machine;
+mod ports;
+
+use std::time::Duration;
+
+use super::diagnostic::{Problems, nearest, quote};
+use super::load::LoadOptions;
+use super::raw::join;
+use super::shape::Reference;
+use super::source::{Pos, Sources};
+use super::spec::{
+    AliveKind, Cluster, Kind, PortChoice, ReadyKind, RestartWhen, ServiceSpec, WatchAction,
+};
+use super::tree::Node;
+use crate::units::{Bytes, format_duration, format_size};
+
+/// The shortest and longest `log.max_line`: a line must fit a pipe's buffer and a message.
+const MAX_LINE: (Bytes, Bytes) = (Bytes(256), Bytes(1 << 20));
+/// The smallest and largest `logs.segment`.
+const SEGMENT: (Bytes, Bytes) = (Bytes(64 << 10), Bytes(1 << 30));
+/// The longest path of a Unix socket (`sun_path` of `man 7 unix`, without its NUL).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Checks a cluster against itself and the machine. What only `hilum check` shows goes to `notes`.
+pub(super) fn validate(
+    cluster: &Cluster,
+    root: &Node,
+    references: &[Reference],
+    context: &Context<'_>,
+    problems: &mut Problems,
+    notes: &mut Problems,
+) {
+    let mut check = Check { cluster, root, sources: context.sources, problems };
+    check.cluster();
+    check.profiles(&context.options.profiles);
+    for service in cluster.services.values() {
+        check.job(service);
+        check.restart(service);
+        check.ready(service);
+        check.alive(service);
+        check.stop(service);
+        check.rolling(service);
+        check.log(service);
+    }
+    check.dependencies();
+    check.ports();
+    check.references(references);
+    check.machine(context.options, notes);
+}
+
+/// What the checks need to know beside the cluster.
+pub(super) struct Context<'a> {
+    /// Project folder, profiles and environment.
+    pub(super) options: &'a LoadOptions,
+    /// For places within messages.
+    pub(super) sources: &'a Sources,
+}
+
+struct Check<'a> {
+    cluster: &'a Cluster,
+    root: &'a Node,
+    sources: &'a Sources,
+    problems: &'a mut Problems,
+}
+
+impl Check<'_> {
+    /// Where a key stands; the nearest one above it that was written where it was not.
+    fn at(&self, path: &[&str]) -> Pos {
+        let mut node = self.root;
+        let mut found = node.at;
+        for part in path {
+            let Some(entry) = node.as_map().and_then(|map| map.entry(part)) else {
+                break;
+            };
+            if entry.key_at.is_some() {
+                found = entry.key_at;
+            }
+            node = &entry.value;
+        }
+        found
+    }
+
+    /// Where the value of a key stands.
+    fn value_at(&self, path: &[&str]) -> Pos {
+        let mut node = self.root;
+        for part in path {
+            match node.as_map().and_then(|map| map.get(part)) {
+                Some(inner) => node = inner,
+                None => return self.at(path),
+            }
+        }
+        if node.at.is_some() { node.at } else { self.at(path) }
+    }
+
+    /// `(hilum.yml:12)`.
+    fn origin(&self, at: Pos) -> String {
+        format!("({})", self.sources.origin(at))
+    }
+
+    /// Whether the user wrote this key; a default is nobody's wish.
+    fn written(&self, path: &[&str]) -> bool {
+        let mut node = self.root;
+        for part in path {
+            match node.as_map().and_then(|map| map.get(part)) {
+                Some(inner) => node = inner,
+                None => return false,
+            }
+        }
+        node.at.is_some()
+    }
+
+    fn error(
+        &mut self,
+        service: &ServiceSpec,
+        key: &[&str],
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let (at, path) = self.locate(service, key);
+        self.problems.error(at, &path, message).help(help);
+    }
+
+    fn warning(
+        &mut self,
+        service: &ServiceSpec,
+        key: &[&str],
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        let (at, path) = self.locate(service, key);
+        self.problems.warning(at, &path, message).help(help);
+    }
+
+    fn locate(&self, service: &ServiceSpec, key: &[&str]) -> (Pos, String) {
+        let mut whole = vec!["instances", service.name.as_str()];
+        whole.extend(key);
+        (self.value_at(&whole), whole.join("."))
+    }
+
+    fn written_in(&self, service: &ServiceSpec, key: &[&str]) -> bool {
+        let mut whole = vec!["instances", service.name.as_str()];
+        whole.extend(key);
+        self.written(&whole)
+    }
+
+    fn cluster(&mut self) {
+        let cluster = self.cluster;
+        if cluster.services.is_empty() {
+            let at = self.at(&["instances"]);
+            self.problems
+                .warning(at, "instances", "no instances: there is nothing to start")
+                .help("declare them below `instances:`");
+        }
+        if cluster.name.is_empty() || cluster.name.chars().any(char::is_control) {
+            let at = self.value_at(&["name"]);
+            self.problems.error(at, "name", "the project's name is one line of text");
+        }
+        let node = &cluster.node;
+        self.heartbeat(
+            &["node", "heartbeat", "timeout"],
+            node.heartbeat_interval,
+            node.heartbeat_timeout,
+        );
+        let logs = &cluster.logs;
+        self.size(&["logs", "segment"], logs.segment, SEGMENT.0, SEGMENT.1);
+        if logs.budget.0 < logs.segment.0.saturating_mul(2) {
+            let at = self.value_at(&["logs", "budget"]);
+            let message = format!(
+                "`budget` ({}) is less than two segments ({})",
+                format_size(logs.budget),
+                format_size(Bytes(logs.segment.0.saturating_mul(2)))
+            );
+            self.problems.error(at, "logs.budget", message).help(
+                "one segment is written while older ones are removed: raise it, or lower `segment`",
+            );
+        }
+        if logs.keep_free >= 1.0 {
+            let at = self.value_at(&["logs", "keep_free"]);
+            self.problems.error(
+                at,
+                "logs.keep_free",
+                "nothing would ever be written with all of the disk kept free",
+            );
+        }
+        if let Some(endpoint) = &cluster.container.log_endpoint {
+            self.endpoint(endpoint);
+        }
+    }
+
+    fn endpoint(&mut self, endpoint: &str) {
+        let at = self.value_at(&["container", "log_endpoint"]);
+        let path = "container.log_endpoint";
+        let good = match endpoint.split_once("://") {
+            Some(("tcp", address)) => address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()),
+            Some(("ipc", file)) if file.len() > MAX_SOCKET_PATH => {
+                let message = format!(
+                    "the path of a socket has at most {MAX_SOCKET_PATH} bytes, this one has {}",
+                    file.len()
+                );
+                self.problems.error(at, path, message);
+                return;
+            }
+            Some(("ipc", file)) => !file.is_empty(),
+            _ => false,
+        };
+        if !good {
+            self.problems
+                .error(at, path, format!("{} is no endpoint", quote(endpoint)))
+                .help("write `tcp://127.0.0.1:5600` or `ipc:///path/to/socket`");
+        }
+    }
+
+    fn heartbeat(&mut self, path: &[&str], interval: Duration, timeout: Duration) {
+        if timeout <= interval {
+            let at = self.value_at(path);
+            let message = format!(
+                "the heartbeat's `timeout` ({}) must be longer than its `interval` ({})",
+                format_duration(timeout),
+                format_duration(interval)
+            );
+            self.problems
+                .error(at, &path.join("."), message)
+                .help("three to five intervals leave room for one late beat");
+        }
+    }
+
+    fn size(&mut self, path: &[&str], size: Bytes, min: Bytes, max: Bytes) {
+        if size < min || size > max {
+            let at = self.value_at(path);
+            let key = path.last().copied().unwrap_or_default();
+            let message = format!(
+                "`{key}` is from {} to {}, not {}",
+                format_size(min),
+                format_size(max),
+                format_size(size)
+            );
+            self.problems.error(at, &path.join("."), message);
+        }
+    }
+
+    /// A chosen profile that no service has.
+    fn profiles(&mut self, chosen: &[String]) {
+        let services = self.cluster.services.values();
+        let known: Vec<&str> = services
+            .flat_map(|service| service.policy.profiles.iter().map(String::as_str))
+            .collect();
+        for profile in chosen {
+            if !known.contains(&profile.as_str()) {
+                let message = format!("no service has the chosen profile {}", quote(profile));
+                let near = nearest(profile, known.iter().copied());
+                let problem = self.problems.warning(Pos::NONE, "", message);
+                if let Some(near) = near {
+                    problem.help(format!("did you mean `{near}`?"));
+                }
+            }
+        }
+    }
+
+    fn job(&mut self, service: &ServiceSpec) {
+        let policy = &service.policy;
+        let both = ["cron", "every"].map(|key| self.written_in(service, &["schedule", key]));
+        if both == [true, true] {
+            self.error(
+                service,
+                &["schedule", "every"],
+                "`cron` and `every` exclude each other",
+                "keep one of them",
+            );
+        }
+        if self.written_in(service, &["schedule"]) && both == [false, false] {
+            self.error(
+                service,
+                &["schedule"],
+                "the schedule has no times",
+                "give `cron: '0 3 * * *'` or `every: 10m`",
+            );
+        }
+        match policy.kind {
+            Kind::Service if policy.schedule.is_some() => {
+                self.error(service, &["schedule"], "only a job has a schedule", "add `kind: job`")
+            }
+            Kind::Job if policy.restart.when == RestartWhen::Always => self.error(
+                service,
+                &["restart"],
+                "a job that is always restarted never completes",
+                "use `on-failure` or `never`, or `kind: service`",
+            ),
+            _ => {}
+        }
+        if matches!(&policy.watch, Some(watch) if watch.action == WatchAction::Reload)
+            && policy.reload.is_none()
+        {
+            self.error(
+                service,
+                &["watch", "action"],
+                "the action `reload` needs to know how the service reloads",
+                "add `reload: {signal: HUP}` or `reload: message`",
+            );
+        }
+    }
+
+    fn restart(&mut self, service: &ServiceSpec) {
+        let restart = &service.policy.restart;
+        if restart.max_delay < restart.delay {
+            // Only one of the two may have been written; the message points to it.
+            let key = if self.written_in(service, &["restart", "max_delay"]) {
+                "max_delay"
+            } else {
+                "delay"
+            };
+            let message = format!(
+                "`max_delay` ({}) is shorter than `delay` ({})",
+                format_duration(restart.max_delay),
+                format_duration(restart.delay)
+            );
+            self.error(service, &["restart", key], message, "raise `max_delay`");
+        }
+        if self.written_in(service, &["restart", "within"]) && restart.limit.is_none() {
+            self.warning(
+                service,
+                &["restart", "within"],
+                "`within` has no effect without `limit`",
+                "add `limit: 10`, or remove it",
+            );
+        }
+    }
+
+    fn ready(&mut self, service: &ServiceSpec) {
+        let Some(ready) = &service.policy.ready else {
+            return;
+        };
+        let (name, unused): (&str, &[&str]) = match &ready.kind {
+            ReadyKind::Heartbeat => ("heartbeat", &["interval", "timeout", "failures"]),
+            ReadyKind::Notify => ("notify", &["interval", "timeout", "failures"]),
+            ReadyKind::NotifyFd(_) => ("notify_fd", &["interval", "timeout", "failures"]),
+            ReadyKind::Log(_) => ("log", &["interval", "timeout", "failures"]),
+            ReadyKind::Delay(_) => ("delay", &["interval", "timeout", "failures"]),
+            ReadyKind::File(_) => ("file", &["timeout"]),
+            ReadyKind::Probe(_) => ("", &[]),
+        };
+        self.unused(service, "ready", name, unused);
+        if let ReadyKind::Delay(delay) = ready.kind
+            && delay >= ready.within
+        {
+            let message = format!(
+                "after a delay of {} it could never be ready within {}",
+                format_duration(delay),
+                format_duration(ready.within)
+            );
+            self.error(service, &["ready", "delay"], message, "raise `within`");
+        }
+    }
+
+    fn alive(&mut self, service: &ServiceSpec) {
+        let Some(alive) = &service.policy.alive else {
+            return;
+        };
+        match alive.kind {
+            AliveKind::Heartbeat => {
+                self.unused(service, "alive", "heartbeat", &["failures"]);
+                if ["interval", "timeout"]
+                    .iter()
+                    .any(|key| self.written_in(service, &["alive", key]))
+                {
+                    let path = ["instances", service.name.as_str(), "alive"];
+                    let path = join_path(&path, "timeout");
+                    self.heartbeat(&path, alive.interval, alive.timeout);
+                }
+            }
+            AliveKind::Notify => self.unused(service, "alive", "notify", &["timeout"]),
+            AliveKind::Probe(_) => {}
+        }
+    }
+
+    fn unused(&mut self, service: &ServiceSpec, section: &str, kind: &str, keys: &[&str]) {
+        for key in keys {
+            if self.written_in(service, &[section, key]) {
+                let message = format!("`{key}` has no effect with `{kind}`");
+                self.warning(service, &[section, key], message, "remove it; it is for probes");
+            }
+        }
+    }
+
+    fn stop(&mut self, service: &ServiceSpec) {
+        let stop = &service.policy.stop;
+        let whole = self.cluster.node.stop_timeout;
+        if stop.timeout > whole {
+            let message = format!(
+                "`stop.timeout` ({}) is longer than `node.stop_timeout` ({}), which ends first at `down`",
+                format_duration(stop.timeout),
+                format_duration(whole)
+            );
+            self.warning(service, &["stop", "timeout"], message, "raise `node.stop_timeout`");
+        }
+        if stop.exec.is_some() && self.written_in(service, &["stop", "signal"]) {
+            self.warning(
+                service,
+                &["stop", "signal"],
+                "`signal` has no effect beside `exec`, which takes its place",
+                "keep one of them",
+            );
+        }
+    }
+
+    fn rolling(&mut self, service: &ServiceSpec) {
+        let Some(rolling) = &service.policy.rolling else {
+            return;
+        };
+        if rolling.max_unavailable == 0 && rolling.max_surge == 0 {
+            self.error(
+                service,
+                &["rolling", "max_unavailable"],
+                "`max_unavailable` and `max_surge` cannot both be 0: nothing could be replaced",
+                "set `max_surge: 1` to start the new one first",
+            );
+        }
+        if rolling.min_ready >= rolling.deadline {
+            let message = format!(
+                "`min_ready` ({}) must be shorter than `deadline` ({})",
+                format_duration(rolling.min_ready),
+                format_duration(rolling.deadline)
+            );
+            self.error(service, &["rolling", "min_ready"], message, "raise `deadline`");
+        }
+        let fixed = service.launch.ports.iter().find(|port| port.choice != PortChoice::Auto);
+        if let (Some(port), true) = (fixed, rolling.max_surge > 0) {
+            let message = format!(
+                "with `max_surge` the new instance starts beside the old one, which still holds the port `{}`",
+                port.name
+            );
+            self.warning(
+                service,
+                &["rolling", "max_surge"],
+                message,
+                "use a port of `auto`, or shared `sockets`",
+            );
+        }
+    }
+
+    fn log(&mut self, service: &ServiceSpec) {
+        let path = ["instances", service.name.as_str(), "log", "max_line"];
+        self.size(&path, service.policy.log.max_line, MAX_LINE.0, MAX_LINE.1);
+    }
+}
+
+fn join_path<'a>(path: &[&'a str], key: &'a str) -> Vec<&'a str> {
+    path.iter().copied().chain([key]).collect()
+}
+
+/// The path of a key of a service.
+fn service_path(service: &str, key: &str) -> String {
+    join(&join("instances", service), key)
+}
