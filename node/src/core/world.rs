@@ -149,6 +149,13 @@ impl World {
             Action::Signal { instance, run, signal, scope } => {
                 self.signal((instance, run), signal, scope);
             }
+            Action::SignalLeft { instance, run, .. } => {
+                let process = self.processes.get_mut(&(instance, run)).expect("nothing was left");
+                assert!(!process.leader, "the leader still lives");
+                if !process.stubborn {
+                    process.leftovers = 0;
+                }
+            }
             Action::Kill { instance, run } => {
                 let key = (instance, run);
                 let process = self.processes.get_mut(&key);

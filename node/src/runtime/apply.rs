@@ -29,6 +29,9 @@ impl Runtime {
                     tracing::warn!(%instance, %run, %signal, %error, "signal not sent");
                 }
             }
+            Action::SignalLeft { instance, run, signal, pids } => {
+                self.parts.processes.signal_left(&instance, run, signal, &pids);
+            }
             Action::Kill { instance, run } => {
                 if let Some(held) = self.held.get_mut(&(instance.clone(), run)) {
                     held.hooks.drain(..).for_each(|hook| hook.abort());
