@@ -57,7 +57,9 @@ impl Directories {
             // After a rename nothing is heard from below, either, until it is wanted again.
             let below: Vec<_> =
                 self.watched.iter().filter(|other| other.starts_with(dir)).cloned().collect();
-            below.iter().for_each(|other| self.drop_watch(other));
+            for other in &below {
+                self.drop_watch(other);
+            }
             self.want(dir);
         }
     }
@@ -66,7 +68,9 @@ impl Directories {
     pub(super) fn keep_only(&mut self, wanted: &HashSet<&Path>) {
         let old: Vec<_> =
             self.watched.iter().filter(|dir| !wanted.contains(dir.as_path())).cloned().collect();
-        old.iter().for_each(|dir| self.drop_watch(dir));
+        for dir in &old {
+            self.drop_watch(dir);
+        }
     }
 
     /// The kernel has no watches left.
@@ -98,7 +102,7 @@ fn hear(shared: &Shared, event: notify::Result<Event>) {
         Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
         Ok(event) => event.paths.into_iter().for_each(|path| shared.touched(path)),
         Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-            shared.post(|mail| mail.exhausted = true)
+            shared.post(|mail| mail.exhausted = true);
         }
         Err(_) => shared.post(|mail| mail.overflow = true),
     }

@@ -68,8 +68,10 @@ impl Room {
         loop {
             match self.changes.try_recv() {
                 Ok(change) => return change,
-                Err(_) if Instant::now() > deadline => panic!("no change was reported"),
-                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                Err(error) => {
+                    assert!(Instant::now() < deadline, "no change was reported: {error}");
+                    std::thread::sleep(Duration::from_millis(2));
+                }
             }
         }
     }
@@ -77,7 +79,7 @@ impl Room {
     fn expect(&mut self, path: &str) {
         match self.next() {
             Changed::Files { service, path: first } => {
-                assert_eq!((service.as_str(), first.as_str()), ("web", path))
+                assert_eq!((service.as_str(), first.as_str()), ("web", path));
             }
             Changed::Config => panic!("expected a change of {path}"),
         }

@@ -124,7 +124,9 @@ impl Tree {
             if self.enters(path) && !self.rules.ignore(path, true) {
                 let mut found = Vec::new();
                 self.walk(path.to_owned(), directories, &mut found);
-                found.into_iter().for_each(|file| self.note(file, now));
+                for file in found {
+                    self.note(file, now);
+                }
             }
             return;
         }
