@@ -1,6 +1,7 @@
 //! A service in this process, against a fake node with real sockets.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ async fn states_are_told_at_once_and_the_order_to_leave_is_obeyed() {
         assert_eq!((beat.seq, beat.run, beat.pid), (seq, Run(7), std::process::id()));
     }
     assert_eq!(beats[1].status.as_deref(), Some("loading"));
-    assert_eq!(beats[1].metrics["queue"], 3.0);
+    assert_eq!(beats[1].metrics, BTreeMap::from([("queue".to_owned(), 3.0)]));
     assert_eq!(node.ignored(), 0);
 }
 

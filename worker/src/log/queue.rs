@@ -296,7 +296,7 @@ mod tests {
             level: "INFO".into(),
             logger: String::new(),
             message: text,
-            fields: Default::default(),
+            fields: std::collections::BTreeMap::new(),
             trace_id: None,
         }
     }
