@@ -521,3 +521,212 @@ fn a_file_besides_the_store_has_the_same_lines() {
     assert!(second.ends_with(" a.1 out | again\n") && second.lines().count() == 1, "{second}");
     log.stop();
 }
+
+/// A file system of this size, unmounted in the end; `None` where we may not mount.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(dir.path())
+            .output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(dir));
+        }
+        let _ = writeln!(std::io::stderr(), "skipped: a tmpfs cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn a_full_disk_holds_no_worker_back_and_the_loss_is_counted_when_it_is_mended() {
+    const LINES: u64 = 120_000;
+    let Some(disk) = SmallDisk::mount("16m") else {
+        return;
+    };
+    let dir = disk.0.path().join("logs");
+    let filler = disk.0.path().join("filler");
+    std::fs::write(&filler, vec![1; 15 << 20]).unwrap();
+    let mut log = Log::start(&dir, spec());
+    let (mut out, err) = log.attach("a.1", 1, policy());
+    // About 17 MB of timeline: 1 MB fits the disk, a few the memory. No write may wait for the disk.
+    for number in 0..LINES {
+        writeln!(out, "{number:>99}").unwrap();
+    }
+    log.flush();
+    assert!(
+        matches!(log.reports.blocking_recv(), Some(LogReport::Degraded(why)) if why.contains("disk full"))
+    );
+    assert!(log.handle.stats().degraded && log.handle.stats().dropped > 0);
+    std::fs::remove_file(&filler).unwrap();
+    let dropped = loop {
+        match log.reports.blocking_recv().unwrap() {
+            LogReport::Dropped { lines, .. } => break lines,
+            LogReport::Degraded(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(log.reports.blocking_recv(), Some(LogReport::Recovered));
+    writeln!(out, "after").unwrap();
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    log.stop();
+    let entries = all(&dir);
+    let (gaps, lines): (Vec<&Entry>, Vec<&Entry>) =
+        entries.iter().partition(|entry| entry.dropped.is_some());
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(gaps[0].dropped, Some(dropped));
+    assert_eq!(gaps[0].text, format!("… {dropped} lines dropped (disk full)").as_bytes());
+    assert_eq!(lines.len() as u64 - 1 + dropped, LINES);
+    assert_eq!(lines.last().unwrap().text, b"after");
+    for (number, line) in lines[..lines.len() - 1].iter().enumerate() {
+        assert_eq!(String::from_utf8_lossy(&line.text), format!("{number:>99}"));
+    }
+}
+
+#[test]
+fn old_segments_make_room_on_a_full_disk() {
+    let Some(disk) = SmallDisk::mount("2m") else {
+        return;
+    };
+    let log = Log::start(disk.0.path(), LogsSpec { segment: Bytes(256 << 10), ..spec() });
+    let (mut out, err) = log.attach("a.1", 1, policy());
+    for number in 0..50_000 {
+        writeln!(out, "{number:>99}").unwrap();
+    }
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    assert_eq!(log.handle.stats().dropped, 0);
+    log.stop();
+    let entries = all(disk.0.path());
+    assert!(entries.len() > 1000, "{}", entries.len());
+    assert_eq!(entries.last().unwrap().text, format!("{:>99}", 49_999).as_bytes());
+}
+
+#[test]
+fn a_thousand_quiet_instances_wake_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let pipes: Vec<_> =
+        (1..=150).map(|number| log.attach(&format!("q.{number}"), 1, policy())).collect();
+    log.flush();
+    wait_until("all pipes", || log.handle.stats().sources == 300);
+    let switches = || {
+        std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(|task| {
+                let task = task.ok()?.path();
+                let name = std::fs::read_to_string(task.join("comm")).ok()?;
+                let status = std::fs::read_to_string(task.join("status")).ok()?;
+                let count = status
+                    .lines()
+                    .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?
+                    .trim()
+                    .parse::<u64>()
+                    .ok()?;
+                (name.trim() == "log" || name.trim() == "log-disk").then_some(count)
+            })
+            .sum::<u64>()
+    };
+    // Other tests of this process have threads of the same name: only a process of its own can tell.
+    if std::env::var_os("NEXTEST").is_some() {
+        wait_until("a second in which nobody wakes", || {
+            let before = switches();
+            std::thread::sleep(Duration::from_secs(1));
+            switches() == before
+        });
+    }
+    drop(pipes);
+    log.stop();
+}
+
+#[test]
+fn a_terminal_is_one_stream_and_its_end_is_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    log.handle.attach(
+        Source {
+            instance: id("t.1"),
+            run: Run(1),
+            pid: 7,
+            policy: Arc::new(policy()),
+            ready_pattern: None,
+        },
+        terminal.master,
+        None,
+    );
+    let mut program = std::fs::File::from(terminal.slave);
+    program.write_all(b"one\ntwo\npart").unwrap();
+    drop(program);
+    let begin = Instant::now();
+    log.ended("t.1", 1).recv_timeout(LONG).unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(1500), "its end was seen");
+    let entries = all(dir.path());
+    assert_eq!(texts(&entries), ["one", "two", "part"]);
+    assert!(entries[0].flags.has(Flags::CR) && entries[2].is_partial());
+    assert!(entries.iter().all(|entry| entry.stream == Some(Stream::Out)));
+    log.stop();
+}
+
+/// Counts what it sees.
+struct Listener(mpsc::Sender<(String, Stream, Option<Level>, Vec<u8>)>);
+
+impl hilum_node::log::Subscriber for Listener {
+    fn wanted(&self) -> bool {
+        true
+    }
+
+    fn record(&mut self, record: &hilum_node::log::handle::Finished<'_>) {
+        let _ = self.0.send((
+            record.name.to_owned(),
+            record.stream,
+            record.level,
+            record.text.to_vec(),
+        ));
+    }
+}
+
+#[test]
+fn a_subscriber_sees_every_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tell, told) = mpsc::channel();
+    let started = hilum_node::log::start(LogConfig {
+        dir: dir.path().to_owned(),
+        base: dir.path().to_owned(),
+        spec: spec(),
+        subscriber: Some(Box::new(Listener(tell))),
+    })
+    .unwrap();
+    let log = Log { handle: started.handle, reports: started.reports, thread: started.thread };
+    let (mut out, err) = log.attach("a.1", 1, policy());
+    out.write_all(b"hello\nrest").unwrap();
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    log.handle.node(NodeRecord {
+        instance: Some(id("a.1")),
+        level: Some(Level::Error),
+        text: "failed".into(),
+        ..NodeRecord::default()
+    });
+    log.stop();
+    let seen: Vec<_> = told.iter().collect();
+    let of =
+        |stream, level, text: &str| ("a.1".to_owned(), stream, level, text.as_bytes().to_vec());
+    assert_eq!(
+        seen,
+        [
+            of(Stream::Out, None, "hello"),
+            of(Stream::Out, None, "rest"),
+            of(Stream::Node, Some(Level::Error), "failed"),
+        ]
+    );
+}

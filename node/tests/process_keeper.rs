@@ -55,7 +55,7 @@ fn send(pid: u32, signal: Signal) {
 
 /// The living processes of one mark, found by environment or dye.
 fn of_mark(id: &str) -> Vec<u32> {
-    let colour = Mark::of_cluster(id).colour;
+    let colour = Mark::of_cluster(id).colour.expect("the mark of all lives has a colour");
     procfs::all()
         .into_iter()
         .filter(|&pid| procfs::dye(pid).is_some_and(|dye| colour.covers(dye)))

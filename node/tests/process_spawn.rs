@@ -320,14 +320,14 @@ fn failures_leave_neither_zombies_nor_descriptors() {
     let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     spawner.spawn(&mut request, None).unwrap_err();
     let before = count();
-    for _ in 0..20 {
+    for _ in 0..400 {
         let reader = capture(&mut request);
         spawner.spawn(&mut request, None).unwrap_err();
         drop(reader);
         request.stdio = Stdio::Null;
     }
-    // Other tests of this process open descriptors, too; twenty leaks would show.
-    assert!(count() < before + 20);
+    // Other tests of this process open descriptors, too, but never 300; 400 leaks would show.
+    assert!(count() < before + 300);
 }
 
 #[test]

@@ -119,7 +119,19 @@ fn a_server_that_ends_ends_the_call() {
     drop(server);
     world.hub = Hub::start("zmq-next").unwrap();
     let ended = waiting.join().unwrap();
-    assert!(matches!(ended, Err(CallError::Gone { .. })), "{ended:?}");
+    assert!(matches!(ended, Err(CallError::Gone { .. } | CallError::Lost { .. })), "{ended:?}");
+}
+
+#[test]
+fn a_call_does_not_wait_for_an_answer_over_the_next_connection() {
+    let world = World::new();
+    let _server = world.serve();
+    let mut client = Client::connect(&world.address()).unwrap();
+    // Larger than the server takes: it ends the connection and goes on listening.
+    let lost = client.call::<_, Value>("t.echo", &"x".repeat(2 << 20), Duration::MAX);
+    assert!(matches!(lost, Err(CallError::Lost { .. })), "{lost:?}");
+    let answered: Value = client.call("t.echo", &json!({"n": 1}), LIMIT).unwrap();
+    assert_eq!(answered, json!({"n": 1}));
 }
 
 #[test]

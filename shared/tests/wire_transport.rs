@@ -306,3 +306,39 @@ fn an_idle_thread_uses_no_processor_time() {
     });
     assert!(settled, "the thread never sleeps for a tenth of a second");
 }
+
+#[test]
+fn a_closed_socket_with_unsent_messages_does_not_hold_up_the_end() {
+    let world = World::new();
+    let spec = SocketSpec::new(Kind::Push).connect(world.address("nobody"));
+    let push = world.hub.open(spec, quiet).unwrap();
+    push.send(vec![frame("x")]).unwrap();
+    while push.waiting() > 0 {
+        std::thread::yield_now();
+    }
+    drop(push);
+    let begun = Instant::now();
+    drop(world.hub);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_peer_that_reads_is_never_taken_for_a_full_one() {
+    let world = World::new();
+    let address = world.address("a");
+    let mut spec = SocketSpec::new(Kind::Router).bind(&address);
+    (spec.high_water, spec.pace) = (2, Duration::from_millis(1));
+    let echo = |frames: Frames, port: &mut Port<'_>| {
+        port.send(frames).unwrap();
+        Flow::Taken
+    };
+    let _router = world.hub.open(spec, echo).unwrap();
+    let other = Hub::start("zmq-other").unwrap();
+    let (sender, seen) = mpsc::sync_channel(10);
+    let spec = SocketSpec::new(Kind::Dealer).connect(&address);
+    let dealer = other.open(spec, Spy(sender)).unwrap();
+    for number in 0..300 {
+        dealer.send(vec![number.to_string().into_bytes()]).unwrap();
+        assert_eq!(message(&seen), vec![number.to_string().into_bytes()]);
+    }
+}

@@ -16,6 +16,16 @@ pub(super) fn wait_until(mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// What an inbox gets next.
+pub(super) fn next<T>(inbox: &mut tokio::sync::mpsc::Receiver<T>) -> T {
+    let mut next = None;
+    wait_until(|| {
+        next = inbox.try_recv().ok();
+        next.is_some()
+    });
+    next.unwrap()
+}
+
 /// The node's hub, another for its peers, and a folder.
 pub(super) struct World {
     pub(super) hub: Hub,

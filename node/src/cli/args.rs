@@ -45,7 +45,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options that may stand before or after the command; both places are merged.
+// Options that may stand before or after the command; both places are merged. No doc comment: clap would show it as
+// what each verb does.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Common {

@@ -38,13 +38,16 @@ pub(crate) fn run(session: &Session, args: &CheckArgs) -> Outcome {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
             if session.out.json {
-                session.out.json(&serde_json::json!({ "valid": false, "diagnostics": diagnostics }))?;
+                session
+                    .out
+                    .json(&serde_json::json!({ "valid": false, "diagnostics": diagnostics }))?;
             }
             return Err(super::session::config_error(diagnostics));
         }
     };
     let services = loaded.cluster.services.len();
-    let processes: u64 = loaded.cluster.services.values().map(|service| u64::from(service.numprocesses)).sum();
+    let processes: u64 =
+        loaded.cluster.services.values().map(|service| u64::from(service.numprocesses)).sum();
     if session.out.json {
         session.out.json(&serde_json::json!({
             "valid": true, "diagnostics": [], "warnings": loaded.cluster.warnings, "services": services,

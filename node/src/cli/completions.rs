@@ -55,9 +55,9 @@ fn script(shell: Shell) -> Result<String, CliError> {
         Shell::Powershell => "powershell",
     };
     let shells = Shells::builtins();
-    let completer = shells
-        .completer(name)
-        .ok_or_else(|| CliError::failed(format!("no completion script for {name} in this build")))?;
+    let completer = shells.completer(name).ok_or_else(|| {
+        CliError::failed(format!("no completion script for {name} in this build"))
+    })?;
     let mut script = Vec::new();
     completer
         .write_registration(ASKED_BY, "hilum", "hilum", "hilum", &mut script)

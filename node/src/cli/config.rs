@@ -96,7 +96,8 @@ fn find<'a>(value: &'a Value, key: &str) -> Result<&'a Value, CliError> {
             _ => (None, Vec::new()),
         };
         let Some(next) = next else {
-            let place = if path.is_empty() { "the configuration".to_owned() } else { format!("`{path}`") };
+            let place =
+                if path.is_empty() { "the configuration".to_owned() } else { format!("`{path}`") };
             let near = nearest(part, &known);
             let names = if near.is_empty() { &known } else { &near };
             return Err(CliError::Usage {
@@ -119,10 +120,21 @@ pub(crate) const MASK: &str = "********";
 /// Whether a variable's name says that its value is nobody's business.
 pub(crate) fn is_secret(name: &str) -> bool {
     const WORDS: [&str; 9] = [
-        "PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "CREDENTIAL", "APIKEY", "API_KEY", "PRIVATE_KEY",
+        "PASSWORD",
+        "PASSWD",
+        "PASSPHRASE",
+        "SECRET",
+        "TOKEN",
+        "CREDENTIAL",
+        "APIKEY",
+        "API_KEY",
+        "PRIVATE_KEY",
     ];
     let name = name.to_ascii_uppercase().replace('-', "_");
-    WORDS.iter().any(|word| name.contains(word)) || name.ends_with("_KEY") || name.ends_with("_PASS") || name == "PASS"
+    WORDS.iter().any(|word| name.contains(word))
+        || name.ends_with("_KEY")
+        || name.ends_with("_PASS")
+        || name == "PASS"
 }
 
 /// The value of a variable without what is secret in it: the whole, or the password in a URL.

@@ -118,13 +118,5 @@ fn run(session: &Session, verb: &str, order: control::Targets, words: &Words) ->
     let selection = names.check(&words.targets)?;
     let begun: control::Accepted = node.call(verb, &order, ANSWER)?;
     let what = format!("the {verb} of {}", words.targets.join(" "));
-    operation::finish(
-        session,
-        &node,
-        begun,
-        &selection,
-        words.no_wait,
-        words.timeout,
-        &what,
-    )
+    operation::finish(session, &node, begun, &selection, words.no_wait, words.timeout, &what)
 }

@@ -1,5 +1,6 @@
 //! `crash`: the dossier of each abnormal end.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -139,7 +140,8 @@ fn find(
             Some(crash) => last(&crash).map(|lines| (crash, lines)),
             None => Err(CliError::Usage {
                 message: format!("no crash {id} is kept"),
-                help: newest.map(|newest| format!("the latest is {newest}; `hilum crash` shows all")),
+                help: newest
+                    .map(|newest| format!("the latest is {newest}; `hilum crash` shows all")),
             }),
         };
     }
@@ -173,15 +175,22 @@ fn show(session: &Session, crash: &Crash, last: &[Entry]) -> Outcome {
     let title = format!("crash {} of {who}: {}", crash.id, decoded(&crash.facts));
     out.line(&out.paint.paint(Style::Bold, &title))?;
     for (key, value) in &crash.facts {
-        if matches!(key.as_str(), "id" | "instance" | "exit" | "code" | "signal" | "seq" | "service") {
+        if matches!(
+            key.as_str(),
+            "id" | "instance" | "exit" | "code" | "signal" | "seq" | "service"
+        ) {
             continue;
         }
         let text = match (key.as_str(), value) {
             (_, Value::Null) => continue,
             ("at", Value::Number(at)) => time::local(at.as_f64().unwrap_or_default()),
-            ("uptime", Value::Number(seconds)) => time::seconds(seconds.as_f64().unwrap_or_default()),
+            ("uptime", Value::Number(seconds)) => {
+                time::seconds(seconds.as_f64().unwrap_or_default())
+            }
             (_, Value::Number(bytes)) if key.contains("rss") || key.ends_with("_bytes") => {
-                hilum_shared::units::format_size(hilum_shared::units::Bytes(bytes.as_u64().unwrap_or_default()))
+                hilum_shared::units::format_size(hilum_shared::units::Bytes(
+                    bytes.as_u64().unwrap_or_default(),
+                ))
             }
             (_, Value::String(text)) => text.clone(),
             (_, other) => other.to_string(),
@@ -238,7 +247,7 @@ fn decoded(facts: &Map<String, Value>) -> String {
     if let Some(signal) = exit.get("signal").and_then(Value::as_str) {
         let mut text = format!("killed by {signal}");
         if let Some(meaning) = meaning(signal) {
-            text.push_str(&format!(" ({meaning})"));
+            let _ = write!(text, " ({meaning})"); // a String takes all
         }
         if core {
             text.push_str(", core dumped");
@@ -247,8 +256,9 @@ fn decoded(facts: &Map<String, Value>) -> String {
     }
     match exit.get("code").and_then(Value::as_i64) {
         Some(code @ 129..=192) => {
-            let signal = i32::try_from(code - 128).ok().and_then(hilum_shared::signal::Signal::from_number);
-            let name = signal.map(|signal| signal.name()).unwrap_or_default();
+            let signal =
+                i32::try_from(code - 128).ok().and_then(hilum_shared::signal::Signal::from_number);
+            let name = signal.map(hilum_shared::signal::Signal::name).unwrap_or_default();
             format!("exit {code} (a shell says so of a child killed by {name})")
         }
         Some(126) => "exit 126 (a shell could not execute the program)".into(),

@@ -61,13 +61,14 @@ impl Findings {
         self.add(check, Grade::Bad, detail, Some(mend));
     }
 
-    fn add(&mut self, check: &'static str, grade: Grade, detail: impl Into<String>, mend: Option<&str>) {
-        self.0.push(Finding {
-            check,
-            grade,
-            detail: detail.into(),
-            mend: mend.map(str::to_owned),
-        });
+    fn add(
+        &mut self,
+        check: &'static str,
+        grade: Grade,
+        detail: impl Into<String>,
+        mend: Option<&str>,
+    ) {
+        self.0.push(Finding { check, grade, detail: detail.into(), mend: mend.map(str::to_owned) });
     }
 }
 
@@ -118,7 +119,11 @@ fn kernel(findings: &mut Findings) {
             format!("Linux {release} has no `cgroup.kill`"),
             "nothing breaks; 5.14 or later ends the processes of an instance faster",
         ),
-        Some(_) => findings.bad("kernel", format!("Linux {release} has no pidfds"), "use Linux 5.4 or later"),
+        Some(_) => findings.bad(
+            "kernel",
+            format!("Linux {release} has no pidfds"),
+            "use Linux 5.4 or later",
+        ),
         None => findings.warn("kernel", "its version cannot be read", "mount /proc"),
     }
     if !Path::new("/proc/self/stat").exists() {
@@ -159,9 +164,17 @@ fn limits(session: &Session, findings: &mut Findings) {
     });
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let need = descriptors(instances);
-        let detail = format!("open files: {need} needed for {instances} instances, soft limit {soft}, hard {hard}");
+        let detail = format!(
+            "open files: {need} needed for {instances} instances, soft limit {soft}, hard {hard}"
+        );
         if hard < need {
-            findings.bad("limits", detail, &format!("raise the hard limit: `ulimit -Hn {need}` as root, or LimitNOFILE= in the unit"));
+            findings.bad(
+                "limits",
+                detail,
+                &format!(
+                    "raise the hard limit: `ulimit -Hn {need}` as root, or LimitNOFILE= in the unit"
+                ),
+            );
         } else {
             findings.ok("limits", detail);
         }
@@ -178,7 +191,11 @@ fn limits(session: &Session, findings: &mut Findings) {
     if let Some(watches) = number("/proc/sys/fs/inotify/max_user_watches") {
         let detail = format!("file watches: {watches}");
         if watches < 8192 {
-            findings.warn("limits", detail, "sysctl fs.inotify.max_user_watches=65536 (for `watch:` on large trees)");
+            findings.warn(
+                "limits",
+                detail,
+                "sysctl fs.inotify.max_user_watches=65536 (for `watch:` on large trees)",
+            );
         } else {
             findings.ok("limits", detail);
         }
@@ -197,7 +214,11 @@ fn number(path: &str) -> Option<u64> {
 fn cgroup(findings: &mut Findings) {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
-        findings.warn("cgroup", "no cgroup v2 here", "nothing breaks; `memory_max`, `cpu_max` and `pids_max` are not in force");
+        findings.warn(
+            "cgroup",
+            "no cgroup v2 here",
+            "nothing breaks; `memory_max`, `cpu_max` and `pids_max` are not in force",
+        );
         return;
     };
     let root = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
@@ -205,7 +226,11 @@ fn cgroup(findings: &mut Findings) {
         .map(|root| Path::new(root).join(own.trim_start_matches('/')))
         .find(|path| path.join("cgroup.controllers").exists());
     let Some(folder) = root else {
-        findings.warn("cgroup", "the cgroup v2 tree is not mounted", "mount -t cgroup2 none /sys/fs/cgroup");
+        findings.warn(
+            "cgroup",
+            "the cgroup v2 tree is not mounted",
+            "mount -t cgroup2 none /sys/fs/cgroup",
+        );
         return;
     };
     let controllers = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
@@ -240,15 +265,27 @@ fn run_folders(findings: &mut Findings) {
                 if nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK).is_ok() {
                     findings.ok("run folder", format!("{shown} will be made"));
                 } else {
-                    findings.bad("run folder", format!("{} cannot be written", parent.display()), "unset XDG_RUNTIME_DIR or set it to a folder of yours");
+                    findings.bad(
+                        "run folder",
+                        format!("{} cannot be written", parent.display()),
+                        "unset XDG_RUNTIME_DIR or set it to a folder of yours",
+                    );
                 }
             }
             Ok(meta) if meta.is_symlink() || meta.uid() != me => {
-                findings.bad("run folder", format!("{shown} is a link or belongs to another user"), &format!("remove {shown}, or set `node.run_dir`"));
+                findings.bad(
+                    "run folder",
+                    format!("{shown} is a link or belongs to another user"),
+                    &format!("remove {shown}, or set `node.run_dir`"),
+                );
             }
             Ok(meta) if meta.permissions().mode() & 0o066 != 0 => {
                 let mode = meta.permissions().mode() & 0o777;
-                findings.bad("run folder", format!("{shown} has mode {mode:o}: others may read it"), &format!("chmod 700 {shown}"));
+                findings.bad(
+                    "run folder",
+                    format!("{shown} has mode {mode:o}: others may read it"),
+                    &format!("chmod 700 {shown}"),
+                );
             }
             Ok(_) => findings.ok("run folder", format!("{shown}")),
         }
@@ -270,11 +307,16 @@ fn state_folder(session: &Session, findings: &mut Findings) {
             "make it writable, or set `logs.dir`: the lock then lies in the run folder",
         );
     }
-    let run_dir = RunDir::find(&project.state).unwrap_or_else(|_| RunDir::of(&project.state, Access::Private));
+    let run_dir = RunDir::find(&project.state)
+        .unwrap_or_else(|_| RunDir::of(&project.state, Access::Private));
     let longest = run_dir.socket("heartbeat.sock").as_os_str().len();
     let detail = format!("socket paths of {longest} bytes in {}", run_dir.path().display());
     if longest > MAX_SOCKET_PATH {
-        findings.bad("endpoints", format!("{detail}, {MAX_SOCKET_PATH} is the most"), "set a shorter `node.run_dir`");
+        findings.bad(
+            "endpoints",
+            format!("{detail}, {MAX_SOCKET_PATH} is the most"),
+            "set a shorter `node.run_dir`",
+        );
     } else {
         findings.ok("endpoints", detail);
     }
@@ -284,28 +326,50 @@ fn node(session: &Session, findings: &mut Findings) {
     let pid = match session.node_pid() {
         Ok(None) => return findings.ok("node", "none is running"),
         Ok(Some(pid)) => pid,
-        Err(error) => return findings.bad("node", error.to_string(), "look at the state folder's permissions"),
+        Err(error) => {
+            return findings.bad(
+                "node",
+                error.to_string(),
+                "look at the state folder's permissions",
+            );
+        }
     };
     match session.node().and_then(|node| session.status(&node)) {
-        Err(error) => findings.bad("node", error.to_string(), "`hilum down --now` ends it; then `hilum up`"),
+        Err(error) => {
+            findings.bad("node", error.to_string(), "`hilum down --now` ends it; then `hilum up`");
+        }
         Ok(snapshot) => {
             let ours = env!("CARGO_PKG_VERSION");
             let theirs = &snapshot.node.version;
             if theirs == ours {
                 findings.ok("node", format!("pid {pid} answers, version {ours}"));
             } else {
-                findings.warn("node", format!("pid {pid} is version {theirs}, this command {ours}"), "`hilum down`, then `hilum up`");
+                findings.warn(
+                    "node",
+                    format!("pid {pid} is version {theirs}, this command {ours}"),
+                    "`hilum down`, then `hilum up`",
+                );
             }
             for warning in &snapshot.node.warnings {
                 findings.warn("node", warning.clone(), "see `hilum logs --stream node`");
             }
             for (reason, count) in &snapshot.node.ignored {
-                findings.warn("node", format!("{count} messages ignored: {reason}"), "look for a worker of another version or cluster");
+                findings.warn(
+                    "node",
+                    format!("{count} messages ignored: {reason}"),
+                    "look for a worker of another version or cluster",
+                );
             }
         }
     }
-    if fs::read_link(process::file(pid, "exe")).is_ok_and(|exe| exe.to_string_lossy().ends_with(" (deleted)")) {
-        findings.warn("node", "its program file was replaced", "`hilum down`, then `hilum up` runs the new one");
+    if fs::read_link(process::file(pid, "exe"))
+        .is_ok_and(|exe| exe.to_string_lossy().ends_with(" (deleted)"))
+    {
+        findings.warn(
+            "node",
+            "its program file was replaced",
+            "`hilum down`, then `hilum up` runs the new one",
+        );
     }
 }
 
@@ -319,12 +383,20 @@ fn leftovers(session: &Session, mend: bool, findings: &mut Findings) {
         found = true;
         let shown = folder.display();
         if !mend {
-            findings.warn("leftovers", format!("{shown} of a node that is gone"), "`hilum doctor --mend` removes it; the next `hilum up` does, too");
+            findings.warn(
+                "leftovers",
+                format!("{shown} of a node that is gone"),
+                "`hilum doctor --mend` removes it; the next `hilum up` does, too",
+            );
             continue;
         }
         match fs::remove_dir_all(&folder) {
             Ok(()) => findings.ok("leftovers", format!("removed {shown}")),
-            Err(error) => findings.bad("leftovers", format!("cannot remove {shown}: {error}"), "remove it by hand"),
+            Err(error) => findings.bad(
+                "leftovers",
+                format!("cannot remove {shown}: {error}"),
+                "remove it by hand",
+            ),
         }
     }
     if let Ok(project) = session.project()
@@ -344,7 +416,11 @@ fn leftovers(session: &Session, mend: bool, findings: &mut Findings) {
 fn orphans(session: &Session, left: &[u32], mend: bool, findings: &mut Findings) {
     let shown = operation::survivors(left);
     if !mend {
-        findings.bad("leftovers", format!("processes without a node: {shown}"), "`hilum doctor --mend` kills them; the next `hilum up` does, too");
+        findings.bad(
+            "leftovers",
+            format!("processes without a node: {shown}"),
+            "`hilum doctor --mend` kills them; the next `hilum up` does, too",
+        );
         return;
     }
     for pid in left {
@@ -359,7 +435,11 @@ fn orphans(session: &Session, left: &[u32], mend: bool, findings: &mut Findings)
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    findings.bad("leftovers", format!("survive SIGKILL: {}", operation::survivors(&process::marked(&id))), "they hang in the kernel; look at their `wchan`");
+    findings.bad(
+        "leftovers",
+        format!("survive SIGKILL: {}", operation::survivors(&process::marked(&id))),
+        "they hang in the kernel; look at their `wchan`",
+    );
 }
 
 /// Whether a run folder is ours and provably no living node's: nobody holds its lock, nothing listens in it.

@@ -68,7 +68,8 @@ pub(crate) fn run(session: &Session, args: &EventsArgs) -> Outcome {
         return logs::follow(session, filter, start, &mut { show });
     }
     let mut stream = out.stream();
-    let mut reader = Reader::open(&lines::dir(session)?, filter, start).map_err(lines::unreadable)?;
+    let mut reader =
+        Reader::open(&lines::dir(session)?, filter, start).map_err(lines::unreadable)?;
     let mut entry = Entry::default();
     while reader.read(&mut entry).map_err(lines::unreadable)? {
         show(&entry, &mut stream)?;

@@ -17,7 +17,12 @@ pub(crate) struct ExecArgs {
     #[arg(value_name = "SERVICE", add = super::completions::services())]
     service: String,
     /// The command and its arguments
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "CMD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) command: Vec<OsString>,
 }
 

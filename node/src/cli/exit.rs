@@ -1,6 +1,7 @@
 //! How a command ends: the exit codes, and every error that a user can meet. No other file knows the numbers.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -163,18 +164,12 @@ pub(crate) enum CliError {
 impl CliError {
     /// A usage error with a help line.
     pub(crate) fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self::Usage {
-            message: message.into(),
-            help: Some(help.into()),
-        }
+        Self::Usage { message: message.into(), help: Some(help.into()) }
     }
 
     /// A failure without more to say.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self::Failed {
-            message: message.into(),
-            help: None,
-        }
+        Self::Failed { message: message.into(), help: None }
     }
 
     /// How the command ends.
@@ -233,11 +228,13 @@ impl CliError {
             Self::NotRunning { .. } => {
                 Some("start it with `hilum up`; `hilum ls` shows what runs elsewhere".into())
             }
-            Self::TimedOut { .. } => Some("`hilum ps` and `hilum why TARGET` show what holds it".into()),
+            Self::TimedOut { .. } => {
+                Some("`hilum ps` and `hilum why TARGET` show what holds it".into())
+            }
             Self::Fault(fault) => fault.help.clone(),
-            Self::Silent { pid, .. } => Some(format!(
-                "try `hilum doctor`; `hilum down --now` ends it, `kill {pid}` too"
-            )),
+            Self::Silent { pid, .. } => {
+                Some(format!("try `hilum doctor`; `hilum down --now` ends it, `kill {pid}` too"))
+            }
             Self::Gone { .. } => Some("`hilum logs --stream node` shows its last words".into()),
             Self::Protocol { .. } => {
                 Some("node and command differ in version: restart the node with this one".into())
@@ -268,13 +265,7 @@ impl CliError {
     /// The text for people.
     pub(crate) fn render(&self, paint: Painter) -> String {
         use super::output::Style;
-        if let Self::Config {
-            rendered,
-            coloured,
-            count,
-            ..
-        } = self
-        {
+        if let Self::Config { rendered, coloured, count, .. } = self {
             let text = if paint.on() { coloured } else { rendered };
             let total = match count {
                 1 => "1 error in the configuration".to_owned(),
@@ -282,9 +273,12 @@ impl CliError {
             };
             return format!("{}\n{} {total}", text.trim_end(), paint.paint(Style::Error, "error:"));
         }
-        let mut text = format!("{} {self}", paint.paint(Style::Error, "error:"));
+        // the node's findings about a config begin with the word themselves
+        let message = self.to_string();
+        let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+        let mut text = format!("{} {message}", paint.paint(Style::Error, "error:"));
         if let Some(help) = self.help() {
-            text.push_str(&format!("\n{} {help}", paint.paint(Style::Help, "help:")));
+            let _ = write!(text, "\n{} {help}", paint.paint(Style::Help, "help:")); // a String takes all
         }
         text
     }
@@ -292,14 +286,10 @@ impl CliError {
 
 /// "`a`, `b` and 3 more".
 fn quoted(names: &[String], most: usize) -> String {
-    let mut text = names
-        .iter()
-        .take(most)
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut text =
+        names.iter().take(most).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     if names.len() > most {
-        text.push_str(&format!(" and {} more", names.len() - most));
+        let _ = write!(text, " and {} more", names.len() - most); // a String takes all
     }
     text
 }
@@ -315,28 +305,19 @@ mod tests {
     use super::*;
 
     fn fault(code: &str) -> CliError {
-        CliError::Fault(Fault {
-            code: code.into(),
-            message: "no".into(),
-            help: None,
-        })
+        CliError::Fault(Fault { code: code.into(), message: "no".into(), help: None })
     }
 
     #[test]
     fn every_error_ends_with_the_promised_code() {
-        let not_running = CliError::NotRunning {
-            config: "/srv/hilum.yml".into(),
-        };
+        let not_running = CliError::NotRunning { config: "/srv/hilum.yml".into() };
         assert_eq!(not_running.status(), ExitStatus::NotRunning);
         assert_eq!(CliError::Closed.status(), ExitStatus::Done);
         assert_eq!(CliError::usage("a", "b").status(), ExitStatus::Usage);
         assert_eq!(fault("unknown-target").status(), ExitStatus::Usage);
         assert_eq!(fault("invalid-config").status(), ExitStatus::Usage);
         assert_eq!(fault("refused").status(), ExitStatus::Failed);
-        let late = CliError::TimedOut {
-            what: "web".into(),
-            after: "5s".into(),
-        };
+        let late = CliError::TimedOut { what: "web".into(), after: "5s".into() };
         assert_eq!(late.status(), ExitStatus::TimedOut);
         for (status, number) in [
             (ExitStatus::Done, 0),
@@ -373,9 +354,7 @@ mod tests {
 
     #[test]
     fn an_error_is_an_object_for_programs() {
-        let error = CliError::NotRunning {
-            config: "/srv/hilum.yml".into(),
-        };
+        let error = CliError::NotRunning { config: "/srv/hilum.yml".into() };
         insta::assert_snapshot!(error.to_json(), @r#"{"error":{"code":"not-running","message":"no node is running for `/srv/hilum.yml`","help":"start it with `hilum up`; `hilum ls` shows what runs elsewhere","where":null}}"#);
     }
 }

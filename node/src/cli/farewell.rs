@@ -33,7 +33,8 @@ impl<'a> Farewell<'a> {
     /// The farewell of the node with this pid, which may have ended already.
     pub(crate) fn of(session: &'a Session, pid: u32) -> Option<Self> {
         let process = Process::find(pid)?;
-        let node = session.project().ok().and_then(|project| Node::connect(&project.state, pid).ok());
+        let node =
+            session.project().ok().and_then(|project| Node::connect(&project.state, pid).ok());
         Some(Self {
             session,
             display: Display::new(session.out),
@@ -47,15 +48,10 @@ impl<'a> Farewell<'a> {
 
     /// Tells the node to end; by signal where it does not answer. `grace` 0 is KILL now.
     pub(crate) fn order(&self, grace: Option<f64>, reason: &str) -> Result<(), CliError> {
-        let order = control::Shutdown {
-            grace,
-            reason: reason.to_owned(),
-        };
+        let order = control::Shutdown { grace, reason: reason.to_owned() };
         let answer = match &self.node {
             Some(node) => node.call::<_, control::Accepted>("shutdown", &order, PATIENCE),
-            None => Err(CliError::Gone {
-                pid: self.process.pid,
-            }),
+            None => Err(CliError::Gone { pid: self.process.pid }),
         };
         let error = match answer {
             Ok(accepted) => {
@@ -75,7 +71,10 @@ impl<'a> Farewell<'a> {
             .and_then(|()| kill(pid, Signal::SIGCONT))
             .or_else(|errno| if errno == nix::errno::Errno::ESRCH { Ok(()) } else { Err(errno) })
             .map_err(|errno| CliError::Failed {
-                message: format!("cannot send {signal} to the node (pid {}): {errno}", self.process.pid),
+                message: format!(
+                    "cannot send {signal} to the node (pid {}): {errno}",
+                    self.process.pid
+                ),
                 help: Some("it belongs to another user: stop it as that user".into()),
             })
     }

@@ -52,11 +52,7 @@ pub(crate) fn run(session: &Session, args: &InitArgs) -> Outcome {
             });
         }
         Err(source) => {
-            return Err(CliError::File {
-                doing: "cannot write",
-                path,
-                source,
-            });
+            return Err(CliError::File { doing: "cannot write", path, source });
         }
     }
     if session.out.json {

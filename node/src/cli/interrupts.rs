@@ -63,10 +63,7 @@ impl Interrupts {
                 }
             });
         };
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(listen)
-            .map_err(failed)?;
+        std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(failed)?;
         match begun.recv() {
             Ok(Ok(())) => Ok(Self { received }),
             Ok(Err(error)) => Err(failed(error)),

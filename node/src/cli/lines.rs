@@ -31,11 +31,7 @@ pub(crate) fn dir(session: &Session) -> Result<PathBuf, CliError> {
 /// The error of a question to the store.
 pub(crate) fn unreadable(error: QueryError) -> CliError {
     let QueryError::Read { path, source } = error;
-    CliError::File {
-        doing: "cannot read the log in",
-        path,
-        source,
-    }
+    CliError::File { doing: "cannot read the log in", path, source }
 }
 
 /// The store's predicate for what is chosen. The node's own records belong to no target.
@@ -70,10 +66,8 @@ fn remember(names: &mut Names, dir: &std::path::Path, one: &String) {
     if names.check(std::slice::from_ref(one)).is_ok() {
         return;
     }
-    let filter = Filter {
-        target: target(&Selection::of(std::slice::from_ref(one))),
-        ..Filter::default()
-    };
+    let filter =
+        Filter { target: target(&Selection::of(std::slice::from_ref(one))), ..Filter::default() };
     let Ok(mut found) = Reader::open(dir, filter, Start::Tail(1)) else {
         return;
     };
@@ -112,12 +106,7 @@ pub(crate) fn console(session: &Session, prefix: bool, times: bool) -> Console {
         let names = services.map(|one| one.name.as_str().len() + 1 + digits(one.numprocesses));
         names.max().unwrap_or(0)
     });
-    Console::new(Look {
-        color: session.out.paint.on(),
-        prefix,
-        times,
-        width,
-    })
+    Console::new(Look { color: session.out.paint.on(), prefix, times, width })
 }
 
 fn digits(number: u32) -> usize {
@@ -133,18 +122,18 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// What `selection` writes from `since` (Unix seconds) on.
-    pub(crate) fn since(session: &Session, selection: &Selection, since: f64) -> Result<Self, CliError> {
+    pub(crate) fn since(
+        session: &Session,
+        selection: &Selection,
+        since: f64,
+    ) -> Result<Self, CliError> {
         let filter = Filter {
             target: target(selection),
             since: Some((since.max(0.0) * 1e6) as u64),
             ..Filter::default()
         };
         let follower = Follower::open(&dir(session)?, filter, Start::All).map_err(unreadable)?;
-        Ok(Self {
-            follower,
-            console: console(session, true, false),
-            entry: Entry::default(),
-        })
+        Ok(Self { follower, console: console(session, true, false), entry: Entry::default() })
     }
 
     /// Prints what has come, without waiting. `before` is called before the first line of it.

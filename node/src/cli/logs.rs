@@ -86,7 +86,8 @@ fn level(text: &str) -> Result<Level, String> {
 }
 
 fn stream(text: &str) -> Result<Stream, String> {
-    Stream::parse(text).ok_or_else(|| format!("`{text}` is no stream: write `out`, `err`, `log` or `node`"))
+    Stream::parse(text)
+        .ok_or_else(|| format!("`{text}` is no stream: write `out`, `err`, `log` or `node`"))
 }
 
 /// Runs `logs`.
@@ -118,7 +119,8 @@ pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
         return follow(session, filter, start, &mut show);
     }
     let mut out = session.out.stream();
-    let mut reader = Reader::open(&lines::dir(session)?, filter, start).map_err(lines::unreadable)?;
+    let mut reader =
+        Reader::open(&lines::dir(session)?, filter, start).map_err(lines::unreadable)?;
     let mut entry = Entry::default();
     let mut any = false;
     while reader.read(&mut entry).map_err(lines::unreadable)? {
@@ -156,7 +158,8 @@ pub(crate) fn follow(
     start: Start,
     show: &mut dyn FnMut(&Entry, &mut Output) -> Result<(), CliError>,
 ) -> Outcome {
-    let mut follower = Follower::open(&lines::dir(session)?, filter, start).map_err(lines::unreadable)?;
+    let mut follower =
+        Follower::open(&lines::dir(session)?, filter, start).map_err(lines::unreadable)?;
     let stdout = std::io::stdout();
     // a pipe whose reader left wakes us; a terminal would wake us at each key
     let wake = super::output::stdout_is_pipe().then(|| stdout.as_fd());

@@ -74,7 +74,8 @@ pub(crate) fn running() -> Vec<Running> {
 
 /// The living node of a run folder.
 pub(crate) fn node_of(folder: PathBuf) -> Option<Running> {
-    let file: ProjectFile = serde_json::from_slice(&fs::read(folder.join("project.json")).ok()?).ok()?;
+    let file: ProjectFile =
+        serde_json::from_slice(&fs::read(folder.join("project.json")).ok()?).ok()?;
     Process::find(file.pid)?;
     // the lock decides who is the node; a pid may have been given to somebody else
     let name = file.state.file_name()?.to_string_lossy().into_owned();
@@ -112,11 +113,8 @@ pub(crate) fn run(session: &Session, _args: &LsArgs) -> Outcome {
     } else if all.is_empty() {
         session.out.note("no project of this user is running");
     } else {
-        let mut table = Table::new(&[
-            ("PROJECT", Align::Left),
-            ("PID", Align::Right),
-            ("CONFIG", Align::Left),
-        ]);
+        let mut table =
+            Table::new(&[("PROJECT", Align::Left), ("PID", Align::Right), ("CONFIG", Align::Left)]);
         for one in &all {
             table.row(vec![
                 one.project.clone().into(),

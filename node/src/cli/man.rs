@@ -45,11 +45,7 @@ fn render(command: clap::Command) -> io::Result<Vec<u8>> {
 fn write_all(command: clap::Command, dir: &Path) -> Result<usize, CliError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| CliError::File {
-            doing: "cannot write",
-            path,
-            source,
-        }
+        move |source| CliError::File { doing: "cannot write", path, source }
     };
     fs::create_dir_all(dir).map_err(failed(dir))?;
     let verbs: Vec<clap::Command> = command

@@ -73,12 +73,7 @@ pub fn main() -> ExitCode {
         common.quiet,
         common.verbose,
     );
-    let Cli {
-        directory,
-        project,
-        common,
-        command,
-    } = cli;
+    let Cli { directory, project, common, command } = cli;
     let session = Session::new(out, common, directory, project);
     match dispatch(&session, command) {
         Ok(status) => status.into(),

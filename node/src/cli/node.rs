@@ -32,7 +32,10 @@ pub(crate) fn run(session: &Session, args: &NodeArgs) -> Outcome {
     up::check_targets(&loaded.cluster, &args.targets, &args.scale)?;
     if let Some(pid) = session.node_pid()? {
         return Err(CliError::Failed {
-            message: format!("a node (pid {pid}) runs already for `{}`", session.project()?.config().display()),
+            message: format!(
+                "a node (pid {pid}) runs already for `{}`",
+                session.project()?.config().display()
+            ),
             help: Some("`hilum reload` applies a changed config, `hilum down` stops it".into()),
         });
     }

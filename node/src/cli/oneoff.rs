@@ -73,12 +73,7 @@ impl<'a> Oneoff<'a> {
             .and_then(|all| all.instances.iter().find(|one| one.instance == instance))
             .map_or(Run(1), |one| one.run);
         let context = context(session, loaded, snapshot.as_ref(), &instance)?;
-        Ok(Self {
-            context,
-            spec,
-            instance,
-            run,
-        })
+        Ok(Self { context, spec, instance, run })
     }
 
     fn start(&self) -> Start<'_> {
@@ -143,16 +138,9 @@ impl<'a> Oneoff<'a> {
         })?;
         let source = child.exec();
         if !directory.is_dir() {
-            return Err(CliError::File {
-                doing: "cannot use folder",
-                path: directory,
-                source,
-            });
+            return Err(CliError::File { doing: "cannot use folder", path: directory, source });
         }
-        Err(CliError::Program {
-            program: program.to_string_lossy().into_owned(),
-            source,
-        })
+        Err(CliError::Program { program: program.to_string_lossy().into_owned(), source })
     }
 
     /// Sets limits and identity of this process, which is about to become the child.
@@ -162,7 +150,11 @@ impl<'a> Oneoff<'a> {
             let hard = getrlimit(resource).map_or(value, |(_, hard)| hard);
             // lowering the hard limit is always allowed, raising it only for root
             setrlimit(resource, value, value)
-                .or_else(|errno| if value <= hard { setrlimit(resource, value, hard) } else { Err(errno) })
+                .or_else(
+                    |errno| {
+                        if value <= hard { setrlimit(resource, value, hard) } else { Err(errno) }
+                    },
+                )
                 .map_err(|errno| (name, errno.into()))?;
         }
         if let Some(mask) = launch.umask {
@@ -252,14 +244,20 @@ fn context(
 fn ports(loaded: &Loaded, snapshot: Option<&Snapshot>, mine: &InstanceId) -> Ports {
     let mut all: Ports = BTreeMap::new();
     for spec in loaded.cluster.services.values() {
-        let most = if spec.name == mine.service { spec.numprocesses.max(mine.index) } else { spec.numprocesses };
+        let most = if spec.name == mine.service {
+            spec.numprocesses.max(mine.index)
+        } else {
+            spec.numprocesses
+        };
         for index in 1..=most {
             let id = InstanceId::new(spec.name.clone(), index);
             let mut ports = BTreeMap::new();
             for port in &spec.launch.ports {
                 let number = match port.choice {
                     PortChoice::Fixed(number) => Some(number),
-                    PortChoice::PerInstance(base) => u16::try_from(u32::from(base) + index - 1).ok(),
+                    PortChoice::PerInstance(base) => {
+                        u16::try_from(u32::from(base) + index - 1).ok()
+                    }
                     PortChoice::Auto if id == *mine => free_port(),
                     PortChoice::Auto => None,
                 };

@@ -1,6 +1,7 @@
 //! Waiting for an operation of the node, with a display of what it waits for, and saying how it went.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use hilum_shared::protocol::control;
@@ -32,14 +33,7 @@ struct Inner {
 impl Display {
     /// One that shows nothing yet.
     pub(crate) fn new(out: Output) -> Self {
-        Self {
-            out,
-            inner: RefCell::new(Inner {
-                drawn: 0,
-                looked: None,
-                stopping: Vec::new(),
-            }),
-        }
+        Self { out, inner: RefCell::new(Inner { drawn: 0, looked: None, stopping: Vec::new() }) }
     }
 
     /// Whether it is time for another look.
@@ -122,11 +116,14 @@ pub(crate) fn waiting_text(one: &InstanceStatus, since: Duration) -> Option<Stri
         },
         State::Running if !one.ready => "not ready".into(),
         State::Backoff => ps::info(one),
-        State::Stopping if one.flags.contains(&Flag::Stuck) => "survives SIGKILL: stuck in the kernel".into(),
+        State::Stopping if one.flags.contains(&Flag::Stuck) => {
+            "survives SIGKILL: stuck in the kernel".into()
+        }
         State::Stopping => {
-            let mut text = format!("told to stop {} ago", time::seconds(since.as_secs_f64().floor()));
+            let mut text =
+                format!("told to stop {} ago", time::seconds(since.as_secs_f64().floor()));
             if let Some(next) = one.next_at {
-                text.push_str(&format!(", kill in {}", time::seconds(next.ceil())));
+                let _ = write!(text, ", kill in {}", time::seconds(next.ceil())); // a String takes all
             }
             text
         }
@@ -148,11 +145,8 @@ pub(crate) fn wait(
     what: &str,
 ) -> Result<control::Outcome, CliError> {
     let display = Display::new(session.out);
-    let looker = if session.out.live {
-        Node::at(node.run_dir.clone(), node.pid).ok()
-    } else {
-        None
-    };
+    let looker =
+        if session.out.live { Node::at(node.run_dir.clone(), node.pid).ok() } else { None };
     let begun = Instant::now();
     let look = || {
         // a short operation needs no display
@@ -223,7 +217,7 @@ fn change_line(out: Output, change: &control::Change) -> String {
     };
     let mut line = format!("{who}  {}", out.paint.paint(style, what));
     if let Some(reason) = &change.reason {
-        line.push_str(&format!(": {}", printable(reason)));
+        let _ = write!(line, ": {}", printable(reason)); // a String takes all
     }
     line
 }
@@ -253,11 +247,7 @@ pub(crate) fn finish(
                 change.result.get_or_insert_with(|| "pending".to_owned());
             }
         }
-        control::Outcome {
-            changed,
-            survivors: Vec::new(),
-            ok: true,
-        }
+        control::Outcome { changed, survivors: Vec::new(), ok: true }
     } else {
         wait(session, node, begun.operation, selection, timeout, what)?
     };

@@ -4,6 +4,7 @@
 //! pipe ends a command silently wherever it is noticed.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use serde::Serialize;
@@ -75,11 +76,7 @@ impl Painter {
 
     /// `text` in this style.
     pub(crate) fn paint(self, style: Style, text: &str) -> String {
-        if self.on {
-            format!("\x1b[{}m{text}\x1b[0m", style.code())
-        } else {
-            text.to_owned()
-        }
+        if self.on { format!("\x1b[{}m{text}\x1b[0m", style.code()) } else { text.to_owned() }
     }
 }
 
@@ -137,6 +134,10 @@ pub(crate) struct Output {
     pub(crate) screen: bool,
 }
 
+#[expect(
+    clippy::unused_self,
+    reason = "what prints has the command's output at hand, so that there is no other way to print"
+)]
 impl Output {
     /// The output of a command with these options, here.
     pub(crate) fn new(
@@ -147,12 +148,8 @@ impl Output {
         verbose: u8,
     ) -> Self {
         Self {
-            paint: Painter {
-                on: around.colour(color, around.stdout),
-            },
-            paint_err: Painter {
-                on: around.colour(color, around.stderr),
-            },
+            paint: Painter { on: around.colour(color, around.stdout) },
+            paint_err: Painter { on: around.colour(color, around.stderr) },
             json,
             quiet,
             verbose,
@@ -162,52 +159,50 @@ impl Output {
     }
 
     /// A line of the result.
-    pub(crate) fn line(&self, text: &str) -> Result<(), CliError> {
+    pub(crate) fn line(self, text: &str) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
         written(writeln!(out, "{text}").and_then(|()| out.flush()))
     }
 
     /// Text of the result, as it is.
-    pub(crate) fn text(&self, text: &str) -> Result<(), CliError> {
+    pub(crate) fn text(self, text: &str) -> Result<(), CliError> {
         let mut out = io::stdout().lock();
         written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
     }
 
     /// A value as JSON, readable.
-    pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
+    pub(crate) fn json(self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| CliError::Output(io::Error::other(error)))?;
         self.line(&text)
     }
 
     /// A stream of results, buffered; the caller flushes.
-    pub(crate) fn stream(&self) -> Stream {
-        Stream {
-            out: BufWriter::with_capacity(64 * 1024, io::stdout().lock()),
-        }
+    pub(crate) fn stream(self) -> Stream {
+        Stream { out: BufWriter::with_capacity(64 * 1024, io::stdout().lock()) }
     }
 
     /// Talk: left out with `-q`. A stderr that cannot be written is nobody's business.
-    pub(crate) fn note(&self, text: &str) {
+    pub(crate) fn note(self, text: &str) {
         if !self.quiet {
             self.say(text);
         }
     }
 
     /// Talk for `-v`.
-    pub(crate) fn detail(&self, text: &str) {
+    pub(crate) fn detail(self, text: &str) {
         if self.verbose > 0 {
             self.say(text);
         }
     }
 
     /// Something that is not right, though the command goes on. Shown also with `-q`.
-    pub(crate) fn warn(&self, text: &str) {
+    pub(crate) fn warn(self, text: &str) {
         self.say(&format!("{} {text}", self.paint_err.paint(Style::Warn, "warning:")));
     }
 
     /// The last words of a command that failed.
-    pub(crate) fn error(&self, error: &CliError) {
+    pub(crate) fn error(self, error: &CliError) {
         if matches!(error, CliError::Closed) {
             return;
         }
@@ -219,20 +214,20 @@ impl Output {
     }
 
     /// Text to stderr, whatever the options say.
-    pub(crate) fn say(&self, text: &str) {
+    pub(crate) fn say(self, text: &str) {
         let mut err = io::stderr().lock();
         let _ = writeln!(err, "{text}"); // nobody could be told of the failure
     }
 
     /// Draws `lines` on stderr over the ones that were drawn before; returns how many there are now.
-    pub(crate) fn redraw(&self, before: usize, lines: &[String]) -> usize {
+    pub(crate) fn redraw(self, before: usize, lines: &[String]) -> usize {
         if !self.live {
             return 0;
         }
         let width = super::table::terminal_width();
         let mut text = String::new();
         if before > 0 {
-            text.push_str(&format!("\x1b[{before}A\r\x1b[J"));
+            let _ = write!(text, "\x1b[{before}A\r\x1b[J"); // a String takes all
         }
         for line in lines {
             text.push_str(&super::table::cut(line, width.saturating_sub(1)));
@@ -292,7 +287,8 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), CliError> {
 /// Whether stdout is a pipe.
 pub(crate) fn stdout_is_pipe() -> bool {
     use nix::sys::stat::{SFlag, fstat};
-    fstat(io::stdout()).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+    fstat(io::stdout())
+        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
 /// Whether stdout is a pipe that nobody reads any more.
@@ -335,35 +331,21 @@ mod tests {
 
     #[test]
     fn colour_is_for_terminals_that_want_it() {
-        let terminal = Surroundings {
-            stdout: true,
-            stderr: true,
-            ..Surroundings::default()
-        };
+        let terminal = Surroundings { stdout: true, stderr: true, ..Surroundings::default() };
         assert!(on(terminal, ColorChoice::Auto));
         assert!(!on(terminal, ColorChoice::Never));
         assert!(!on(Surroundings::default(), ColorChoice::Auto));
         assert!(on(Surroundings::default(), ColorChoice::Always));
-        let no_color = Surroundings {
-            no_color: true,
-            ..terminal
-        };
+        let no_color = Surroundings { no_color: true, ..terminal };
         assert!(!on(no_color, ColorChoice::Auto));
-        let ci = Surroundings {
-            plain: true,
-            ..terminal
-        };
+        let ci = Surroundings { plain: true, ..terminal };
         let output = Output::new(ci, ColorChoice::Auto, false, false, 0);
         assert!(!output.paint.on() && !output.live && !output.screen);
     }
 
     #[test]
     fn a_display_is_drawn_only_where_it_does_no_harm() {
-        let terminal = Surroundings {
-            stdout: true,
-            stderr: true,
-            ..Surroundings::default()
-        };
+        let terminal = Surroundings { stdout: true, stderr: true, ..Surroundings::default() };
         assert!(Output::new(terminal, ColorChoice::Auto, false, false, 0).live);
         assert!(!Output::new(terminal, ColorChoice::Auto, true, false, 0).live);
         assert!(!Output::new(terminal, ColorChoice::Auto, false, true, 0).live);

@@ -33,11 +33,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let parent = fields.next()?.parse().ok()?;
     // the start time is field 22; the two above are fields 3 and 4
     let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat {
-        state,
-        parent,
-        started,
-    })
+    Some(Stat { state, parent, started })
 }
 
 fn stat(pid: u32) -> Option<Stat> {
@@ -48,10 +44,7 @@ impl Process {
     /// The living process with this pid.
     pub(crate) fn find(pid: u32) -> Option<Self> {
         let stat = stat(pid)?;
-        (!ended(stat.state)).then_some(Self {
-            pid,
-            started: stat.started,
-        })
+        (!ended(stat.state)).then_some(Self { pid, started: stat.started })
     }
 
     /// Whether it still lives; a zombie does not.
@@ -132,14 +125,7 @@ mod tests {
     #[test]
     fn a_name_with_brackets_does_not_confuse() {
         let text = "17 (a) b (c) S 9 17 17 0 -1 4194560 1 0 0 0 3 1 0 0 20 0 1 0 4242 1 2 3";
-        assert_eq!(
-            parse_stat(text),
-            Some(Stat {
-                state: 'S',
-                parent: 9,
-                started: 4242
-            })
-        );
+        assert_eq!(parse_stat(text), Some(Stat { state: 'S', parent: 9, started: 4242 }));
         assert_eq!(parse_stat("17 (x"), None);
     }
 

@@ -2,6 +2,7 @@
 
 use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus, Snapshot, State};
 use hilum_shared::units::{Bytes, format_size};
+use std::fmt::Write as _;
 
 use super::exit::{ExitStatus, Outcome};
 use super::output::{Style, printable};
@@ -58,7 +59,8 @@ pub(crate) fn run(session: &Session, args: &PsArgs) -> Outcome {
 fn all_nodes(session: &Session) -> Outcome {
     let mut snapshots = Vec::new();
     for project in ls::running() {
-        match Node::at(project.run_dir.clone(), project.pid).and_then(|node| session.status(&node)) {
+        match Node::at(project.run_dir.clone(), project.pid).and_then(|node| session.status(&node))
+        {
             Ok(snapshot) => snapshots.push(snapshot),
             Err(error) => session.out.warn(&format!("{}: {error}", project.config.display())),
         }
@@ -71,7 +73,9 @@ fn all_nodes(session: &Session) -> Outcome {
         for (index, snapshot) in snapshots.iter().enumerate() {
             let heading = format!("{} ({})", snapshot.project, snapshot.config);
             let gap = if index == 0 { "" } else { "\n" };
-            session.out.line(&format!("{gap}{}", session.out.paint.paint(Style::Bold, &heading)))?;
+            session
+                .out
+                .line(&format!("{gap}{}", session.out.paint.paint(Style::Bold, &heading)))?;
             session.out.text(&table(snapshot).render(session.out.paint))?;
         }
     }
@@ -220,7 +224,7 @@ pub(crate) fn info(one: &InstanceStatus) -> String {
         if !text.is_empty() {
             text.push_str(", ");
         }
-        text.push_str(&format!("next try in {}", time::seconds(next)));
+        let _ = write!(text, "next try in {}", time::seconds(next)); // a String takes all
     }
     printable(&text).into_owned()
 }
@@ -299,11 +303,7 @@ pub(crate) mod tests {
         crashing.restarts = 3;
         crashing.reason = Some("exit 1 three times in 20s".into());
         crashing.next_at = Some(6.2);
-        crashing.exit = Some(End {
-            code: Some(1),
-            signal: None,
-            at: 0.0,
-        });
+        crashing.exit = Some(End { code: Some(1), signal: None, at: 0.0 });
         let mut waiting = instance("worker.1", State::Waiting);
         waiting.blocked_by = vec!["web.2 to be ready".into()];
         let mut paused = instance("db.1", State::Running);

@@ -32,9 +32,7 @@ pub(crate) struct ReloadArgs {
 pub(crate) fn run(session: &Session, args: &ReloadArgs) -> Outcome {
     let node = session.node()?;
     let _ = session.status(&node)?; // says when the versions differ
-    let order = control::Reload {
-        dry_run: args.dry_run,
-    };
+    let order = control::Reload { dry_run: args.dry_run };
     let answer: control::Reloaded = node.call("reload", &order, ANSWER)?;
     for warning in &answer.warnings {
         session.out.warn(warning);
@@ -43,11 +41,8 @@ pub(crate) fn run(session: &Session, args: &ReloadArgs) -> Outcome {
     if !session.out.json {
         plan(session.out, &answer.plan)?;
     }
-    let mut outcome = control::Outcome {
-        changed: answer.changed.clone(),
-        survivors: Vec::new(),
-        ok: true,
-    };
+    let mut outcome =
+        control::Outcome { changed: answer.changed.clone(), survivors: Vec::new(), ok: true };
     if wait {
         outcome = operation::wait(
             session,

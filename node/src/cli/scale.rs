@@ -32,17 +32,14 @@ const MOST: i64 = 100_000;
 pub(crate) fn count(text: &str) -> Result<Count, String> {
     let wrong = || format!("`{text}` is no count: write `SERVICE=5`, `SERVICE=+2` or `SERVICE=-1`");
     let (service, number) = text.split_once('=').ok_or_else(wrong)?;
-    let service = hilum_shared::name::ServiceName::parse(service).map_err(|error| error.to_string())?;
+    let service =
+        hilum_shared::name::ServiceName::parse(service).map_err(|error| error.to_string())?;
     let relative = number.starts_with(['+', '-']);
     let count: i64 = number.parse().map_err(|_| wrong())?;
     if count.abs() > MOST {
         return Err(format!("{count} is too many: at most {MOST} processes of a service"));
     }
-    Ok(Count {
-        service: service.as_str().to_owned(),
-        count,
-        relative,
-    })
+    Ok(Count { service: service.as_str().to_owned(), count, relative })
 }
 
 /// The words of `scale`.
@@ -102,7 +99,8 @@ pub(crate) fn run(session: &Session, args: &ScaleArgs) -> Outcome {
 fn resolve(counts: &[Count], snapshot: &Snapshot) -> Result<Vec<(String, u32)>, CliError> {
     let mut wanted: Vec<(String, u32)> = Vec::new();
     for one in counts {
-        let Some(service) = snapshot.services.iter().find(|s| s.name.as_str() == one.service) else {
+        let Some(service) = snapshot.services.iter().find(|s| s.name.as_str() == one.service)
+        else {
             let known: Vec<String> = snapshot.services.iter().map(|s| s.name.to_string()).collect();
             return Err(CliError::UnknownTarget {
                 target: one.service.clone(),
@@ -134,7 +132,9 @@ fn save(session: &Session, wanted: &[(String, u32)]) -> Result<(), CliError> {
             message: format!("scaled, but not saved: {error}"),
             help: Some(format!("set `numprocesses: {count}` under `instances.{service}` by hand")),
         })?;
-        session.out.note(&format!("saved `numprocesses: {count}` of `{service}` in {}", shown(&path)));
+        session
+            .out
+            .note(&format!("saved `numprocesses: {count}` of `{service}` in {}", shown(&path)));
     }
     Ok(())
 }
@@ -159,7 +159,10 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<PathBuf, Cli
         let after = session.load(&project.configs, project.name.clone())?.map_err(config_error)?;
         let now = after.cluster.services.get(service).map(|spec| spec.numprocesses);
         if now != Some(count) {
-            return Err(CliError::failed(format!("{} has it now, but another file overrides it", shown(path))));
+            return Err(CliError::failed(format!(
+                "{} has it now, but another file overrides it",
+                shown(path)
+            )));
         }
         return Ok(path.clone());
     }
@@ -167,7 +170,10 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<PathBuf, Cli
 }
 
 /// The files, those that win first: what lies over another file before it, included ones last.
-fn by_weight<'a>(configs: &[PathBuf], files: &'a [(PathBuf, String)]) -> Vec<&'a (PathBuf, String)> {
+fn by_weight<'a>(
+    configs: &[PathBuf],
+    files: &'a [(PathBuf, String)],
+) -> Vec<&'a (PathBuf, String)> {
     let over = configs.first().map(|first| first.with_file_name(OVERRIDE));
     let weight = |path: &PathBuf| match configs.iter().position(|config| config == path) {
         Some(0) => 0,
@@ -224,7 +230,8 @@ mod tests {
     #[test]
     fn the_file_that_wins_is_edited_first() {
         let file = |name: &str| (PathBuf::from(format!("/srv/{name}")), String::new());
-        let files = [file("common.yml"), file("hilum.yml"), file("hilum.override.yml"), file("b.yml")];
+        let files =
+            [file("common.yml"), file("hilum.yml"), file("hilum.override.yml"), file("b.yml")];
         let configs = [PathBuf::from("/srv/hilum.yml"), PathBuf::from("/srv/b.yml")];
         let order: Vec<_> = by_weight(&configs, &files)
             .into_iter()

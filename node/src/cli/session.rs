@@ -135,14 +135,21 @@ impl Session {
                 let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
                 let parent = parent.unwrap_or(Path::new(".")).canonicalize();
                 match (parent, path.file_name()) {
-                    (Ok(parent), Some(name)) if StateDir::of(&parent.join(name), self.project_name.as_deref()).path().exists() => {
+                    (Ok(parent), Some(name))
+                        if StateDir::of(&parent.join(name), self.project_name.as_deref())
+                            .path()
+                            .exists() =>
+                    {
                         Ok(parent.join(name))
                     }
                     _ => Err(error),
                 }
             });
             configs.push(full.map_err(|error| CliError::Usage {
-                message: format!("cannot read config `{}`, given by {source}: {error}", path.display()),
+                message: format!(
+                    "cannot read config `{}`, given by {source}: {error}",
+                    path.display()
+                ),
                 help: None,
             })?);
         }
@@ -153,12 +160,7 @@ impl Session {
             (None, false) => folder,
         };
         let state = StateDir::of(&configs[0], self.project_name.as_deref());
-        Ok(Project {
-            configs,
-            name: self.project_name.clone(),
-            folder: project_folder,
-            state,
-        })
+        Ok(Project { configs, name: self.project_name.clone(), folder: project_folder, state })
     }
 
     /// The profiles: `--profile`, else `$HILUM_PROFILES`.
@@ -180,7 +182,12 @@ impl Session {
         Ok(NodeOptions {
             configs: project.configs.clone(),
             vars: self.common.vars.as_deref().map(absolute).transpose()?,
-            env_files: self.common.env_file.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+            env_files: self
+                .common
+                .env_file
+                .iter()
+                .map(|path| absolute(path))
+                .collect::<Result<_, _>>()?,
             profiles: self.profiles(),
             project: project.name.clone(),
             project_dir: project.folder.clone(),
@@ -220,12 +227,19 @@ impl Session {
         let options = LoadOptions {
             files: configs.to_vec(),
             vars: self.common.vars.as_deref().map(absolute).transpose()?,
-            env_files: self.common.env_file.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+            env_files: self
+                .common
+                .env_file
+                .iter()
+                .map(|path| absolute(path))
+                .collect::<Result<_, _>>()?,
             profiles: self.profiles(),
             project: name,
             project_dir: folder,
             env: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
                 .collect(),
         };
         Ok(config::load(&options))
@@ -249,9 +263,7 @@ impl Session {
         let project = self.project()?;
         match self.node_pid()? {
             Some(pid) => Node::connect(&project.state, pid),
-            None => Err(CliError::NotRunning {
-                config: project.config().to_owned(),
-            }),
+            None => Err(CliError::NotRunning { config: project.config().to_owned() }),
         }
     }
 
@@ -339,15 +351,9 @@ impl Node {
 
     /// Connects to the node with this run folder.
     pub(crate) fn at(run_dir: RunDir, pid: u32) -> Result<Self, CliError> {
-        let client = Client::connect(&run_dir.endpoint("node.sock")).map_err(|error| CliError::Silent {
-            pid,
-            reason: error.to_string(),
-        })?;
-        Ok(Self {
-            client: RefCell::new(client),
-            pid,
-            run_dir,
-        })
+        let client = Client::connect(&run_dir.endpoint("node.sock"))
+            .map_err(|error| CliError::Silent { pid, reason: error.to_string() })?;
+        Ok(Self { client: RefCell::new(client), pid, run_dir })
     }
 
     /// Calls `node.METHOD`, which answers at once.
@@ -373,10 +379,12 @@ impl Node {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<R>, CliError> {
         let limit = timeout.unwrap_or(Duration::MAX);
-        let answer = self
-            .client
-            .borrow_mut()
-            .call_with(&format!("node.{method}"), arguments, limit, cancelled);
+        let answer = self.client.borrow_mut().call_with(
+            &format!("node.{method}"),
+            arguments,
+            limit,
+            cancelled,
+        );
         match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(CallError::Timeout { .. } | CallError::Cancelled) => Ok(None),
@@ -390,16 +398,15 @@ impl Node {
             CallError::Gone { .. } => CliError::Gone { pid: self.pid },
             CallError::Timeout { .. } => CliError::Silent {
                 pid: self.pid,
-                reason: format!("no answer to `{method}` within {}", time::seconds(timeout.as_secs_f64())),
+                reason: format!(
+                    "no answer to `{method}` within {}",
+                    time::seconds(timeout.as_secs_f64())
+                ),
             },
-            error @ CallError::Denied { .. } => CliError::Silent {
-                pid: self.pid,
-                reason: error.to_string(),
-            },
-            other => CliError::Protocol {
-                call: method.to_owned(),
-                reason: other.to_string(),
-            },
+            error @ CallError::Denied { .. } => {
+                CliError::Silent { pid: self.pid, reason: error.to_string() }
+            }
+            other => CliError::Protocol { call: method.to_owned(), reason: other.to_string() },
         }
     }
 }

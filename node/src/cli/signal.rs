@@ -55,10 +55,7 @@ fn send(session: &Session, signal: Signal, targets: &[String]) -> Outcome {
     let mut names = Names::default();
     names.add_snapshot(&session.status(&node)?);
     let selection = names.check(targets)?;
-    let order = control::Send {
-        targets: targets.to_vec(),
-        signal: signal.name(),
-    };
+    let order = control::Send { targets: targets.to_vec(), signal: signal.name() };
     let begun: control::Accepted = node.call("signal", &order, ANSWER)?;
     operation::finish(session, &node, begun, &selection, false, Some(ANSWER), "the signal")
 }

@@ -12,18 +12,12 @@ pub(crate) struct Cell {
 impl Cell {
     /// Plain text.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            style: None,
-        }
+        Self { text: text.into(), style: None }
     }
 
     /// Text in a style.
     pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self {
-            text: text.into(),
-            style: Some(style),
-        }
+        Self { text: text.into(), style: Some(style) }
     }
 }
 
@@ -52,10 +46,7 @@ pub(crate) struct Table {
 impl Table {
     /// An empty table with these headings.
     pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self {
-            columns: columns.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; missing cells are empty.
@@ -72,11 +63,8 @@ impl Table {
                 *width = (*width).max(columns(&cell.text));
             }
         }
-        let heading: Vec<Cell> = self
-            .columns
-            .iter()
-            .map(|(name, _)| Cell::styled(*name, Style::Bold))
-            .collect();
+        let heading: Vec<Cell> =
+            self.columns.iter().map(|(name, _)| Cell::styled(*name, Style::Bold)).collect();
         let mut lines = Vec::with_capacity(self.rows.len() + 1);
         for row in std::iter::once(&heading).chain(&self.rows) {
             let mut line = String::new();
@@ -185,7 +173,11 @@ fn visible_columns(text: &str) -> usize {
 
 /// The width of the terminal, 80 where it is not known.
 pub(crate) fn terminal_width() -> usize {
-    crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns).max(20))
+    match crossterm::terminal::size() {
+        // a terminal that nobody has told its size says 0
+        Ok((columns, _)) if columns > 0 => usize::from(columns).max(20),
+        _ => 80,
+    }
 }
 
 #[cfg(test)]
@@ -193,11 +185,8 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(&[
-            ("NAME", Align::Left),
-            ("PID", Align::Right),
-            ("INFO", Align::Left),
-        ]);
+        let mut table =
+            Table::new(&[("NAME", Align::Left), ("PID", Align::Right), ("INFO", Align::Left)]);
         table.row(vec!["web.1".into(), "17".into(), "a long text at the end".into()]);
         table.row(vec!["database.10".into(), "12345".into()]);
         table

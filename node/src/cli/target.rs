@@ -23,10 +23,7 @@ impl Names {
 
     /// Adds an instance and its service.
     pub(crate) fn add_instance(&mut self, id: &InstanceId) {
-        self.services
-            .entry(id.service.as_str().to_owned())
-            .or_default()
-            .insert(id.index);
+        self.services.entry(id.service.as_str().to_owned()).or_default().insert(id.index);
     }
 
     /// Adds all that a node knows.
@@ -78,12 +75,21 @@ impl Names {
             let service = id.service;
             let help = match (indexes.first(), indexes.last()) {
                 (Some(first), Some(last)) if first != last => {
-                    format!("`{service}` has `{service}.{first}` to `{service}.{last}`; `hilum scale {service}={}` makes it", id.index)
+                    format!(
+                        "`{service}` has `{service}.{first}` to `{service}.{last}`; `hilum scale {service}={}` makes it",
+                        id.index
+                    )
                 }
                 (Some(only), _) => {
-                    format!("`{service}` has only `{service}.{only}`; `hilum scale {service}={}` makes it", id.index)
+                    format!(
+                        "`{service}` has only `{service}.{only}`; `hilum scale {service}={}` makes it",
+                        id.index
+                    )
                 }
-                _ => format!("`{service}` has no instance; `hilum scale {service}={}` makes it", id.index),
+                _ => format!(
+                    "`{service}` has no instance; `hilum scale {service}={}` makes it",
+                    id.index
+                ),
             };
             return CliError::usage(format!("unknown target `{target}`"), help);
         }
@@ -117,9 +123,7 @@ pub(crate) struct Selection {
 impl Selection {
     /// What these targets choose, checked or not.
     pub(crate) fn of(targets: &[String]) -> Self {
-        Self {
-            patterns: targets.to_vec(),
-        }
+        Self { patterns: targets.to_vec() }
     }
 
     /// Whether it means all.
@@ -129,7 +133,8 @@ impl Selection {
 
     /// Whether a whole service is chosen.
     pub(crate) fn service(&self, service: &str) -> bool {
-        self.is_all() || self.patterns.iter().any(|pattern| glob(pattern.as_bytes(), service.as_bytes()))
+        self.is_all()
+            || self.patterns.iter().any(|pattern| glob(pattern.as_bytes(), service.as_bytes()))
     }
 
     /// Whether this instance is chosen, by its service or by itself.
@@ -189,6 +194,9 @@ mod tests {
         );
         let error = names().check(&targets(&["zzz*"])).unwrap_err();
         assert_eq!(error.help().unwrap(), "there is `echo`, `web-api`, `web-ui`");
-        assert!(names().check(&targets(&["web-ui"])).is_ok(), "a service without instances is known");
+        assert!(
+            names().check(&targets(&["web-ui"])).is_ok(),
+            "a service without instances is known"
+        );
     }
 }

@@ -18,7 +18,8 @@ pub(crate) fn parse_moment(text: &str, now: Timestamp, zone: &TimeZone) -> Resul
         return Ok(seconds(now) - ago.as_secs_f64());
     }
     let today = now.to_zoned(zone.clone()).date();
-    let local = |at: jiff::civil::DateTime| at.to_zoned(zone.clone()).map(|z| seconds(z.timestamp()));
+    let local =
+        |at: jiff::civil::DateTime| at.to_zoned(zone.clone()).map(|z| seconds(z.timestamp()));
     let parsed = match text {
         "now" => return Ok(seconds(now)),
         "today" => local(today.at(0, 0, 0, 0)),
@@ -64,10 +65,7 @@ pub(crate) fn local(at: f64) -> String {
 /// Unix seconds in this zone.
 pub(crate) fn format_at(at: f64, zone: &TimeZone) -> String {
     match Timestamp::from_microsecond((at * 1e6) as i64) {
-        Ok(stamp) => stamp
-            .to_zoned(zone.clone())
-            .strftime("%Y-%m-%d %H:%M:%S%.3f")
-            .to_string(),
+        Ok(stamp) => stamp.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
         Err(_) => at.to_string(),
     }
 }
@@ -81,14 +79,14 @@ pub(crate) fn now() -> f64 {
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> Result<f64, String> {
+    fn at(text: &str) -> Result<i64, String> {
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
         let zone = TimeZone::fixed(jiff::tz::offset(1));
-        parse_moment(text, now, &zone)
+        parse_moment(text, now, &zone).map(|seconds| seconds as i64)
     }
 
-    fn unix(text: &str) -> f64 {
-        text.parse::<Timestamp>().unwrap().as_second() as f64
+    fn unix(text: &str) -> i64 {
+        text.parse::<Timestamp>().unwrap().as_second()
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(crate) struct UpArgs {
     abort_on_failure: bool,
 }
 
+/// Why the cluster is stopped when nobody reads its logs any more; said to nobody, since a broken pipe ends silently.
+const CLOSED: &str = "the output was closed";
 /// Between two looks at logs and signals.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -72,7 +74,12 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
     options.detached = args.detach;
     options.abort_on_failure = args.abort_on_failure;
     let begun = time::now();
-    match launch::launch(&options)? {
+    // asked first: nobody starts a second keeper beside a living node, but for two commands at the same moment
+    let launched = match session.node_pid()? {
+        Some(pid) => Launched::AlreadyRunning { pid },
+        None => launch::launch(&options)?,
+    };
+    match launched {
         Launched::AlreadyRunning { pid } => {
             apply(session, args)?;
             match &interrupts {
@@ -111,10 +118,14 @@ pub(crate) fn check_targets(
     }
     for one in scale {
         names.check(std::slice::from_ref(&one.service))?;
-        let configured = cluster.services.get(one.service.as_str()).map_or(0, |s| i64::from(s.numprocesses));
+        let configured =
+            cluster.services.get(one.service.as_str()).map_or(0, |s| i64::from(s.numprocesses));
         if one.relative && configured + one.count < 0 {
             return Err(CliError::usage(
-                format!("`{}={:+}` would be below zero: the config says {configured}", one.service, one.count),
+                format!(
+                    "`{}={:+}` would be below zero: the config says {configured}",
+                    one.service, one.count
+                ),
                 format!("`{}=0` starts none", one.service),
             ));
         }
@@ -131,7 +142,8 @@ pub(crate) fn scales(counts: &[Count]) -> Vec<(String, i64, bool)> {
 fn apply(session: &Session, args: &UpArgs) -> Result<(), CliError> {
     let node = session.node()?;
     session.out.note(&format!("a node (pid {}) runs already: applying what changed", node.pid));
-    let changed: control::Reloaded = node.call("reload", &control::Reload { dry_run: false }, ANSWER)?;
+    let changed: control::Reloaded =
+        node.call("reload", &control::Reload { dry_run: false }, ANSWER)?;
     for warning in &changed.warnings {
         session.out.warn(warning);
     }
@@ -148,7 +160,8 @@ fn apply(session: &Session, args: &UpArgs) -> Result<(), CliError> {
                 relative: one.relative,
             })
             .collect();
-        let accepted: control::Accepted = node.call("scale", &control::Scale { changes }, ANSWER)?;
+        let accepted: control::Accepted =
+            node.call("scale", &control::Scale { changes }, ANSWER)?;
         operation::accepted(session.out, &accepted);
     }
     if !args.targets.is_empty() {
@@ -280,11 +293,7 @@ fn follow(
     pid: u32,
     begun: f64,
 ) -> Outcome {
-    let mut feed = if args.no_logs {
-        None
-    } else {
-        Some(Feed::since(session, selection, begun)?)
-    };
+    let mut feed = if args.no_logs { None } else { Some(Feed::since(session, selection, begun)?) };
     session.out.note("following its logs; Ctrl-C detaches, `hilum down` stops the cluster");
     let process = super::process::Process::find(pid);
     loop {
@@ -322,6 +331,7 @@ struct Foreground<'a> {
     began: f64,
     pid: u32,
     stage: Stage,
+    silent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,11 +352,8 @@ impl<'a> Foreground<'a> {
         began: f64,
     ) -> Result<Self, CliError> {
         let everything = Selection::default();
-        let feed = if args.no_logs {
-            None
-        } else {
-            Some(Feed::since(session, &everything, began)?)
-        };
+        let feed =
+            if args.no_logs { None } else { Some(Feed::since(session, &everything, began)?) };
         Ok(Self {
             session,
             selection,
@@ -358,6 +365,7 @@ impl<'a> Foreground<'a> {
             began,
             pid,
             stage: Stage::Starting,
+            silent: false,
         })
     }
 
@@ -368,13 +376,15 @@ impl<'a> Foreground<'a> {
                 output = self.pump();
                 if output.is_err() {
                     // nobody reads us any more: that is a stop, too
-                    self.stop("the output was closed")?;
+                    self.stop(CLOSED)?;
                 }
             }
             match interrupts.wait(TICK) {
                 Some(Interrupt::Int) => self.stop("Ctrl-C")?,
                 Some(Interrupt::Term) => self.stop("SIGTERM")?,
-                Some(Interrupt::Hup) if self.stage < Stage::Stopping => self.stop("the terminal was closed")?,
+                Some(Interrupt::Hup) if self.stage < Stage::Stopping => {
+                    self.stop("the terminal was closed")?;
+                }
                 Some(Interrupt::Hup) | None => {}
             }
             self.show();
@@ -399,13 +409,7 @@ impl<'a> Foreground<'a> {
     }
 
     fn pump(&mut self) -> Result<(), CliError> {
-        let Self {
-            feed,
-            display,
-            farewell,
-            session,
-            ..
-        } = self;
+        let Self { feed, display, farewell, session, .. } = self;
         let clear = || {
             display.clear();
             if let Some(farewell) = &*farewell {
@@ -422,9 +426,12 @@ impl<'a> Foreground<'a> {
     fn stop(&mut self, why: &str) -> Result<(), CliError> {
         self.clear();
         let out = self.session.out;
+        self.silent |= why == CLOSED;
         let grace = match self.stage {
             Stage::Starting | Stage::Running => {
-                out.note(&format!("stopping ({why}); Ctrl-C again kills"));
+                if why != CLOSED {
+                    out.note(&format!("stopping ({why}); Ctrl-C again kills"));
+                }
                 self.stage = Stage::Stopping;
                 None
             }
@@ -443,7 +450,9 @@ impl<'a> Foreground<'a> {
 
     fn show(&mut self) {
         if matches!(self.stage, Stage::Stopping | Stage::Killing) {
-            if let Some(farewell) = &mut self.farewell {
+            if let Some(farewell) = &mut self.farewell
+                && !self.silent
+            {
                 farewell.look();
             }
             return;
@@ -451,7 +460,8 @@ impl<'a> Foreground<'a> {
         if self.stage != Stage::Starting || !self.display.due() {
             return;
         }
-        let Some(snapshot) = self.node.as_ref().and_then(|node| self.session.status(node).ok()) else {
+        let Some(snapshot) = self.node.as_ref().and_then(|node| self.session.status(node).ok())
+        else {
             return;
         };
         self.display.show(&snapshot, self.selection);
@@ -488,7 +498,10 @@ impl<'a> Foreground<'a> {
             Some(last) => last.verdict(),
             None if matches!(self.stage, Stage::Stopping | Stage::Killing) => Ok(ExitStatus::Done),
             None => Err(CliError::Failed {
-                message: format!("the node (pid {}) was killed; its keeper ended what it left", self.pid),
+                message: format!(
+                    "the node (pid {}) was killed; its keeper ended what it left",
+                    self.pid
+                ),
                 help: Some("`hilum logs --stream node` shows its last words".into()),
             }),
         }
@@ -544,7 +557,11 @@ mod tests {
         starting.pid = Some(1);
         assert_eq!(stand(&starting, &all, false, false), Stand::There);
         assert_eq!(stand(&starting, &all, true, false), Stand::OnTheWay);
-        assert_eq!(stand(&instance("j.1", State::Waiting), &all, true, true), Stand::There, "its time will come");
+        assert_eq!(
+            stand(&instance("j.1", State::Waiting), &all, true, true),
+            Stand::There,
+            "its time will come"
+        );
     }
 
     #[test]
@@ -565,7 +582,8 @@ mod tests {
         let error = word.verdict().unwrap_err();
         assert_eq!(error.to_string(), "the cluster ended by itself: `api`: exit 3 (code 3)");
         assert_eq!(error.status(), ExitStatus::Failed);
-        let word: LastWord = serde_json::from_str(r#"{"code": 0, "reason": "hilum down"}"#).unwrap();
+        let word: LastWord =
+            serde_json::from_str(r#"{"code": 0, "reason": "hilum down"}"#).unwrap();
         assert_eq!(word.verdict().unwrap(), ExitStatus::Done);
     }
 }

@@ -68,7 +68,8 @@ pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
         display.show(&snapshot, &selection);
         if matches!(args.state, For::Ready | For::Running) {
             let failed = ps::chosen(&snapshot, &selection).find(|one| one.state == State::Failed);
-            *lost.borrow_mut() = failed.map(|one| format!("`{}` has failed: {}", one.instance, ps::info(one)));
+            *lost.borrow_mut() =
+                failed.map(|one| format!("`{}` has failed: {}", one.instance, ps::info(one)));
         }
         lost.borrow().is_some()
     };
@@ -81,7 +82,8 @@ pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
             For::Exit => AwaitState::Exit,
         },
     };
-    let answer: Option<serde::de::IgnoredAny> = node.call_long("await", &order, args.timeout, &look)?;
+    let answer: Option<serde::de::IgnoredAny> =
+        node.call_long("await", &order, args.timeout, &look)?;
     drop(display);
     if let Some(message) = lost.into_inner() {
         return Err(CliError::Failed {

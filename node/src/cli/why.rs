@@ -84,12 +84,15 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
                 say(", ", "not ready yet");
             }
         }
-        State::Completed => say(": ", if reason.is_empty() { "it ended with success" } else { reason }),
+        State::Completed => {
+            say(": ", if reason.is_empty() { "it ended with success" } else { reason });
+        }
         _ => say(": ", reason),
     }
     let told = |fragment: &str| reason.contains(fragment);
     if let Some(exit) = &one.exit
-        && !told("exit") && !told("killed")
+        && !told("exit")
+        && !told("killed")
         && !matches!(one.state, State::Running | State::Completed)
     {
         match (&exit.code, &exit.signal) {
@@ -112,16 +115,28 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
         say(", ", &format!("{step} in {}", time::seconds(next)));
     }
     for flag in &one.flags {
-        say("; ", match flag {
-            Flag::Paused => "it is stopped by a signal or held by a debugger, so its silence is not held against it",
-            Flag::Stuck => "it survives SIGKILL: it hangs in the kernel, and its index is not used again before it ends",
-            Flag::Starved => "the machine has no time for it",
-            Flag::HeldBack => "its output waits for the log store, so its silence is not held against it",
-            Flag::Removed => "the config has it no more",
-        });
+        say(
+            "; ",
+            match flag {
+                Flag::Paused => {
+                    "it is stopped by a signal or held by a debugger, so its silence is not held against it"
+                }
+                Flag::Stuck => {
+                    "it survives SIGKILL: it hangs in the kernel, and its index is not used again before it ends"
+                }
+                Flag::Starved => "the machine has no time for it",
+                Flag::HeldBack => {
+                    "its output waits for the log store, so its silence is not held against it"
+                }
+                Flag::Removed => "the config has it no more",
+            },
+        );
     }
     match one.state {
-        State::Failed => say("; ", &format!("nothing more happens by itself: `hilum start {}` tries again", one.instance)),
+        State::Failed => say(
+            "; ",
+            &format!("nothing more happens by itself: `hilum start {}` tries again", one.instance),
+        ),
         State::Stopped => say("; ", &format!("`hilum start {}` starts it", one.instance)),
         _ => {}
     }
@@ -152,20 +167,13 @@ mod tests {
     fn what_blocks_it_is_named() {
         let mut one = instance("web.1", State::Waiting);
         one.blocked_by = vec!["db.1 to be ready".into(), "db.2 to be ready".into()];
-        assert_eq!(
-            sentence(&one, None),
-            "waiting; waits for db.1 to be ready, db.2 to be ready"
-        );
+        assert_eq!(sentence(&one, None), "waiting; waits for db.1 to be ready, db.2 to be ready");
     }
 
     #[test]
     fn what_rests_says_how_to_wake_it() {
         let mut one = instance("web.1", State::Failed);
-        one.exit = Some(End {
-            code: None,
-            signal: Some("SEGV".into()),
-            at: 0.0,
-        });
+        one.exit = Some(End { code: None, signal: Some("SEGV".into()), at: 0.0 });
         one.reason = Some("restart limit reached".into());
         assert_eq!(
             sentence(&one, None),
@@ -179,6 +187,9 @@ mod tests {
     fn a_paused_one_is_explained() {
         let mut one = instance("web.1", State::Running);
         one.flags = vec![Flag::Paused];
-        assert!(sentence(&one, None).starts_with("running (paused) for 3m12s; it is stopped by a signal"));
+        assert!(
+            sentence(&one, None)
+                .starts_with("running (paused) for 3m12s; it is stopped by a signal")
+        );
     }
 }

@@ -34,6 +34,17 @@ pub enum Action {
         /// To whom of the run.
         scope: Scope,
     },
+    /// Send a signal to what a leader left behind. No answer.
+    SignalLeft {
+        /// Whose.
+        instance: InstanceId,
+        /// Which life.
+        run: Run,
+        /// Which signal.
+        signal: Signal,
+        /// To these, as far as they still belong to the run.
+        pids: Vec<u32>,
+    },
     /// KILL everything that belongs to the run, also what left its group and session.
     /// Answer: `Empty` or `Left`.
     Kill {

@@ -89,6 +89,8 @@ pub struct Stopping {
     pub kill_at: Moment,
     /// When to look again whether all is gone; only after the leader's end.
     sweep_at: Option<Moment>,
+    /// What the leader left behind was told to stop, too.
+    leftovers_told: bool,
 }
 
 /// How far a stop has come.

@@ -45,24 +45,25 @@ const FORWARDED: [Number; 6] = [
 pub struct Mark {
     /// `HILUM_CLUSTER` begins with this: `<id>.<nonce>`, or `<id>.` for all lives of the cluster.
     pub cluster: String,
-    /// The cluster's colour: found where the environment is gone. It is that of the id, of all lives.
-    pub colour: Colour,
+    /// The cluster's colour: found where the environment is gone. It is that of all lives, so only who
+    /// holds the cluster's lock may go by it: a keeper whose node lost the race for the lock must not
+    /// touch what the winner started.
+    pub colour: Option<Colour>,
 }
 
 impl Mark {
     /// The mark of one life of a node.
     pub fn of_life(cluster_mark: &str) -> Self {
-        let id = cluster_mark.split('.').next().unwrap_or(cluster_mark);
-        Self { cluster: cluster_mark.to_owned(), colour: Colour::of(id) }
+        Self { cluster: cluster_mark.to_owned(), colour: None }
     }
 
     /// The mark of all lives of the cluster with this id.
     pub fn of_cluster(id: &str) -> Self {
-        Self { cluster: format!("{id}."), colour: Colour::of(id) }
+        Self { cluster: format!("{id}."), colour: Some(Colour::of(id)) }
     }
 
     fn covers(&self, pid: u32) -> bool {
-        procfs::dye(pid).is_some_and(|dye| self.colour.covers(dye))
+        self.colour.is_some_and(|colour| procfs::dye(pid).is_some_and(|dye| colour.covers(dye)))
             || procfs::variable(pid, env::CLUSTER)
                 .is_some_and(|value| value.starts_with(&self.cluster))
     }

@@ -22,6 +22,7 @@ pub mod signals;
 pub mod sockets;
 pub mod spawn;
 pub mod spawn_error;
+mod spawned;
 pub mod stats;
 pub mod sweep;
 pub mod sys;

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::signal::Signal;
 
-use super::child::{Adopted, Owner, Processes, Stray, Table};
+use super::child::{Adopted, Entry, Owner, Processes, Stray, Table};
 use super::procfs::{self, Stat};
 use super::sys;
 
@@ -49,6 +49,22 @@ impl Processes {
         let owners: Vec<Owner> = runs.iter().map(|(i, r)| Owner::Run(i.clone(), *r)).collect();
         table.kill(&owners);
         table.remains_of(runs)
+    }
+
+    /// Sends a signal to processes that a sweep found, as far as they still belong to the run.
+    pub fn signal_left(&self, instance: &InstanceId, run: Run, signal: Signal, pids: &[u32]) {
+        let table = self.table();
+        let owner = Owner::Run(instance.clone(), run);
+        for &pid in pids {
+            // The descriptor first: what is then looked at is what is signalled.
+            let Ok(pidfd) = sys::pidfd_open(pid) else { continue };
+            if table.attribute(pid).as_ref() == Some(&owner) {
+                let _ = sys::send(pidfd.as_fd(), signal); // EPERM: the KILL at the end is all we have
+                if signal == Signal::TERM {
+                    let _ = sys::send(pidfd.as_fd(), Signal::CONT);
+                }
+            }
+        }
     }
 
     /// Reaps processes that came to us as orphans and have ended; call it at each SIGCHLD. The answer names
@@ -149,10 +165,12 @@ impl Table {
                             self.adopt(pid);
                         }
                     }
-                    Ok(Some(_)) | Err(_) => {
+                    Ok(Some(_)) => {
                         reaped = true;
                         self.lose(pid);
                     }
+                    // ECHILD: gone since the list was read. Nothing to read the list again for.
+                    Err(_) => self.lose(pid),
                 }
             }
             self.listed = listed;
@@ -202,10 +220,18 @@ impl Table {
     /// The living processes by owner: leaders that have not ended, adopted ones, and all below them.
     pub(super) fn members(&self, only: Option<&Owner>) -> HashMap<Owner, Vec<u32>> {
         let mut members: HashMap<Owner, Vec<u32>> = HashMap::new();
-        for (owner, entry) in &self.entries {
-            if entry.exit.is_none() && only.is_none_or(|only| only == owner) {
+        let mut add = |owner: &Owner, entry: &Entry| {
+            if entry.exit.is_none() {
                 members.entry(owner.clone()).or_default().push(entry.pid);
             }
+        };
+        match only {
+            Some(owner) => {
+                if let Some(entry) = self.entries.get(owner) {
+                    add(owner, entry);
+                }
+            }
+            None => self.entries.iter().for_each(|(owner, entry)| add(owner, entry)),
         }
         for (&pid, adopted) in &self.adopted {
             if let Some(owner) = &adopted.owner

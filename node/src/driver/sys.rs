@@ -72,7 +72,8 @@ fn wait_id(
     look: Look,
     usage: *mut libc::rusage,
 ) -> io::Result<Option<libc::siginfo_t>> {
-    let mut flags = libc::WEXITED | libc::WNOHANG;
+    // __WALL: also what was cloned with another exit signal.
+    let mut flags = libc::WEXITED | libc::WNOHANG | libc::__WALL;
     if look == Look::Peek {
         flags |= libc::WNOWAIT;
     }

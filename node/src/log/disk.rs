@@ -172,7 +172,8 @@ impl Disk {
     /// Keeps a batch for later, or counts what it held.
     fn keep(&mut self, batch: Batch) {
         let size = batch.size();
-        if self.kept_bytes + size <= KEPT {
+        // Once something is lost all is, until the gap is written: what is lost lies in one place.
+        if self.lost.is_empty() && self.kept_bytes + size <= KEPT {
             self.kept_bytes += size;
             self.kept.push_back(batch);
             self.give_back(Batch::default());

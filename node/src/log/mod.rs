@@ -23,6 +23,9 @@ pub mod store;
 
 mod capture;
 mod disk;
+mod intake;
+mod pipes;
+mod reader;
 mod scan;
 mod sources;
 

@@ -75,9 +75,10 @@ pub fn recover(
         Depth::Last => CHECKED,
     };
     let good = intact(&idx, &log, spans, text, checked)?;
-    if good < spans {
-        idx.set_len(SPAN as u64 * (good + 1))?;
-        spans = good;
+    spans = good;
+    let sound = SPAN as u64 * (good + 1);
+    if idx.metadata()?.len() > sound {
+        idx.set_len(sound)?; // a half span would put all that follow out of step
     }
     let last = match spans {
         0 => None,

@@ -35,20 +35,33 @@ pub fn parse_name(name: &str) -> Option<(u64, &str)> {
 /// # Errors
 /// When the folder cannot be read.
 pub fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = files(dir)?
+        .into_iter()
+        .filter(|(_, ending)| ending == "log")
+        .map(|(number, _)| number)
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The number and the ending of every file of a segment in a folder, those that were set aside included.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn files(dir: &Path) -> io::Result<Vec<(u64, String)>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut numbers = Vec::new();
+    let mut files = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        if let Some((number, "log")) = name.to_str().and_then(parse_name) {
-            numbers.push(number);
+        if let Some((number, ending)) = name.to_str().and_then(parse_name) {
+            files.push((number, ending.to_owned()));
         }
     }
-    numbers.sort_unstable();
-    Ok(numbers)
+    Ok(files)
 }
 
 /// Bytes of all files of a segment.
@@ -125,6 +138,15 @@ impl Segment {
     /// What the file system says.
     pub fn open(dir: &Path, number: u64) -> io::Result<Self> {
         let log = Grown::open(path(dir, number, "log"), b"")?;
+        if log.length == 0 {
+            // The index of a text that somebody took away must not speak for this one.
+            for ending in &ENDINGS[1..] {
+                match fs::remove_file(path(dir, number, ending)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
         let fld = Grown::open(path(dir, number, "fld"), FIELDS_HEADER)?;
         let idx = Grown::open(path(dir, number, "idx"), &header())?;
         Ok(Self {

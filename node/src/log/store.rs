@@ -14,7 +14,7 @@ use hilum_shared::units::{Bytes, format_size};
 
 use super::record::{Batch, wall};
 use super::recover::{Depth, recover, span_at};
-use super::segment::{AppendError, ENDINGS, Segment, numbers, parse_name, path, size};
+use super::segment::{AppendError, ENDINGS, Segment, numbers, path, size};
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,13 @@ impl Store {
         let mut notes = Vec::new();
         let found = numbers(dir).map_err(failed)?;
         let newest = found.last().copied();
+        // What is left of a segment whose text somebody took away.
+        for (number, ending) in super::segment::files(dir).map_err(failed)? {
+            store.next_number = store.next_number.max(number + 1);
+            if found.binary_search(&number).is_err() && ENDINGS.contains(&ending.as_str()) {
+                let _ = fs::remove_file(path(dir, number, &ending)); // it does no harm where it stays
+            }
+        }
         for number in found {
             let depth = if Some(number) == newest { Depth::Last } else { Depth::Closed };
             match recover(dir, number, store.next_seq, store.key, depth) {
@@ -113,7 +120,6 @@ impl Store {
                     });
                 }
             }
-            store.next_number = number + 1;
         }
         // The node's next life goes on in the last segment.
         if let Some(last) = store.closed.back()
@@ -123,6 +129,11 @@ impl Store {
             store.next_number = last.number;
             store.since = first_key(dir, last.number).unwrap_or(store.since);
             store.closed.pop_back();
+            // Opened now, as it was found sound now; where that fails the first append tries again.
+            if let Ok(segment) = Segment::open(dir, store.next_number) {
+                store.next_number += 1;
+                store.current = Some(segment);
+            }
         }
         Ok((store, notes))
     }
@@ -277,8 +288,9 @@ impl Store {
                 key: self.key,
             });
         }
-        let newest = numbers(&self.dir).ok().and_then(|all| all.last().copied());
-        self.next_number = self.next_number.max(newest.unwrap_or(0) + 1);
+        let found = super::segment::files(&self.dir).unwrap_or_default();
+        let newest = found.iter().map(|(number, _)| *number).max().unwrap_or(0);
+        self.next_number = self.next_number.max(newest + 1);
     }
 
     /// Removes the oldest segment; `false` when only the current one is left.
@@ -304,14 +316,11 @@ impl Store {
     /// A segment that was set aside and is older than all others.
     fn oldest_aside(&self) -> Option<u64> {
         let oldest = self.closed.front().map_or(self.next_number, |closed| closed.number);
-        fs::read_dir(&self.dir)
+        super::segment::files(&self.dir)
             .ok()?
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name();
-                let (number, ending) = parse_name(name.to_str()?)?;
-                ending.ends_with(".corrupt").then_some(number)
-            })
-            .filter(|number| *number <= oldest)
+            .into_iter()
+            .filter(|(number, ending)| ending.ends_with(".corrupt") && *number <= oldest)
+            .map(|(number, _)| number)
             .min()
     }
 

@@ -114,6 +114,7 @@ impl Runtime {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.parts.warnings.clone();
         warnings.extend(self.parts.processes.degraded());
+        warnings.extend(self.parts.watcher.warnings());
         let log = self.parts.log.stats();
         if log.degraded {
             warnings.push("the log disk fails: lines are lost and counted".to_owned());

@@ -2,6 +2,8 @@
 //! `/proc` that nothing was left.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod spec;
+
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

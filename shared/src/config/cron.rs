@@ -40,7 +40,13 @@ fn parse(expression: &str) -> Result<Cron, CronError> {
         .year(Year::Disallowed)
         .build()
         .parse(expression)
-        .map_err(|e| error(e.to_string()))
+        .map_err(|e| error(plain(&e.to_string())))
+}
+
+/// The parser's words in our manner: lower case, no full stop, without its own classification.
+fn plain(text: &str) -> String {
+    let text = text.rsplit(": ").next().unwrap_or(text);
+    text.trim_end_matches('.').to_lowercase()
 }
 
 /// Checks that an expression parses and comes at all.

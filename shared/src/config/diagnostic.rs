@@ -156,6 +156,14 @@ fn printable(character: char) -> char {
     }
 }
 
+/// A text that may hold parts of a file, made safe for a terminal.
+fn clean(text: String) -> String {
+    if text.chars().all(|c| printable(c) == c) {
+        return text;
+    }
+    text.chars().map(printable).collect()
+}
+
 /// A value as it is repeated in a message: in backticks, short, printable.
 pub(crate) fn quote(text: &str) -> String {
     let mut short: String = text.chars().take(MAX_QUOTED).map(printable).collect();
@@ -311,9 +319,9 @@ impl Problem {
             column: place.as_ref().map(|place| place.column),
             width: place.as_ref().map_or(0, |place| place.width),
             snippet: place.map(|place| place.text),
-            path: self.path,
-            help: self.help,
-            ..Diagnostic::bare(self.severity, self.message)
+            path: self.path.map(clean),
+            help: self.help.map(clean),
+            ..Diagnostic::bare(self.severity, clean(self.message))
         }
     }
 }

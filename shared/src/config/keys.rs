@@ -3,6 +3,8 @@
 //!
 //! A key that the table does not have is an error, a key that the reader does not read fails a test.
 
+use std::fmt::Write as _;
+
 pub mod service;
 pub mod top;
 
@@ -218,20 +220,51 @@ pub(crate) fn exclusive(key: &str) -> &'static [&'static str] {
     }
 }
 
-/// Calls `see` with the dotted path of every key in the table and the key.
+/// Calls `see` with the dotted path of every key in the table and the key, section by section.
 pub fn walk(see: &mut impl FnMut(&str, &'static Key)) {
-    fn below(path: &str, keys: &'static [Key], see: &mut impl FnMut(&str, &'static Key)) {
+    let mut sections: Vec<(String, &'static [Key])> = vec![(String::new(), top::TOP)];
+    while let Some((path, keys)) = sections.pop() {
+        let mut below = Vec::new();
         for key in keys {
-            let path = super::raw::join(path, key.name);
+            let path = super::raw::join(&path, key.name);
             see(&path, key);
-            let Some(inner) = key.ty.keys() else { continue };
             // `defaults` has the keys of `instances.<name>`.
-            if key.name == "defaults" {
+            let Some(inner) = key.ty.keys().filter(|_| key.name != "defaults") else {
                 continue;
-            }
-            let path = if key.ty.named() { format!("{path}.<name>") } else { path };
-            below(&path, inner, see);
+            };
+            let named = if key.ty.named() { ".<name>" } else { "" };
+            below.push((format!("{path}{named}"), inner));
         }
+        sections.extend(below.into_iter().rev());
     }
-    below("", top::TOP, see);
+}
+
+/// The table as Markdown, the middle part of `docs/config.md`.
+pub fn reference() -> String {
+    let mut out = String::new();
+    let mut section = String::new();
+    walk(&mut |path, key| {
+        let parent = path.strip_suffix(key.name).unwrap_or(path).trim_end_matches('.');
+        let name = key.name;
+        if parent != section || out.is_empty() {
+            let title = match parent {
+                "" => "The file".to_owned(),
+                parent => format!("`{parent}`"),
+            };
+            let _ = write!(
+                out,
+                "\n### {title}\n\n| key | takes | default | meaning |\n|---|---|---|---|\n"
+            );
+            parent.clone_into(&mut section);
+        }
+        let default = match (key.default, key.shown) {
+            _ if key.refused => "not supported yet".to_owned(),
+            _ if key.required => "required".to_owned(),
+            (Some(default), _) => format!("`{default}`"),
+            (None, shown) => shown.to_owned(),
+        };
+        let takes = key.ty.describe().replace('|', "\\|");
+        let _ = writeln!(out, "| `{name}` | {takes} | {default} | {} |", key.doc);
+    });
+    out
 }

@@ -4,7 +4,7 @@
 //! text ─ raw ─► tree ─ load: includes, variables, defaults ─► tree ─ shape: keys, types, defaults of the table ─► tree
 //!                                                                    ─ build ─► spec ─ validate: cross checks ─► Loaded
 //! ```
-//! The [`tree`] is the document with every key's and value's place. [`keys`] is the one table of what may be
+//! The `tree` is the document with every key's and value's place. [`keys`] is the one table of what may be
 //! written; reader, defaults, JSON Schema and reference are made of it. What is wrong is collected in
 //! a [`Diagnostics`], so that all of it is shown at once.
 

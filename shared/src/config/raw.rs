@@ -385,6 +385,14 @@ fn hint(message: &str, text: &str, at: usize) -> Option<&'static str> {
     if message.contains("mapping values are not allowed") {
         return Some("put a text that holds `: ` in quotes, and check the indentation");
     }
+    if message.contains("expected key")
+        || message.contains("indentation") && !message.contains("quoted")
+    {
+        return Some("the keys of one map stand in one column");
+    }
+    if message.contains("quoted scalar") {
+        return Some("a quote that was opened before this is not closed");
+    }
     if message.contains("anchor") {
         return Some(
             "an alias `*name` needs an anchor `&name` before it; put a text that starts with `*` or `&` in quotes",

@@ -239,28 +239,29 @@ impl<'a> Shape<'a> {
                     map.0[0].value = Node::scalar("true", Style::Plain, node.at);
                 }
             } else {
-                let problem = if keys::find(kinds.keys, &word).is_some_and(|key| key.refused) {
-                    self.problems.error(node.at, path, format!("`{word}` is not supported yet"))
+                let refused = keys::find(kinds.keys, &word).is_some_and(|key| key.refused);
+                let known: Vec<&str> = kinds
+                    .kinds
+                    .iter()
+                    .copied()
+                    .filter(|kind| keys::find(kinds.keys, kind).is_some_and(|key| !key.refused))
+                    .collect();
+                let message = if refused {
+                    format!("`{word}` is not supported yet")
                 } else {
-                    self.problems.error(
-                        node.at,
-                        path,
-                        format!("{} is none of the kinds", quote(&word)),
-                    )
+                    format!("{} is none of the kinds", quote(&word))
                 };
+                let problem = self.problems.error(node.at, path, message);
                 let near = nearest(&word, kinds.kinds.iter().copied());
                 match near.filter(|near| *near != word) {
+                    _ if refused => problem.help(format!("known are {}", list(&known))),
                     Some(near) if kinds.words.contains(&near) => {
                         problem.help(format!("did you mean `{near}`?"))
                     }
                     Some(near) => problem.help(format!("did you mean `{{{near}: …}}`?")),
-                    None if kinds.kinds.contains(&word.as_str())
-                        && !kinds.words.contains(&word.as_str()) =>
-                    {
-                        problem
-                            .help(format!("write `{{{word}: …}}`, or one of {}", list(kinds.words)))
-                    }
-                    None => problem.help(format!("known are {}", list(kinds.kinds))),
+                    None if known.contains(&word.as_str()) => problem
+                        .help(format!("write `{{{word}: …}}`, or one of {}", list(kinds.words))),
+                    None => problem.help(format!("known are {}", list(&known))),
                 };
                 node.value = Value::Broken;
                 return;

@@ -55,3 +55,23 @@ fn every_key_of_the_table_is_in_the_example() {
         }
     });
 }
+
+/// The reference's middle part is the table; the rest is for people to write.
+#[test]
+fn the_reference_is_up_to_date() {
+    const BEGIN: &str = "<!-- keys: begin (made of the table of keys) -->\n";
+    const END: &str = "<!-- keys: end -->";
+    let path = conf().join("../docs/config.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let begin = text.find(BEGIN).expect("the mark is there") + BEGIN.len();
+    let end = text.find(END).expect("the mark is there");
+    let expected = format!("{}{}\n{}", &text[..begin], keys::reference(), &text[end..]);
+    if std::env::var_os("HILUM_BLESS").is_some() {
+        std::fs::write(&path, &expected).unwrap();
+        return;
+    }
+    assert!(
+        text == expected,
+        "docs/config.md is out of date: run `HILUM_BLESS=1 cargo test -p hilum-shared --lib the_reference`"
+    );
+}

@@ -148,7 +148,7 @@ impl Check<'_> {
 
     fn cluster(&mut self) {
         let cluster = self.cluster;
-        if cluster.services.is_empty() {
+        if cluster.services.is_empty() && self.problems.errors() == 0 {
             let at = self.at(&["instances"]);
             self.problems
                 .warning(at, "instances", "no instances: there is nothing to start")
@@ -282,7 +282,7 @@ impl Check<'_> {
         }
         match policy.kind {
             Kind::Service if policy.schedule.is_some() => {
-                self.error(service, &["schedule"], "only a job has a schedule", "add `kind: job`")
+                self.error(service, &["schedule"], "only a job has a schedule", "add `kind: job`");
             }
             Kind::Job if policy.restart.when == RestartWhen::Always => self.error(
                 service,

@@ -50,11 +50,19 @@ pub enum CallError {
         /// How long we waited.
         after: Duration,
     },
-    /// Nobody listens there, or whoever did ended before the answer.
+    /// Nobody listens there.
     #[error("nobody listens at `{endpoint}`")]
     Gone {
         /// Where.
         endpoint: String,
+    },
+    /// Whoever listened there ended, or threw us out, before the answer.
+    #[error("the connection to `{endpoint}` ended before `{subject}` was answered")]
+    Lost {
+        /// Where.
+        endpoint: String,
+        /// What was called.
+        subject: String,
     },
     /// Another user's.
     #[error("no permission to connect to `{endpoint}`: it belongs to another user")]
@@ -231,10 +239,13 @@ impl Client {
                     Err(_) => {}
                 }
             }
-            observed?;
             if self.losses > losses {
-                return Err(self.gone());
+                return Err(CallError::Lost {
+                    endpoint: self.text.clone(),
+                    subject: subject.to_owned(),
+                });
             }
+            observed?;
             self.pause(subject, wait)?;
         }
     }

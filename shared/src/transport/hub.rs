@@ -210,6 +210,9 @@ impl Worker {
             if monitored {
                 slot.read_monitor();
             }
+            if slot.rest.is_some_and(|at| at <= now) {
+                slot.rest = None;
+            }
             if slot.wake.is_some_and(|at| at <= now) {
                 slot.wake = None;
                 slot.with_port(|handler, port| handler.timer(port));
@@ -218,9 +221,10 @@ impl Worker {
         if rung { self.obey() } else { None }
     }
 
-    /// Milliseconds until the next timer; -1 = none.
+    /// Milliseconds until the next timer or end of a rest; -1 = none.
     fn patience(&self) -> i64 {
-        let Some(at) = self.slots.iter().filter_map(|slot| slot.wake).min() else {
+        let times = self.slots.iter().flat_map(|slot| [slot.wake, slot.rest]);
+        let Some(at) = times.flatten().min() else {
             return -1;
         };
         let left = at.saturating_duration_since(Instant::now());
@@ -276,6 +280,8 @@ impl Worker {
                 queue: spec.queue.max(1),
                 parked: None,
                 wake: None,
+                pace: spec.pace,
+                rest: None,
             });
             endpoint
         });

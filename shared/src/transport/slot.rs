@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::monitor::{monitor_event, receive};
 use super::socket::{Attempt, Flow, Frames, Gate, Handler, Port, Undelivered, try_send};
@@ -26,6 +26,9 @@ pub(super) struct Slot {
     pub(super) queue: usize,
     pub(super) parked: Option<Frames>,
     pub(super) wake: Option<Instant>,
+    pub(super) pace: Duration,
+    /// Until then it is not read.
+    pub(super) rest: Option<Instant>,
 }
 
 impl Slot {
@@ -74,6 +77,9 @@ impl Slot {
 
     /// Reads what is there, a batch at most.
     pub(super) fn read(&mut self) {
+        if !self.pace.is_zero() {
+            self.rest = Some(Instant::now() + self.pace);
+        }
         for _ in 0..BATCH {
             if self.parked.is_some() {
                 return;
@@ -130,7 +136,7 @@ impl Slot {
 
     pub(super) fn interests(&self) -> zmq::PollEvents {
         let mut events = zmq::PollEvents::empty();
-        if self.receives && self.parked.is_none() {
+        if self.receives && self.parked.is_none() && self.rest.is_none() {
             events |= zmq::POLLIN;
         }
         if !self.outbox.is_empty() {

@@ -59,6 +59,9 @@ pub struct SocketSpec {
     pub mode: u32,
     /// A new ROUTER peer with a known routing id takes over from the old connection.
     pub handover: bool,
+    /// After each round of reading the socket rests this long, so that many small messages cost one wake-up. A message
+    /// after a quiet time is read at once.
+    pub pace: Duration,
     /// Whether [`Handler::event`] is told of connections.
     pub monitor: bool,
 }
@@ -78,6 +81,7 @@ impl SocketSpec {
             immediate: false,
             mode: 0o600,
             handover: false,
+            pace: Duration::ZERO,
             monitor: false,
         }
     }
@@ -256,9 +260,15 @@ pub(super) fn try_send(
     };
     for (at, frame) in frames.iter().enumerate() {
         let more = if at < last { zmq::SNDMORE } else { 0 };
+        let mut asked = false;
         let attempt = loop {
             match socket.send(frame.as_slice(), zmq::DONTWAIT | more) {
                 Err(zmq::Error::EINTR) => {}
+                // A send looks only now and then at what peers have read since; asking for events always does.
+                Err(zmq::Error::EAGAIN) if !asked => {
+                    asked = true;
+                    let _ = socket.get_events();
+                }
                 other => break other,
             }
         };

@@ -44,6 +44,13 @@ impl Project {
         self
     }
 
+    /// With its config under another name.
+    pub(crate) fn rename(mut self, from: &str, to: &str) -> Self {
+        std::fs::rename(self.path(from), self.path(to)).unwrap();
+        self.options.files = vec![self.path(to)];
+        self
+    }
+
     /// A path in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -185,7 +185,7 @@ mod tests {
     use super::calls::{arguments, decode};
 
     use super::*;
-    use crate::channels::testing::{LIMIT, World, wait_until};
+    use crate::channels::testing::{LIMIT, World, next, wait_until};
 
     struct Node {
         world: World,
@@ -222,7 +222,7 @@ mod tests {
     fn a_call_reaches_the_runtime_and_its_answer_the_client() {
         let mut node = Node::new(8);
         let calling = node.calling("node.stop", json!({"service_type": "web", "grace": 0}));
-        let call = node.calls.blocking_recv().unwrap();
+        let call = next(&mut node.calls);
         let targets = control::Targets {
             targets: vec!["web".into()],
             deps: true,
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(node.control.open_calls(), 0);
 
         let calling = node.calling("node.wait", json!({"operation": 7}));
-        let call = node.calls.blocking_recv().unwrap();
+        let call = next(&mut node.calls);
         assert_eq!(call.call, Call::Wait(control::Wait { operation: 7 }));
         let fault = fault("unknown-target", "x".into(), "y");
         node.control.fault(call.id, &fault);
@@ -320,11 +320,11 @@ mod tests {
             std::time::Duration::ZERO,
         );
         assert!(matches!(given_up, Err(CallError::Timeout { .. })), "{given_up:?}");
-        let call = node.calls.blocking_recv().unwrap();
+        let call = next(&mut node.calls);
         let other = node.calling("node.wait", json!({"operation": 2}));
-        let stays = node.calls.blocking_recv().unwrap();
+        let stays = next(&mut node.calls);
         drop(client);
-        let void = node.calls.blocking_recv().unwrap();
+        let void = next(&mut node.calls);
         assert_eq!((void.id, void.call), (call.id, Call::Cancel));
         node.control.reply(void.id, &1); // too late, and harmless
         node.control.reply(stays.id, &2);

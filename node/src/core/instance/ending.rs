@@ -107,6 +107,7 @@ impl Instance {
             step,
             kill_at: now + timeout,
             sweep_at: None,
+            leftovers_told: false,
         });
     }
 
@@ -203,7 +204,7 @@ impl Instance {
             _ => {
                 self.reason = Some(exit.to_string());
                 let grace = self.spec.policy.stop.timeout.min(LEFTOVER_GRACE);
-                self.stopping(Cause::Exited, Step::Hook, now, grace, out);
+                self.stopping(Cause::Exited, Step::Signalled, now, grace, out);
                 if let Phase::Stopping(stop) = &mut self.phase {
                     stop.sweep_at = Some(now + SWEEP_PAUSE.0);
                 }
@@ -312,11 +313,19 @@ impl Instance {
                 }
                 let waited = now.since(stop.since).max(SWEEP_PAUSE.0);
                 stop.sweep_at = Some(now + waited.min(SWEEP_PAUSE.1));
-                if stop.cause == Cause::Exited && stop.step == Step::Hook {
-                    stop.step = Step::Signalled;
-                    out.event(self, EventKind::LeftBehind(pids));
-                    self.send(self.spec.policy.stop.signal, Scope::Group, out);
+                if std::mem::replace(&mut stop.leftovers_told, true) {
+                    return;
                 }
+                if stop.cause == Cause::Exited {
+                    out.event(self, EventKind::LeftBehind(pids.clone()));
+                }
+                // Also those that left the group: nobody else would tell them before the KILL.
+                out.action(Action::SignalLeft {
+                    instance: self.id.clone(),
+                    run: self.run,
+                    signal: self.spec.policy.stop.signal,
+                    pids,
+                });
             }
             Phase::Killing(killing) => {
                 killing.pids.clone_from(&pids);

@@ -1,0 +1,302 @@
+//! What the log thread is asked for: commands, and the records that come by no pipe.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::TryRecvError;
+
+use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::protocol::LogRecord;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use serde_json::{Map, Value, json};
+
+use super::capture::{Capture, OVERFULL};
+use super::disk::Work;
+use super::handle::{Command, NodeRecord, Source};
+use super::level;
+use super::record::{NODE_NAME, Stream, Who};
+use super::sources::{Ending, Pipe, RunState};
+
+impl Capture {
+    pub(super) fn commands(&mut self) {
+        self.shared.heard();
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => self.command(command),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    break;
+                }
+            }
+        }
+        if self.feed.batch.size() <= OVERFULL {
+            let lost = self.shared.unqueued.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                self.node_gap(lost, "the log was behind");
+            }
+        }
+    }
+
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Attach(source, stdout, stderr) => self.attach(*source, stdout, stderr),
+            Command::AttachAside(source, stdout, stderr) => {
+                self.attach_aside(*source, stdout, stderr);
+            }
+            Command::Policy(service, policy) => {
+                let now = self.feed.now;
+                for run in self.table.runs.iter_mut() {
+                    if run.instance.service == service {
+                        run.reconfigure(&policy, &self.base, now);
+                    }
+                }
+            }
+            Command::Structured(instance, run, pid, records, size) => {
+                self.shared.taken(size);
+                self.structured(&instance, run, pid, records);
+            }
+            Command::Node(record, size) => {
+                self.shared.taken(size);
+                self.node(*record);
+            }
+            Command::Ended(instance, run, done) => self.ended(&instance, run, done),
+            Command::Close(instance, run) => {
+                if let Some(place) = self.table.find(&instance, run) {
+                    self.read_out(place);
+                    self.complete(place);
+                    self.drop_pipes(place);
+                }
+            }
+            Command::Crash(instance, run, facts) => {
+                let place = self.table.find(&instance, run);
+                match place.and_then(|place| self.table.runs.get(place)) {
+                    Some(state) if !state.late => state.crash = Some(facts),
+                    _ => self.crashes.push(*facts),
+                }
+            }
+            Command::Flush(done) => {
+                for pipe in self.table.pipes.places() {
+                    self.drain(pipe, 4);
+                }
+                self.after.push(done);
+            }
+            Command::Configure(spec) => {
+                self.overflow = spec.overflow;
+                self.send(Work::Configure(spec));
+            }
+            Command::Reopen => self.send(Work::Reopen),
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    pub(super) fn send(&self, work: Work) {
+        let _ = self.work.send(work); // the disk thread ends after us unless it panicked
+    }
+
+    pub(super) fn attach(&mut self, source: Source, stdout: OwnedFd, stderr: Option<OwnedFd>) {
+        let key = (source.instance.clone(), source.run);
+        if let Some(old) = self.table.places.get(&key).copied() {
+            // The same run twice: the first one's pipes are read out and closed.
+            self.read_out(old);
+            self.complete(old);
+            self.drop_pipes(old);
+        }
+        let state = RunState::new(source, &self.base, self.feed.now);
+        let run = self.table.runs.insert(state);
+        self.table.places.insert(key, run);
+        self.attach_pipes(run, stdout, stderr);
+    }
+
+    /// The output of a command beside a run: nobody asks for it by the run's number, and it is over
+    /// with its pipes.
+    fn attach_aside(&mut self, source: Source, stdout: OwnedFd, stderr: OwnedFd) {
+        let mut state = RunState::new(source, &self.base, self.feed.now);
+        state.ending = Some(Box::new(Ending { deadline: self.feed.now, done: Vec::new() }));
+        let run = self.table.runs.insert(state);
+        self.attach_pipes(run, stdout, Some(stderr));
+    }
+
+    fn attach_pipes(&mut self, run: u32, stdout: OwnedFd, stderr: Option<OwnedFd>) {
+        let Some(instance) = self.table.runs.get(run).map(|state| state.instance.clone()) else {
+            return;
+        };
+        let pipes = [Some((stdout, Stream::Out)), stderr.map(|fd| (fd, Stream::Err))];
+        for (number, (fd, stream)) in pipes.into_iter().flatten().enumerate() {
+            if let Err(error) = self.attach_pipe(run, number, fd, stream) {
+                self.node(NodeRecord {
+                    instance: Some(instance.clone()),
+                    level: Some(hilum_shared::protocol::Level::Error),
+                    text: format!("its {} cannot be captured: {error}", stream.as_str()),
+                    ..NodeRecord::default()
+                });
+            }
+        }
+    }
+
+    pub(super) fn attach_pipe(
+        &mut self,
+        run: u32,
+        number: usize,
+        fd: OwnedFd,
+        stream: Stream,
+    ) -> nix::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        let place = self.table.pipes.insert(Pipe {
+            fd,
+            run,
+            stream,
+            timer: false,
+            widened: false,
+            full: 0,
+            last: self.feed.now,
+            tail: Vec::new(),
+        });
+        let Some(pipe) = self.table.pipes.get(place) else {
+            return Ok(());
+        };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(place) + 1);
+        if let Err(error) = self.epoll.add(&pipe.fd, event) {
+            self.table.pipes.remove(place);
+            return Err(error);
+        }
+        if let Some(state) = self.table.runs.get(run) {
+            state.pipes[number] = place;
+        }
+        Ok(())
+    }
+
+    pub(super) fn structured(
+        &mut self,
+        instance: &InstanceId,
+        run: Run,
+        pid: u32,
+        records: Vec<LogRecord>,
+    ) {
+        if self.is_overfull(records.len()) {
+            return;
+        }
+        let who = self.who(instance, run);
+        for record in records {
+            if let Some(seq) = record.seq {
+                let missing = self.missing(instance, run, seq);
+                if missing > 0 {
+                    let stamp = self.feed.stamps.write(self.feed.wall);
+                    self.feed.batch.begin(&who, run.0, pid, Stream::Node, self.feed.wall, stamp);
+                    self.feed.gap_here(
+                        &who.name,
+                        missing,
+                        "records that the worker did not deliver",
+                    );
+                    self.feed.dropped += missing;
+                }
+            }
+            let level = level::of_record(&record.level);
+            // The worker's own time, where it is credible: it says when, the sequence number says in which order.
+            let said = (record.at.max(0.0) * 1e6) as u64;
+            let recent = self.feed.wall.saturating_sub(60_000_000)..=self.feed.wall;
+            let at = if recent.contains(&said) { said } else { self.feed.wall };
+            let mut fields = Map::new();
+            if !record.logger.is_empty() {
+                fields.insert("logger".into(), Value::String(record.logger));
+            }
+            if let Some(trace) = record.trace_id {
+                fields.insert("trace_id".into(), Value::String(trace));
+            }
+            for (key, value) in record.fields {
+                fields.entry(key).or_insert(value);
+            }
+            let stamp = self.feed.stamps.write(at);
+            self.feed.batch.begin(&who, run.0, pid, Stream::Log, at, stamp);
+            self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), &fields);
+        }
+    }
+
+    /// How many records are missing before this one.
+    pub(super) fn missing(&mut self, instance: &InstanceId, run: Run, seq: u64) -> u64 {
+        let next = match self.next_record.get_mut(instance) {
+            Some(next) => next,
+            None => self.next_record.entry(instance.clone()).or_insert((run, 1)),
+        };
+        if next.0 != run {
+            if run < next.0 {
+                return 0; // a straggler of an earlier life
+            }
+            *next = (run, 1);
+        }
+        let missing = seq.saturating_sub(next.1);
+        next.1 = next.1.max(seq.saturating_add(1));
+        missing
+    }
+
+    pub(super) fn node(&mut self, record: NodeRecord) {
+        if self.is_overfull(1) {
+            return;
+        }
+        let who = match (&record.instance, &record.service) {
+            (Some(instance), _) => self.who(instance, record.run.unwrap_or_default()),
+            (None, Some(service)) => named(service.as_str()),
+            (None, None) => named(NODE_NAME),
+        };
+        let (run, pid) = (record.run.unwrap_or_default().0, record.pid.unwrap_or(0));
+        let stamp = self.feed.stamps.write(self.feed.wall);
+        self.feed.batch.begin(&who, run, pid, Stream::Node, self.feed.wall, stamp);
+        self.put(&who, Stream::Node, record.level, record.text.as_bytes(), &record.fields);
+    }
+
+    pub(super) fn put(
+        &mut self,
+        who: &Arc<Who>,
+        stream: Stream,
+        level: Option<hilum_shared::protocol::Level>,
+        text: &[u8],
+        fields: &Map<String, Value>,
+    ) {
+        /// Fields of more than this many bytes are not kept.
+        const LONGEST: usize = 1024 * 1024;
+        let mut json = if fields.is_empty() {
+            Vec::new()
+        } else {
+            serde_json::to_vec(fields).unwrap_or_default()
+        };
+        if json.len() > LONGEST {
+            json = json!({"too_long": json.len()}).to_string().into_bytes();
+        }
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        self.feed.batch.record(text, level, &json, 0);
+        self.feed.records += 1;
+        self.feed.publish(&who.name, stream, level, text);
+    }
+
+    /// Who that is: as its run knows it, with its `log.file`.
+    pub(super) fn who(&mut self, instance: &InstanceId, run: Run) -> Arc<Who> {
+        let place = self.table.find(instance, run);
+        match place.and_then(|place| self.table.runs.get(place)) {
+            Some(state) => state.who.clone(),
+            None => named(&instance.to_string()),
+        }
+    }
+
+    /// Whether so much waits for the disk that `count` more records are only counted.
+    pub(super) fn is_overfull(&self, count: usize) -> bool {
+        let overfull = self.feed.batch.size() > OVERFULL;
+        if overfull {
+            self.shared.unqueued.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        overfull
+    }
+
+    pub(super) fn node_gap(&mut self, count: u64, why: &str) {
+        let who = named(NODE_NAME);
+        let stamp = self.feed.stamps.write(self.feed.wall);
+        self.feed.batch.begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
+        self.feed.gap_here(&who.name, count, why);
+        self.feed.dropped += count;
+    }
+}
+
+fn named(name: &str) -> Arc<Who> {
+    Arc::new(Who { name: name.into(), file: None })
+}

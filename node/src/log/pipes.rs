@@ -1,0 +1,244 @@
+//! The log thread's pipes: reading them, and the ends of lines, pipes and runs.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use hilum_shared::config::spec::Overflow;
+use hilum_shared::name::{InstanceId, Run};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::capture::{
+    Capture, FULL, Found, GAP_AFTER, PARTIAL_AFTER, PIPE, READ_OUT, Timer, WIDE, WIDEN_AFTER,
+};
+use super::handle::Done;
+use super::sources::{Ending, Feed, NONE};
+
+impl Capture {
+    /// One read of a pipe.
+    pub(super) fn read(&mut self, place: u32) -> Found {
+        let Some(pipe) = self.table.pipes.get(place) else {
+            return Found::Nothing;
+        };
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; WIDE];
+        }
+        let wanted = if pipe.widened { WIDE } else { PIPE };
+        let found = loop {
+            match nix::unistd::read(&pipe.fd, &mut self.buffer[..wanted]) {
+                Ok(0) => break Found::End,
+                Ok(count) => break Found::Bytes(count),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break Found::Nothing,
+                // A pseudo-terminal whose other end is closed says EIO.
+                Err(_) => break Found::End,
+            }
+        };
+        match found {
+            Found::Bytes(count) => self.take(place, count),
+            Found::End => self.end_of_pipe(place),
+            Found::Nothing => {}
+        }
+        if self.feed.batch.size() >= FULL {
+            self.hand_over();
+        }
+        found
+    }
+
+    /// Takes what a read brought.
+    pub(super) fn take(&mut self, place: u32, count: usize) {
+        self.bytes += count as u64;
+        self.turn.0 += count;
+        self.turn.1 += 1;
+        let Some(pipe) = self.table.pipes.get(place) else {
+            return;
+        };
+        pipe.last = self.feed.now;
+        pipe.full = if count >= PIPE { pipe.full.saturating_add(1) } else { 0 };
+        if pipe.full >= WIDEN_AFTER && !pipe.widened {
+            // EPERM: the user's pipe pages are used up; then it stays as it is.
+            pipe.widened = fcntl(&pipe.fd, FcntlArg::F_SETPIPE_SZ(WIDE as i32)).is_ok();
+            pipe.full = 0;
+        }
+        let Some(run) = self.table.runs.get(pipe.run) else {
+            return;
+        };
+        let dropping = self.holding.is_some() && self.overflow == Overflow::Drop;
+        if dropping {
+            // The unfinished line and what follows it are lost together.
+            let chunk = &self.buffer[..count];
+            let lines = memchr::memchr_iter(b'\n', chunk).count() as u64;
+            run.overflowed += lines;
+            self.feed.dropped += lines;
+            if let Some(end) = memchr::memrchr(b'\n', chunk) {
+                pipe.tail = chunk[end + 1..].to_vec();
+            } else if pipe.tail.len() + chunk.len() <= run.policy.max_line.0 as usize {
+                pipe.tail.extend_from_slice(chunk);
+            }
+        } else {
+            self.feed.bytes(run, pipe.stream, &mut pipe.tail, &self.buffer[..count]);
+        }
+        let partial = !pipe.tail.is_empty() && !pipe.timer;
+        pipe.timer |= partial;
+        let owed = pipe.run;
+        let gap = Feed::owes_gap(run);
+        if partial {
+            self.timer(PARTIAL_AFTER, Timer::Partial(place));
+        }
+        if gap && !self.timers.iter().any(|Reverse((_, timer))| *timer == Timer::Gap(owed)) {
+            self.timer(GAP_AFTER, Timer::Gap(owed));
+        }
+    }
+
+    /// Reads a pipe until it is empty, `most` times at most.
+    pub(super) fn drain(&mut self, place: u32, most: usize) {
+        for _ in 0..most {
+            match self.read(place) {
+                Found::Bytes(_) => {}
+                Found::Nothing | Found::End => return,
+            }
+        }
+    }
+
+    pub(super) fn end_of_pipe(&mut self, place: u32) {
+        let Some(mut pipe) = self.table.pipes.remove(place) else {
+            return;
+        };
+        let _ = self.epoll.delete(&pipe.fd); // closing it would do the same
+        let Some(run) = self.table.runs.get(pipe.run) else {
+            return;
+        };
+        self.feed.close(run, pipe.stream, &mut pipe.tail);
+        for slot in &mut run.pipes {
+            if *slot == place {
+                *slot = NONE;
+            }
+        }
+        if !run.has_pipes() && (run.ending.is_some() || run.late) {
+            self.complete(pipe.run);
+        }
+    }
+
+    pub(super) fn ended(&mut self, instance: &InstanceId, run: Run, done: Done) {
+        let Some(place) = self.table.find(instance, run) else {
+            self.after.push(done);
+            return;
+        };
+        let deadline = self.feed.now + READ_OUT;
+        let Some(state) = self.table.runs.get(place) else {
+            return;
+        };
+        match &mut state.ending {
+            Some(ending) => ending.done.push(done),
+            None => {
+                state.ending = Some(Box::new(Ending { deadline, done: vec![done] }));
+            }
+        }
+        self.read_out(place);
+        match self.table.runs.get(place) {
+            Some(state) if !state.has_pipes() => self.complete(place),
+            Some(_) => self.timer(READ_OUT, Timer::Ending(place)),
+            None => {}
+        }
+    }
+
+    /// Reads what is in a run's pipes now.
+    pub(super) fn read_out(&mut self, place: u32) {
+        let pipes = self.table.runs.get(place).map_or([NONE; 2], |run| run.pipes);
+        for pipe in pipes {
+            self.drain(pipe, 32);
+        }
+    }
+
+    /// All that a run wrote is in the batch: says so when it is on the disk. What others still hold open
+    /// is read on, marked as late.
+    pub(super) fn complete(&mut self, place: u32) {
+        let Some(run) = self.table.runs.get(place) else {
+            return;
+        };
+        for pipe in run.pipes {
+            if let Some(pipe) = self.table.pipes.get(pipe) {
+                self.feed.close(run, pipe.stream, &mut pipe.tail);
+            }
+        }
+        self.feed.gaps(run);
+        run.late = true;
+        if let Some(ending) = run.ending.take() {
+            self.after.extend(ending.done);
+        }
+        self.crashes.extend(run.crash.take().map(|facts| *facts));
+        if !run.has_pipes() {
+            let key = (run.instance.clone(), run.run);
+            if self.table.places.get(&key) == Some(&place) {
+                self.table.places.remove(&key);
+            }
+            self.table.runs.remove(place);
+        }
+    }
+
+    /// Closes a run's pipes.
+    pub(super) fn drop_pipes(&mut self, place: u32) {
+        let pipes = self.table.runs.get(place).map_or([NONE; 2], |run| run.pipes);
+        for pipe in pipes {
+            self.end_of_pipe(pipe);
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        while let Some(Reverse((at, timer))) = self.timers.peek().copied() {
+            if at > self.feed.now {
+                return;
+            }
+            self.timers.pop();
+            match timer {
+                Timer::Reports => {
+                    self.report_timer = false;
+                    self.feed.reports.flush();
+                }
+                Timer::Gap(place) => {
+                    if let Some(run) = self.table.runs.get(place) {
+                        self.feed.gaps(run);
+                    }
+                }
+                Timer::Ending(place) => {
+                    let due = self
+                        .table
+                        .runs
+                        .get(place)
+                        .and_then(|run| run.ending.as_ref())
+                        .is_some_and(|ending| ending.deadline <= self.feed.now);
+                    if due {
+                        self.read_out(place);
+                        self.complete(place);
+                    }
+                }
+                Timer::Partial(place) => self.partial(place),
+            }
+        }
+    }
+
+    /// Records an unfinished line, if its pipe is empty and has been for a second.
+    pub(super) fn partial(&mut self, place: u32) {
+        let now = self.feed.now;
+        let Some(pipe) = self.table.pipes.get(place) else {
+            return;
+        };
+        pipe.timer = false;
+        if pipe.tail.is_empty() {
+            return;
+        }
+        let due = pipe.last + PARTIAL_AFTER;
+        if due > now || self.holding.is_some() {
+            pipe.timer = true;
+            let wait = due.saturating_duration_since(now).max(Duration::from_millis(100));
+            self.timer(wait, Timer::Partial(place));
+            return;
+        }
+        if self.read(place) == Found::Nothing
+            && let Some(pipe) = self.table.pipes.get(place)
+            && let Some(run) = self.table.runs.get(pipe.run)
+        {
+            self.feed.close(run, pipe.stream, &mut pipe.tail);
+        }
+    }
+}

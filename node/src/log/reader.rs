@@ -1,0 +1,468 @@
+//! The reader behind [`super::query`]: it finds where to begin, goes from span to span and from segment to segment.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hilum_shared::name::Run;
+use hilum_shared::protocol::Level;
+
+use super::index::Span;
+use super::query::{Entry, Filter, QueryError, Start};
+use super::record::Flags;
+use super::scan::{Lines, SegmentReader};
+use super::segment::numbers;
+
+/// A name of the timeline, resolved once.
+#[derive(Clone)]
+struct Known {
+    name: Arc<str>,
+    service: Option<Arc<str>>,
+    instance: Option<Arc<str>>,
+    wanted: bool,
+}
+
+/// How far a reader goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// To what was there when it was opened: the segment and its number of spans.
+    Spans(u64, u64),
+    /// On and on.
+    Never,
+}
+
+/// Reads records in the order of their sequence numbers.
+pub struct Reader {
+    dir: PathBuf,
+    filter: Filter,
+    limit: Limit,
+    segment: Option<SegmentReader>,
+    names: HashMap<u32, Known>,
+    /// The next span of the segment.
+    next: u64,
+    /// The lines of the span at hand.
+    lines: Lines,
+    span: Option<Span>,
+    /// What all its records share, and the number of the last one.
+    shared: Entry,
+    /// Wanted records that are still passed over.
+    skip: u64,
+    /// The last segment that was read to its end.
+    done: u64,
+    /// The sequence number that must come next, once one has been seen.
+    expected: Option<u64>,
+}
+
+impl Reader {
+    /// Opens the store in `dir`, as it is now; where there is none, there are no records.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn open(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
+        let mut reader = Self::new(dir, filter);
+        reader.begin(start)?;
+        let found = reader.numbers()?;
+        reader.limit = match found.last() {
+            None => Limit::Spans(0, 0),
+            Some(last) => {
+                let spans = match &mut reader.segment {
+                    Some(segment) if segment.number == *last => segment.len(),
+                    _ => SegmentReader::open(dir, *last, 1).map_or(0, |mut segment| segment.len()),
+                };
+                Limit::Spans(*last, spans)
+            }
+        };
+        Ok(reader)
+    }
+
+    /// Opens the store for reading on and on: [`Self::read`] says `false` when nothing is there yet.
+    pub(super) fn follow(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
+        let mut reader = Self::new(dir, filter);
+        reader.begin(start)?;
+        Ok(reader)
+    }
+
+    fn new(dir: &Path, filter: Filter) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            filter,
+            limit: Limit::Never,
+            segment: None,
+            names: HashMap::new(),
+            next: 0,
+            lines: Lines::default(),
+            span: None,
+            shared: Entry::default(),
+            skip: 0,
+            done: 0,
+            expected: None,
+        }
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>, QueryError> {
+        numbers(&self.dir).map_err(|source| QueryError::Read { path: self.dir.clone(), source })
+    }
+
+    fn begin(&mut self, start: Start) -> Result<(), QueryError> {
+        let found = self.numbers()?;
+        if found.is_empty() {
+            self.expected = Some(1); // whatever is missed from now on is a hole
+        }
+        match start {
+            Start::All => self.begin_at_time(&found),
+            Start::End => {
+                if let Some(last) = found.last()
+                    && let Some(mut segment) = SegmentReader::open(&self.dir, *last, 1)
+                {
+                    self.next = segment.len();
+                    self.expected = self
+                        .next
+                        .checked_sub(1)
+                        .and_then(|last| segment.span(last))
+                        .map(|span| span.next_seq());
+                    self.segment = Some(segment);
+                }
+            }
+            Start::Tail(count) => self.begin_at_tail(&found, count),
+        }
+        Ok(())
+    }
+
+    /// Goes to the first span that may be late enough.
+    fn begin_at_time(&mut self, found: &[u64]) {
+        let Some(since) = self.filter.since else {
+            return;
+        };
+        for number in found {
+            let Some(mut segment) = SegmentReader::open(&self.dir, *number, 1) else {
+                continue;
+            };
+            let spans = segment.len();
+            let late = |segment: &mut SegmentReader, at: u64| {
+                // A damaged span is taken for late: nothing is passed over for it.
+                segment.span(at).is_none_or(|span| span.key >= since)
+            };
+            if spans > 0 && late(&mut segment, spans - 1) {
+                let (mut low, mut high) = (0, spans);
+                while low < high {
+                    let middle = low.midpoint(high);
+                    if late(&mut segment, middle) {
+                        high = middle;
+                    } else {
+                        low = middle + 1;
+                    }
+                }
+                self.next = low;
+                self.segment = Some(segment);
+                return;
+            }
+            self.done = *number;
+        }
+    }
+
+    /// Goes back until enough wanted records lie ahead.
+    fn begin_at_tail(&mut self, found: &[u64], count: u64) {
+        let mut left = count;
+        for number in found.iter().rev() {
+            let Some(mut segment) = SegmentReader::open(&self.dir, *number, 1) else {
+                continue;
+            };
+            self.names.clear();
+            let spans = segment.len();
+            if left == 0 {
+                self.next = spans;
+                self.segment = Some(segment);
+                return;
+            }
+            let mut at = spans;
+            while at > 0 {
+                at -= 1;
+                let Some(span) = segment.span(at) else {
+                    continue;
+                };
+                let too_early = self.filter.since.is_some_and(|since| span.key < since);
+                if too_early {
+                    self.next = at + 1;
+                    self.segment = Some(segment);
+                    return;
+                }
+                let hits = self.hits(&mut segment, &span);
+                if hits >= left {
+                    self.skip = hits - left;
+                    self.next = at;
+                    self.segment = Some(segment);
+                    return;
+                }
+                left -= hits;
+            }
+            self.segment = Some(segment);
+            self.next = 0;
+        }
+    }
+
+    /// How many records of a span are wanted.
+    fn hits(&mut self, segment: &mut SegmentReader, span: &Span) -> u64 {
+        if !self.wants_span(segment, span) {
+            return 0;
+        }
+        if !self.looks_at_text(span) {
+            return match self.filter.before_seq {
+                Some(before) if before < span.next_seq() => before.saturating_sub(span.seq),
+                _ => u64::from(span.count),
+            };
+        }
+        let name = self.known(segment, span).name.clone();
+        let mut lines = Lines::default();
+        if !segment.lines(span, &name, &mut lines) {
+            return 0;
+        }
+        let mut hits = 0;
+        let mut seq = span.seq;
+        while let Some(text) = lines.next() {
+            hits += u64::from(self.wants_text(seq, text));
+            seq += 1;
+        }
+        hits
+    }
+
+    fn looks_at_text(&self, span: &Span) -> bool {
+        self.filter.grep.is_some() && !span.flags.has(Flags::GAP)
+    }
+
+    fn known(&mut self, segment: &mut SegmentReader, span: &Span) -> &Known {
+        let filter = &self.filter;
+        self.names.entry(span.name).or_insert_with(|| {
+            let name: Arc<str> = segment.name(span.name).unwrap_or_else(|| "?".to_owned()).into();
+            let (service, instance) = match name.rsplit_once('.') {
+                Some((service, _)) => (Some(Arc::from(service)), Some(name.clone())),
+                None if &*name == super::record::NODE_NAME => (None, None),
+                None => (Some(name.clone()), None),
+            };
+            let service_name = service.as_deref().unwrap_or(&name);
+            let wanted = filter
+                .target
+                .as_ref()
+                .is_none_or(|target| target(service_name, instance.as_deref()))
+                && filter.instance.as_ref().is_none_or(|only| instance.as_deref() == Some(only));
+            Known { name, service, instance, wanted }
+        })
+    }
+
+    /// Whether a span may hold wanted records: what all its records share is looked at.
+    fn wants_span(&mut self, segment: &mut SegmentReader, span: &Span) -> bool {
+        let filter = &self.filter;
+        let gap = span.flags.has(Flags::GAP);
+        let fits = filter.since.is_none_or(|since| span.at >= since)
+            && filter.until.is_none_or(|until| span.at <= until)
+            && filter.before_seq.is_none_or(|before| span.seq < before)
+            && filter.run.is_none_or(|run| span.run == run.0)
+            && filter.pid.is_none_or(|pid| span.pid == pid)
+            && (gap || filter.streams.is_empty() || filter.streams.contains(&span.stream))
+            && (gap || filter.level.is_none_or(|least| span.level.unwrap_or(Level::Info) >= least));
+        fits && self.known(segment, span).wanted
+    }
+
+    fn wants_text(&self, seq: u64, text: &[u8]) -> bool {
+        self.filter.before_seq.is_none_or(|before| seq < before)
+            && self.filter.grep.as_ref().is_none_or(|grep| grep.is_match(text))
+    }
+
+    /// Reads the next wanted record into `entry`; `false` when there is none (now).
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn read(&mut self, entry: &mut Entry) -> Result<bool, QueryError> {
+        loop {
+            if let Some(span) = self.span {
+                if self.next_line(&span, entry) {
+                    return Ok(true);
+                }
+                self.span = None;
+            }
+            if self.segment.is_none() && !self.open_next()? {
+                return Ok(false);
+            }
+            let Some(mut segment) = self.segment.take() else {
+                return Ok(false);
+            };
+            let found = self.next_span(&mut segment, entry);
+            let more = matches!(found, Next::End) && !self.at_limit(segment.number);
+            self.segment = Some(segment);
+            match found {
+                Next::Span | Next::Passed => {}
+                Next::Gap => return Ok(true),
+                Next::End => {
+                    if !more || !self.leave_segment()? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    fn at_limit(&self, number: u64) -> bool {
+        matches!(self.limit, Limit::Spans(last, spans) if number > last || (number == last && self.next >= spans))
+    }
+
+    /// Opens the segment after the last one.
+    fn open_next(&mut self) -> Result<bool, QueryError> {
+        for number in self.numbers()? {
+            if number <= self.done || matches!(self.limit, Limit::Spans(last, _) if number > last) {
+                continue;
+            }
+            if let Some(segment) =
+                SegmentReader::open(&self.dir, number, self.expected.unwrap_or(1))
+            {
+                self.segment = Some(segment);
+                self.names.clear();
+                self.next = 0;
+                return Ok(true);
+            }
+            // Its index may be made just now; a segment that stays without one is passed over when the next begins.
+        }
+        Ok(false)
+    }
+
+    /// Goes to the next segment if this one is complete; `false` = wait here.
+    fn leave_segment(&mut self) -> Result<bool, QueryError> {
+        let found = self.numbers()?;
+        let Some(segment) = &mut self.segment else {
+            return Ok(true);
+        };
+        if !found.iter().any(|other| *other > segment.number) {
+            return Ok(false);
+        }
+        // The next one exists: no more comes to this one, but some may have come since we looked.
+        if self.next < segment.len() {
+            return Ok(true);
+        }
+        self.done = segment.number;
+        self.segment = None;
+        self.open_next()
+    }
+
+    fn next_span(&mut self, segment: &mut SegmentReader, entry: &mut Entry) -> Next {
+        if self.at_limit(segment.number) {
+            return Next::End;
+        }
+        if self.next >= segment.len() {
+            return Next::End;
+        }
+        let position = self.next;
+        self.next += 1;
+        let Some(span) = segment.span(position) else {
+            return Next::Passed; // the hole shows in the sequence numbers
+        };
+        let expected = self.expected.replace(span.next_seq());
+        if let Some(expected) = expected
+            && span.seq > expected
+            && self.limit == Limit::Never
+        {
+            self.expected = Some(span.seq);
+            self.next = position;
+            lost(
+                entry,
+                expected,
+                span.seq - expected,
+                span.at,
+                "evicted or damaged before they were read",
+            );
+            return Next::Gap;
+        }
+        if !self.wants_span(segment, &span) {
+            return Next::Passed;
+        }
+        if self.skip > 0 && !self.looks_at_text(&span) && self.skip >= u64::from(span.count) {
+            self.skip -= u64::from(span.count);
+            return Next::Passed;
+        }
+        let known = self.known(segment, &span).clone();
+        if !segment.lines(&span, &known.name, &mut self.lines) {
+            // Somebody truncated or removed the text.
+            lost(entry, span.seq, u64::from(span.count), span.at, "their text is gone");
+            entry.name = known.name;
+            entry.service = known.service;
+            entry.instance = known.instance;
+            return Next::Gap;
+        }
+        let gap = span.flags.has(Flags::GAP);
+        self.shared = Entry {
+            seq: span.seq.wrapping_sub(1),
+            at: span.at,
+            name: known.name,
+            service: known.service,
+            instance: known.instance,
+            run: (span.run > 0).then_some(Run(span.run)),
+            pid: (span.pid > 0).then_some(span.pid),
+            stream: Some(span.stream),
+            level: span.level,
+            text: Vec::new(),
+            flags: span.flags,
+            dropped: gap.then_some(u64::from(span.fields)),
+            fields: if gap { None } else { segment.fields(&span) },
+        };
+        self.span = Some(span);
+        Next::Span
+    }
+
+    fn next_line(&mut self, span: &Span, entry: &mut Entry) -> bool {
+        let gap = span.flags.has(Flags::GAP);
+        while let Some(text) = self.lines.next() {
+            self.shared.seq = self.shared.seq.wrapping_add(1);
+            let seq = self.shared.seq;
+            let before = self.filter.before_seq.is_none_or(|before| seq < before);
+            let matches = gap || self.filter.grep.as_ref().is_none_or(|grep| grep.is_match(text));
+            if !(before && matches) {
+                continue;
+            }
+            if self.skip > 0 {
+                self.skip -= 1;
+                continue;
+            }
+            let mut kept = std::mem::take(&mut entry.text);
+            kept.clear();
+            kept.extend_from_slice(text);
+            *entry = self.shared.clone();
+            entry.text = kept;
+            return true;
+        }
+        false
+    }
+}
+
+enum Next {
+    /// A span with wanted records is at hand.
+    Span,
+    /// A span without.
+    Passed,
+    /// The entry is a gap.
+    Gap,
+    /// Nothing more here.
+    End,
+}
+
+fn lost(entry: &mut Entry, seq: u64, count: u64, at: u64, why: &str) {
+    let lines = if count == 1 { "line" } else { "lines" };
+    *entry = Entry {
+        seq,
+        at,
+        name: super::record::NODE_NAME.into(),
+        text: format!("… {count} {lines} dropped ({why})").into_bytes(),
+        flags: Flags::GAP,
+        dropped: Some(count),
+        ..Entry::default()
+    };
+}
+
+impl Iterator for Reader {
+    type Item = Result<Entry, QueryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut entry = Entry::default();
+        match self.read(&mut entry) {
+            Ok(true) => Some(Ok(entry)),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
