@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hilum_shared::config::spec::{Cluster, OnAllExited};
 use hilum_shared::config::{LoadOptions, Loaded};
 use hilum_shared::lock::LockError;
+use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::run_dir::Access;
 use hilum_shared::signal::Signal;
@@ -30,7 +31,7 @@ use crate::channels::records::{Batch, Records};
 use crate::channels::roster::Roster;
 use crate::channels::shutdown::Shutdown;
 use crate::core::action::Reply;
-use crate::core::input::Request;
+use crate::core::input::{Input, Report, Request};
 use crate::core::supervisor::{Options, Supervisor};
 use crate::driver::cgroup::Cgroups;
 use crate::driver::child::Processes;
@@ -46,6 +47,8 @@ use crate::watch::Watcher;
 
 /// So long the node tries to end what is left when its loop is over.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// Structured records that found no room are tried again after this.
+const RECORDS_AGAIN: Duration = Duration::from_millis(20);
 /// Messages that may wait for the loop; senders then hold back (beats are counted as seen).
 const INBOX: usize = 4096;
 
@@ -150,7 +153,6 @@ struct Node {
     log_thread: std::thread::JoinHandle<()>,
     hub: Hub,
     _heartbeat: Heartbeat,
-    _records: Records,
 }
 
 impl Node {
@@ -219,15 +221,17 @@ impl Node {
             subscriber: Some(Box::new(Published::new(publish))),
         })
         .map_err(Refusal::new)?;
+        let (held_sender, held) = mpsc::unbounded_channel();
         let records = Records::open(
             &hub,
             &endpoint("log.sock"),
             mode,
             roster.clone(),
-            record_sink(log.handle.clone()),
+            record_sink(log.handle.clone(), held_sender),
             counters.clone(),
         )
         .map_err(Refusal::new)?;
+        tokio::task::spawn_local(resume_records(records, held, inbox.clone()));
         let notify = Notify::bind(&places.run.socket("notify.sock"), mode).map_err(Refusal::new)?;
         let notify_path = notify.path().to_owned();
         {
@@ -307,7 +311,6 @@ impl Node {
             log_thread: log.thread,
             hub,
             _heartbeat: heartbeat,
-            _records: records,
         })
     }
 
@@ -339,16 +342,40 @@ fn needs_cgroups(cluster: &Cluster) -> bool {
     })
 }
 
-/// Structured records go to the log thread; while that is behind, workers wait.
-fn record_sink(log: LogHandle) -> crate::channels::records::Sink {
+/// Structured records go to the log thread; while that is behind, workers wait. Whoever waits is
+/// named, so that its silence is not held against it.
+fn record_sink(
+    log: LogHandle,
+    held: mpsc::UnboundedSender<(InstanceId, Run)>,
+) -> crate::channels::records::Sink {
     Box::new(move |batch: Batch| {
         let Batch { instance, run, records } = batch;
-        log.structured(instance.clone(), run, 0, records).map_err(|full| Batch {
-            instance,
-            run,
-            records: full.0,
+        log.structured(instance.clone(), run, 0, records).map_err(|full| {
+            let _ = held.send((instance.clone(), run)); // one message for each held batch; the loop may be gone
+            Batch { instance, run, records: full.0 }
         })
     })
+}
+
+/// Tries held batches again.
+async fn resume_records(
+    records: Records,
+    mut held: mpsc::UnboundedReceiver<(InstanceId, Run)>,
+    inbox: mpsc::Sender<Input>,
+) {
+    while let Some((instance, run)) = held.recv().await {
+        for held in [true, false] {
+            let report = Report::Held(held);
+            let input = Input::Report { instance: instance.clone(), run, report };
+            if inbox.send(input).await.is_err() {
+                return;
+            }
+            if held {
+                tokio::time::sleep(RECORDS_AGAIN).await;
+            }
+        }
+        records.resume();
+    }
 }
 
 fn load_options(options: &NodeOptions) -> LoadOptions {

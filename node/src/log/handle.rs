@@ -231,6 +231,7 @@ impl Shared {
 /// What the log thread is asked for.
 pub(super) enum Command {
     Attach(Box<Source>, OwnedFd, Option<OwnedFd>),
+    AttachAside(Box<Source>, OwnedFd, OwnedFd),
     Policy(ServiceName, Arc<LogPolicy>),
     Structured(InstanceId, Run, u32, Vec<LogRecord>, usize),
     Node(Box<NodeRecord>, usize),
@@ -330,6 +331,12 @@ impl LogHandle {
     /// Captures the output of a run. `stderr` is `None` where both come by one pseudo-terminal.
     pub fn attach(&self, source: Source, stdout: OwnedFd, stderr: Option<OwnedFd>) {
         self.0.send(Command::Attach(Box::new(source), stdout, stderr));
+    }
+
+    /// Captures the output of a command beside a run (a hook): its lines carry the run's name and
+    /// number, and it is over when its pipes are.
+    pub fn attach_aside(&self, source: Source, stdout: OwnedFd, stderr: OwnedFd) {
+        self.0.send(Command::AttachAside(Box::new(source), stdout, stderr));
     }
 
     /// Takes a changed policy for what runs of this service.

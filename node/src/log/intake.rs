@@ -16,7 +16,7 @@ use super::disk::Work;
 use super::handle::{Command, NodeRecord, Source};
 use super::level;
 use super::record::{NODE_NAME, Stream, Who};
-use super::sources::{Pipe, RunState};
+use super::sources::{Ending, Pipe, RunState};
 
 impl Capture {
     pub(super) fn commands(&mut self) {
@@ -42,6 +42,9 @@ impl Capture {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Attach(source, stdout, stderr) => self.attach(*source, stdout, stderr),
+            Command::AttachAside(source, stdout, stderr) => {
+                self.attach_aside(*source, stdout, stderr);
+            }
             Command::Policy(service, policy) => {
                 let now = self.feed.now;
                 for run in self.table.runs.iter_mut() {
@@ -101,9 +104,24 @@ impl Capture {
             self.drop_pipes(old);
         }
         let state = RunState::new(source, &self.base, self.feed.now);
-        let instance = state.instance.clone();
         let run = self.table.runs.insert(state);
         self.table.places.insert(key, run);
+        self.attach_pipes(run, stdout, stderr);
+    }
+
+    /// The output of a command beside a run: nobody asks for it by the run's number, and it is over
+    /// with its pipes.
+    fn attach_aside(&mut self, source: Source, stdout: OwnedFd, stderr: OwnedFd) {
+        let mut state = RunState::new(source, &self.base, self.feed.now);
+        state.ending = Some(Box::new(Ending { deadline: self.feed.now, done: Vec::new() }));
+        let run = self.table.runs.insert(state);
+        self.attach_pipes(run, stdout, Some(stderr));
+    }
+
+    fn attach_pipes(&mut self, run: u32, stdout: OwnedFd, stderr: Option<OwnedFd>) {
+        let Some(instance) = self.table.runs.get(run).map(|state| state.instance.clone()) else {
+            return;
+        };
         let pipes = [Some((stdout, Stream::Out)), stderr.map(|fd| (fd, Stream::Err))];
         for (number, (fd, stream)) in pipes.into_iter().flatten().enumerate() {
             if let Err(error) = self.attach_pipe(run, number, fd, stream) {

@@ -48,7 +48,7 @@ impl Runtime {
                 }
             }
             Action::StartProbe { instance, run, purpose, spec } => {
-                self.start_probe(instance, run, purpose, spec)
+                self.start_probe(instance, run, purpose, spec);
             }
             Action::StopProbe { instance, run, purpose } => {
                 if let Some(held) = self.held.get_mut(&(instance, run))
@@ -76,6 +76,7 @@ impl Runtime {
     fn forget(&mut self, instance: &InstanceId, run: Run) {
         self.parts.shutdown.retract(instance, run);
         self.parts.roster.forget(instance, run);
+        self.parts.log.close(instance.clone(), run);
         if let Some(held) = self.held.remove(&(instance.clone(), run)) {
             // Hooks go on: `after_stop` and `on_crash` may have just begun, and each has its own limit.
             let tasks = held.probes.into_iter().flatten().chain(held.readiness);
@@ -106,6 +107,11 @@ impl Runtime {
         {
             let facts = self.crash_facts(&event);
             self.parts.log.crash(instance.clone(), run, facts);
+        }
+        if let (EventKind::Exited { .. }, Some(instance), Some(run)) =
+            (&event.kind, &event.instance, event.run)
+        {
+            self.output_ends(instance, run);
         }
         tracing::debug!(
             event = event.kind.name(),
@@ -158,6 +164,13 @@ impl Runtime {
             .collect();
         facts.insert("dependencies".into(), Value::Object(dependencies));
         facts.insert("config_hash".into(), json!(super::config::hash(&instance.spec)));
+        let usage = event.instance.as_ref().zip(event.run);
+        if let Some(usage) =
+            usage.and_then(|(instance, run)| self.parts.processes.usage(instance, run))
+        {
+            facts.insert("cpu_seconds".into(), json!(usage.cpu.as_secs_f64()));
+            facts.insert("peak_rss_bytes".into(), json!(usage.peak_rss.0));
+        }
         let oom_kills = event.instance.clone().zip(event.run).and_then(|key| {
             Some(self.held.get(&key)?.leaf.as_ref()?.oom_kills()).filter(|kills| *kills > 0)
         });

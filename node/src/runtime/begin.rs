@@ -27,8 +27,6 @@ impl Runtime {
         run: Run,
         spec: &Arc<ServiceSpec>,
     ) -> Result<u32, SpawnFailure> {
-        // What an earlier life's stray still holds open is nobody's output any more.
-        self.parts.log.close(instance.clone(), Run(run.0.saturating_sub(1)));
         if !spec.launch.ports.is_empty() || self.context.ports.contains_key(instance) {
             let ip = self.context.container_ip;
             self.parts.ports.allocate(instance, &spec.launch.ports, ip)?;

@@ -139,6 +139,7 @@ struct Held {
     hooks: Vec<tokio::task::JoinHandle<()>>,
     leaf: Option<Leaf>,
     readiness: Option<tokio::task::JoinHandle<()>>,
+    output_ended: bool,
 }
 
 /// The running node.
@@ -290,7 +291,6 @@ impl Runtime {
 
     fn take_exits(&mut self) {
         for (instance, run, exit) in self.parts.processes.take_exits() {
-            self.output_ends(&instance, run);
             self.queue.push_back(Input::Report { instance, run, report: Report::Exited(exit) });
         }
     }
@@ -304,6 +304,10 @@ impl Runtime {
 
     /// The leader is gone: its output is read to the end, and `late` answers may follow.
     fn output_ends(&mut self, instance: &InstanceId, run: Run) {
+        let held = self.held.entry((instance.clone(), run)).or_default();
+        if std::mem::replace(&mut held.output_ended, true) {
+            return;
+        }
         self.next_drain += 1;
         let number = self.next_drain;
         self.draining.insert(number);
@@ -357,7 +361,7 @@ impl Runtime {
             LogReport::Degraded(why) => tracing::error!(%why, "log disk fails"),
             LogReport::Recovered => tracing::warn!("log disk works again"),
             LogReport::Dropped { name, lines, why } => {
-                tracing::warn!(%name, lines, %why, "log lines dropped")
+                tracing::warn!(%name, lines, %why, "log lines dropped");
             }
         }
     }
@@ -377,7 +381,7 @@ impl Runtime {
         match change {
             Changed::Config => self.read_config(None, false),
             Changed::Files { service, path } => {
-                self.queue.push_back(Input::FilesChanged { service, path })
+                self.queue.push_back(Input::FilesChanged { service, path });
             }
         }
     }

@@ -141,7 +141,7 @@ impl Runtime {
             let policy = Arc::new(spec.policy.log.clone());
             let source =
                 Source { instance: instance.clone(), run, pid: 0, policy, ready_pattern: None };
-            self.parts.log.attach(source, out, Some(err));
+            self.parts.log.attach_aside(source, out, err);
         }
         Ok(request)
     }
