@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use processes::{Process, alive, with_text};
+pub use processes::{Process, alive, signal, with_text};
 
 /// Longest wait for something that takes a moment; a machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -53,7 +53,8 @@ impl Cluster {
     /// A folder with this `hilum.yml`; nothing is started.
     pub fn new(yaml: &str) -> Self {
         // Short, so that the addresses of its sockets are.
-        let home = tempfile::Builder::new().prefix("ht").tempdir_in("/tmp").expect("a folder in /tmp");
+        let home =
+            tempfile::Builder::new().prefix("ht").tempdir_in("/tmp").expect("a folder in /tmp");
         let token = format!("e2e-{}", home.path().file_name().expect("has one").display());
         let cluster = Self { home, token, binary: binary() };
         cluster.write("hilum.yml", yaml);
@@ -136,7 +137,8 @@ impl Cluster {
     pub fn start(&self, arguments: &[&str]) -> Running {
         let mut command = self.command(arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()));
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()));
         Running::new(child, arguments.join(" "))
     }
 
@@ -156,7 +158,8 @@ impl Cluster {
     #[track_caller]
     pub fn json(&self, arguments: &str) -> Value {
         let text = self.ok(arguments);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments} printed no JSON ({error}): {text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{arguments} printed no JSON ({error}): {text}"))
     }
 
     /// What `ps` shows of an instance, `null` where there is none.
@@ -177,7 +180,8 @@ impl Cluster {
     #[track_caller]
     pub fn pid(&self, id: &str) -> u32 {
         let instance = self.instance(id);
-        let pid = instance["pid"].as_u64().unwrap_or_else(|| panic!("{id} does not run: {instance}"));
+        let pid =
+            instance["pid"].as_u64().unwrap_or_else(|| panic!("{id} does not run: {instance}"));
         u32::try_from(pid).expect("is a pid")
     }
 
@@ -218,7 +222,8 @@ impl Cluster {
     #[track_caller]
     pub fn events(&self, target: &str) -> Vec<String> {
         let text = self.ok(&format!("events --json {target}"));
-        let events = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event is JSON"));
+        let events =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event is JSON"));
         events.map(|event| event["event"].as_str().expect("has a name").to_owned()).collect()
     }
 
@@ -255,22 +260,27 @@ impl Cluster {
         }
     }
 
-    fn explain(&self) -> String {
-        let mut text = format!("--- hilum.yml\n{}\n", self.read("hilum.yml"));
+    /// What helps to understand a failed test.
+    #[expect(
+        clippy::print_stdout,
+        reason = "the test runner keeps it, and shows it when the test has failed"
+    )]
+    fn explain(&self) {
+        println!("--- hilum.yml\n{}", self.read("hilum.yml"));
         for arguments in ["ps", "logs -n 60"] {
             let words: Vec<&str> = arguments.split(' ').collect();
             let outcome = self.start(&words).collect(Duration::from_secs(10));
-            let outcome = outcome.map_or("no answer".to_owned(), |outcome| outcome.out + &outcome.err);
-            text += &format!("--- {arguments}\n{outcome}");
+            let outcome =
+                outcome.map_or("no answer".to_owned(), |outcome| outcome.out + &outcome.err);
+            println!("--- {arguments}\n{outcome}");
         }
         let state = self.path(".hilum/hilum.yml");
         for entry in fs::read_dir(state).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with("node.") {
-                text += &format!("--- {name}\n{}", fs::read_to_string(entry.path()).unwrap_or_default());
+                println!("--- {name}\n{}", fs::read_to_string(entry.path()).unwrap_or_default());
             }
         }
-        text
     }
 }
 
@@ -278,7 +288,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
         if failed {
-            println!("{}", self.explain());
+            self.explain();
         }
         let down = self.start(&["down", "--now"]).collect(LIMIT);
         let down = down.map_or("it did not end".to_owned(), |outcome| format!("{outcome:#?}"));
@@ -340,7 +350,13 @@ impl Running {
     pub fn wait_out(&self, wanted: &str) {
         let deadline = Instant::now() + LIMIT;
         while !self.out().contains(wanted) && !self.err().contains(wanted) {
-            assert!(Instant::now() < deadline, "{:?} is not in: {}{}", wanted, self.out(), self.err());
+            assert!(
+                Instant::now() < deadline,
+                "{:?} is not in: {}{}",
+                wanted,
+                self.out(),
+                self.err()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -355,6 +371,10 @@ impl Running {
         self.collect(limit).unwrap_or_else(|| panic!("`hilum {name}` did not end within {limit:?}"))
     }
 
+    #[expect(
+        clippy::print_stdout,
+        reason = "the test runner keeps it, and shows it when the test has failed"
+    )]
     fn collect(mut self, limit: Duration) -> Option<Outcome> {
         let deadline = Instant::now() + limit;
         let mut child = self.child.take()?;
@@ -373,10 +393,19 @@ impl Running {
         // A descendant that holds the pipes must not hold us: `up -d` has to let go of them.
         let held = Instant::now() + Duration::from_secs(10);
         while self.readers.iter().any(|reader| !reader.is_finished()) {
-            assert!(Instant::now() < held, "`hilum {}` has ended, and its output is held open", self.name);
+            assert!(
+                Instant::now() < held,
+                "`hilum {}` has ended, and its output is held open",
+                self.name
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
-        Some(Outcome { name: std::mem::take(&mut self.name), status, out: self.out(), err: self.err() })
+        Some(Outcome {
+            name: std::mem::take(&mut self.name),
+            status,
+            out: self.out(),
+            err: self.err(),
+        })
     }
 }
 
@@ -433,6 +462,10 @@ impl Outcome {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`hilum {}`: {}\n--- stdout\n{}\n--- stderr\n{}", self.name, self.status, self.out, self.err)
+        write!(
+            f,
+            "`hilum {}`: {}\n--- stdout\n{}\n--- stderr\n{}",
+            self.name, self.status, self.out, self.err
+        )
     }
 }

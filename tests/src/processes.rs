@@ -15,14 +15,22 @@ pub struct Process {
 impl Process {
     /// Ends it.
     pub(crate) fn kill(&self) {
-        signal(self.pid, "KILL");
+        send("KILL", self.pid);
     }
 }
 
 /// Sends a signal by name.
-fn signal(pid: u32, name: &str) {
-    // By the tool: this crate needs no unsafe code of its own.
-    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).status(); // it may be gone
+///
+/// # Panics
+/// When there is no such process.
+#[track_caller]
+pub fn signal(name: &str, pid: u32) {
+    assert!(send(name, pid), "no process {pid}");
+}
+
+fn send(name: &str, pid: u32) -> bool {
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
+    sent.is_ok_and(|status| status.success())
 }
 
 /// Whether a process runs; one that has ended and is not reaped does not.
@@ -46,7 +54,9 @@ pub fn with_text(text: &str) -> Vec<Process> {
 fn find(belongs: impl Fn(&[u8], &[u8]) -> bool) -> Vec<Process> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         if pid != std::process::id() && belongs(&environ, &command) && alive(pid) {

@@ -66,9 +66,13 @@ fn an_invalid_configuration_changes_nothing_and_is_explained() {
 
 #[test]
 fn restart_takes_the_file_as_it_is_now() {
-    let cluster = Cluster::up(&format!("{ASKED}instances: {{web: {{command: sh -c 'echo $X; exec sleep 1000', env: {{X: one}}}}}}"));
+    let cluster = Cluster::up(&format!(
+        "{ASKED}instances: {{web: {{command: sh -c 'echo $X; exec sleep 1000', env: {{X: one}}}}}}"
+    ));
     cluster.wait_log("one");
-    cluster.configure(&format!("{ASKED}instances: {{web: {{command: sh -c 'echo $X; exec sleep 1000', env: {{X: two}}}}}}"));
+    cluster.configure(&format!(
+        "{ASKED}instances: {{web: {{command: sh -c 'echo $X; exec sleep 1000', env: {{X: two}}}}}}"
+    ));
     cluster.ok("restart web");
     cluster.wait_log("two");
 }
@@ -78,7 +82,8 @@ fn a_cluster_is_found_from_below_and_two_configs_do_not_meet() {
     let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
     cluster.write("other.yml", "instances: {web: {command: sleep 1000}}");
     cluster.write("deep/er/x", "");
-    let below = cluster.command(&["ps", "--json"]).current_dir(cluster.path("deep/er")).output().unwrap();
+    let below =
+        cluster.command(&["ps", "--json"]).current_dir(cluster.path("deep/er")).output().unwrap();
     let below: Value = serde_json::from_slice(&below.stdout).unwrap();
     assert_eq!(below["instances"][0]["pid"], cluster.pid("web.1"));
     cluster.run("-c other.yml ps").code(3);
@@ -122,7 +127,8 @@ instances:
     let cluster = Cluster::up(yaml);
     let running = |cluster: &Cluster| {
         let ps = cluster.ps();
-        let running = ps["instances"].as_array().unwrap().iter().filter(|i| i["state"] == "running");
+        let running =
+            ps["instances"].as_array().unwrap().iter().filter(|i| i["state"] == "running");
         running.map(|i| i["instance"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(running(&cluster), ["web.1"]);

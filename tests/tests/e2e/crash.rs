@@ -1,13 +1,14 @@
 //! Crashes, backoff, limits, `on_failure`.
 
-use hilum_tests::Cluster;
+use hilum_tests::{Cluster, signal};
 
 #[test]
 fn a_crash_is_restarted_and_counted() {
     let cluster = Cluster::up("instances: {web: {command: sleep 1000, restart: {min_uptime: 0s}}}");
     let pid = cluster.pid("web.1");
-    assert!(std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
-    let again = cluster.wait("web.1", "restarted", |web| web["restarts"] == 1 && web["state"] == "running");
+    signal("KILL", pid);
+    let again =
+        cluster.wait("web.1", "restarted", |web| web["restarts"] == 1 && web["state"] == "running");
     assert_eq!(again["exit"]["signal"], "KILL");
     assert_eq!(again["run"], 2);
     assert_ne!(again["pid"], pid);
@@ -15,7 +16,9 @@ fn a_crash_is_restarted_and_counted() {
 
 #[test]
 fn a_crash_loop_backs_off_and_why_tells() {
-    let cluster = Cluster::up("instances: {bad: {command: sh -c 'echo last words; exit 7', restart: {delay: 60s, max_delay: 60s}}}");
+    let cluster = Cluster::up(
+        "instances: {bad: {command: sh -c 'echo last words; exit 7', restart: {delay: 60s, max_delay: 60s}}}",
+    );
     let bad = cluster.wait_state("bad.1", "backoff");
     assert_eq!(bad["exit"]["code"], 7);
     assert!(bad["next_at"].as_f64().unwrap() > 10.0, "{bad}");
@@ -52,7 +55,9 @@ instances:
 
 #[test]
 fn a_dossier_of_the_crash_is_kept() {
-    let cluster = Cluster::up("instances: {bad: {command: sh -c 'echo about to die; exit 3', restart: {delay: 60s, max_delay: 60s}}}");
+    let cluster = Cluster::up(
+        "instances: {bad: {command: sh -c 'echo about to die; exit 3', restart: {delay: 60s, max_delay: 60s}}}",
+    );
     cluster.wait_state("bad.1", "backoff");
     let shown = cluster.ok("crash show bad");
     assert!(shown.contains("about to die") && shown.contains('3'), "{shown}");

@@ -67,7 +67,11 @@ instances:
     cluster.ok("up -d --wait --timeout 25s");
     let ps = cluster.ps();
     for instance in ps["instances"].as_array().unwrap() {
-        assert_eq!((&instance["state"], &instance["ready"]), (&"running".into(), &true.into()), "{instance}");
+        assert_eq!(
+            (&instance["state"], &instance["ready"]),
+            (&"running".into(), &true.into()),
+            "{instance}"
+        );
     }
     assert_eq!(cluster.instance("notify.1")["info"], "warm");
 }

@@ -1,13 +1,8 @@
 //! Stopped means empty, whatever the program did to get away; and nothing outlives the node.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use hilum_tests::{Cluster, LIMIT, alive, wait_until, with_text};
-
-fn signal(name: &str, pid: u32) {
-    assert!(Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
-}
+use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until, with_text};
 
 #[test]
 fn a_grandchild_that_ignores_term_is_gone_after_the_stop() {
@@ -30,7 +25,9 @@ fn what_leaves_its_session_is_found() {
     let cluster = Cluster::up(
         "instances: {web: {command: sh -c 'setsid sleep 1000 & touch up; wait', stop: {timeout: 300ms}}}",
     );
-    wait_until(LIMIT, "the escapee", || cluster.path("up").exists() && cluster.processes().len() >= 4);
+    wait_until(LIMIT, "the escapee", || {
+        cluster.path("up").exists() && cluster.processes().len() >= 4
+    });
     cluster.ok("stop web");
     assert_eq!(cluster.processes().len(), 2, "{:#?}", cluster.processes());
 }
@@ -38,14 +35,17 @@ fn what_leaves_its_session_is_found() {
 /// A daemon by the book: double fork, a session of its own, no environment, no descriptors of ours.
 fn daemonizes(cluster: &Cluster) -> String {
     let text = format!("{}-daemon", cluster.token());
-    let command = format!("(setsid env -i sh -c 'sleep 1000; : {text}' <&- >/dev/null 2>&1 &) ; sleep 0.2; exec sleep 1000");
+    let command = format!(
+        "(setsid env -i sh -c 'sleep 1000; : {text}' <&- >/dev/null 2>&1 &) ; sleep 0.2; exec sleep 1000"
+    );
     cluster.write("daemonize.sh", &command);
     text
 }
 
 #[test]
 fn a_daemon_with_an_empty_environment_is_gone_after_the_stop() {
-    let cluster = Cluster::new("instances: {web: {command: sh daemonize.sh, stop: {timeout: 300ms}}}");
+    let cluster =
+        Cluster::new("instances: {web: {command: sh daemonize.sh, stop: {timeout: 300ms}}}");
     let text = daemonizes(&cluster);
     cluster.ok("up -d");
     wait_until(LIMIT, "the daemon", || !with_text(&text).is_empty());
@@ -102,7 +102,9 @@ fn a_program_that_stops_itself_is_shown_as_paused_and_can_be_stopped() {
 
 #[test]
 fn a_leader_that_exits_leaves_no_child_behind_when_it_is_restarted() {
-    let cluster = Cluster::up("instances: {web: {command: sh -c 'sleep 1000 & test -e second && exec sleep 1000; touch second; sleep 0.2; exit 1', restart: {delay: 10ms}}}");
+    let cluster = Cluster::up(
+        "instances: {web: {command: sh -c 'sleep 1000 & test -e second && exec sleep 1000; touch second; sleep 0.2; exit 1', restart: {delay: 10ms}}}",
+    );
     cluster.wait("web.1", "second run", |web| web["run"] == 2 && web["state"] == "running");
     // The node, its keeper, the leader and its child.
     wait_until(LIMIT, "the first run is gone", || cluster.processes().len() == 4);
@@ -110,7 +112,9 @@ fn a_leader_that_exits_leaves_no_child_behind_when_it_is_restarted() {
 
 #[test]
 fn a_second_interrupt_kills() {
-    let cluster = Cluster::new("instances: {deaf: {command: sh -c 'trap \"\" TERM; touch up; while :; do sleep 0.1; done', stop: {timeout: 60s}}}");
+    let cluster = Cluster::new(
+        "instances: {deaf: {command: sh -c 'trap \"\" TERM; touch up; while :; do sleep 0.1; done', stop: {timeout: 60s}}}",
+    );
     let up = cluster.start(&["up"]);
     wait_until(LIMIT, "a start", || cluster.path("up").exists());
     signal("INT", up.pid());

@@ -26,7 +26,9 @@ instances:
     let run = cluster.wait_state("web.1", "running")["run"].as_u64().unwrap();
     cluster.write("src/x.gen.py", "ignored");
     cluster.write("src/new/deep/b.py", "1");
-    cluster.wait("web.1", "one more restart", |web| web["run"] == run + 1 && web["state"] == "running");
+    cluster.wait("web.1", "one more restart", |web| {
+        web["run"] == run + 1 && web["state"] == "running"
+    });
     assert_eq!(cluster.pid("db.1"), db);
     assert!(cluster.events("web").contains(&"files-changed".to_owned()));
 }
@@ -50,7 +52,8 @@ fn a_watch_can_run_a_command_instead() {
 
 #[test]
 fn a_saved_configuration_is_applied_and_a_broken_one_is_not() {
-    let yaml = |count| format!("instances: {{web: {{command: sleep 1000, numprocesses: {count}}}}}\n");
+    let yaml =
+        |count| format!("instances: {{web: {{command: sleep 1000, numprocesses: {count}}}}}\n");
     let cluster = Cluster::up(&yaml(1));
     let pid = cluster.pid("web.1");
     cluster.configure(&yaml(2));

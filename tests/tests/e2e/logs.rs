@@ -12,7 +12,9 @@ instances:
 "#;
 
 fn json(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 #[test]
@@ -22,10 +24,17 @@ fn all_that_was_written_is_there_also_when_the_node_is_gone() {
     for node in ["up", "down"] {
         let lines = json(&cluster.logs("web --json"));
         let of = |stream: &str| -> Vec<&str> {
-            lines.iter().filter(|line| line["stream"] == stream).map(|line| line["line"].as_str().unwrap()).collect()
+            lines
+                .iter()
+                .filter(|line| line["stream"] == stream)
+                .map(|line| line["line"].as_str().unwrap())
+                .collect()
         };
         assert_eq!(of("err"), ["to err"], "node {node}");
-        assert_eq!(of("out"), ["to out", "\u{fffd}\u{fffd} not text", "ERROR it broke", "unfinished"]);
+        assert_eq!(
+            of("out"),
+            ["to out", "\u{fffd}\u{fffd} not text", "ERROR it broke", "unfinished"]
+        );
         let odd = lines.iter().find(|line| !line["raw_base64"].is_null()).unwrap();
         assert_eq!(odd["raw_base64"], "//4gbm90IHRleHQ=");
         assert!(lines.iter().any(|line| line["partial"] == true && line["line"] == "unfinished"));
@@ -48,7 +57,11 @@ fn logs_are_chosen_by_what_is_asked_for() {
     assert_eq!(cluster.logs("--stream err --no-prefix"), "to err\n");
     assert_eq!(cluster.logs("--grep ^to --stream out,err --no-prefix").lines().count(), 2);
     assert_eq!(cluster.logs("--level critical web --stream out"), "");
-    assert_eq!(cluster.logs("--level info db --stream out --no-prefix"), "db here\n", "no level counts as INFO");
+    assert_eq!(
+        cluster.logs("--level info db --stream out --no-prefix"),
+        "db here\n",
+        "no level counts as INFO"
+    );
     assert_eq!(cluster.logs("-n 1 db --stream out").lines().count(), 1);
     assert_eq!(cluster.logs("--since 1h db --stream out --no-prefix"), "db here\n");
     assert_eq!(cluster.logs("--until 1h"), "");
@@ -68,14 +81,17 @@ instances:
     let follow = cluster.start(&["logs", "-f", "-n", "all", "--no-prefix", "--stream", "out"]);
     cluster.ok("up -d");
     follow.wait_out("run 3 line 200");
-    let expected: Vec<String> = (1..=3).flat_map(|run| (1..=200).map(move |line| format!("run {run} line {line}"))).collect();
+    let expected: Vec<String> = (1..=3)
+        .flat_map(|run| (1..=200).map(move |line| format!("run {run} line {line}")))
+        .collect();
     let seen = follow.out();
     assert_eq!(seen.lines().filter(|line| line.starts_with("run ")).collect::<Vec<_>>(), expected);
 }
 
 #[test]
 fn a_flood_is_kept_whole_and_does_not_hold_the_node() {
-    let cluster = Cluster::up("instances: {web: {command: sh -c 'seq 1 50000; echo end', restart: never}}");
+    let cluster =
+        Cluster::up("instances: {web: {command: sh -c 'seq 1 50000; echo end', restart: never}}");
     let began = std::time::Instant::now();
     cluster.ps();
     assert!(began.elapsed() < std::time::Duration::from_secs(2));
@@ -96,6 +112,8 @@ fn a_stop_answers_when_all_that_was_written_can_be_read() {
 
 #[test]
 fn a_terminal_is_given_where_asked_for() {
-    let cluster = Cluster::up("instances: {web: {command: sh -c 'test -t 1 && echo a terminal', tty: true, restart: never}}");
+    let cluster = Cluster::up(
+        "instances: {web: {command: sh -c 'test -t 1 && echo a terminal', tty: true, restart: never}}",
+    );
     cluster.wait_log("a terminal");
 }

@@ -5,12 +5,15 @@ use std::os::unix::process::ExitStatusExt;
 use hilum_tests::Cluster;
 use serde_json::Value;
 
-const WEB: &str = "instances: {web: {command: sleep 1000}, bad: {command: ./missing, autostart: false}}";
+const WEB: &str =
+    "instances: {web: {command: sleep 1000}, bad: {command: ./missing, autostart: false}}";
 
 #[test]
 fn exit_codes_say_what_went_wrong() {
     let cluster = Cluster::new(WEB);
-    for verb in ["ps", "stop web", "restart web", "scale web=2", "signal TERM web", "reload", "why web"] {
+    for verb in
+        ["ps", "stop web", "restart web", "scale web=2", "signal TERM web", "reload", "why web"]
+    {
         cluster.run(verb).code(3);
     }
     cluster.run("logs").code(0);
@@ -43,8 +46,12 @@ fn wait_ends_when_it_is_so() {
 
 #[test]
 fn run_and_exec_give_the_childs_code() {
-    let cluster = Cluster::new("instances: {web: {command: sh -c, env: {X: from config}, autostart: false}}");
-    cluster.run_words(&["exec", "web", "--", "sh", "-c", "echo $X; exit 7"]).code(7).says("from config");
+    let cluster =
+        Cluster::new("instances: {web: {command: sh -c, env: {X: from config}, autostart: false}}");
+    cluster
+        .run_words(&["exec", "web", "--", "sh", "-c", "echo $X; exit 7"])
+        .code(7)
+        .says("from config");
     let killed = cluster.run_words(&["exec", "web", "--", "sh", "-c", "kill -TERM $$"]).status;
     // A shell shows both as 143.
     assert!(killed.code() == Some(128 + 15) || killed.signal() == Some(15), "{killed}");
@@ -66,11 +73,33 @@ fn json_has_every_promised_field() {
     has(
         &ps["instances"][0],
         &[
-            "service", "instance", "index", "pid", "state", "ready", "flags", "run", "restarts", "uptime", "exit",
-            "reason", "next_at", "info", "cpu_percent", "rss_bytes", "heartbeat_age", "ports", "labels",
+            "service",
+            "instance",
+            "index",
+            "pid",
+            "state",
+            "ready",
+            "flags",
+            "run",
+            "restarts",
+            "uptime",
+            "exit",
+            "reason",
+            "next_at",
+            "info",
+            "cpu_percent",
+            "rss_bytes",
+            "heartbeat_age",
+            "ports",
+            "labels",
         ],
     );
-    for (verb, action) in [("stop web", "stop"), ("start web", "start"), ("restart web", "restart"), ("scale web=2", "start")] {
+    for (verb, action) in [
+        ("stop web", "stop"),
+        ("start web", "start"),
+        ("restart web", "restart"),
+        ("scale web=2", "start"),
+    ] {
         let done = cluster.json(&format!("{verb} --json"));
         has(&done, &["changed", "survivors"]);
         let change = &done["changed"][0];
@@ -78,11 +107,15 @@ fn json_has_every_promised_field() {
         assert!(change["action"].as_str().unwrap().starts_with(action), "{verb}: {done}");
     }
     let wrong = cluster.run("stop wbe --json").code(2);
-    let error: Value = serde_json::from_str(&wrong.err).unwrap_or_else(|error| panic!("{error}: {}", wrong.err));
+    let error: Value =
+        serde_json::from_str(&wrong.err).unwrap_or_else(|error| panic!("{error}: {}", wrong.err));
     has(&error["error"], &["code", "message", "help", "where"]);
     let events = cluster.ok("events --json");
     for event in events.lines() {
-        has(&serde_json::from_str(event).unwrap(), &["seq", "at", "event", "service", "instance", "run", "pid"]);
+        has(
+            &serde_json::from_str(event).unwrap(),
+            &["seq", "at", "event", "service", "instance", "run", "pid"],
+        );
     }
     has(&cluster.json("down --json"), &["changed", "survivors"]);
 }

@@ -23,9 +23,14 @@ fn scaling_touches_only_the_difference_and_survives_a_reload() {
 
 #[test]
 fn scale_save_keeps_the_comments() {
-    let cluster = Cluster::up("# mine\ninstances:\n  web:\n    command: sleep 1000 # long\n    numprocesses: 1 # few\n");
+    let cluster = Cluster::up(
+        "# mine\ninstances:\n  web:\n    command: sleep 1000 # long\n    numprocesses: 1 # few\n",
+    );
     cluster.ok("scale web=2 --save");
-    assert_eq!(cluster.read("hilum.yml"), "# mine\ninstances:\n  web:\n    command: sleep 1000 # long\n    numprocesses: 2 # few\n");
+    assert_eq!(
+        cluster.read("hilum.yml"),
+        "# mine\ninstances:\n  web:\n    command: sleep 1000 # long\n    numprocesses: 2 # few\n"
+    );
     assert_eq!(cluster.state("web.2"), "running");
 }
 
@@ -80,7 +85,9 @@ instances:
 fn a_taken_port_names_its_holder() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
-    let yaml = format!("instances: {{web: {{command: sleep 1000, ports: {{http: {{base: {port}, conflict: fail}}}}}}}}");
+    let yaml = format!(
+        "instances: {{web: {{command: sleep 1000, ports: {{http: {{base: {port}, conflict: fail}}}}}}}}"
+    );
     let cluster = Cluster::new(&yaml);
     cluster.run("up -d").code(1).says(&port.to_string()).says(&std::process::id().to_string());
 }
