@@ -20,6 +20,8 @@ pub mod time;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod wall;
 #[cfg(test)]
 mod world;

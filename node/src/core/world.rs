@@ -13,7 +13,7 @@ use hilum_shared::protocol::control::{Scale, ScaleTo, Targets, Wait};
 use hilum_shared::signal::{Exit, Signal};
 use proptest::prelude::*;
 
-use super::action::{Action, OrderKind, Scope};
+use super::action::{Action, OrderKind, Reply, Scope};
 use super::fixtures::{cluster, needs, ready, service};
 use super::input::{FailureClass, Input, Pulse, Report, Request, RequestId, SpawnFailure};
 use super::instance::Want;
@@ -55,6 +55,9 @@ pub(super) struct World {
     now: Moment,
     processes: BTreeMap<Key, Process>,
     pending: Vec<Input>,
+    /// The names of all events, in order: `web.1 started`.
+    pub(super) events: Vec<String>,
+    pub(super) replies: BTreeMap<u64, Reply>,
     nature: Nature,
     exits: Vec<i32>,
     requests: u64,
@@ -94,18 +97,24 @@ fn test_cluster() -> Arc<Cluster> {
 
 impl World {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
+        Self::with(cluster, Options::default())
+    }
+
+    pub(super) fn with(cluster: Arc<Cluster>, options: Options) -> Self {
         let ready_kinds = cluster
             .services
             .values()
             .filter(|spec| spec.policy.ready.is_some())
             .map(|spec| spec.name.to_string())
             .collect();
-        let core = Supervisor::new(cluster, Options::default(), Now::default());
+        let core = Supervisor::new(cluster, options, Now::default());
         Self {
             core,
             now: Moment::default(),
             processes: BTreeMap::new(),
             pending: Vec::new(),
+            events: Vec::new(),
+            replies: BTreeMap::new(),
             nature: Nature::default(),
             exits: Vec::new(),
             requests: 0,
@@ -122,7 +131,7 @@ impl World {
         id
     }
 
-    fn feed(&mut self, input: Input) {
+    pub(super) fn feed(&mut self, input: Input) {
         self.pending.push(input);
         let mut steps = 0;
         while !self.pending.is_empty() {
@@ -224,12 +233,16 @@ impl World {
             }
             Action::Reply { id, reply } => {
                 assert!(self.open.remove(&id.0), "answered twice: {reply:?}");
+                self.replies.insert(id.0, reply);
+            }
+            Action::Publish(event) => {
+                let who = event.instance.map_or("*".into(), |id| id.to_string());
+                self.events.push(format!("{who} {}", event.kind.name()));
             }
             Action::StartProbe { .. }
             | Action::StopProbe { .. }
             | Action::Drop { .. }
-            | Action::RunWatchCommand { .. }
-            | Action::Publish(_) => {}
+            | Action::RunWatchCommand { .. } => {}
         }
     }
 
@@ -368,6 +381,77 @@ impl World {
         self.now = end;
     }
 
+    /// Starts everything that `up` starts.
+    pub(super) fn up(cluster: Arc<Cluster>) -> Self {
+        let mut world = Self::new(cluster);
+        world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
+        world
+    }
+
+    /// The word of `ps`.
+    pub(super) fn state(&self, id: &str) -> &'static str {
+        self.instance(id).map_or("gone", super::instance::Instance::state_word)
+    }
+
+    pub(super) fn instance(&self, id: &str) -> Option<&super::instance::Instance> {
+        self.core.instance(&InstanceId::parse(id).unwrap())
+    }
+
+    /// The present run's number.
+    pub(super) fn run_of(&self, id: &str) -> u32 {
+        self.instance(id).map_or(0, |instance| instance.run.0)
+    }
+
+    /// News of the present run.
+    pub(super) fn tell(&mut self, id: &str, report: Report) {
+        let run = Run(self.run_of(id));
+        self.feed(Input::Report { instance: InstanceId::parse(id).unwrap(), run, report });
+    }
+
+    /// The leader ends by itself.
+    pub(super) fn ends(&mut self, id: &str, exit: Exit) {
+        let key = (InstanceId::parse(id).unwrap(), Run(self.run_of(id)));
+        self.end(&key, exit);
+        if let Some(input) = self.pending.pop() {
+            self.feed(input);
+        }
+    }
+
+    /// Says what its kind says when it is ready.
+    pub(super) fn says_ready(&mut self, id: &str) {
+        let key = (InstanceId::parse(id).unwrap(), Run(self.run_of(id)));
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.ready = true;
+        }
+        self.tell(id, Report::Beat { state: WorkerState::Ready, status: None });
+    }
+
+    pub(super) fn pause(&mut self, id: &str, paused: bool) {
+        let key = (InstanceId::parse(id).unwrap(), Run(self.run_of(id)));
+        self.processes.get_mut(&key).unwrap().paused = paused;
+    }
+
+    pub(super) fn stall(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.feed(Input::Stalled(by));
+    }
+
+    pub(super) fn exits(&self) -> &[i32] {
+        &self.exits
+    }
+
+    pub(super) fn stubborn(&mut self, stubborn: bool) {
+        self.nature.stubborn = stubborn;
+    }
+
+    pub(super) fn blocked_by(&self, id: &str) -> Vec<String> {
+        let (_, instances) = self.core.snapshot(Now { mono: self.now, wall: 0.0 });
+        instances
+            .into_iter()
+            .find(|i| i.instance.to_string() == id)
+            .map_or(Vec::new(), |i| i.blocked_by)
+    }
+
     fn keys(&self) -> Vec<Key> {
         self.processes
             .iter()
@@ -382,7 +466,7 @@ impl World {
     }
 
     /// Every living process says what its kind says when it is ready.
-    fn all_say_ready(&mut self) {
+    pub(super) fn all_say_ready(&mut self) {
         for key in self.keys() {
             // One that was ready a moment ago may have been told to stop by another's readiness.
             let Some(process) =
@@ -584,5 +668,5 @@ proptest! {
 
 /// `HILUM_CASES` for a long run; a moment's worth by default.
 fn cases() -> u32 {
-    option_env!("HILUM_CASES").and_then(|text| text.parse().ok()).unwrap_or(3000)
+    option_env!("HILUM_CASES").and_then(|text| text.parse().ok()).unwrap_or(1000)
 }

@@ -48,7 +48,7 @@ impl Runtime {
                 }
             }
             Action::StartProbe { instance, run, purpose, spec } => {
-                self.start_probe(instance, run, purpose, spec)
+                self.start_probe(instance, run, purpose, spec);
             }
             Action::StopProbe { instance, run, purpose } => {
                 if let Some(held) = self.held.get_mut(&(instance, run))

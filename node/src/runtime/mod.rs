@@ -361,7 +361,7 @@ impl Runtime {
             LogReport::Degraded(why) => tracing::error!(%why, "log disk fails"),
             LogReport::Recovered => tracing::warn!("log disk works again"),
             LogReport::Dropped { name, lines, why } => {
-                tracing::warn!(%name, lines, %why, "log lines dropped")
+                tracing::warn!(%name, lines, %why, "log lines dropped");
             }
         }
     }
@@ -381,7 +381,7 @@ impl Runtime {
         match change {
             Changed::Config => self.read_config(None, false),
             Changed::Files { service, path } => {
-                self.queue.push_back(Input::FilesChanged { service, path })
+                self.queue.push_back(Input::FilesChanged { service, path });
             }
         }
     }

@@ -183,7 +183,7 @@ impl Supervisor {
             roll.flying.push(flight);
         }
         if roll.flying.is_empty() && roll.queue.is_empty() {
-            self.dismiss(name, &roll.stand_ins);
+            self.dismiss(name, &roll.stand_ins, now);
         } else {
             self.rolls.insert(name.clone(), roll);
         }
@@ -213,7 +213,7 @@ impl Supervisor {
 
     fn roll_failed(&mut self, name: &ServiceName, roll: Roll, why: &str, now: Now) {
         self.out.event_of(Some(name), EventKind::RollingStopped(why.to_owned()));
-        self.dismiss(name, &roll.stand_ins);
+        self.dismiss(name, &roll.stand_ins, now);
         let Some(previous) = roll.previous.filter(|_| roll.on_failure == RollingFailure::Rollback)
         else {
             return;
@@ -229,10 +229,11 @@ impl Supervisor {
     }
 
     /// Stand-ins go, unless the service has meanwhile been scaled up to them.
-    fn dismiss(&mut self, name: &ServiceName, stand_ins: &[InstanceId]) {
+    fn dismiss(&mut self, name: &ServiceName, stand_ins: &[InstanceId], now: Now) {
         let count = self.services.get(name).map_or(0, |service| service.count);
         for id in stand_ins.iter().filter(|id| id.index > count) {
             self.drop_later(id, "stood in during a rolling restart");
         }
+        self.release_wave(now);
     }
 }
