@@ -1,1 +1,471 @@
-//! Helpers of the end-to-end tests.
+//! Helpers of the end-to-end tests: a cluster in a folder of its own, driven by the real binary.
+//!
+//! Every process of a test carries a token in its environment, or in its arguments where it cleared
+//! the environment; a test that leaves one behind fails.
+
+mod processes;
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub use processes::{Process, alive, signal, with_text};
+
+/// Longest wait for something that takes a moment; a machine may be busy.
+pub const LIMIT: Duration = Duration::from_secs(30);
+/// The variable that carries a test's token.
+const TOKEN: &str = "E2E_TOKEN";
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not so within `limit`, with `what` was waited for.
+#[track_caller]
+pub fn wait_until(limit: Duration, what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !so() {
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The binary under test, which cargo builds before the tests of this package.
+fn binary() -> PathBuf {
+    let me = std::env::current_exe().expect("a test has a path");
+    let found = me.ancestors().map(|dir| dir.join("hilum-under-test")).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no hilum-under-test above {}", me.display()))
+}
+
+/// A cluster in a temporary folder. Dropping it takes it down and checks that nothing is left.
+#[derive(Debug)]
+pub struct Cluster {
+    home: TempDir,
+    token: String,
+    binary: PathBuf,
+}
+
+impl Cluster {
+    /// A folder with this `hilum.yml`; nothing is started.
+    pub fn new(yaml: &str) -> Self {
+        // Short, so that the addresses of its sockets are.
+        let home =
+            tempfile::Builder::new().prefix("ht").tempdir_in("/tmp").expect("a folder in /tmp");
+        let token = format!("e2e-{}", home.path().file_name().expect("has one").display());
+        let cluster = Self { home, token, binary: binary() };
+        cluster.write("hilum.yml", yaml);
+        fs::create_dir(cluster.path("run")).expect("a run folder");
+        cluster
+    }
+
+    /// The same, and started.
+    #[track_caller]
+    pub fn up(yaml: &str) -> Self {
+        let cluster = Self::new(yaml);
+        cluster.ok("up -d");
+        cluster
+    }
+
+    /// The project folder.
+    pub fn dir(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// A path in the project folder.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.home.path().join(path)
+    }
+
+    /// What every process of this test carries in its environment; programs that clear theirs shall carry it as an
+    /// argument.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Writes a file in the project folder.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("is in a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+
+    /// Replaces the configuration as editors do, by rename.
+    pub fn configure(&self, yaml: &str) {
+        self.write("hilum.yml.new", yaml);
+        fs::rename(self.path("hilum.yml.new"), self.path("hilum.yml")).expect("renamed");
+    }
+
+    /// A file's text; empty where there is none.
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_default()
+    }
+
+    /// Runs the command line with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            let ours = ["HILUM_", "LYMPH_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "NEXTEST", "CARGO"];
+            if ours.iter().any(|prefix| name.starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments).current_dir(self.dir()).stdin(Stdio::null());
+        command.env(TOKEN, &self.token).env("XDG_RUNTIME_DIR", self.path("run"));
+        command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
+        command
+    }
+
+    /// Runs a command to its end; the arguments are separated by spaces.
+    #[track_caller]
+    pub fn run(&self, arguments: &str) -> Outcome {
+        let words: Vec<&str> = arguments.split_whitespace().collect();
+        self.run_words(&words)
+    }
+
+    /// Runs a command to its end.
+    #[track_caller]
+    pub fn run_words(&self, arguments: &[&str]) -> Outcome {
+        self.start(arguments).finish(2 * LIMIT)
+    }
+
+    /// Starts a command that runs beside the test.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()));
+        Running::new(child, arguments.join(" "))
+    }
+
+    /// Runs a command that must succeed; the answer is what it printed.
+    #[track_caller]
+    pub fn ok(&self, arguments: &str) -> String {
+        self.run(arguments).code(0).out
+    }
+
+    /// `ps --json`.
+    #[track_caller]
+    pub fn ps(&self) -> Value {
+        self.json("ps --json")
+    }
+
+    /// What a command prints, as JSON.
+    #[track_caller]
+    pub fn json(&self, arguments: &str) -> Value {
+        let text = self.ok(arguments);
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{arguments} printed no JSON ({error}): {text}"))
+    }
+
+    /// What `ps` shows of an instance, `null` where there is none.
+    #[track_caller]
+    pub fn instance(&self, id: &str) -> Value {
+        let ps = self.ps();
+        let all = ps["instances"].as_array().expect("a list");
+        all.iter().find(|instance| instance["instance"] == id).cloned().unwrap_or(Value::Null)
+    }
+
+    /// An instance's state.
+    #[track_caller]
+    pub fn state(&self, id: &str) -> String {
+        self.instance(id)["state"].as_str().unwrap_or("none").to_owned()
+    }
+
+    /// The pid of an instance that runs.
+    #[track_caller]
+    pub fn pid(&self, id: &str) -> u32 {
+        let instance = self.instance(id);
+        let pid =
+            instance["pid"].as_u64().unwrap_or_else(|| panic!("{id} does not run: {instance}"));
+        u32::try_from(pid).expect("is a pid")
+    }
+
+    /// Waits until `ps` shows of an instance what is asked for.
+    #[track_caller]
+    pub fn wait(&self, id: &str, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+        let mut seen = Value::Null;
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            seen = self.instance(id);
+            if so(&seen) {
+                return seen;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("waited in vain for {id}: {what}; it is {seen:#}");
+    }
+
+    /// Waits for a state.
+    #[track_caller]
+    pub fn wait_state(&self, id: &str, state: &str) -> Value {
+        self.wait(id, state, |instance| instance["state"] == state)
+    }
+
+    /// The log's plain lines.
+    #[track_caller]
+    pub fn logs(&self, arguments: &str) -> String {
+        self.ok(&format!("logs {arguments}"))
+    }
+
+    /// Waits until the log holds a text.
+    #[track_caller]
+    pub fn wait_log(&self, text: &str) {
+        wait_until(LIMIT, &format!("{text:?} in the log"), || self.logs("").contains(text));
+    }
+
+    /// The names of all events so far, of one instance or service, in order.
+    #[track_caller]
+    pub fn events(&self, target: &str) -> Vec<String> {
+        let text = self.ok(&format!("events --json {target}"));
+        let events =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event is JSON"));
+        events.map(|event| event["event"].as_str().expect("has a name").to_owned()).collect()
+    }
+
+    /// All that carries the token, node and keeper included.
+    pub fn processes(&self) -> Vec<Process> {
+        processes::with_token(TOKEN, &self.token)
+    }
+
+    /// Takes everything down; nothing may be left.
+    #[track_caller]
+    pub fn down(&self) -> Outcome {
+        let outcome = self.run("down").code(0);
+        self.assert_empty();
+        outcome
+    }
+
+    /// Nothing of this test runs, or will not in a moment.
+    #[track_caller]
+    pub fn assert_empty(&self) {
+        self.assert_empty_within(Duration::from_secs(5));
+    }
+
+    /// The same with a limit of its own.
+    #[track_caller]
+    pub fn assert_empty_within(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left after {limit:?}: {left:#?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What helps to understand a failed test.
+    #[expect(
+        clippy::print_stdout,
+        reason = "the test runner keeps it, and shows it when the test has failed"
+    )]
+    fn explain(&self) {
+        println!("--- hilum.yml\n{}", self.read("hilum.yml"));
+        for arguments in ["ps", "logs -n 60"] {
+            let words: Vec<&str> = arguments.split(' ').collect();
+            let outcome = self.start(&words).collect(Duration::from_secs(10));
+            let outcome =
+                outcome.map_or("no answer".to_owned(), |outcome| outcome.out + &outcome.err);
+            println!("--- {arguments}\n{outcome}");
+        }
+        let state = self.path(".hilum/hilum.yml");
+        for entry in fs::read_dir(state).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("node.") {
+                println!("--- {name}\n{}", fs::read_to_string(entry.path()).unwrap_or_default());
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            self.explain();
+        }
+        let down = self.start(&["down", "--now"]).collect(LIMIT);
+        let down = down.map_or("it did not end".to_owned(), |outcome| format!("{outcome:#?}"));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut left = self.processes();
+        while !left.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+            left = self.processes();
+        }
+        left.iter().for_each(Process::kill);
+        if !failed {
+            assert!(left.is_empty(), "left behind: {left:#?}\nafter `down --now`: {down}");
+        }
+    }
+}
+
+/// A command that runs beside the test.
+#[derive(Debug)]
+pub struct Running {
+    child: Option<Child>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+    out: Text,
+    err: Text,
+    name: String,
+}
+
+type Text = std::sync::Arc<std::sync::Mutex<Vec<u8>>>;
+
+impl Running {
+    fn new(mut child: Child, name: String) -> Self {
+        let (out, err) = (Text::default(), Text::default());
+        let mut readers = Vec::new();
+        if let Some(pipe) = child.stdout.take() {
+            readers.push(read(pipe, &out));
+        }
+        if let Some(pipe) = child.stderr.take() {
+            readers.push(read(pipe, &err));
+        }
+        Self { child: Some(child), readers, out, err, name }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("runs").id()
+    }
+
+    /// What it has printed so far.
+    pub fn out(&self) -> String {
+        text(&self.out)
+    }
+
+    /// What it has printed on stderr so far.
+    pub fn err(&self) -> String {
+        text(&self.err)
+    }
+
+    /// Waits until its output holds a text, on either stream.
+    #[track_caller]
+    pub fn wait_out(&self, wanted: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.out().contains(wanted) && !self.err().contains(wanted) {
+            assert!(
+                Instant::now() < deadline,
+                "{:?} is not in: {}{}",
+                wanted,
+                self.out(),
+                self.err()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end within `limit`; it is killed then.
+    #[track_caller]
+    pub fn finish(self, limit: Duration) -> Outcome {
+        let name = self.name.clone();
+        self.collect(limit).unwrap_or_else(|| panic!("`hilum {name}` did not end within {limit:?}"))
+    }
+
+    #[expect(
+        clippy::print_stdout,
+        reason = "the test runner keeps it, and shows it when the test has failed"
+    )]
+    fn collect(mut self, limit: Duration) -> Option<Outcome> {
+        let deadline = Instant::now() + limit;
+        let mut child = self.child.take()?;
+        let status = loop {
+            match child.try_wait() {
+                Ok(Some(status)) => break status,
+                _ if Instant::now() > deadline => {
+                    let _ = child.kill(); // it may have ended just now
+                    let _ = child.wait();
+                    println!("`hilum {}` hangs: {}{}", self.name, self.out(), self.err());
+                    return None;
+                }
+                _ => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        // A descendant that holds the pipes must not hold us: `up -d` has to let go of them.
+        let held = Instant::now() + Duration::from_secs(10);
+        while self.readers.iter().any(|reader| !reader.is_finished()) {
+            assert!(
+                Instant::now() < held,
+                "`hilum {}` has ended, and its output is held open",
+                self.name
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Some(Outcome {
+            name: std::mem::take(&mut self.name),
+            status,
+            out: self.out(),
+            err: self.err(),
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill(); // it may have ended just now
+            let _ = child.wait();
+        }
+    }
+}
+
+fn read(mut pipe: impl Read + Send + 'static, into: &Text) -> std::thread::JoinHandle<()> {
+    let into = Text::clone(into);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            into.lock().expect("no reader panics").extend_from_slice(&buffer[..count]);
+        }
+    })
+}
+
+fn text(bytes: &Text) -> String {
+    String::from_utf8_lossy(&bytes.lock().expect("no reader panics")).into_owned()
+}
+
+/// How a command ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    name: String,
+    /// Its status.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub out: String,
+    /// What it printed on stderr.
+    pub err: String,
+}
+
+impl Outcome {
+    /// It must have exited with this code.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "{self}");
+        self
+    }
+
+    /// Its output must hold a text, on either stream.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.out.contains(text) || self.err.contains(text), "{text:?} is missing: {self}");
+        self
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "`hilum {}`: {}\n--- stdout\n{}\n--- stderr\n{}",
+            self.name, self.status, self.out, self.err
+        )
+    }
+}

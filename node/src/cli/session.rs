@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded, Severity};
 use hilum_shared::rpc::{CallError, Client};
@@ -23,6 +23,11 @@ use crate::daemon::launch::{self, NodeOptions};
 
 /// A call that does no work is answered at once; longer than this and the node is not well.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
+/// A node listens so soon after it took its lock, also on a busy machine.
+const OPENS: Duration = Duration::from_secs(5);
+/// Between two looks whether it does.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// The cluster that a command line means.
 #[derive(Clone, Debug)]
@@ -261,9 +266,16 @@ impl Session {
     /// [`CliError::NotRunning`] when there is none.
     pub(crate) fn node(&self) -> Result<Node, CliError> {
         let project = self.project()?;
-        match self.node_pid()? {
-            Some(pid) => Node::connect(&project.state, pid),
-            None => Err(CliError::NotRunning { config: project.config().to_owned() }),
+        let deadline = Instant::now() + OPENS;
+        loop {
+            let Some(pid) = self.node_pid()? else {
+                return Err(CliError::NotRunning { config: project.config().to_owned() });
+            };
+            match Node::try_connect(&project.state, pid) {
+                // It holds its lock before it listens, and for a moment after.
+                Err(CallError::Gone { .. }) if Instant::now() < deadline => std::thread::sleep(AGAIN),
+                answer => return answer.map_err(|error| CliError::Silent { pid, reason: error.to_string() }),
+            }
         }
     }
 
@@ -345,8 +357,13 @@ pub(crate) struct Node {
 impl Node {
     /// Connects to the node with this state folder.
     pub(crate) fn connect(state: &StateDir, pid: u32) -> Result<Self, CliError> {
+        Self::try_connect(state, pid).map_err(|error| CliError::Silent { pid, reason: error.to_string() })
+    }
+
+    fn try_connect(state: &StateDir, pid: u32) -> Result<Self, CallError> {
         let run_dir = RunDir::find(state).unwrap_or_else(|_| RunDir::of(state, Access::Private));
-        Self::at(run_dir, pid)
+        let client = Client::connect(&run_dir.endpoint("node.sock"))?;
+        Ok(Self { client: RefCell::new(client), pid, run_dir })
     }
 
     /// Connects to the node with this run folder.

@@ -36,6 +36,8 @@ pub struct Sample {
     pub rss: Bytes,
     /// The most that was seen.
     pub peak_rss: Bytes,
+    /// Whether the leader is stopped, by a signal or by a debugger.
+    pub paused: bool,
 }
 
 /// Remembers the look before.
@@ -118,7 +120,7 @@ impl Sampler {
         let too_close = since < CLOSEST;
         let percent =
             if too_close { percent_before } else { Some(100.0 * spent / since.as_secs_f64()) };
-        let sample = Sample { cpu_percent: percent, rss: Bytes(rss), peak_rss: Bytes(peak) };
+        let sample = Sample { cpu_percent: percent, rss: Bytes(rss), peak_rss: Bytes(peak), paused: matches!(stat.state, b'T' | b't') };
         let seen = match known {
             Some(seen) if too_close => Seen { peak, ..seen },
             known => Seen {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hilum_shared::protocol::control::Fault;
 use hilum_shared::signal::Signal;
-use hilum_shared::status::{NodeStatus, Snapshot};
+use hilum_shared::status::{Flag, NodeStatus, Snapshot};
 use serde_json::Value;
 
 use super::Runtime;
@@ -86,6 +86,10 @@ impl Runtime {
             if let Some(sample) = samples.get(&(status.instance.clone(), status.run)) {
                 status.cpu_percent = sample.cpu_percent;
                 status.rss_bytes = Some(sample.rss.0);
+                // The core looks only at those that fell silent; nothing else depends on it.
+                if sample.paused && !status.flags.contains(&Flag::Paused) {
+                    status.flags.push(Flag::Paused);
+                }
             }
             if let Some(age) = self.parts.roster.heartbeat_age(&status.instance) {
                 status.heartbeat_age = Some(age.as_secs_f64());

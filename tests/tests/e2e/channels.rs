@@ -1,0 +1,129 @@
+//! What a program tells the node, and what the node does about it.
+
+use hilum_tests::{Cluster, LIMIT, wait_until};
+
+const NOTIFY: &str = r#"
+import os, socket, time
+address, sock = os.environ["NOTIFY_SOCKET"], socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def tell(text): sock.sendto(text.encode(), address)
+"#;
+
+#[test]
+fn a_watchdog_that_falls_silent_is_restarted() {
+    let yaml = "
+instances:
+  web:
+    command: python3 web.py
+    ready: notify
+    alive: {notify: true, interval: 200ms, failures: 2}
+    restart: {delay: 10ms}
+";
+    let cluster = Cluster::new(yaml);
+    let beats = r#"
+assert os.environ["WATCHDOG_USEC"] == "200000", os.environ["WATCHDOG_USEC"]
+tell("READY=1\nSTATUS=beating")
+for _ in range(1000):
+    if os.environ["HILUM_RUN"] == "1" and os.path.exists("silent"): time.sleep(1000)
+    tell("WATCHDOG=1"); time.sleep(0.05)
+"#;
+    cluster.write("web.py", &format!("{NOTIFY}{beats}"));
+    cluster.ok("up -d --wait");
+    assert_eq!(cluster.instance("web.1")["info"], "beating");
+    cluster.write("silent", "");
+    cluster.wait("web.1", "a second run that beats", |web| web["run"] == 2 && web["ready"] == true);
+    assert_eq!(cluster.instance("web.1")["exit"]["signal"], "KILL");
+}
+
+#[test]
+fn a_lost_probe_restarts() {
+    let yaml = "
+instances:
+  web:
+    command: sh -c 'touch fine; exec sleep 1000'
+    alive: {exec: test -e fine, interval: 50ms, failures: 2}
+";
+    let cluster = Cluster::up(yaml);
+    wait_until(LIMIT, "a start", || cluster.path("fine").exists());
+    std::fs::remove_file(cluster.path("fine")).unwrap();
+    cluster.wait("web.1", "restarted", |web| web["run"] == 2 && web["state"] == "running");
+    assert!(
+        cluster.events("web").contains(&"probe-lost".to_owned()),
+        "{:?}",
+        cluster.events("web")
+    );
+}
+
+#[test]
+fn hooks_run_at_their_points_and_know_why() {
+    let yaml = "
+instances:
+  web:
+    command: sh -c 'echo run >> said; sleep 0.3; test -e stay && exec sleep 1000; touch stay; exit 3'
+    restart: {delay: 10ms}
+    hooks:
+      before_start: sh -c 'echo before_start $HILUM_INSTANCE >> said'
+      after_ready: sh -c 'echo after_ready >> said'
+      before_stop: sh -c 'echo before_stop >> said'
+      after_stop: sh -c 'echo after_stop >> said'
+      on_crash: sh -c 'env > crash.env; echo on_crash >> said'
+";
+    let cluster = Cluster::up(yaml);
+    cluster.wait("web.1", "second run", |web| web["run"] == 2 && web["state"] == "running");
+    wait_until(LIMIT, "the second run", || cluster.read("said").matches("run\n").count() == 2);
+    cluster.down();
+    let said = cluster.read("said");
+    assert!(said.starts_with("before_start web.1\n"), "{said}");
+    for (hook, times) in
+        [("before_start", 2), ("after_ready", 2), ("before_stop", 1), ("on_crash", 1)]
+    {
+        assert_eq!(said.matches(hook).count(), times, "{hook}: {said}");
+    }
+    assert!(said.ends_with("before_stop\nafter_stop\n"), "{said}");
+    assert!(
+        cluster
+            .read("crash.env")
+            .lines()
+            .any(|line| line.starts_with("HILUM_") && line.ends_with("=3")),
+        "{}",
+        cluster.read("crash.env")
+    );
+}
+
+#[test]
+fn a_hook_that_fails_before_the_start_is_a_failed_start() {
+    let yaml = "instances: {web: {command: sleep 1000, hooks: {before_start: sh -c 'echo no luck >&2; exit 4'}, restart: {limit: 1, delay: 10ms}}}";
+    let cluster = Cluster::new(yaml);
+    cluster.run("up -d");
+    let web = cluster.wait_state("web.1", "failed");
+    assert!(web["reason"].as_str().unwrap().contains("before_start"), "{web}");
+}
+
+#[test]
+fn signals_are_sent_by_name_and_number() {
+    let yaml = "instances: {web: {command: \"sh -c 'trap \\\"echo got USR1\\\" USR1; trap \\\"echo got HUP\\\" HUP; echo up; while :; do sleep 0.05; done'\"}}";
+    let cluster = Cluster::up(yaml);
+    cluster.wait_log("up");
+    cluster.ok("signal USR1 web");
+    cluster.wait_log("got USR1");
+    cluster.ok("kill -s 1 web.1");
+    cluster.wait_log("got HUP");
+    cluster.run("signal NOSUCH web").code(2);
+}
+
+#[test]
+fn descriptors_and_signals_of_the_node_do_not_reach_a_program() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: sh -c 'ls -l /proc/self/fd > fds; grep ^Sig /proc/self/status > signals; touch done; exec sleep 1000'}}",
+    );
+    wait_until(LIMIT, "a look", || cluster.path("done").exists());
+    // 0, 1, 2, and the folder that `ls` reads.
+    let fds = cluster.read("fds");
+    assert_eq!(fds.lines().filter(|line| line.contains("->")).count(), 4, "{fds}");
+    let signals = cluster.read("signals");
+    let set =
+        signals.lines().filter(|line| line.starts_with("SigBlk") || line.starts_with("SigIgn"));
+    assert_eq!(set.clone().count(), 2, "{signals}");
+    for line in set {
+        assert!(line.ends_with("0000000000000000"), "{line}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Dependencies, and every way to become ready.
+
+use hilum_tests::Cluster;
+
+/// The order in which instances wrote their names.
+fn order(cluster: &Cluster) -> Vec<String> {
+    cluster.read("order").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_dependent_starts_when_the_other_is_ready_and_stops_first() {
+    let yaml = "
+env: {SAY: 'trap \"echo stop-$HILUM_SERVICE >> order; exit 0\" TERM; echo $HILUM_SERVICE >> order'}
+instances:
+  web: {command: sh -c 'eval \"$SAY\"; while :; do sleep 0.05; done', depends_on: [db]}
+  db:
+    command: sh -c 'eval \"$SAY\"; sleep 0.3; touch db.ready; while :; do sleep 0.05; done'
+    ready: {file: db.ready, interval: 50ms}
+    depends_on: [migrate]
+  migrate: {kind: job, command: sh -c 'sleep 0.2; echo migrate >> order'}
+";
+    let cluster = Cluster::new(yaml);
+    cluster.ok("up -d");
+    assert!(cluster.path("db.ready").exists());
+    cluster.ok("wait web --for ready");
+    cluster.down();
+    assert_eq!(order(&cluster), ["migrate", "db", "web", "stop-web", "stop-db"]);
+}
+
+#[test]
+fn a_dependent_waits_and_says_for_whom() {
+    let yaml = "
+instances:
+  web: {command: sleep 1000, depends_on: [db]}
+  db: {command: sleep 1000, ready: {file: db.ready, interval: 20ms}}
+";
+    let cluster = Cluster::new(yaml);
+    let up = cluster.start(&["up", "-d"]);
+    hilum_tests::wait_until(hilum_tests::LIMIT, "a node", || cluster.run("ps").status.success());
+    let web = cluster.wait_state("web.1", "waiting");
+    assert!(web["blocked_by"][0].as_str().unwrap().contains("db.1"), "{web}");
+    assert!(cluster.ok("why web").contains("db"));
+    cluster.write("db.ready", "");
+    up.finish(hilum_tests::LIMIT).code(0);
+    assert_eq!(cluster.state("web.1"), "running");
+}
+
+#[test]
+fn every_kind_of_readiness() {
+    let yaml = r#"
+instances:
+  tcp: {command: "python3 -m http.server --bind 127.0.0.1 $(port.http)", ports: {http: auto}, ready: {tcp: "127.0.0.1:$(port.http)", interval: 50ms}}
+  http: {command: "python3 -m http.server --bind 127.0.0.1 $(port.http)", ports: {http: auto}, ready: {http: "http://127.0.0.1:$(port.http)/", interval: 50ms}}
+  exec: {command: sh -c 'sleep 0.1; touch exec.ready; exec sleep 1000', ready: {exec: test -e exec.ready, interval: 50ms}}
+  log: {command: sh -c 'echo starting; sleep 0.1; echo listening on 80; exec sleep 1000', ready: {log: 'listening on \d+'}}
+  file: {command: sh -c 'sleep 0.1; touch file.ready; exec sleep 1000', ready: {file: file.ready, interval: 50ms}}
+  fd: {command: sh -c 'sleep 0.1; echo >&3; exec sleep 1000', ready: {notify_fd: 3}}
+  delay: {command: sleep 1000, ready: {delay: 100ms}}
+  unix:
+    command: ["python3", "-c", "import socket; s=socket.socket(socket.AF_UNIX); s.bind('u.sock'); s.listen()\nwhile True: s.accept()"]
+    ready: {unix: u.sock, interval: 50ms}
+  notify:
+    command: ["python3", "-c", "import socket,os,time; s=socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.sendto(b'READY=1\\nSTATUS=warm', os.environ['NOTIFY_SOCKET']); time.sleep(1000)"]
+    ready: notify
+"#;
+    let cluster = Cluster::new(yaml);
+    cluster.ok("up -d --wait --timeout 25s");
+    let ps = cluster.ps();
+    for instance in ps["instances"].as_array().unwrap() {
+        assert_eq!(
+            (&instance["state"], &instance["ready"]),
+            (&"running".into(), &true.into()),
+            "{instance}"
+        );
+    }
+    assert_eq!(cluster.instance("notify.1")["info"], "warm");
+}
+
+#[test]
+fn what_is_not_ready_in_time_is_a_failed_start() {
+    let yaml = "instances: {web: {command: sleep 1000, ready: {file: never, interval: 50ms, within: 300ms}, restart: {limit: 1, delay: 10ms}}}";
+    let cluster = Cluster::new(yaml);
+    cluster.run("up -d --wait").code(1);
+    let web = cluster.wait_state("web.1", "failed");
+    assert!(web["pid"].is_null(), "{web}");
+}
+
+#[test]
+fn a_quorum_is_enough() {
+    let yaml = "
+instances:
+  web: {command: sleep 1000, depends_on: {db: {condition: ready, quorum: 2}}}
+  db: {command: sh -c 'touch up.$HILUM_INDEX; exec sleep 1000', numprocesses: 3, ready: {exec: sh -c 'test $HILUM_INDEX != 2', interval: 50ms}}
+";
+    let cluster = Cluster::new(yaml);
+    cluster.run("up -d");
+    cluster.wait_state("web.1", "running");
+    assert_eq!(cluster.instance("db.2")["ready"], false);
+}

@@ -1,0 +1,125 @@
+//! Stopped means empty, whatever the program did to get away; and nothing outlives the node.
+
+use std::time::{Duration, Instant};
+
+use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until, with_text};
+
+#[test]
+fn a_grandchild_that_ignores_term_is_gone_after_the_stop() {
+    let yaml = "
+instances:
+  web:
+    command: sh -c '(trap \"\" TERM; touch deaf; while :; do sleep 0.1; done) & wait'
+    stop: {timeout: 300ms}
+";
+    let cluster = Cluster::up(yaml);
+    wait_until(LIMIT, "the grandchild", || cluster.path("deaf").exists());
+    cluster.ok("stop web");
+    // The node and its keeper.
+    wait_until(LIMIT, "only the node is left", || cluster.processes().len() == 2);
+    assert_eq!(cluster.state("web.1"), "stopped");
+}
+
+#[test]
+fn what_leaves_its_session_is_found() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: sh -c 'setsid sleep 1000 & touch up; wait', stop: {timeout: 300ms}}}",
+    );
+    wait_until(LIMIT, "the escapee", || {
+        cluster.path("up").exists() && cluster.processes().len() >= 4
+    });
+    cluster.ok("stop web");
+    assert_eq!(cluster.processes().len(), 2, "{:#?}", cluster.processes());
+}
+
+/// A daemon by the book: double fork, a session of its own, no environment, no descriptors of ours.
+fn daemonizes(cluster: &Cluster) -> String {
+    let text = format!("{}-daemon", cluster.token());
+    let command = format!(
+        "(setsid env -i sh -c 'sleep 1000; : {text}' <&- >/dev/null 2>&1 &) ; sleep 0.2; exec sleep 1000"
+    );
+    cluster.write("daemonize.sh", &command);
+    text
+}
+
+#[test]
+fn a_daemon_with_an_empty_environment_is_gone_after_the_stop() {
+    let cluster =
+        Cluster::new("instances: {web: {command: sh daemonize.sh, stop: {timeout: 300ms}}}");
+    let text = daemonizes(&cluster);
+    cluster.ok("up -d");
+    wait_until(LIMIT, "the daemon", || !with_text(&text).is_empty());
+    cluster.ok("stop web");
+    assert_eq!(with_text(&text), []);
+}
+
+#[test]
+fn a_killed_node_leaves_nothing_and_the_next_up_starts_clean() {
+    let yaml = "
+instances:
+  web: {command: sh daemonize.sh, numprocesses: 3}
+  deaf: {command: sh -c 'trap \"\" TERM HUP INT; while :; do sleep 0.1; done'}
+";
+    let cluster = Cluster::new(yaml);
+    let text = daemonizes(&cluster);
+    cluster.ok("up -d");
+    wait_until(LIMIT, "three daemons", || with_text(&text).len() >= 3);
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    let killed = Instant::now();
+    signal("KILL", node);
+    cluster.assert_empty_within(Duration::from_secs(2));
+    println!("empty {:?} after the kill", killed.elapsed());
+    cluster.run("ps").code(3);
+    cluster.ok("up -d");
+    assert_eq!(cluster.state("web.3"), "running");
+    cluster.down();
+    assert_eq!(with_text(&text), []);
+}
+
+#[test]
+fn a_killed_keeper_takes_the_cluster_with_it_in_order() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{node}/stat")).unwrap();
+    let keeper = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+    signal("KILL", keeper);
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_program_that_stops_itself_is_shown_as_paused_and_can_be_stopped() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    let pid = cluster.pid("web.1");
+    signal("STOP", pid);
+    cluster.wait("web.1", "paused", |web| web["flags"] == serde_json::json!(["paused"]));
+    signal("CONT", pid);
+    cluster.wait("web.1", "not paused", |web| web["flags"] == serde_json::json!([]));
+    assert_eq!(cluster.pid("web.1"), pid);
+    signal("STOP", pid);
+    cluster.ok("stop web");
+    assert!(!alive(pid));
+}
+
+#[test]
+fn a_leader_that_exits_leaves_no_child_behind_when_it_is_restarted() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: sh -c 'sleep 1000 & test -e second && exec sleep 1000; touch second; sleep 0.2; exit 1', restart: {delay: 10ms}}}",
+    );
+    cluster.wait("web.1", "second run", |web| web["run"] == 2 && web["state"] == "running");
+    // The node, its keeper, the leader and its child.
+    wait_until(LIMIT, "the first run is gone", || cluster.processes().len() == 4);
+}
+
+#[test]
+fn a_second_interrupt_kills() {
+    let cluster = Cluster::new(
+        "instances: {deaf: {command: sh -c 'trap \"\" TERM; touch up; while :; do sleep 0.1; done', stop: {timeout: 60s}}}",
+    );
+    let up = cluster.start(&["up"]);
+    wait_until(LIMIT, "a start", || cluster.path("up").exists());
+    signal("INT", up.pid());
+    up.wait_out("waiting for");
+    signal("INT", up.pid());
+    up.finish(LIMIT);
+    cluster.assert_empty();
+}

@@ -1,0 +1,67 @@
+//! Saved files: `watch`, and the configuration itself.
+
+use hilum_tests::{Cluster, LIMIT, wait_until};
+
+#[test]
+fn a_saved_file_restarts_the_service_that_watches_it_once() {
+    let yaml = "
+instances:
+  web: {command: sleep 1000, watch: {paths: ['src/**/*.py'], debounce: 100ms}}
+  db: {command: sleep 1000}
+";
+    let cluster = Cluster::new(yaml);
+    cluster.write("src/a.py", "1");
+    cluster.write(".gitignore", "*.gen.py\n");
+    cluster.ok("up -d");
+    let db = cluster.pid("db.1");
+    // The watcher begins beside the first start: a save is repeated until it is seen, with another content each time.
+    let mut text = 0;
+    wait_until(LIMIT, "a restart", || {
+        text += 1;
+        cluster.write("src/a.new", &text.to_string());
+        std::fs::rename(cluster.path("src/a.new"), cluster.path("src/a.py")).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        cluster.instance("web.1")["run"].as_u64().unwrap() > 1
+    });
+    let run = cluster.wait_state("web.1", "running")["run"].as_u64().unwrap();
+    cluster.write("src/x.gen.py", "ignored");
+    cluster.write("src/new/deep/b.py", "1");
+    cluster.wait("web.1", "one more restart", |web| {
+        web["run"] == run + 1 && web["state"] == "running"
+    });
+    assert_eq!(cluster.pid("db.1"), db);
+    assert!(cluster.events("web").contains(&"files-changed".to_owned()));
+}
+
+#[test]
+fn a_watch_can_run_a_command_instead() {
+    let yaml = "instances: {web: {command: sleep 1000, watch: {paths: [conf], debounce: 50ms, action: {run: touch ran}}}}";
+    let cluster = Cluster::new(yaml);
+    cluster.write("conf/a", "1");
+    cluster.ok("up -d");
+    let pid = cluster.pid("web.1");
+    let mut text = 0;
+    wait_until(LIMIT, "the command", || {
+        text += 1;
+        cluster.write("conf/a", &format!("new {text}"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        cluster.path("ran").exists()
+    });
+    assert_eq!(cluster.pid("web.1"), pid);
+}
+
+#[test]
+fn a_saved_configuration_is_applied_and_a_broken_one_is_not() {
+    let yaml =
+        |count| format!("instances: {{web: {{command: sleep 1000, numprocesses: {count}}}}}\n");
+    let cluster = Cluster::up(&yaml(1));
+    let pid = cluster.pid("web.1");
+    cluster.configure(&yaml(2));
+    cluster.wait_state("web.2", "running");
+    cluster.configure("instances: {web: {comand: sleep 1000}}\n");
+    cluster.wait_log("not valid");
+    assert_eq!(cluster.pid("web.1"), pid);
+    cluster.configure(&yaml(3));
+    cluster.wait_state("web.3", "running");
+    assert_eq!(cluster.pid("web.1"), pid);
+}

@@ -1,0 +1,124 @@
+//! Start, restart, stop, down.
+
+use hilum_tests::{Cluster, LIMIT, alive, signal};
+
+const TWO: &str = "
+instances:
+  web: {command: sleep 1000, numprocesses: 2}
+  db: {command: sleep 1000}
+";
+
+#[test]
+fn a_cluster_comes_up_is_shown_and_goes_down() {
+    let cluster = Cluster::new(TWO);
+    cluster.run("up -d").code(0);
+    let ps = cluster.ps();
+    let names: Vec<_> = ps["instances"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["instance"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["db.1", "web.1", "web.2"]);
+    for instance in ps["instances"].as_array().unwrap() {
+        assert_eq!(
+            (&instance["state"], &instance["ready"], &instance["run"]),
+            (&"running".into(), &true.into(), &1.into())
+        );
+        assert!(alive(u32::try_from(instance["pid"].as_u64().unwrap()).unwrap()));
+    }
+    assert!(cluster.ok("ps web").lines().count() == 3);
+    cluster.down().says("nothing is left");
+    cluster.run("ps").code(3);
+    cluster.run("down").code(0);
+}
+
+#[test]
+fn stop_start_and_restart_touch_only_what_was_named() {
+    let cluster = Cluster::up(TWO);
+    let (one, two, db) = (cluster.pid("web.1"), cluster.pid("web.2"), cluster.pid("db.1"));
+    cluster.ok("stop web.2");
+    assert!(!alive(two));
+    assert_eq!(cluster.state("web.2"), "stopped");
+    cluster.ok("start web");
+    assert_eq!(cluster.pid("web.1"), one);
+    assert_eq!(cluster.instance("web.2")["run"], 2);
+    cluster.ok("restart web.1");
+    assert!(!alive(one));
+    let restarted = cluster.instance("web.1");
+    assert_eq!(
+        (&restarted["state"], &restarted["restarts"]),
+        (&"running".into(), &0.into()),
+        "a restart by hand is none of ours"
+    );
+    cluster.ok("stop web.1");
+    cluster.ok("restart web.1");
+    assert_eq!(cluster.state("web.1"), "running", "restart starts what was stopped");
+    assert_eq!(cluster.pid("db.1"), db);
+}
+
+#[test]
+fn what_was_stopped_by_hand_stays_stopped_through_a_reload_and_another_up() {
+    let cluster = Cluster::up(TWO);
+    cluster.ok("stop db");
+    cluster.ok("reload");
+    assert_eq!(cluster.state("db.1"), "stopped");
+}
+
+#[test]
+fn up_in_the_foreground_streams_and_ends_by_ctrl_c() {
+    let cluster =
+        Cluster::new("instances: {web: {command: sh -c 'echo here I am; exec sleep 1000'}}");
+    let up = cluster.start(&["up"]);
+    up.wait_out("web.1 | here I am");
+    signal("INT", up.pid());
+    up.finish(LIMIT).code(0);
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_closed_terminal_is_a_stop() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
+    let up = cluster.start(&["up"]);
+    up.wait_out("started");
+    signal("HUP", up.pid());
+    up.finish(LIMIT);
+    cluster.assert_empty();
+}
+
+#[test]
+fn up_again_applies_the_difference() {
+    let cluster =
+        Cluster::up("node: {watch_config: false}\ninstances: {web: {command: sleep 1000}}");
+    let pid = cluster.pid("web.1");
+    cluster.configure("node: {watch_config: false}\ninstances: {web: {command: sleep 1000, numprocesses: 2}, new: {command: sleep 1000}}");
+    cluster.ok("up -d");
+    assert_eq!(cluster.pid("web.1"), pid);
+    assert_eq!(
+        (cluster.state("web.2"), cluster.state("new.1")),
+        ("running".into(), "running".into())
+    );
+}
+
+#[test]
+fn two_ups_at_once_make_one_node() {
+    let cluster = Cluster::new(TWO);
+    let both = [cluster.start(&["up", "-d"]), cluster.start(&["up", "-d"])];
+    for up in both {
+        up.finish(LIMIT).code(0);
+    }
+    // The node, its keeper, three instances.
+    assert_eq!(cluster.processes().len(), 5, "{:#?}", cluster.processes());
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_says_why() {
+    let cluster = Cluster::new(
+        "instances:\n  bad: {command: ./no-such-program}\n  good: {command: sleep 1000}\n",
+    );
+    cluster.run("up -d").code(1).says("no-such-program").says("not found (ENOENT)");
+    assert_eq!(cluster.state("good.1"), "running");
+    let bad = cluster.instance("bad.1");
+    assert_eq!(bad["state"], "failed");
+    assert!(bad["reason"].as_str().unwrap().contains("ENOENT"), "{bad}");
+}

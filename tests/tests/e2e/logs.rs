@@ -1,0 +1,119 @@
+//! The log of everything.
+
+use hilum_tests::{Cluster, LIMIT, wait_until};
+use serde_json::Value;
+
+const TALK: &str = r#"
+instances:
+  web:
+    command: sh -c 'echo to out; echo to err >&2; printf "\377\376 not text\n"; echo "ERROR it broke"; printf unfinished'
+    restart: never
+  db: {command: sh -c 'echo db here; exec sleep 1000'}
+"#;
+
+fn json(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+#[test]
+fn all_that_was_written_is_there_also_when_the_node_is_gone() {
+    let cluster = Cluster::up(TALK);
+    cluster.wait_state("web.1", "completed");
+    for node in ["up", "down"] {
+        let lines = json(&cluster.logs("web --json"));
+        let of = |stream: &str| -> Vec<&str> {
+            lines
+                .iter()
+                .filter(|line| line["stream"] == stream)
+                .map(|line| line["line"].as_str().unwrap())
+                .collect()
+        };
+        assert_eq!(of("err"), ["to err"], "node {node}");
+        assert_eq!(
+            of("out"),
+            ["to out", "\u{fffd}\u{fffd} not text", "ERROR it broke", "unfinished"]
+        );
+        let odd = lines.iter().find(|line| !line["raw_base64"].is_null()).unwrap();
+        assert_eq!(odd["raw_base64"], "//4gbm90IHRleHQ=");
+        assert!(lines.iter().any(|line| line["partial"] == true && line["line"] == "unfinished"));
+        assert!(lines.iter().all(|line| line["instance"] == "web.1"));
+        let mut numbers: Vec<_> = lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect();
+        let sorted = numbers.clone();
+        numbers.sort_unstable();
+        assert_eq!(numbers, sorted);
+        if node == "up" {
+            cluster.down();
+        }
+    }
+}
+
+#[test]
+fn logs_are_chosen_by_what_is_asked_for() {
+    let cluster = Cluster::up(TALK);
+    cluster.wait_state("web.1", "completed");
+    cluster.wait_log("db here");
+    assert_eq!(cluster.logs("--stream err --no-prefix"), "to err\n");
+    assert_eq!(cluster.logs("--grep ^to --stream out,err --no-prefix").lines().count(), 2);
+    assert_eq!(cluster.logs("--level critical web --stream out"), "");
+    assert_eq!(
+        cluster.logs("--level info db --stream out --no-prefix"),
+        "db here\n",
+        "no level counts as INFO"
+    );
+    assert_eq!(cluster.logs("-n 1 db --stream out").lines().count(), 1);
+    assert_eq!(cluster.logs("--since 1h db --stream out --no-prefix"), "db here\n");
+    assert_eq!(cluster.logs("--until 1h"), "");
+    cluster.run("logs nobody").code(2);
+    cluster.run("logs --grep (").code(2);
+}
+
+#[test]
+fn following_goes_on_through_restarts_and_loses_nothing() {
+    let yaml = "
+instances:
+  count:
+    command: sh -c 'for i in $$(seq 1 200); do echo run $HILUM_RUN line $i; done; test $HILUM_RUN = 3 && exec sleep 1000; exit 1'
+    restart: {delay: 10ms, min_uptime: 0s}
+";
+    let cluster = Cluster::new(yaml);
+    let follow = cluster.start(&["logs", "-f", "-n", "all", "--no-prefix", "--stream", "out"]);
+    cluster.ok("up -d");
+    follow.wait_out("run 3 line 200");
+    let expected: Vec<String> = (1..=3)
+        .flat_map(|run| (1..=200).map(move |line| format!("run {run} line {line}")))
+        .collect();
+    let seen = follow.out();
+    assert_eq!(seen.lines().filter(|line| line.starts_with("run ")).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_flood_is_kept_whole_and_does_not_hold_the_node() {
+    let cluster =
+        Cluster::up("instances: {web: {command: sh -c 'seq 1 50000; echo end', restart: never}}");
+    let began = std::time::Instant::now();
+    cluster.ps();
+    assert!(began.elapsed() < std::time::Duration::from_secs(2));
+    cluster.wait_state("web.1", "completed");
+    let lines = cluster.logs("web --stream out --no-prefix");
+    assert_eq!(lines.lines().count(), 50_001);
+    assert!(lines.ends_with("50000\nend\n"));
+}
+
+#[test]
+fn a_stop_answers_when_all_that_was_written_can_be_read() {
+    let yaml = "instances: {web: {command: \"sh -c 'trap \\\"seq 1 2000; echo goodbye; exit 0\\\" TERM; touch up; while :; do sleep 0.02; done'\"}}";
+    let cluster = Cluster::up(yaml);
+    wait_until(LIMIT, "a start", || cluster.path("up").exists());
+    cluster.ok("stop web");
+    assert!(cluster.logs("--stream out --no-prefix").ends_with("2000\ngoodbye\n"));
+}
+
+#[test]
+fn a_terminal_is_given_where_asked_for() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: sh -c 'test -t 1 && echo a terminal', tty: true, restart: never}}",
+    );
+    cluster.wait_log("a terminal");
+}
