@@ -2,7 +2,11 @@
 //!
 //! It needs a Python with `pyzmq` and `msgpack`: `$HILUM_TEST_PYTHON`, else the one that `scripts/python-env` made
 //! in `target/python`, else `python3`. Where there is none the test says SKIPPED and why.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may panic, and says when it is skipped"
+)]
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;

@@ -1,13 +1,15 @@
 //! Structured records on their way to a fake node.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hilum_worker::log::Overflow;
 use hilum_worker::testing::{FakeNode, LogRecord};
 use hilum_worker::{Builder, ServiceResult};
 use serde_json::json;
 use tracing_subscriber::layer::SubscriberExt;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs `service` in a thread of its own, with the record layer as that thread's subscriber.
 fn logged<F>(
@@ -120,7 +122,7 @@ fn who_asked_to_drop_does_not_wait_and_the_gap_is_seen() {
         tracing::info!(target: "test", "last");
         Ok(())
     });
-    flooded.recv_timeout(Duration::from_secs(30)).unwrap();
+    flooded.recv_timeout(LIMIT).unwrap();
     node.hold_records(false);
     // Room again when what waited has come.
     let mut before = 0;
@@ -152,5 +154,10 @@ fn a_node_that_is_gone_holds_nobody_back() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(!worker.is_finished());
     node.free_lock();
+    let begun = Instant::now();
+    while !worker.is_finished() {
+        assert!(begun.elapsed() < LIMIT, "it waits for a node that is gone");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     worker.join().unwrap();
 }

@@ -85,6 +85,7 @@ fn a_worker_whose_main_task_is_blocked_falls_silent() {
     node.set_rhythm(Duration::from_millis(10), Duration::from_secs(5));
     let builder = quiet(&node);
     let (block, blocked) = std::sync::mpsc::channel::<()>();
+    let (tell, about_to) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -97,22 +98,19 @@ fn a_worker_whose_main_task_is_blocked_falls_silent() {
                 }
             });
             sleep(Duration::from_millis(100)).await;
+            tell.send(()).unwrap();
             blocked.recv().unwrap();
             worker.draining().await;
             Ok(())
         }))
     });
     node.wait_for_beat(|beat| beat.state == WorkerState::Ready);
-    // It is blocked when, for fifty intervals, nothing comes.
-    let silent_at = loop {
-        let before = node.beats().len();
-        std::thread::sleep(Duration::from_millis(500));
-        if node.beats().len() == before {
-            break before as u64;
-        }
-    };
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(node.beats().len() as u64, silent_at);
+    about_to.recv_timeout(LIMIT).unwrap();
+    std::thread::sleep(Duration::from_millis(200)); // what was under way has come by then
+    let last = || node.beats().last().unwrap().seq;
+    let silent_at = last();
+    std::thread::sleep(Duration::from_millis(500)); // fifty intervals
+    assert_eq!(last(), silent_at, "it beats while its main task is blocked");
     block.send(()).unwrap();
     node.wait_for_beat(|beat| beat.seq > silent_at + 3);
     node.shutdown("done", GRACE);
@@ -175,7 +173,7 @@ async fn run_returns_when_the_grace_is_over() {
         node.shutdown("down", Duration::from_millis(300));
     };
     let begun = Instant::now();
-    let (result, ()) = tokio::join!(service, test);
+    let (result, ()) = timeout(LIMIT, async { tokio::join!(service, test) }).await.unwrap();
     assert!(matches!(result, Err(RunError::GraceOver(grace)) if grace.as_millis() == 300));
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
