@@ -273,8 +273,13 @@ impl Session {
             };
             match Node::try_connect(&project.state, pid) {
                 // It holds its lock before it listens, and for a moment after.
-                Err(CallError::Gone { .. }) if Instant::now() < deadline => std::thread::sleep(AGAIN),
-                answer => return answer.map_err(|error| CliError::Silent { pid, reason: error.to_string() }),
+                Err(CallError::Gone { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(AGAIN)
+                }
+                answer => {
+                    return answer
+                        .map_err(|error| CliError::Silent { pid, reason: error.to_string() });
+                }
             }
         }
     }
@@ -357,7 +362,8 @@ pub(crate) struct Node {
 impl Node {
     /// Connects to the node with this state folder.
     pub(crate) fn connect(state: &StateDir, pid: u32) -> Result<Self, CliError> {
-        Self::try_connect(state, pid).map_err(|error| CliError::Silent { pid, reason: error.to_string() })
+        Self::try_connect(state, pid)
+            .map_err(|error| CliError::Silent { pid, reason: error.to_string() })
     }
 
     fn try_connect(state: &StateDir, pid: u32) -> Result<Self, CallError> {

@@ -349,14 +349,15 @@ impl Instance {
     }
 
     /// The node itself did not run for `by`: nobody is blamed for that time.
-    pub fn stalled(&mut self, by: Duration) {
+    pub fn stalled(&mut self, by: Duration, now: Moment) {
         let shift = |moment: &mut Option<Moment>| {
             if let Some(moment) = moment {
                 *moment = *moment + by;
             }
         };
         if let Some(life) = &mut self.life {
-            shift(&mut life.last_sign);
+            // `by` says how late the node is, not how long it slept, and signs of that time are still on their way.
+            life.last_sign = life.last_sign.map(|_| now);
             shift(&mut life.ready_by);
         }
         if let Phase::Stopping(stop) = &mut self.phase {

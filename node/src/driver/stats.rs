@@ -120,7 +120,12 @@ impl Sampler {
         let too_close = since < CLOSEST;
         let percent =
             if too_close { percent_before } else { Some(100.0 * spent / since.as_secs_f64()) };
-        let sample = Sample { cpu_percent: percent, rss: Bytes(rss), peak_rss: Bytes(peak), paused: matches!(stat.state, b'T' | b't') };
+        let sample = Sample {
+            cpu_percent: percent,
+            rss: Bytes(rss),
+            peak_rss: Bytes(peak),
+            paused: matches!(stat.state, b'T' | b't'),
+        };
         let seen = match known {
             Some(seen) if too_close => Seen { peak, ..seen },
             known => Seen {

@@ -273,7 +273,7 @@ impl Supervisor {
         self.out.event_of(None, EventKind::Stalled(by));
         let ids: Vec<InstanceId> = self.instances().map(|instance| instance.id.clone()).collect();
         for id in &ids {
-            self.with(id, |instance, _| instance.stalled(by));
+            self.with(id, |instance, _| instance.stalled(by, now.mono));
         }
         for roll in self.rolls.values_mut() {
             roll.stalled(by);
@@ -281,7 +281,6 @@ impl Supervisor {
         if let Some(going) = &mut self.going {
             going.stalled(by);
         }
-        let _ = now;
     }
 
     fn tick(&mut self, now: Now) {
