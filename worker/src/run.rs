@@ -11,7 +11,7 @@ use crate::contract::{Contract, ContractError};
 use crate::heart::{Cut, Heart, Signals};
 use crate::links::{LinkError, Links};
 use crate::log::{self, LogLayer, Overflow, Queue, Shipping};
-use crate::worker::Worker;
+use crate::worker::{Cause, Worker};
 
 /// What a service ends with: `?` takes any error.
 pub type ServiceResult = Result<(), Box<dyn Error + Send + Sync>>;
@@ -20,7 +20,7 @@ pub type ServiceResult = Result<(), Box<dyn Error + Send + Sync>>;
 const GRACE: Duration = Duration::from_secs(10);
 /// For the flush of a service that ended without being told to.
 const FLUSH: Duration = Duration::from_secs(2);
-/// The least that a flush gets, when the grace is over.
+/// The least that a flush gets: when the grace is over, or nobody listens any more.
 const LEAST_FLUSH: Duration = Duration::from_millis(200);
 
 /// Why a service did not run, or did not end well.
@@ -197,7 +197,11 @@ impl Builder {
         if let Err(error) = &result {
             tracing::error!("ended: {error}");
         }
-        let within = worker.drain().map_or(FLUSH, |drain| drain.left().clamp(LEAST_FLUSH, FLUSH));
+        let within = match worker.drain() {
+            None => FLUSH,
+            Some(drain) if drain.cause == Cause::NodeGone => LEAST_FLUSH,
+            Some(drain) => drain.left().clamp(LEAST_FLUSH, FLUSH),
+        };
         flush(heart.into_links(), shipping, within);
         result
     }

@@ -149,6 +149,22 @@ fn a_restart_of_both_takes_the_dependent_down_first_and_up_last() {
 }
 
 #[test]
+fn one_that_is_down_starts_only_once_in_a_restart_of_all() {
+    let mut web = service("web", 1);
+    web.policy.depends_on = vec![needs("db", Condition::Started)];
+    let mut edge = service("edge", 1);
+    edge.policy.depends_on = vec![needs("web", Condition::Started)];
+    let mut world = World::up(cluster(vec![service("db", 1), web, edge]));
+    world.ask(Request::Stop(named("web")));
+    world.stubborn(true);
+    world.ask(Request::Restart { targets: named("edge"), fresh: None });
+    world.pass(20 * SECOND);
+    world.ask(Request::Restart { targets: Targets::default(), fresh: None });
+    world.pass(60 * SECOND);
+    assert_eq!((world.state("web.1"), world.run_of("web.1")), ("running", 2));
+}
+
+#[test]
 fn what_the_user_stopped_stays_stopped_through_reloads() {
     let config = cluster(vec![service("db", 1), service("web", 2)]);
     let mut world = World::up(config.clone());

@@ -37,11 +37,11 @@ async fn clock(worker: Worker) -> ServiceResult {
                 worker.set_metric("ticks", count as f64);
                 worker.set_status(format!("{count} ticks"));
                 let (hour, minute, second) = (now / 3600 % 24, now / 60 % 60, now % 60);
-                tracing::info!(count, "it is {hour:02}:{minute:02}:{second:02} UTC");
+                tracing::info!(target: "clock", count, "it is {hour:02}:{minute:02}:{second:02} UTC");
             }
-            () = worker.reload() => tracing::info!("configuration read again"),
+            () = worker.reload() => tracing::info!(target: "clock", "configuration read again"),
             drain = worker.draining() => {
-                tracing::info!(reason = drain.reason, "the clock stops");
+                tracing::info!(target: "clock", reason = drain.reason, "the clock stops");
                 return Ok(());
             }
         }
@@ -59,10 +59,18 @@ async fn echo(worker: Worker) -> ServiceResult {
                 let took = Duration::from_millis(200 + mixed(request) % 400);
                 sleep(took).await;
                 let trace_id = format!("{:08x}", mixed(request) & 0xffff_ffff);
-                tracing::info!(trace_id, request, elapsed_ms = took.as_millis() as u64, "echoed");
+                let elapsed_ms = took.as_millis() as u64;
+                tracing::info!(
+                    target: "echo",
+                    trace_id,
+                    request,
+                    elapsed_ms,
+                    "answered request {request} in {elapsed_ms} ms"
+                );
             }
             drain = worker.draining() => {
-                tracing::info!(reason = drain.reason, requests = request - 1, "nothing left to do");
+                let (reason, requests) = (drain.reason, request - 1);
+                tracing::info!(target: "echo", reason, requests, "nothing left to do");
                 break;
             }
         }
@@ -70,25 +78,25 @@ async fn echo(worker: Worker) -> ServiceResult {
     Ok(())
 }
 
-/// Works for a while, complains, and crashes: about every twenty seconds, or in `DEMO_PATIENCE` milliseconds.
+/// Works for a while, complains, and crashes: after ten to twenty seconds, or `DEMO_PATIENCE` milliseconds.
 async fn flaky(worker: Worker) -> ServiceResult {
     worker.ready();
     let run = worker.contract().run.map_or(1, |run| run.0);
     let patience = match std::env::var("DEMO_PATIENCE") {
         Ok(text) => text.parse()?,
-        Err(_) => 12_000 + mixed(u64::from(run)) % 16_000,
+        Err(_) => 10_000 + mixed(u64::from(run)) % 10_000,
     };
     tokio::select! {
         () = sleep(Duration::from_millis(patience)) => {}
         _ = worker.draining() => {
-            tracing::info!("told to leave before it could crash");
+            tracing::info!(target: "flaky", "told to leave before it could crash");
             return Ok(());
         }
     }
-    tracing::warn!(run, "this does not look good");
+    tracing::warn!(target: "flaky", run, "this does not look good");
     let sectors: Vec<u64> = Vec::new();
     let sector = sectors.first().expect("the demo's disk has a sector");
-    tracing::info!(sector, "read");
+    tracing::info!(target: "flaky", sector, "read");
     Ok(())
 }
 

@@ -251,7 +251,7 @@ impl Instance {
             None => (Duration::ZERO, None, false),
         };
         self.forget(out);
-        if self.want == Want::Down || cause == Cause::Asked {
+        if cause == Cause::Asked {
             out.event(self, EventKind::Stopped { killed });
             out.notice(&self.id, Notice::Stopped { killed });
             self.rest(Phase::Down, now, out);

@@ -1,0 +1,163 @@
+//! Structured records on their way to a fake node.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::time::{Duration, Instant};
+
+use hilum_worker::log::Overflow;
+use hilum_worker::testing::{FakeNode, LogRecord};
+use hilum_worker::{Builder, ServiceResult};
+use serde_json::json;
+use tracing_subscriber::layer::SubscriberExt;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs `service` in a thread of its own, with the record layer as that thread's subscriber.
+fn logged<F>(
+    node: &FakeNode,
+    overflow: Overflow,
+    service: impl FnOnce() -> F + Send + 'static,
+) -> std::thread::JoinHandle<u64>
+where
+    F: Future<Output = ServiceResult>,
+{
+    let contract = node.contract();
+    std::thread::spawn(move || {
+        let mut builder = Builder::with_contract(contract).without_signals().overflow(overflow);
+        let layer = builder.log_layer();
+        let subscriber = tracing_subscriber::registry().with(layer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(builder.try_run(|_| service())).unwrap();
+        });
+        layer.dropped()
+    })
+}
+
+fn ours(node: &FakeNode) -> Vec<LogRecord> {
+    node.records().into_iter().filter(|record| record.logger == "test").collect()
+}
+
+#[test]
+fn events_become_records_with_fields_spans_and_trace() {
+    let node = FakeNode::start().unwrap();
+    let service = || async {
+        tracing::info!(target: "test", n = 3, ratio = 0.5, ok = true, text = "a b", "hello {}", "you");
+        let outer = tracing::info_span!("outer", trace_id = "t-1", user = "anna", depth = 1);
+        let inner = tracing::info_span!(parent: &outer, "inner", depth = 2);
+        inner.in_scope(|| {
+            tracing::warn!(target: "test", "in spans");
+            tracing::error!(target: "test", trace_id = 77, depth = 3, "own values win");
+        });
+        tracing::debug!(target: "test", bad = f64::NAN, long = "ä".repeat(5000), "bounds");
+        Ok(())
+    };
+    logged(&node, Overflow::Wait, service).join().unwrap();
+    node.wait_for_record(|record| record.message == "bounds");
+    let records = ours(&node);
+    let said: Vec<_> = records
+        .iter()
+        .map(|record| (record.level.as_str(), record.message.as_str(), record.trace_id.as_deref()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("INFO", "hello you", None),
+            ("WARNING", "in spans", Some("t-1")),
+            ("ERROR", "own values win", Some("77")),
+            ("DEBUG", "bounds", None),
+        ]
+    );
+    assert_eq!(json!(records[0].fields), json!({"n": 3, "ratio": 0.5, "ok": true, "text": "a b"}));
+    assert_eq!(json!(records[1].fields), json!({"depth": 2, "user": "anna"}));
+    assert_eq!(json!(records[2].fields), json!({"depth": 3, "user": "anna"}));
+    assert_eq!(records[3].fields["bad"], "NaN");
+    assert!(records[3].fields["long"].as_str().unwrap().len() < 4200);
+    let all: Vec<_> = node.records().iter().map(|record| record.seq.unwrap()).collect();
+    assert_eq!(all, (1..=all.len() as u64).collect::<Vec<_>>());
+    assert!(records[0].at > 1.7e9);
+    assert_eq!(node.ignored(), 0);
+}
+
+/// Some 30 MB: far more than all queues between the worker and its node.
+const FLOOD: u64 = 30_000;
+
+fn flood() {
+    for n in 0..FLOOD {
+        tracing::info!(target: "test", n, "{:1000}", "x");
+    }
+}
+
+#[test]
+fn a_slow_node_makes_the_logging_call_wait_and_nothing_is_lost() {
+    let node = FakeNode::start().unwrap();
+    node.hold_records(true);
+    let worker = logged(&node, Overflow::Wait, || async {
+        flood();
+        Ok(())
+    });
+    // It cannot end while the node takes nothing.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!worker.is_finished());
+    assert!(node.records().is_empty());
+    node.hold_records(false);
+    let last = node.wait_for_record(|record| {
+        record.fields.get("n").is_some_and(|n| n.as_u64() == Some(FLOOD - 1))
+    });
+    assert!(last.seq.unwrap() >= FLOOD);
+    assert_eq!(worker.join().unwrap(), 0);
+    let kept: Vec<_> = node.records().iter().map(|record| record.seq.unwrap()).collect();
+    assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1));
+}
+
+#[test]
+fn who_asked_to_drop_does_not_wait_and_the_gap_is_seen() {
+    let node = FakeNode::start().unwrap();
+    node.hold_records(true);
+    let (sender, flooded) = std::sync::mpsc::channel::<()>();
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let worker = logged(&node, Overflow::Drop, move || async move {
+        flood();
+        sender.send(()).unwrap();
+        gone.await?;
+        tracing::info!(target: "test", "last");
+        Ok(())
+    });
+    flooded.recv_timeout(LIMIT).unwrap();
+    node.hold_records(false);
+    // Room again when what waited has come.
+    let mut before = 0;
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = node.records().len();
+        if now > 0 && now == before {
+            break;
+        }
+        before = now;
+    }
+    go.send(()).unwrap();
+    let last = node.wait_for_record(|record| record.message == "last");
+    let dropped = worker.join().unwrap();
+    assert!(dropped > 0);
+    let taken = ours(&node).len() as u64;
+    assert!(last.seq.unwrap() > dropped, "{taken} taken, {dropped} dropped");
+}
+
+#[test]
+fn a_node_that_is_gone_holds_nobody_back() {
+    let mut node = FakeNode::start().unwrap();
+    node.set_rhythm(Duration::from_millis(10), Duration::from_millis(100));
+    node.hold_records(true);
+    let worker = logged(&node, Overflow::Wait, || async {
+        flood();
+        Ok(())
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!worker.is_finished());
+    node.free_lock();
+    let begun = Instant::now();
+    while !worker.is_finished() {
+        assert!(begun.elapsed() < LIMIT, "it waits for a node that is gone");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    worker.join().unwrap();
+}

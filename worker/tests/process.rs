@@ -1,0 +1,143 @@
+//! Services as real processes: the demo's, under a fake node and alone.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use hilum_worker::WorkerState;
+use hilum_worker::testing::FakeNode;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A process that does not outlive its test.
+struct Service(Child);
+
+impl Service {
+    fn start(name: &str, node: Option<&FakeNode>, more: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hilum-demo"));
+        command.arg(name).stderr(Stdio::piped()).env_remove("RUST_LOG");
+        if let Some(node) = node {
+            command.envs(node.env());
+        }
+        Self(command.envs(more.iter().copied()).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    fn end(&mut self) -> (ExitStatus, String) {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < LIMIT, "it does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        let mut text = String::new();
+        let mut stderr: ChildStderr = self.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut text).unwrap();
+        (status, text)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // it has ended where all went well
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_ordered_service_drains_flushes_and_exits_0() {
+    let node = FakeNode::start_for("echo.2", 4).unwrap();
+    let mut service = Service::start("echo", Some(&node), &[]);
+    let beat = node.wait_for_beat(|beat| beat.state == WorkerState::Ready);
+    assert_eq!(beat.pid, service.0.id());
+    node.shutdown("down", Duration::from_secs(5));
+    let (status, stderr) = service.end();
+    assert!(status.success(), "{status} {stderr}");
+    assert_eq!(stderr, "");
+    node.wait_for_beat(|beat| beat.state == WorkerState::Draining);
+    let last = node.wait_for_record(|record| record.message == "nothing left to do");
+    assert_eq!((last.level.as_str(), last.logger.as_str()), ("INFO", "echo"));
+    assert_eq!(last.fields["reason"], "down");
+}
+
+#[test]
+fn a_signal_means_the_same_as_the_order() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let node = FakeNode::start().unwrap();
+        let mut service = Service::start("clock", Some(&node), &[]);
+        node.wait_for_beat(|beat| beat.state == WorkerState::Ready);
+        service.signal(signal);
+        let (status, stderr) = service.end();
+        assert!(status.success(), "{status} {stderr}");
+        node.wait_for_beat(|beat| beat.state == WorkerState::Draining);
+        node.wait_for_record(|record| record.message == "the clock stops");
+    }
+}
+
+#[test]
+fn a_panic_is_on_stderr_and_a_critical_record() {
+    let node = FakeNode::start().unwrap();
+    let mut service = Service::start("flaky", Some(&node), &[("DEMO_PATIENCE", "100")]);
+    let (status, stderr) = service.end();
+    assert_eq!(status.code(), Some(101), "{status} {stderr}");
+    assert_eq!(stderr.matches("the demo's disk has a sector").count(), 1, "{stderr}");
+    let record = node.wait_for_record(|record| record.level == "CRITICAL");
+    assert_eq!(record.message, "the demo's disk has a sector");
+    assert!(record.fields["place"].as_str().unwrap().contains("demo.rs"));
+    node.wait_for_record(|record| record.level == "WARNING");
+}
+
+#[test]
+fn an_error_is_on_stderr_and_a_record() {
+    let node = FakeNode::start().unwrap();
+    let mut service = Service::start("flaky", Some(&node), &[("DEMO_PATIENCE", "soon")]);
+    let (status, stderr) = service.end();
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("ERROR") && stderr.contains("invalid digit"), "{stderr}");
+    node.wait_for_record(|record| {
+        record.level == "ERROR" && record.message.contains("invalid digit")
+    });
+}
+
+#[test]
+fn without_a_node_there_are_plain_lines_on_stderr() {
+    let mut service = Service::start("flaky", None, &[("DEMO_PATIENCE", "50")]);
+    let (status, stderr) = service.end();
+    assert_eq!(status.code(), Some(101));
+    assert!(stderr.contains("WARN flaky: this does not look good run=1"), "{stderr}");
+}
+
+#[test]
+fn a_contract_that_means_nothing_is_explained() {
+    let mut service = Service::start("clock", None, &[("HILUM_RUN", "x")]);
+    let (status, stderr) = service.end();
+    assert_eq!(status.code(), Some(2));
+    assert!(stderr.contains("variable `HILUM_RUN` is `x`: a number is expected"), "{stderr}");
+    assert_eq!(status.signal(), None);
+}
+
+#[test]
+fn a_service_that_lost_its_node_leaves() {
+    let mut node = FakeNode::start().unwrap();
+    node.set_rhythm(Duration::from_millis(20), Duration::from_millis(200));
+    let mut service = Service::start("clock", Some(&node), &[]);
+    node.wait_for_beat(|beat| beat.state == WorkerState::Ready);
+    drop(service.0.stderr.take()); // a dead node reads nothing any more
+    node.close();
+    node.free_lock();
+    let begun = Instant::now();
+    while service.0.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < LIMIT, "it does not leave");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(service.0.wait().unwrap().code(), Some(0));
+}
