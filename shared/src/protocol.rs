@@ -340,9 +340,9 @@ pub mod control {
     pub struct Change {
         /// Which; `None` for a change of the whole cluster.
         pub instance: Option<InstanceId>,
-        /// `start stop restart signal scale reload keep`.
+        /// `start stop restart signal scale reload keep wait`.
         pub action: String,
-        /// `started ready completed stopped killed failed unchanged pending superseded`.
+        /// `started ready completed stopped killed failed unchanged sent pending superseded`; of `wait` the state.
         #[serde(default)]
         pub result: Option<String>,
         /// Why.

@@ -34,11 +34,16 @@ pub fn wait_until(limit: Duration, what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// The binary under test, which cargo builds before the tests of this package.
-fn binary() -> PathBuf {
+/// A binary of this package, which cargo builds before its tests.
+fn binary(name: &str) -> PathBuf {
     let me = std::env::current_exe().expect("a test has a path");
-    let found = me.ancestors().map(|dir| dir.join("hilum-under-test")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no hilum-under-test above {}", me.display()))
+    let found = me.ancestors().map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no {name} above {}", me.display()))
+}
+
+/// The path of a worker on our library; what it does is said by its first argument.
+pub fn worker() -> String {
+    binary("worker-under-test").display().to_string()
 }
 
 /// A cluster in a temporary folder. Dropping it takes it down and checks that nothing is left.
@@ -56,7 +61,7 @@ impl Cluster {
         let home =
             tempfile::Builder::new().prefix("ht").tempdir_in("/tmp").expect("a folder in /tmp");
         let token = format!("e2e-{}", home.path().file_name().expect("has one").display());
-        let cluster = Self { home, token, binary: binary() };
+        let cluster = Self { home, token, binary: binary("hilum-under-test") };
         cluster.write("hilum.yml", yaml);
         fs::create_dir(cluster.path("run")).expect("a run folder");
         cluster

@@ -274,7 +274,7 @@ impl Session {
             match Node::try_connect(&project.state, pid) {
                 // It holds its lock before it listens, and for a moment after.
                 Err(CallError::Gone { .. }) if Instant::now() < deadline => {
-                    std::thread::sleep(AGAIN)
+                    std::thread::sleep(AGAIN);
                 }
                 answer => {
                     return answer

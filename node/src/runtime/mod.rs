@@ -50,7 +50,7 @@ pub use self::publish::Published;
 
 /// A tick that comes so late was not late by itself: the node did not run. Nobody is blamed for
 /// that time. Well above the scheduling delays of a busy machine, well below any useful timeout.
-const STALL: Duration = Duration::from_millis(500);
+const STALL: Duration = Duration::from_millis(200);
 /// Inputs that are taken at once before the other sources have their turn.
 const BATCH: usize = 256;
 /// Events that `node.events` can still tell.
@@ -273,9 +273,9 @@ impl Runtime {
     fn tick(&mut self) {
         let now = self.parts.clock.now();
         let late = self.parts.core.deadline().map_or(Duration::ZERO, |at| now.mono.since(at));
+        // What came meanwhile is heard before anybody is judged.
+        self.drain_inputs();
         if late >= STALL {
-            // What came meanwhile is heard before anybody is judged.
-            self.drain_inputs();
             self.take_exits();
             self.queue.push_front(Input::Stalled(late));
         }

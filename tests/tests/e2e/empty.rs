@@ -58,7 +58,7 @@ fn a_killed_node_leaves_nothing_and_the_next_up_starts_clean() {
     let yaml = "
 instances:
   web: {command: sh daemonize.sh, numprocesses: 3}
-  deaf: {command: sh -c 'trap \"\" TERM HUP INT; while :; do sleep 0.1; done'}
+  deaf: {command: sh -c 'trap \"\" TERM HUP INT; while :; do sleep 0.1; done', stop: {timeout: 200ms}}
 ";
     let cluster = Cluster::new(yaml);
     let text = daemonizes(&cluster);

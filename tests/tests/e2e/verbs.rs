@@ -1,0 +1,119 @@
+//! The other verbs, as far as a user of the command line sees them.
+
+use hilum_tests::{Cluster, LIMIT, signal, wait_until};
+use serde_json::Value;
+
+#[test]
+fn a_starter_config_comes_up() {
+    let cluster = Cluster::new("");
+    std::fs::remove_file(cluster.path("hilum.yml")).unwrap();
+    cluster.ok("init");
+    cluster.ok("check");
+    cluster.run("init").code(1).says("--force");
+}
+
+#[test]
+fn ls_and_doctor_know_the_node() {
+    let cluster = Cluster::up("name: shop\ninstances: {web: {command: sleep 1000}}");
+    assert!(cluster.ok("ls").contains("shop"));
+    cluster.ok("doctor");
+    cluster.down();
+    assert!(!cluster.ok("ls").contains("shop"));
+}
+
+#[test]
+fn the_schema_and_the_configuration_can_be_read_by_programs() {
+    let cluster =
+        Cluster::new("env: {SECRET_TOKEN: hush}\ninstances: {web: {command: sleep 1000}}");
+    let schema: Value = serde_json::from_str(&cluster.ok("config --schema")).unwrap();
+    assert!(schema["properties"]["instances"].is_object());
+    assert_eq!(cluster.ok("config instances.web.command").trim(), "sleep 1000");
+    let resolved = cluster.ok("config");
+    assert!(resolved.contains("numprocesses") && !resolved.contains("hush"), "{resolved}");
+    assert!(cluster.ok("config --reveal").contains("hush"));
+}
+
+#[test]
+fn help_is_there_for_every_command() {
+    let cluster = Cluster::new("");
+    let list = cluster.ok("list");
+    let mut verbs = 0;
+    for line in list.lines().skip(1) {
+        let Some(verb) = line.split([',', ' ']).next() else { continue };
+        cluster.run(&format!("help {verb}")).code(0).says("Usage");
+        verbs += 1;
+    }
+    assert!(verbs > 20, "{list}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(!cluster.ok(&format!("completions {shell}")).is_empty());
+    }
+    assert!(cluster.ok("man").contains(".TH"));
+}
+
+#[test]
+fn a_service_manager_can_run_the_node() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
+    let node = cluster.start(&["node"]);
+    wait_until(LIMIT, "the cluster", || cluster.run("ps").status.success());
+    cluster.wait_state("web.1", "running");
+    signal("TERM", node.pid());
+    node.finish(LIMIT).code(0);
+    cluster.assert_empty();
+}
+
+#[test]
+fn term_to_the_node_itself_stops_in_order() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: \"sh -c 'trap \\\"echo bye; exit 0\\\" TERM; touch up; while :; do sleep 0.02; done'\"}}",
+    );
+    wait_until(LIMIT, "a start", || cluster.path("up").exists());
+    signal("TERM", u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap());
+    cluster.assert_empty();
+    assert!(cluster.logs("web").contains("bye"));
+}
+
+#[test]
+fn a_file_of_lymph_works_unchanged() {
+    let yaml = "
+container:
+  ip: 127.0.0.1
+  registry: {class: 'lymph.discovery.static:StaticServiceRegistryHub'}
+instances:
+  echo:
+    command: sleep 1000
+    numprocesses: 2
+sockets: []
+interfaces: {echo: {class: 'x:Y'}}
+logging: {version: 1}
+dependencies: {}
+plugins: {}
+";
+    let cluster = Cluster::new(yaml);
+    std::fs::rename(cluster.path("hilum.yml"), cluster.path(".lymph.yml")).unwrap();
+    cluster.ok("up -d");
+    assert_eq!(cluster.state("echo.2"), "running");
+    cluster.down();
+}
+
+#[test]
+fn a_broken_pipe_ends_a_command_silently() {
+    let cluster = Cluster::up("instances: {web: {command: sh -c 'seq 1 20000', restart: never}}");
+    cluster.wait_state("web.1", "completed");
+    let words: Vec<String> =
+        std::iter::once(cluster.command(&[]).get_program().display().to_string()).collect();
+    let script = format!("{} logs -n all | head -n 1; echo ${{PIPESTATUS[0]}}", words[0]);
+    let output = cluster
+        .command(&[])
+        .get_envs()
+        .fold(std::process::Command::new("bash"), |mut shell, (name, value)| {
+            if let Some(value) = value {
+                shell.env(name, value);
+            }
+            shell
+        })
+        .args(["-c", &script])
+        .current_dir(cluster.dir())
+        .output()
+        .unwrap();
+    assert!(output.stderr.is_empty(), "{output:?}");
+}

@@ -1,0 +1,166 @@
+//! Workers on our library, over the real channels.
+
+use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until, worker};
+use serde_json::Value;
+
+/// One worker of a kind, with quick heartbeats.
+fn cluster(what: &str, more: &str) -> Cluster {
+    let worker = worker();
+    Cluster::new(&format!(
+        "node: {{heartbeat: {{interval: 100ms, timeout: 600ms}}}}
+instances:
+  web: {{command: {worker} {what}, ready: heartbeat, restart: {{delay: 10ms}}{more}}}
+"
+    ))
+}
+
+#[test]
+fn a_worker_is_ready_when_it_says_so_and_beats() {
+    let cluster = cluster("plain", "");
+    cluster.ok("up -d --wait");
+    let web = cluster.wait("web.1", "a beat", |web| web["heartbeat_age"].is_number());
+    assert_eq!((&web["state"], &web["info"]), (&"running".into(), &"as plain".into()));
+    cluster.down();
+}
+
+#[test]
+fn a_worker_that_hangs_is_found_out_and_restarted() {
+    let cluster = cluster("hang", "");
+    cluster.ok("up -d --wait");
+    let pid = cluster.pid("web.1");
+    cluster.write("hang", "");
+    cluster.wait("web.1", "a second run", |web| web["run"] == 2 && web["ready"] == true);
+    assert!(!alive(pid));
+    assert!(
+        cluster.events("web").contains(&"heartbeat-lost".to_owned()),
+        "{:?}",
+        cluster.events("web")
+    );
+    assert!(cluster.logs("web").contains("about to hang"));
+}
+
+#[test]
+fn a_worker_that_is_stopped_by_a_signal_is_paused_and_not_blamed() {
+    let cluster = cluster("plain", "");
+    cluster.ok("up -d --wait");
+    let pid = cluster.pid("web.1");
+    signal("STOP", pid);
+    cluster.wait("web.1", "paused", |web| web["flags"] == serde_json::json!(["paused"]));
+    wait_until(LIMIT, "the event", || cluster.events("web").contains(&"paused".to_owned()));
+    signal("CONT", pid);
+    wait_until(LIMIT, "it goes on", || cluster.events("web").contains(&"resumed".to_owned()));
+    let web = cluster.instance("web.1");
+    assert_eq!((&web["pid"], &web["run"]), (&pid.into(), &1.into()));
+}
+
+#[test]
+fn a_node_that_was_stopped_blames_nobody() {
+    let cluster = cluster("plain", "");
+    cluster.ok("up -d --wait");
+    let pid = cluster.pid("web.1");
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    signal("STOP", node);
+    // Longer than the heartbeat timeout.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    signal("CONT", node);
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    let web = cluster.instance("web.1");
+    assert_eq!(
+        (&web["pid"], &web["run"], &web["state"]),
+        (&pid.into(), &1.into(), &"running".into())
+    );
+}
+
+#[test]
+fn a_worker_has_the_time_to_drain() {
+    let cluster = cluster("drain", "");
+    cluster.ok("up -d --wait");
+    cluster.ok("stop web");
+    assert!(cluster.path("drained").exists());
+    let web = cluster.instance("web.1");
+    assert_eq!((&web["state"], &web["exit"]["code"]), (&"stopped".into(), &0.into()));
+    assert!(cluster.logs("web").contains("draining:"));
+}
+
+#[test]
+fn structured_records_carry_level_and_fields() {
+    let cluster = cluster("log", "");
+    cluster.ok("up -d --wait");
+    cluster.wait_log("a fault");
+    let text = cluster.logs("web --stream log --json");
+    let records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let fact = records
+        .iter()
+        .find(|record| record["line"] == "a fact")
+        .unwrap_or_else(|| panic!("{text}"));
+    assert_eq!((&fact["level"], &fact["fields"]["answer"]), (&"INFO".into(), &42.into()));
+    let errors = cluster.logs("web --stream log --level error --no-prefix");
+    assert!(errors.contains("a fault") && !errors.contains("a doubt"), "{errors}");
+    let warnings = cluster.logs("web --stream log --level warning --no-prefix");
+    assert!(
+        warnings.contains("a fault")
+            && warnings.contains("a doubt")
+            && !warnings.contains("a fact"),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn a_panic_says_why_it_crashed() {
+    let cluster = cluster("panic", "");
+    cluster.run("up -d");
+    cluster.wait("web.1", "a second run", |web| web["run"] == 2 && web["ready"] == true);
+    assert!(cluster.logs("web --stream err").contains("planned"));
+    assert!(cluster.ok("crash show web").contains("planned"));
+}
+
+#[test]
+fn a_reload_by_message_reaches_the_worker() {
+    let cluster = cluster(
+        "plain",
+        ", reload: message, watch: {paths: [conf], debounce: 50ms, action: reload}",
+    );
+    cluster.write("conf/a", "1");
+    cluster.ok("up -d --wait");
+    let pid = cluster.pid("web.1");
+    let mut text = 1;
+    wait_until(LIMIT, "the order", || {
+        text += 1;
+        cluster.write("conf/a", &text.to_string());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        cluster.logs("web").contains("asked to reload")
+    });
+    assert_eq!(cluster.pid("web.1"), pid);
+}
+
+#[test]
+fn workers_leave_when_node_and_keeper_are_gone() {
+    let cluster = cluster("plain", ", numprocesses: 2");
+    cluster.ok("up -d --wait");
+    for process in
+        cluster.processes().iter().filter(|process| !process.command.contains("worker-under-test"))
+    {
+        // The second one may have fallen with the first.
+        let _ =
+            std::process::Command::new("kill").args(["-KILL", &process.pid.to_string()]).output();
+    }
+    cluster.assert_empty();
+}
+
+#[test]
+fn the_demo_cluster_comes_up() {
+    let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf/demo.yml");
+    let cluster = Cluster::new(&std::fs::read_to_string(conf).unwrap());
+    cluster.write(".env", &format!("HILUM_DEMO={}\n", worker()));
+    cluster.ok("up -d --wait");
+    let ps = cluster.ps();
+    for instance in ps["instances"].as_array().unwrap() {
+        assert_eq!(
+            (&instance["state"], &instance["ready"]),
+            (&"running".into(), &true.into()),
+            "{instance}"
+        );
+    }
+    cluster.down();
+}
