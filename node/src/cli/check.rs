@@ -60,8 +60,10 @@ pub(crate) fn run(session: &Session, args: &CheckArgs) -> Outcome {
     }
     if !session.out.quiet {
         session.out.line(&format!(
-            "{} is valid: {services} services, {processes} processes",
-            super::session::shown(&files[0])
+            "{} is valid: {services} {}, {processes} {}",
+            super::session::shown(&files[0]),
+            if services == 1 { "service" } else { "services" },
+            if processes == 1 { "process" } else { "processes" },
         ))?;
     }
     Ok(ExitStatus::Done)

@@ -225,7 +225,6 @@ fn context(
             heartbeat: run_dir.endpoint("heartbeat.sock"),
             log: run_dir.endpoint("log.sock"),
             log_endpoint: log_endpoint.unwrap_or_else(|| run_dir.endpoint("pub.sock")),
-            events: run_dir.endpoint("events.sock"),
             notify: run_dir.socket("notify.sock"),
         },
         lock: project.state.lock(),

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use hilum_shared::protocol::control::{Await, AwaitState};
+use hilum_shared::protocol::control::{Await, AwaitState, Outcome as Answer};
 use hilum_shared::status::State;
 
 use super::exit::{CliError, ExitStatus, Outcome};
@@ -82,10 +82,10 @@ pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
             For::Exit => AwaitState::Exit,
         },
     };
-    let answer: Option<serde::de::IgnoredAny> =
-        node.call_long("await", &order, args.timeout, &look)?;
+    let answer: Option<Answer> = node.call_long("await", &order, args.timeout, &look)?;
     drop(display);
-    if let Some(message) = lost.into_inner() {
+    let lost = lost.into_inner().or_else(|| answer.as_ref().and_then(in_vain));
+    if let Some(message) = lost {
         return Err(CliError::Failed {
             message,
             help: Some(format!("`hilum why {}` says more", args.targets.join(" "))),
@@ -103,4 +103,15 @@ pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
         session.out.json(&serde_json::json!({ "instances": snapshot.instances }))?;
     }
     Ok(ExitStatus::Done)
+}
+
+/// What a node says that gave up waiting: who cannot come any more, and why.
+fn in_vain(answer: &Answer) -> Option<String> {
+    if answer.ok {
+        return None;
+    }
+    let failed = answer.changed.iter().find(|one| one.result.as_deref() == Some("failed"))?;
+    let name = failed.instance.as_ref().map_or("the cluster".to_owned(), ToString::to_string);
+    let why = failed.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    Some(format!("`{name}` has failed{why}"))
 }

@@ -432,8 +432,12 @@ impl World {
     }
 
     pub(super) fn stall(&mut self, by: Duration) {
+        let due = self.core.deadline();
         self.now = self.now + by;
-        self.feed(Input::Stalled(by));
+        // As the loop measures it: nobody knows how long the node did not run before the deadline.
+        let late = due.map_or(Duration::ZERO, |at| self.now.since(at));
+        self.feed(Input::Stalled(late));
+        self.feed(Input::Tick);
     }
 
     pub(super) fn exits(&self) -> &[i32] {

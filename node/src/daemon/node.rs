@@ -255,7 +255,6 @@ impl Node {
                 heartbeat: endpoint("heartbeat.sock"),
                 log: endpoint("log.sock"),
                 log_endpoint,
-                events: String::new(),
                 notify: notify_path,
             },
             lock: places.lock_path.clone(),

@@ -118,7 +118,6 @@ fn identify(
         (env::LOG, &endpoints.log),
         (env::LOG_ENDPOINT, &endpoints.log_endpoint),
         ("LYMPH_MONITOR", &endpoints.log_endpoint),
-        ("HILUM_EVENTS", &endpoints.events),
         ("NOTIFY_SOCKET", &endpoints.notify.to_string_lossy()),
         (env::LOCK, &context.lock.to_string_lossy()),
         (env::CLUSTER, &context.cluster_mark),

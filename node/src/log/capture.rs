@@ -43,7 +43,7 @@ pub(super) const OVERFULL: usize = 8 * FULL;
 pub(super) const IN_FLIGHT: usize = 2;
 /// An unfinished line is recorded after this time without bytes (`docs/config.md`, `max_line`).
 pub(super) const PARTIAL_AFTER: Duration = Duration::from_secs(1);
-/// So long are pipes that others hold open read after the leader's end (`docs/cli.md`, `stop`).
+/// So long are pipes that others hold open read after the leader's end; `stop` answers then at the latest.
 pub(super) const READ_OUT: Duration = Duration::from_secs(2);
 /// When reading has stopped for so long, the instances that wait are reported.
 pub(super) const HELD_AFTER: Duration = Duration::from_millis(500);

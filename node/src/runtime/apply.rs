@@ -1,5 +1,7 @@
 //! Actions of the core, carried out.
 
+use std::time::Duration;
+
 use hilum_shared::name::{InstanceId, Run};
 use serde_json::{Map, Value, json};
 
@@ -9,6 +11,10 @@ use crate::core::action::{Action, Reply};
 use crate::core::event::{Event, EventKind};
 use crate::core::input::{Input, Report, RequestId};
 use crate::log::handle::NodeRecord;
+
+/// After a node that was stopped goes on, beats that came meanwhile reach the loop within this: they are heard before a
+/// silent one is judged.
+const ON_ITS_WAY: Duration = Duration::from_millis(200);
 
 impl Runtime {
     pub(super) fn apply(&mut self, action: Action) {
@@ -58,8 +64,12 @@ impl Runtime {
                 }
             }
             Action::Inspect { instance, run } => {
-                let pulse = self.parts.processes.inspect(&instance, run);
-                self.queue.push_back(Input::Report { instance, run, report: Report::Pulse(pulse) });
+                let (processes, inbox) = (self.parts.processes.clone(), self.parts.inbox.clone());
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(ON_ITS_WAY).await;
+                    let report = Report::Pulse(processes.inspect(&instance, run));
+                    let _ = inbox.send(Input::Report { instance, run, report }).await; // the loop may be gone already
+                });
             }
             Action::Hook { instance, run, point, hook, spec, exit } => {
                 self.run_hook(instance, run, point, &hook, &spec, exit);

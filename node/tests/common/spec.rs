@@ -89,7 +89,6 @@ pub(crate) fn context() -> Context {
             heartbeat: "ipc:///run/heartbeat.sock".into(),
             log: "ipc:///run/log.sock".into(),
             log_endpoint: "ipc:///run/pub.sock".into(),
-            events: "ipc:///run/events.sock".into(),
             notify: "/run/notify.sock".into(),
         },
         lock: "/srv/.hilum/hilum.yml/lock".into(),

@@ -1,6 +1,8 @@
 //! What a program tells the node, and what the node does about it.
 
-use hilum_tests::{Cluster, LIMIT, wait_until};
+use std::time::{Duration, Instant};
+
+use hilum_tests::{Cluster, LIMIT, signal, wait_until};
 
 const NOTIFY: &str = r#"
 import os, socket, time
@@ -125,5 +127,35 @@ fn descriptors_and_signals_of_the_node_do_not_reach_a_program() {
     assert_eq!(set.clone().count(), 2, "{signals}");
     for line in set {
         assert!(line.ends_with("0000000000000000"), "{line}");
+    }
+}
+
+/// The stops are around the timeout of 600 ms, where a deadline may just have passed when the node goes on.
+#[test]
+fn a_stopped_node_blames_nobody_for_the_time() {
+    let yaml = "
+instances:
+  web:
+    command: python3 web.py
+    ready: notify
+    alive: {notify: true, interval: 200ms, failures: 3}
+    restart: {delay: 10ms}
+";
+    let cluster = Cluster::new(yaml);
+    let beats = r#"
+tell("READY=1")
+while True: tell("WATCHDOG=1"); time.sleep(0.05)
+"#;
+    cluster.write("web.py", &format!("{NOTIFY}{beats}"));
+    cluster.ok("up -d --wait");
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    for stop in [500, 700, 1000, 1500] {
+        signal("STOP", node);
+        std::thread::sleep(Duration::from_millis(stop));
+        signal("CONT", node);
+        let passed = Instant::now() + Duration::from_millis(900);
+        wait_until(LIMIT, "a timeout without a verdict", || Instant::now() > passed);
+        let web = cluster.instance("web.1");
+        assert_eq!(web["run"], 1, "after {stop} ms: {:?}", cluster.events("web"));
     }
 }

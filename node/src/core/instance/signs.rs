@@ -190,10 +190,12 @@ impl Instance {
                 }
             }
             (None, Suspicion::Paused) => {
-                life.paused = None;
+                let told = life.paused.take().is_none(); // by a sign that came during the look
                 life.failed_probes = [0, 0];
                 life.last_sign = life.last_sign.map(|_| now);
-                out.event(self, EventKind::Resumed);
+                if !told {
+                    out.event(self, EventKind::Resumed);
+                }
             }
             (None, Suspicion::Silence(silence)) => {
                 out.event(self, EventKind::HeartbeatLost { silence });
