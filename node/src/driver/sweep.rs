@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::signal::Signal;
 
-use super::child::{Adopted, Entry, Owner, Processes, Stray, Table};
+use super::child::{Adopted, Owner, Processes, Stray, Table};
 use super::procfs::{self, Stat};
 use super::sys;
 
@@ -118,8 +118,8 @@ impl Processes {
             }
             table.refresh();
         }
-        let members = table.members(None);
-        let mut left: Vec<u32> = members.into_values().flatten().collect();
+        let owners: Vec<Owner> = table.entries.keys().cloned().collect();
+        let mut left: Vec<u32> = table.members(&owners).into_values().flatten().collect();
         left.extend(table.adopted.iter().filter(|(_, a)| a.owner.is_none()).map(|(&pid, _)| pid));
         left.retain(|&pid| Stat::read(pid).is_some_and(|stat| !stat.is_zombie()));
         left
@@ -130,7 +130,7 @@ impl Processes {
         let mut table = self.table();
         let owner = Owner::Command(number);
         table.refresh();
-        if table.members(Some(&owner)).contains_key(&owner) {
+        if !table.members(std::slice::from_ref(&owner)).is_empty() {
             table.kill(std::slice::from_ref(&owner));
         }
         // Its leader has ended or is dying of KILL: `refresh` reaps it as a stray.
@@ -217,44 +217,37 @@ impl Table {
         }
     }
 
-    /// The living processes by owner: leaders that have not ended, adopted ones, and all below them.
-    pub(super) fn members(&self, only: Option<&Owner>) -> HashMap<Owner, Vec<u32>> {
-        let mut members: HashMap<Owner, Vec<u32>> = HashMap::new();
-        let mut add = |owner: &Owner, entry: &Entry| {
-            if entry.exit.is_none() {
-                members.entry(owner.clone()).or_default().push(entry.pid);
-            }
+    /// The living processes of these owners: leaders that have not ended, adopted ones. Owners without
+    /// any are not in it. Costs nothing for owners that are not asked for.
+    pub(super) fn members<'a>(&self, owners: &'a [Owner]) -> HashMap<&'a Owner, Vec<u32>> {
+        let living = |owner: &'a Owner| {
+            let entry = self.entries.get(owner).filter(|entry| entry.exit.is_none())?;
+            Some((owner, vec![entry.pid]))
         };
-        match only {
-            Some(owner) => {
-                if let Some(entry) = self.entries.get(owner) {
-                    add(owner, entry);
-                }
-            }
-            None => self.entries.iter().for_each(|(owner, entry)| add(owner, entry)),
+        let mut members: HashMap<&Owner, Vec<u32>> = owners.iter().filter_map(living).collect();
+        if self.adopted.is_empty() {
+            return members;
         }
+        let asked: HashSet<&'a Owner> = owners.iter().collect();
         for (&pid, adopted) in &self.adopted {
-            if let Some(owner) = &adopted.owner
-                && only.is_none_or(|only| only == owner)
-            {
-                members.entry(owner.clone()).or_default().push(pid);
+            if let Some(owner) = adopted.owner.as_ref().and_then(|owner| asked.get(owner)) {
+                members.entry(*owner).or_default().push(pid);
             }
         }
         members
     }
 
     fn remains_of(&mut self, runs: &[(InstanceId, Run)]) -> Vec<(InstanceId, Run, Remains)> {
-        let mut members = match runs {
-            [(instance, run)] => self.members(Some(&Owner::Run(instance.clone(), *run))),
-            _ => self.members(None),
-        };
-        runs.iter()
-            .map(|(instance, run)| {
-                let owner = Owner::Run(instance.clone(), *run);
-                let remains = match members.remove(&owner) {
-                    Some(roots) => self.left(&owner, roots),
+        let owners: Vec<Owner> = runs.iter().map(|(i, r)| Owner::Run(i.clone(), *r)).collect();
+        let mut members = self.members(&owners);
+        owners
+            .iter()
+            .zip(runs)
+            .map(|(owner, (instance, run))| {
+                let remains = match members.remove(owner) {
+                    Some(roots) => self.left(owner, roots),
                     None => {
-                        self.finish(&owner);
+                        self.finish(owner);
                         Remains::Empty
                     }
                 };
@@ -278,7 +271,7 @@ impl Table {
         self.refresh();
         let mut seen = HashSet::new();
         for round in 0..KILL_ROUNDS {
-            let members = self.members(None);
+            let members = self.members(owners);
             let mut targets = Vec::new();
             for owner in owners {
                 let Some(entry) = self.entries.get_mut(owner) else {

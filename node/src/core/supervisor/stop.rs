@@ -139,11 +139,13 @@ impl Supervisor {
 
     /// All is gone: the node may go.
     pub(super) fn finish_shutdown(&mut self) {
-        let all_gone = self.wave.is_empty() && self.instances().all(|i| i.phase == Phase::Down);
-        let Some(going) = &mut self.going else { return };
-        if going.exited || !all_gone {
+        if self.going.as_ref().is_none_or(|going| going.exited) || !self.wave.is_empty() {
             return;
         }
+        if self.instances().any(|i| i.phase != Phase::Down) {
+            return;
+        }
+        let Some(going) = &mut self.going else { return };
         going.exited = true;
         going.kill_at = None;
         let code = going.code;
