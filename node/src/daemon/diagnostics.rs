@@ -5,14 +5,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
+use crate::driver::signals;
+
 /// Old files of diagnostics that stay, one a day.
 const FILES: usize = 5;
+/// Lines that may wait for the disk, then they are lost. Their room is taken at once: 32 bytes each.
+const WAITING: usize = 4096;
 
 type Handle = reload::Handle<LevelFilter, Registry>;
 
@@ -58,7 +62,9 @@ pub(super) fn begin(sink: &Sink<'_>, level: Option<&str>) -> Option<WorkerGuard>
     let layer = fmt::layer().with_target(false).with_ansi(false);
     let (result, guard) = match appender {
         Some(appender) => {
-            let (writer, guard) = tracing_appender::non_blocking(appender);
+            let (writer, guard) = signals::blocked(|| {
+                NonBlockingBuilder::default().buffered_lines_limit(WAITING).finish(appender)
+            });
             let subscriber = Registry::default().with(filter).with(layer.with_writer(writer));
             (tracing::subscriber::set_global_default(subscriber), Some(guard))
         }

@@ -3,7 +3,9 @@
 use std::io;
 
 use hilum_shared::signal::Signal;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal as Number, sigaction};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal as Number, sigaction,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -29,6 +31,17 @@ pub fn reset_dispositions() -> io::Result<()> {
     }
     SigSet::empty().thread_set_mask()?;
     Ok(())
+}
+
+/// Does something with all signals blocked, so that a thread which it starts never takes one: a signal that wakes a
+/// thread which has nothing to do with it costs a wakeup, and SIGCHLD comes at every exit.
+pub fn blocked<T>(work: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let result = work();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask(); // cannot fail with a valid set
+    }
+    result
 }
 
 /// What arrives: TERM, INT, HUP, QUIT, USR1, USR2 and CHLD. Must be called inside the runtime; it ends when the receiver

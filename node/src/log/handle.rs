@@ -174,6 +174,9 @@ pub(super) struct Shared {
     bell: EventFd,
     /// Whether the bell was rung and not heard yet.
     rung: AtomicBool,
+    /// Whether the node is about to send more, and whether something waits for its last word.
+    quiet: AtomicBool,
+    unrung: AtomicBool,
     /// Whether the log thread waits for a batch.
     pub(super) waiting: AtomicBool,
     /// Whether structured records have to wait.
@@ -251,15 +254,36 @@ struct Post {
 
 impl Post {
     fn send(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            self.shared.ring();
+        if self.commands.send(command).is_err() {
+            return;
         }
+        if self.shared.quiet.load(Ordering::SeqCst) {
+            self.shared.unrung.store(true, Ordering::SeqCst);
+            // Whoever ended the quiet meanwhile may not have seen that.
+            if self.shared.quiet.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+        self.shared.ring();
     }
 }
 
 impl Drop for Post {
     fn drop(&mut self) {
         self.send(Command::Stop);
+    }
+}
+
+/// While it lives the log thread is not woken; see [`LogHandle::quietly`].
+pub struct Quiet(Arc<Post>);
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let shared = &self.0.shared;
+        shared.quiet.store(false, Ordering::SeqCst);
+        if shared.unrung.swap(false, Ordering::SeqCst) {
+            shared.ring();
+        }
     }
 }
 
@@ -289,6 +313,8 @@ pub fn start(config: LogConfig) -> Result<Started, LogError> {
         began: Instant::now(),
         bell,
         rung: AtomicBool::new(false),
+        quiet: AtomicBool::new(false),
+        unrung: AtomicBool::new(false),
         waiting: AtomicBool::new(false),
         holding: AtomicBool::new(false),
         queued: AtomicUsize::new(0),
@@ -328,6 +354,13 @@ fn block_signals() {
 }
 
 impl LogHandle {
+    /// The log thread is woken once for all that is sent until the answer is dropped: for one turn of the
+    /// loop, some milliseconds at most. Only one at a time.
+    pub fn quietly(&self) -> Quiet {
+        self.0.shared.quiet.store(true, Ordering::SeqCst);
+        Quiet(Arc::clone(&self.0))
+    }
+
     /// Captures the output of a run. `stderr` is `None` where both come by one pseudo-terminal.
     pub fn attach(&self, source: Source, stdout: OwnedFd, stderr: Option<OwnedFd>) {
         self.0.send(Command::Attach(Box::new(source), stdout, stderr));
