@@ -18,6 +18,7 @@ use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::dye::Colour;
+use super::memory;
 use super::procfs::{self, Stat};
 use super::request::{Session, SpawnRequest};
 use super::spawn::Spawner;
@@ -89,6 +90,7 @@ pub fn run(mut node: SpawnRequest, mark: &Mark) -> io::Result<ExitCode> {
         .spawn(&mut node, None)
         .map_err(|error| io::Error::other(error.to_string()))?;
     drop(node);
+    memory::give_back();
     let exit = watch(&child.pidfd, child.pid, &mut arrivals)?;
     end_all(mark, PATIENCE);
     Ok(ExitCode::from(exit.shell_code().clamp(0, 255) as u8))

@@ -12,6 +12,7 @@ pub mod holder;
 pub mod identity;
 pub mod keeper;
 pub mod limits;
+pub mod memory;
 pub mod pipes;
 pub mod ports;
 pub mod probe;

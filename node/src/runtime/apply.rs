@@ -1,7 +1,9 @@
 //! Actions of the core, carried out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::name::{InstanceId, Run};
 use serde_json::{Map, Value, json};
 
@@ -115,7 +117,10 @@ impl Runtime {
         if let (EventKind::Exited { crash: true, .. }, Some(instance), Some(run)) =
             (&event.kind, &event.instance, event.run)
         {
-            let facts = self.crash_facts(&event);
+            let mut facts = self.crash_facts(&event);
+            if let Some(spec) = self.parts.core.instance(instance).map(|i| Arc::clone(&i.spec)) {
+                facts.insert("config_hash".into(), json!(self.config_hash(spec)));
+            }
             self.parts.log.crash(instance.clone(), run, facts);
         }
         if let (EventKind::Exited { .. }, Some(instance), Some(run)) =
@@ -146,6 +151,16 @@ impl Runtime {
         self.events.push_back(event);
     }
 
+    fn config_hash(&mut self, spec: Arc<ServiceSpec>) -> &str {
+        let known = self.hashes.entry(spec.name.clone());
+        let (of, hash) = known.or_insert_with(|| (Arc::clone(&spec), super::config::hash(&spec)));
+        if !Arc::ptr_eq(of, &spec) {
+            *hash = super::config::hash(&spec);
+            *of = spec;
+        }
+        hash
+    }
+
     /// What a crash dossier says besides the last lines.
     fn crash_facts(&self, event: &Event) -> Map<String, Value> {
         let mut facts = event.to_json();
@@ -173,7 +188,6 @@ impl Runtime {
             })
             .collect();
         facts.insert("dependencies".into(), Value::Object(dependencies));
-        facts.insert("config_hash".into(), json!(super::config::hash(&instance.spec)));
         let usage = event.instance.as_ref().zip(event.run);
         if let Some(usage) =
             usage.and_then(|(instance, run)| self.parts.processes.usage(instance, run))

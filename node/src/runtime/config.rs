@@ -120,6 +120,7 @@ impl Runtime {
             }
         }
         self.parts.cluster = Arc::clone(cluster);
+        self.hashes.clear();
         self.parts.watcher.watch(cluster, &self.parts.load);
         Ok(())
     }

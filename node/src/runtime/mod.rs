@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hilum_shared::config::LoadOptions;
-use hilum_shared::config::spec::Cluster;
-use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::config::spec::{Cluster, ServiceSpec};
+use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::control::Outcome;
 use tokio::sync::mpsc;
 
@@ -37,6 +37,7 @@ use crate::core::input::{Input, Report, Request, RequestId};
 use crate::core::supervisor::Supervisor;
 use crate::driver::cgroup::{Cgroups, Leaf};
 use crate::driver::child::Processes;
+use crate::driver::memory;
 use crate::driver::ports::PortTable;
 use crate::driver::sockets::Sockets;
 use crate::driver::stats::Sampler;
@@ -55,6 +56,8 @@ const STALL: Duration = Duration::from_millis(200);
 const BATCH: usize = 256;
 /// Events that `node.events` can still tell.
 const REMEMBERED: usize = 1000;
+/// After the last start of a process unused memory is given back, once.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What the runtime is made of; all of it is opened by the daemon.
 pub struct Parts {
@@ -162,6 +165,10 @@ pub struct Runtime {
     /// The first `start`'s answer, for whoever launched the node.
     first: Option<Reply>,
     sampling: Option<tokio::task::JoinHandle<()>>,
+    /// Something was started: when that has settled, unused memory is given back.
+    settles_at: Option<tokio::time::Instant>,
+    /// What crash dossiers call the state of a service's configuration, made at its first crash.
+    hashes: HashMap<ServiceName, (Arc<ServiceSpec>, String)>,
 
     to_read: VecDeque<config::Purpose>,
     reason: String,
@@ -190,6 +197,8 @@ impl Runtime {
             events: VecDeque::new(),
             first: None,
             sampling: None,
+            settles_at: None,
+            hashes: HashMap::new(),
             to_read: VecDeque::new(),
             reason: String::new(),
             exit: None,
@@ -230,6 +239,10 @@ impl Runtime {
                 Some(change) = self.parts.changes.recv() => self.changed(change),
                 Some(order) = self.parts.orders.recv() => self.order(order),
                 () = sleep_until(deadline) => self.tick(),
+                () = sleep_until(self.settles_at) => {
+                    self.settles_at = None;
+                    memory::give_back();
+                }
             }
         }
     }
@@ -241,6 +254,7 @@ impl Runtime {
     /// Feeds the core until it has nothing more to say.
     fn turn(&mut self) {
         let mut actions = Vec::new();
+        let _quiet = self.parts.log.quietly();
         loop {
             while let Some(input) = self.queue.pop_front() {
                 let now = self.parts.clock.now();
