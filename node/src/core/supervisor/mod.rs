@@ -165,6 +165,11 @@ impl Supervisor {
         self.services.get(&id.service)?.instances.get(&id.index)
     }
 
+    /// How many processes of a service are wanted now.
+    pub fn count(&self, service: &str) -> u32 {
+        self.services.get(service).map_or(0, |service| service.count)
+    }
+
     /// All instances.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.services.values().flat_map(|service| service.instances.values())
