@@ -166,12 +166,16 @@ fn what_is_ignored_is_no_change() {
     }
     room.expect_nothing("a.py");
     assert!(kernel_watches(&room.path("src")), "the look at the kernel's watches works");
-    assert!(!kernel_watches(&room.path("node_modules")) && !kernel_watches(&room.path("node_modules/x")));
+    assert!(
+        !kernel_watches(&room.path("node_modules"))
+            && !kernel_watches(&room.path("node_modules/x"))
+    );
 }
 
 /// Whether the kernel watches a directory for this process.
 fn kernel_watches(dir: &Path) -> bool {
-    let inode = format!(" ino:{:x} ", std::os::unix::fs::MetadataExt::ino(&dir.metadata().unwrap()));
+    let inode =
+        format!(" ino:{:x} ", std::os::unix::fs::MetadataExt::ino(&dir.metadata().unwrap()));
     let all = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
     let mut texts = all.map(|entry| fs::read_to_string(entry.path()).unwrap_or_default());
     texts.any(|text| text.lines().any(|line| line.starts_with("inotify ") && line.contains(&inode)))
