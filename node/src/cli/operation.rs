@@ -174,11 +174,19 @@ pub(crate) fn report(out: Output, outcome: &control::Outcome) -> Outcome {
             "survivors": outcome.survivors,
         }))?;
     } else {
-        for change in &outcome.changed {
-            if out.quiet && !is_bad(change) {
+        for group in outcome.changed.chunk_by(is_alike) {
+            if out.quiet && !is_bad(&group[0]) {
                 continue;
             }
-            out.line(&change_line(out, change))?;
+            if group.len() < COLLAPSED {
+                for change in group {
+                    out.line(&change_line(out, change, &name_of(change)))?;
+                }
+            } else {
+                let (first, last) = (&group[0], &group[group.len() - 1]);
+                let who = format!("{} … {} ({})", name_of(first), name_of(last), group.len());
+                out.line(&change_line(out, first, &who))?;
+            }
         }
     }
     if !outcome.survivors.is_empty() {
@@ -206,8 +214,19 @@ fn is_bad(change: &control::Change) -> bool {
     matches!(change.result.as_deref(), Some("failed"))
 }
 
-fn change_line(out: Output, change: &control::Change) -> String {
-    let who = change.instance.as_ref().map_or_else(|| "cluster".to_owned(), ToString::to_string);
+/// From so many instances of one service on that fared alike, one line tells it of all.
+const COLLAPSED: usize = 9;
+
+fn is_alike(a: &control::Change, b: &control::Change) -> bool {
+    let service = |change: &control::Change| change.instance.as_ref().map(|id| id.service.clone());
+    (service(a), &a.action, &a.result, &a.reason) == (service(b), &b.action, &b.result, &b.reason)
+}
+
+fn name_of(change: &control::Change) -> String {
+    change.instance.as_ref().map_or_else(|| "cluster".to_owned(), ToString::to_string)
+}
+
+fn change_line(out: Output, change: &control::Change, who: &str) -> String {
     let what = change.result.as_deref().unwrap_or(&change.action);
     let style = match what {
         "failed" => Style::Bad,

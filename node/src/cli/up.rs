@@ -75,7 +75,7 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
     options.abort_on_failure = args.abort_on_failure;
     let begun = time::now();
     // asked first: nobody starts a second keeper beside a living node, but for two commands at the same moment
-    let launched = match session.node_pid()? {
+    let launched = match running(session)? {
         Some(pid) => Launched::AlreadyRunning { pid },
         None => launch::launch(&options)?,
     };
@@ -98,6 +98,24 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
                 }
             }
         }
+    }
+}
+
+/// The node that runs and will go on: one that is stopping is waited for.
+fn running(session: &Session) -> Result<Option<u32>, CliError> {
+    let mut told = false;
+    loop {
+        let Some(pid) = session.node_pid()? else { return Ok(None) };
+        match session.node().and_then(|node| session.status(&node)) {
+            Ok(snapshot) if !snapshot.node.stopping => return Ok(Some(pid)),
+            Ok(_) if !told => {
+                session.out.note(&format!("the node (pid {pid}) is stopping: waiting for its end"));
+                told = true;
+            }
+            Ok(_) | Err(CliError::NotRunning { .. } | CliError::Gone { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        std::thread::sleep(TICK);
     }
 }
 

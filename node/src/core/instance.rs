@@ -348,7 +348,9 @@ impl Instance {
         (!life.old).then(|| life.up_at.map(|at| at + max_age.age + extra)).flatten()
     }
 
-    /// The node itself did not run for `by`: nobody is blamed for that time.
+    /// The node itself did not run for `by` or longer: nobody is blamed for that time. What came meanwhile may
+    /// still be on its way to us, and how long the gap was before the first deadline nobody knows: silence
+    /// counts from now on.
     pub fn stalled(&mut self, by: Duration, now: Moment) {
         let shift = |moment: &mut Option<Moment>| {
             if let Some(moment) = moment {
@@ -356,7 +358,6 @@ impl Instance {
             }
         };
         if let Some(life) = &mut self.life {
-            // `by` says how late the node is, not how long it slept, and signs of that time are still on their way.
             life.last_sign = life.last_sign.map(|_| now);
             shift(&mut life.ready_by);
         }

@@ -1,5 +1,6 @@
 //! The node's process: from its folders to its last line.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -262,7 +263,7 @@ impl Node {
             cluster_mark: startup.mark.clone(),
             heartbeat_interval: cluster.node.heartbeat_interval,
             heartbeat_timeout: cluster.node.heartbeat_timeout,
-            inherited: inheritable(std::env::vars_os()),
+            inherited: inherited(options),
             sockets: shared,
             ports: Default::default(),
             nofile: Some(nofile.original),
@@ -332,6 +333,16 @@ impl Node {
         tracing::debug!(?report, "sockets closed");
         survivors
     }
+}
+
+/// The node's environment without its own; `--vars` reaches lymph's services, too.
+fn inherited(options: &NodeOptions) -> Vec<(OsString, OsString)> {
+    let mut variables = inheritable(std::env::vars_os());
+    if let Some(vars) = &options.vars {
+        variables.retain(|(name, _)| name != "LYMPH_VARS");
+        variables.push(("LYMPH_VARS".into(), vars.clone().into_os_string()));
+    }
+    variables
 }
 
 fn needs_cgroups(cluster: &Cluster) -> bool {

@@ -35,7 +35,16 @@ impl Runtime {
         self.read(Purpose::Restart { request, targets });
     }
 
-    fn read(&self, purpose: Purpose) {
+    /// One file is read at a time: what was read later is applied later.
+    fn read(&mut self, purpose: Purpose) {
+        self.to_read.push_back(purpose);
+        if self.to_read.len() == 1 {
+            self.read_next();
+        }
+    }
+
+    fn read_next(&mut self) {
+        let Some(purpose) = self.to_read.front().cloned() else { return };
         let options = self.parts.load.clone();
         let sender = self.aside.0.clone();
         tokio::task::spawn_blocking(move || {
@@ -47,6 +56,8 @@ impl Runtime {
     }
 
     pub(super) fn loaded(&mut self, loaded: Loaded) {
+        self.to_read.pop_front();
+        self.read_next();
         match (loaded.purpose, loaded.cluster) {
             (Purpose::Reload { request, .. }, Err(message)) => {
                 tracing::warn!("the configuration is not valid, nothing changes:\n{message}");

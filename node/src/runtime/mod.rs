@@ -163,6 +163,7 @@ pub struct Runtime {
     first: Option<Reply>,
     sampling: Option<tokio::task::JoinHandle<()>>,
 
+    to_read: VecDeque<config::Purpose>,
     reason: String,
     exit: Option<i32>,
 }
@@ -189,6 +190,7 @@ impl Runtime {
             events: VecDeque::new(),
             first: None,
             sampling: None,
+            to_read: VecDeque::new(),
             reason: String::new(),
             exit: None,
         }

@@ -101,6 +101,21 @@ fn up_again_applies_the_difference() {
 }
 
 #[test]
+fn up_beside_a_node_that_stops_starts_a_new_one() {
+    let cluster = Cluster::up(
+        "instances: {slow: {command: \"sh -c 'trap \\\"sleep 1; exit 0\\\" TERM; touch up; while :; do sleep 0.02; done'\"}}",
+    );
+    hilum_tests::wait_until(LIMIT, "a start", || cluster.path("up").exists());
+    let before = cluster.ps()["node"]["pid"].clone();
+    let down = cluster.start(&["down"]);
+    hilum_tests::wait_until(LIMIT, "a stop", || cluster.state("slow.1") == "stopping");
+    cluster.ok("up -d");
+    down.finish(LIMIT).code(0);
+    assert_eq!(cluster.state("slow.1"), "running");
+    assert_ne!(cluster.ps()["node"]["pid"], before);
+}
+
+#[test]
 fn two_ups_at_once_make_one_node() {
     let cluster = Cluster::new(TWO);
     let both = [cluster.start(&["up", "-d"]), cluster.start(&["up", "-d"])];

@@ -1,6 +1,6 @@
 //! What an operator asks for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hilum_shared::name::{InstanceId, Run, ServiceName};
@@ -119,6 +119,7 @@ impl Supervisor {
             });
         }
         let asked: BTreeSet<ServiceName> = ids.iter().map(|id| id.service.clone()).collect();
+        let notes = self.start_without_processes(targets);
         let mut all = ids.clone();
         if targets.deps {
             let needed = self.graph.with_dependencies(asked.iter().cloned());
@@ -126,12 +127,6 @@ impl Supervisor {
                 let Some(service) = self.services.get(name) else { continue };
                 let down = |i: &&Instance| !i.dropping && !i.is_up() && i.phase != Phase::Completed;
                 all.extend(service.instances.values().filter(down).map(|i| i.id.clone()));
-            }
-        }
-        let mut notes = Vec::new();
-        for name in &asked {
-            if self.services.get(name).is_some_and(|service| service.count == 0) {
-                notes.push(format!("`{name}` has no processes: scale it"));
             }
         }
         self.set_want(&all, Want::Up);
@@ -167,15 +162,32 @@ impl Supervisor {
         Ok(self.operations.begin(items, notes))
     }
 
+    /// A service without processes is started, too: those that it is scaled to come up. The answer is what to tell
+    /// whoever asked for it by name.
+    fn start_without_processes(&mut self, targets: &Targets) -> Vec<String> {
+        let mut notes = Vec::new();
+        for service in self.services.values_mut().filter(|service| service.instances.is_empty()) {
+            let name = service.spec.name.as_str();
+            let named = targets.targets.iter().any(|pattern| target::matches(pattern, name, 1));
+            if named {
+                notes.push(format!("`{name}` has no processes: scale it"));
+            }
+            if named || (targets.targets.is_empty() && enabled(service, &self.options)) {
+                service.want = Want::Up;
+            }
+        }
+        notes
+    }
+
     /// Remembers what a whole service is wanted to be, for instances that come later.
     fn set_want(&mut self, ids: &[InstanceId], want: Want) {
-        let names: BTreeSet<ServiceName> = ids.iter().map(|id| id.service.clone()).collect();
-        for name in names {
-            let Some(service) = self.services.get_mut(&name) else { continue };
-            let whole = service
-                .instances
-                .keys()
-                .all(|index| ids.iter().any(|id| id.service == name && id.index == *index));
+        let mut meant: BTreeMap<&ServiceName, BTreeSet<u32>> = BTreeMap::new();
+        for id in ids {
+            meant.entry(&id.service).or_default().insert(id.index);
+        }
+        for (name, indexes) in meant {
+            let Some(service) = self.services.get_mut(name) else { continue };
+            let whole = service.instances.keys().all(|index| indexes.contains(index));
             if whole || want == Want::Up {
                 service.want = want;
             }
@@ -406,4 +418,35 @@ pub(super) fn fault(code: &str, message: String, help: Option<String>) -> Fault 
 /// Whether a service that comes with a new configuration is started.
 pub(super) fn starts_by_itself(service: &Service, options: &Options) -> bool {
     enabled(service, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use hilum_shared::protocol::control::{Scale, ScaleTo, Targets};
+
+    use crate::core::action::Action;
+    use crate::core::fixtures::{cluster, service};
+    use crate::core::input::{Input, Request, RequestId};
+    use crate::core::supervisor::{Options, Supervisor};
+    use crate::core::time::{Moment, Now};
+
+    fn starts(first: Option<Targets>) -> usize {
+        let now = Now { mono: Moment::default(), wall: 0.0 };
+        let cluster = cluster(vec![service("web", 0)]);
+        let mut core = Supervisor::new(cluster, Options::default(), now);
+        let mut actions = Vec::new();
+        let changes = vec![ScaleTo { service: "web".into(), count: 2, relative: false }];
+        let requests = first.map(Request::Start).into_iter();
+        for request in requests.chain([Request::Scale(Scale { changes })]) {
+            core.handle(Input::Request { id: RequestId(1), request }, now, &mut actions);
+        }
+        actions.iter().filter(|action| matches!(action, Action::Spawn { .. })).count()
+    }
+
+    #[test]
+    fn a_service_without_processes_that_was_started_comes_up_when_it_is_scaled() {
+        let targets = Targets { targets: Vec::new(), deps: true, rolling: false, grace: None };
+        assert_eq!(starts(Some(targets)), 2);
+        assert_eq!(starts(None), 0);
+    }
 }
