@@ -56,7 +56,10 @@ impl Instance {
             restarts: self.restarts,
             uptime: life.and_then(|life| life.up_at).map(|at| now.mono.since(at).as_secs_f64()),
             exit: self.exit.map(|(exit, at)| ExitStatus::new(exit, at)),
-            reason: self.reason.clone(),
+            reason: match (&self.reason, blocked_by.as_slice()) {
+                (None, [first, ..]) => Some(format!("waits for {first}")),
+                (reason, _) => reason.clone(),
+            },
             next_at: next.map(|at| at.since(now.mono).as_secs_f64()),
             info: self.info.clone(),
             cpu_percent: None,

@@ -72,6 +72,7 @@ impl Refusal {
 /// Runs the node; the answer is its exit code.
 pub(super) fn main(startup: &Startup) -> ExitCode {
     let _ = signals::reset_dispositions(); // cannot fail for these
+    sys::set_name(c"hilum-node"); // it was executed as /proc/self/exe
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,

@@ -33,6 +33,10 @@ pub(super) enum PlaceError {
     Run(#[from] RunDirError),
     #[error("`{}` cannot be written ({source}): set `logs.dir`, then the run folder holds the rest", path.display())]
     NoState { path: PathBuf, source: io::Error },
+    #[error(
+        "a node of this project runs, pid {pid}, whose state folder was removed: end it by `kill {pid}`, then start again"
+    )]
+    Bereft { pid: u32 },
     #[error("`{}`: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -60,6 +64,9 @@ impl Places {
         }
         let lock_path = if writable { state.lock() } else { run.socket("lock") };
         let lock = Lock::take(&lock_path)?;
+        if let Some(pid) = bereft(&run, &state) {
+            return Err(PlaceError::Bereft { pid });
+        }
         run.create(access)?;
         Ok(Self { state, writable, _lock: lock, lock_path, run, access })
     }
@@ -107,6 +114,20 @@ impl Places {
             }
         }
     }
+}
+
+/// A living node of this cluster that lost its lock with its state folder. Its instances are not ours
+/// to sweep.
+fn bereft(run: &RunDir, state: &StateDir) -> Option<u32> {
+    let text = fs::read_to_string(run.socket("project.json")).ok()?;
+    let project: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let pid = u32::try_from(project["pid"].as_u64()?).ok()?;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut words = command.split(|byte| *byte == 0).skip(1);
+    let mark = format!("\"mark\":\"{}.", state.id());
+    let is_node = words.next() == Some(b"__node")
+        && words.next().is_some_and(|startup| String::from_utf8_lossy(startup).contains(&mark));
+    is_node.then_some(pid)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PlaceError> {

@@ -172,7 +172,7 @@ pub fn become_subreaper() -> io::Result<()> {
 }
 
 /// Sets this thread's name, for a single-threaded process that of the process; at most 15 bytes.
-pub(super) fn set_name(name: &std::ffi::CStr) {
+pub fn set_name(name: &std::ffi::CStr) {
     // SAFETY: a NUL-terminated string. It cannot fail.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
 }

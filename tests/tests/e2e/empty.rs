@@ -123,3 +123,16 @@ fn a_second_interrupt_kills() {
     up.finish(LIMIT);
     cluster.assert_empty();
 }
+
+#[test]
+fn a_node_whose_state_folder_was_removed_is_not_doubled() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    let web = u32::try_from(cluster.ps()["instances"][0]["pid"].as_u64().unwrap()).unwrap();
+    std::fs::remove_dir_all(cluster.path(".hilum")).unwrap();
+    let second = cluster.run("up -d");
+    second.code(1).says(&format!("pid {node}"));
+    assert!(alive(web), "the second one touched what is the first one's");
+    signal("TERM", node);
+    wait_until(LIMIT, "the first one's end", || !alive(node) && !alive(web));
+}
