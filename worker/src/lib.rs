@@ -27,13 +27,13 @@
 //! }
 //! ```
 //!
-//! [`run`] reads the [contract](Contract) from the environment and does, around the service's future: heartbeats, in the
+//! [`run()`] reads the [contract](Contract) from the environment and does, around the service's future: heartbeats, in the
 //! same task, so that a service that blocks its task falls silent; states (`starting`, `ready`, `busy`, `draining`);
 //! orders to drain or to reload, and SIGTERM and SIGINT as the same order; the [log]; and, when the node is gone for good,
 //! drain and exit. Long computations belong on `tokio::task::spawn_blocking` or in a task of their own. What a
 //! worker and its node say to each other is in `docs/protocol.md`.
 //!
-//! With feature `testing`, [`testing::FakeNode`] is a node in the same process for tests of services.
+//! With feature `testing`, `testing::FakeNode` is a node in the same process for tests of services.
 
 mod absence;
 mod contract;

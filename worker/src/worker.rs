@@ -37,7 +37,7 @@ pub struct Drain {
     pub reason: String,
     /// How much time was given.
     pub grace: Duration,
-    /// When [`crate::run`] returns, whatever is unfinished: a little before the grace is over, so that the log is flushed
+    /// When [`crate::run()`] returns, whatever is unfinished: a little before the grace is over, so that the log is flushed
     /// before KILL comes.
     pub deadline: Instant,
 }

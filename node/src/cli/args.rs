@@ -25,7 +25,6 @@ use super::{
         hilum logs -f web          follow one service\n  \
         hilum why web.2            why it is in the state it is in\n\n\
         `hilum list` shows all commands with a line each, `hilum help COMMAND` one of them.",
-    propagate_version = true,
     max_term_width = 100
 )]
 pub(crate) struct Cli {

@@ -177,12 +177,26 @@ fn show(session: &Session, crash: &Crash, last: &[Entry]) -> Outcome {
     for (key, value) in &crash.facts {
         if matches!(
             key.as_str(),
-            "id" | "instance" | "exit" | "code" | "signal" | "seq" | "service"
+            "id" | "instance"
+                | "exit"
+                | "code"
+                | "signal"
+                | "seq"
+                | "service"
+                | "crash"
+                | "event"
+                | "text"
         ) {
             continue;
         }
         let text = match (key.as_str(), value) {
             (_, Value::Null) => continue,
+            (_, Value::Object(map)) if map.is_empty() => continue,
+            ("dependencies", Value::Object(services)) => dependencies(services),
+            ("command", Value::Array(words)) => command(words),
+            ("cpu_seconds", Value::Number(seconds)) => {
+                time::seconds(seconds.as_f64().unwrap_or_default())
+            }
             ("at", Value::Number(at)) => time::local(at.as_f64().unwrap_or_default()),
             ("uptime", Value::Number(seconds)) => {
                 time::seconds(seconds.as_f64().unwrap_or_default())
@@ -209,6 +223,30 @@ fn show(session: &Session, crash: &Crash, last: &[Entry]) -> Outcome {
     }
     out.text(&String::from_utf8_lossy(&text))?;
     Ok(ExitStatus::Done)
+}
+
+/// `db.1 running, db.2 backoff`
+fn dependencies(services: &serde_json::Map<String, Value>) -> String {
+    let states = services.values().filter_map(Value::as_array).flatten().filter_map(|one| {
+        let state = one["state"].as_str()?;
+        let ready = if one["ready"] == Value::Bool(false) && state == "running" {
+            ", not ready"
+        } else {
+            ""
+        };
+        Some(format!("{} {state}{ready}", one["instance"].as_str()?))
+    });
+    states.collect::<Vec<_>>().join(", ")
+}
+
+/// As a shell would read it.
+fn command(words: &[Value]) -> String {
+    let quoted = words.iter().filter_map(Value::as_str).map(|word| {
+        let plain = !word.is_empty()
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c));
+        if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 fn export(session: &Session, crash: &Crash, last: &[Entry], output: Option<PathBuf>) -> Outcome {

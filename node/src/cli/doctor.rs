@@ -153,17 +153,12 @@ fn config(session: &Session, findings: &mut Findings) {
     }
 }
 
-/// Descriptors of a node with so many instances: two pipes each, and a reserve for sockets and files.
-fn descriptors(instances: u64) -> u64 {
-    2 * instances + 64
-}
-
 fn limits(session: &Session, findings: &mut Findings) {
     let instances = session.config().map_or(0, |loaded| {
         loaded.cluster.services.values().map(|service| u64::from(service.numprocesses)).sum()
     });
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let need = descriptors(instances);
+        let need = crate::driver::limits::needed(instances);
         let detail = format!(
             "open files: {need} needed for {instances} instances, soft limit {soft}, hard {hard}"
         );

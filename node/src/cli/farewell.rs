@@ -15,6 +15,8 @@ use super::target::Selection;
 
 /// A node that has not answered a shutdown order within this gets it as a signal.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between the end of a node's connections and its own.
+const MOMENT: Duration = Duration::from_millis(500);
 /// What the keeper kills may take so long to vanish from `/proc`.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -59,7 +61,7 @@ impl<'a> Farewell<'a> {
                 return Ok(());
             }
             Err(CliError::Fault(fault)) => return Err(CliError::Fault(fault)),
-            Err(_) if !self.process.lives() => return Ok(()),
+            Err(_) if self.ends_soon() => return Ok(()),
             Err(error) => error,
         };
         // the keeper ends all that a killed node leaves
@@ -77,6 +79,18 @@ impl<'a> Farewell<'a> {
                 ),
                 help: Some("it belongs to another user: stop it as that user".into()),
             })
+    }
+
+    /// Whether a node that broke off is just ending: a cluster that stops at once may take its answer along.
+    fn ends_soon(&self) -> bool {
+        let begun = Instant::now();
+        while self.process.lives() {
+            if begun.elapsed() > MOMENT {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
     }
 
     /// Whether node and keeper are gone.

@@ -92,10 +92,9 @@ impl Session {
         };
         match &self.directory {
             None => here(),
-            Some(path) => path.canonicalize().map_err(|source| CliError::File {
-                doing: "cannot use folder",
-                path: path.clone(),
-                source,
+            Some(path) => path.canonicalize().map_err(|source| CliError::Usage {
+                message: format!("cannot use folder `{}`: {source}", path.display()),
+                help: None,
             }),
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hilum_shared::config::spec::Cluster;
 use hilum_shared::protocol::control;
-use hilum_shared::status::{InstanceStatus, Snapshot, State};
+use hilum_shared::status::{Flag, InstanceStatus, Snapshot, State};
 use serde::Deserialize;
 
 use super::exit::{CliError, ExitStatus, Outcome};
@@ -239,6 +239,9 @@ fn names(what: &str, one: &InstanceStatus) -> bool {
         .any(|word| word == one.service.as_str() || word == one.instance.to_string())
 }
 
+/// Instances for which the machine is short of something may never start: so long `-d` waits for them.
+const STARVED: Duration = Duration::from_secs(5);
+
 /// Waits until all are started (or ready), for `-d`.
 fn settle(session: &Session, args: &UpArgs, selection: &Selection) -> Outcome {
     let loaded = session.config()?;
@@ -249,17 +252,27 @@ fn settle(session: &Session, args: &UpArgs, selection: &Selection) -> Outcome {
     let (snapshot, failed) = loop {
         let snapshot = session.status(&node)?;
         let mut on_the_way = 0;
+        let mut starved = Vec::new();
         let mut failed = Vec::new();
         for one in &snapshot.instances {
             let spec = loaded.cluster.services.get(one.service.as_str());
             let scheduled = spec.is_some_and(|spec| spec.policy.schedule.is_some());
             match stand(one, &snapshot, args.wait, scheduled) {
                 Stand::There => {}
-                Stand::OnTheWay => on_the_way += 1,
+                Stand::OnTheWay => {
+                    on_the_way += 1;
+                    if one.flags.contains(&Flag::Starved) {
+                        starved.push(one.clone());
+                    }
+                }
                 Stand::InVain | Stand::Failed => failed.push(one.clone()),
             }
         }
         if on_the_way == 0 {
+            break (snapshot, failed);
+        }
+        if starved.len() == on_the_way && begun.elapsed() >= STARVED {
+            failed.extend(starved);
             break (snapshot, failed);
         }
         if let Some(limit) = args.timeout
@@ -282,8 +295,13 @@ fn settle(session: &Session, args: &UpArgs, selection: &Selection) -> Outcome {
         session.out.json(&snapshot)?;
     } else {
         let running = snapshot.instances.iter().filter(|one| one.pid.is_some()).count();
+        let completed =
+            match snapshot.instances.iter().filter(|one| one.state == State::Completed).count() {
+                0 => String::new(),
+                count => format!(", {count} completed"),
+            };
         session.out.note(&format!(
-            "{}: {running} of {} instances run in the background (node pid {}); `hilum logs -f` follows, `hilum down` stops",
+            "{}: {running} of {} instances run in the background{completed} (node pid {}); `hilum logs -f` follows, `hilum down` stops",
             snapshot.project,
             snapshot.instances.len(),
             snapshot.node.pid

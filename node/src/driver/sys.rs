@@ -30,8 +30,9 @@ pub(super) fn wait(pidfd: BorrowedFd<'_>, look: Look) -> io::Result<Option<Exit>
 pub struct Usage {
     /// Processor time, in user mode and in the kernel, of the leader and of the children that it waited for.
     pub cpu: Duration,
-    /// The most resident memory that one of these had at any time.
-    pub peak_rss: Bytes,
+    /// The most resident memory that one of these had at any time. `None` where it is no more than
+    /// ours: a child shares our memory until it is executed, and the kernel counts that, too.
+    pub peak_rss: Option<Bytes>,
 }
 
 /// The same with what it has used.
@@ -47,9 +48,16 @@ pub(super) fn wait_usage(pidfd: BorrowedFd<'_>, look: Look) -> io::Result<Option
     let usage = Usage {
         cpu: time(usage.ru_utime) + time(usage.ru_stime),
         // KiB on Linux (`man 2 getrusage`).
-        peak_rss: Bytes(usage.ru_maxrss.unsigned_abs() * 1024),
+        peak_rss: (usage.ru_maxrss > own_peak())
+            .then(|| Bytes(usage.ru_maxrss.unsigned_abs() * 1024)),
     };
     Ok(info.map(|info| (exit_of(&info), usage)))
+}
+
+/// Our own most resident memory, in KiB.
+fn own_peak() -> i64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss())
 }
 
 /// Reaps the child with this number when it has ended.

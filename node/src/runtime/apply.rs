@@ -193,7 +193,7 @@ impl Runtime {
             usage.and_then(|(instance, run)| self.parts.processes.usage(instance, run))
         {
             facts.insert("cpu_seconds".into(), json!(usage.cpu.as_secs_f64()));
-            facts.insert("peak_rss_bytes".into(), json!(usage.peak_rss.0));
+            facts.insert("peak_rss_bytes".into(), json!(usage.peak_rss));
         }
         let oom_kills = event.instance.clone().zip(event.run).and_then(|key| {
             Some(self.held.get(&key)?.leaf.as_ref()?.oom_kills()).filter(|kills| *kills > 0)

@@ -16,7 +16,7 @@ use hilum_shared::config::spec::{
     Cluster, NodeSpec, OnDependencyRestart, OnFailure, ServiceSpec, WatchAction,
 };
 use hilum_shared::name::{InstanceId, Run, ServiceName};
-use hilum_shared::status::{InstanceStatus, ServiceStatus};
+use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus};
 
 use self::rolling::Roll;
 use self::stop::{Going, Order};
@@ -61,6 +61,8 @@ pub struct Supervisor {
     starting: usize,
     /// The machine is short of something until then: no start before.
     paused_until: Option<Moment>,
+    /// Of what, in words; until something could be started again.
+    shortage: Option<String>,
     /// Instances that are to end when those that depend on them have.
     wave: BTreeMap<InstanceId, Order>,
     rolls: BTreeMap<ServiceName, Roll>,
@@ -94,6 +96,7 @@ impl Supervisor {
             gate_dirty: false,
             starting: 0,
             paused_until: None,
+            shortage: None,
             wave: BTreeMap::new(),
             rolls: BTreeMap::new(),
             going: None,
@@ -154,7 +157,12 @@ impl Supervisor {
                 } else {
                     Vec::new()
                 };
-                instances.push(instance.status(now, service, blocked));
+                let mut status = instance.status(now, service, blocked);
+                if let Some(shortage) = self.shortage.as_ref().filter(|_| instance.waits()) {
+                    status.flags.push(Flag::Starved);
+                    status.reason.get_or_insert_with(|| shortage.clone());
+                }
+                instances.push(status);
             }
         }
         (services, instances)
@@ -163,6 +171,11 @@ impl Supervisor {
     /// One instance.
     pub fn instance(&self, id: &InstanceId) -> Option<&Instance> {
         self.services.get(&id.service)?.instances.get(&id.index)
+    }
+
+    /// How many processes of a service are wanted now.
+    pub fn count(&self, service: &str) -> u32 {
+        self.services.get(service).map_or(0, |service| service.count)
     }
 
     /// All instances.
@@ -385,7 +398,11 @@ impl Supervisor {
         match notice {
             Notice::Ready { first } if first => self.dependents_of_restarted(id, now),
             Notice::Failed => self.failed(id, now),
-            Notice::Shortage(until) => self.paused_until = self.paused_until.max(Some(until)),
+            Notice::Shortage(until) => {
+                self.paused_until = self.paused_until.max(Some(until));
+                self.shortage = self.instance(id).and_then(|instance| instance.reason.clone());
+            }
+            Notice::Started => self.shortage = None,
             Notice::Restarting => {
                 if let Some(service) = self.services.get_mut(&id.service) {
                     service.due = true;
@@ -396,11 +413,7 @@ impl Supervisor {
                 self.rested(id);
                 self.run_queued(&id.service, now);
             }
-            Notice::Waits
-            | Notice::Started
-            | Notice::Ready { .. }
-            | Notice::Stopped { .. }
-            | Notice::Stuck => {}
+            Notice::Waits | Notice::Ready { .. } | Notice::Stopped { .. } | Notice::Stuck => {}
         }
     }
 
