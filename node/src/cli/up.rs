@@ -410,8 +410,8 @@ impl<'a> Foreground<'a> {
         loop {
             if output.is_ok() {
                 output = self.pump();
-                if output.is_err() {
-                    // nobody reads us any more: that is a stop, too
+                // Nobody reads us any more: that is a stop, too, but never a second one.
+                if output.is_err() && self.stage < Stage::Stopping {
                     self.stop(CLOSED)?;
                 }
             }

@@ -67,6 +67,8 @@ pub enum Request {
         targets: control::Targets,
         /// The file as it is now, when it is valid.
         fresh: Option<Arc<Cluster>>,
+        /// A word to the client.
+        note: Option<String>,
     },
     /// Change process counts.
     Scale(control::Scale),

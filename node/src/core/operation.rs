@@ -123,6 +123,29 @@ impl Operations {
                 done.push(*number);
             }
         }
+        self.answer(done, answers);
+    }
+
+    /// What was begun with this instance will not be done.
+    pub fn fail(&mut self, instance: &InstanceId, why: &str, answers: &mut Answers) {
+        let mut done = Vec::new();
+        for (number, operation) in &mut self.open {
+            let Some(item) = operation.items.get_mut(instance) else { continue };
+            if !matches!(item.expect, Some(Expect::UpAfter(_))) {
+                continue;
+            }
+            item.expect = None;
+            item.change.result = Some("failed".to_owned());
+            item.change.reason = Some(why.to_owned());
+            operation.open -= 1;
+            if operation.open == 0 {
+                done.push(*number);
+            }
+        }
+        self.answer(done, answers);
+    }
+
+    fn answer(&mut self, done: Vec<u64>, answers: &mut Answers) {
         for number in done {
             if let Some(operation) = self.open.remove(&number) {
                 let outcome = self.finish(number, &operation);
@@ -194,7 +217,9 @@ pub fn arrived(state: AwaitState, run: Run, instance: &Instance) -> Option<bool>
             gone.then_some(true)
         }
         AwaitState::Exit => {
-            let ended = instance.run > run || (instance.run == run && instance.at_rest());
+            // One that has ended for good will not end again.
+            let over = matches!(instance.phase, Phase::Completed | Phase::Failed);
+            let ended = over || instance.run > run || (instance.run == run && instance.at_rest());
             ended.then_some(true)
         }
     }

@@ -123,7 +123,7 @@ fn everything_stops_in_the_reverse_order() {
     web.policy.depends_on = vec![needs("db", Condition::Started)];
     let mut world = World::up(cluster(vec![service("db", 1), web]));
     world.stubborn(true);
-    world.ask(Request::Restart { targets: named("web"), fresh: None });
+    world.ask(Request::Restart { targets: named("web"), fresh: None, note: None });
     world.pass(20 * SECOND);
     world.ask(Request::Shutdown { grace: None, reason: String::new() });
     assert_eq!((world.state("web.1"), world.state("db.1")), ("stopping", "running"));
@@ -138,7 +138,7 @@ fn a_restart_of_both_takes_the_dependent_down_first_and_up_last() {
     web.policy.depends_on = vec![needs("db", Condition::Started)];
     let mut world = World::up(cluster(vec![service("db", 1), web]));
     world.events.clear();
-    world.ask(Request::Restart { targets: Targets::default(), fresh: None });
+    world.ask(Request::Restart { targets: Targets::default(), fresh: None, note: None });
     let order: Vec<&str> = world
         .events
         .iter()
@@ -157,9 +157,9 @@ fn one_that_is_down_starts_only_once_in_a_restart_of_all() {
     let mut world = World::up(cluster(vec![service("db", 1), web, edge]));
     world.ask(Request::Stop(named("web")));
     world.stubborn(true);
-    world.ask(Request::Restart { targets: named("edge"), fresh: None });
+    world.ask(Request::Restart { targets: named("edge"), fresh: None, note: None });
     world.pass(20 * SECOND);
-    world.ask(Request::Restart { targets: Targets::default(), fresh: None });
+    world.ask(Request::Restart { targets: Targets::default(), fresh: None, note: None });
     world.pass(60 * SECOND);
     assert_eq!((world.state("web.1"), world.run_of("web.1")), ("running", 2));
 }
@@ -311,7 +311,7 @@ fn one_that_is_not_ready_in_time_is_a_failed_start() {
 fn a_stop_is_told_then_signalled_then_killed() {
     let mut world = World::up(cluster(vec![service("web", 1)]));
     world.stubborn(true);
-    world.ask(Request::Restart { targets: named("web"), fresh: None });
+    world.ask(Request::Restart { targets: named("web"), fresh: None, note: None });
     let stop = world.ask(Request::Stop(named("web")));
     world.pass(9 * SECOND);
     assert_eq!(world.state("web.1"), "stopping");
@@ -498,6 +498,24 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
         let nice = world.instance("web.1").unwrap().spec.launch.nice;
         assert_eq!(nice, if second == 3 { None } else { Some(3) });
     }
+}
+
+#[test]
+fn a_rolling_restart_whose_new_one_crashes_stops_there_and_says_so() {
+    let mut world = World::up(cluster(vec![service("web", 3)]));
+    world.pass(2 * SECOND);
+    let id = world.ask(Request::Restart {
+        targets: Targets { rolling: true, ..named("web") },
+        fresh: None,
+        note: None,
+    });
+    let Reply::Accepted(accepted) = world.replies[&id.0].clone() else { panic!("not accepted") };
+    world.ends("web.1", Exit::Code(1));
+    world.pass(SECOND);
+    assert_eq!([1, 2, 3].map(|n| world.run_of(&format!("web.{n}")).min(2)), [2, 1, 1]);
+    let waited = world.ask(Request::Wait(Wait { operation: accepted.operation }));
+    let Reply::Outcome(outcome) = &world.replies[&waited.0] else { panic!("not done") };
+    assert!(!outcome.ok, "{outcome:?}");
 }
 
 #[test]

@@ -590,7 +590,7 @@ fn run(world: &mut World, op: Op) {
         }
         Op::Restart(n, rolling) => {
             let targets = targets(n, true, rolling, None);
-            world.ask(Request::Restart { targets, fresh: None });
+            world.ask(Request::Restart { targets, fresh: None, note: None });
         }
         Op::Scale(n, count) => {
             let change = ScaleTo { service: TARGETS[n].into(), count, relative: false };

@@ -12,6 +12,7 @@ use hilum_shared::config::spec::{Cluster, OnAllExited};
 use hilum_shared::config::{LoadOptions, Loaded};
 use hilum_shared::lock::LockError;
 use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::run_dir::Access;
 use hilum_shared::signal::Signal;
@@ -42,7 +43,7 @@ use crate::driver::ports::PortTable;
 use crate::driver::sockets::Sockets;
 use crate::driver::{signals, sys};
 use crate::launch::context::{Context, Endpoints, inheritable};
-use crate::log::handle::{self as log, LogConfig, LogHandle};
+use crate::log::handle::{self as log, LogConfig, LogHandle, NodeRecord};
 use crate::runtime::{Clock, Order, Parts, Published, Runtime};
 use crate::watch::Watcher;
 
@@ -246,6 +247,13 @@ impl Node {
                 }
             });
         }
+        if places.bereaved {
+            log.handle.node(NodeRecord {
+                level: Some(Level::Warning),
+                text: "the node before this one was killed; what it had started was ended".into(),
+                ..NodeRecord::default()
+            });
+        }
         let (change_sender, changes) = mpsc::channel(256);
         let context = Context {
             project: cluster.name.clone(),
@@ -436,6 +444,8 @@ fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>> {
                 Signal::CHLD => Order::ChildEnded,
                 Signal::USR1 => Order::ReopenLogs,
                 Signal::HUP if detached => Order::Reload,
+                // A closing terminal may say it more than once.
+                Signal::HUP if stops > 0 => continue,
                 Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT => {
                     stops += 1;
                     let reason = format!("signal {signal}");

@@ -22,6 +22,8 @@ pub(super) struct Places {
     pub(super) lock_path: PathBuf,
     pub(super) run: RunDir,
     pub(super) access: Access,
+    /// The node before did not take its leave.
+    pub(super) bereaved: bool,
 }
 
 /// Why the folders are not ours.
@@ -68,7 +70,8 @@ impl Places {
             return Err(PlaceError::Bereft { pid });
         }
         run.create(access)?;
-        Ok(Self { state, writable, _lock: lock, lock_path, run, access })
+        let bereaved = writable && state.run_pointer().exists();
+        Ok(Self { state, writable, _lock: lock, lock_path, run, access, bereaved })
     }
 
     /// Says where the run folder is, and in the run folder whose it is.

@@ -169,6 +169,7 @@ impl Runtime {
         else {
             return facts;
         };
+        facts.insert("reason".into(), json!(instance.reason));
         facts.insert("restarts".into(), json!(instance.restarts));
         facts.insert("command".into(), json!(instance.spec.launch.command));
         let dependencies: Map<String, Value> = instance

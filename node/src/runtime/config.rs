@@ -84,7 +84,10 @@ impl Runtime {
                         message,
                     );
                 }
-                let request_ = Request::Restart { targets, fresh: cluster.ok() };
+                let note = cluster.is_err().then(|| {
+                    "the configuration file is not valid now: restarted with the last valid one; `hilum check` says more".to_owned()
+                });
+                let request_ = Request::Restart { targets, fresh: cluster.ok(), note };
                 self.queue.push_back(Input::Request { id: request, request: request_ });
             }
         }

@@ -43,6 +43,9 @@ impl Runtime {
             let Some((question, interval, timeout)) = question(&start, &spec, purpose) else {
                 return;
             };
+            // Until it is ready for the first time it is asked more often: nobody likes to wait a whole
+            // interval for a server that was up after a tenth of it.
+            let mut pause = if purpose == ProbePurpose::Ready { interval / 16 } else { interval };
             loop {
                 let answer = match &question {
                     Ok(question) => question.ask(&start, &processes, timeout).await,
@@ -54,7 +57,8 @@ impl Runtime {
                 if inbox.send(input).await.is_err() {
                     return;
                 }
-                tokio::time::sleep(interval).await;
+                pause = if ok { interval } else { (pause * 2).min(interval) };
+                tokio::time::sleep(pause).await;
             }
         });
         if let Some(before) = held.probes[purpose as usize].replace(task) {

@@ -62,6 +62,12 @@ impl Template {
                 rest = &rest[at + 2..];
                 continue;
             }
+            // A shell's arithmetic is none of ours.
+            if rest[at..].starts_with("$((") {
+                out.push_str(&rest[..at + 3]);
+                rest = &rest[at + 3..];
+                continue;
+            }
             out.push_str(&rest[..at]);
             let end = rest[at..].find(')').ok_or(TemplateError::Open)? + at;
             let reference = &rest[at + 2..end];
@@ -80,7 +86,7 @@ impl Template {
         let mut found = Vec::new();
         let mut rest = self.0.as_str();
         while let Some(at) = rest.find("$(") {
-            let literal = rest[..at].ends_with('$');
+            let literal = rest[..at].ends_with('$') || rest[at..].starts_with("$((");
             let after = &rest[at + 2..];
             match after.find(')') {
                 Some(end) if !literal => {
@@ -123,6 +129,10 @@ mod tests {
         assert_eq!(text.expand(&Three).unwrap(), "a 3 $(instance.index) $5 $");
         assert_eq!(text.references(), ["instance.index"]);
         assert_eq!(Template::literal("$(x)").expand(&Three).unwrap(), "$(x)");
+        let shell = Template::new("echo $((i + 1)) $(instance.index)");
+        assert_eq!(shell.expand(&Three).unwrap(), "echo $((i + 1)) 3");
+        assert_eq!(shell.references(), ["instance.index"]);
+        assert_eq!(Template::literal("$((x))").expand(&Three).unwrap(), "$((x))");
     }
 
     #[test]

@@ -135,6 +135,12 @@ impl Variables<'_> {
                 rest = &rest[start + 2..];
                 continue;
             }
+            // A shell's arithmetic, `$((i + 1))`, is none of ours.
+            if rest[start..].starts_with("$((") {
+                out.push_str("$((");
+                rest = &rest[start + 3..];
+                continue;
+            }
             let Some(end) = rest[start..].find(')').map(|n| start + n) else {
                 problems
                     .error(self.locate(at, &rest[start..]), path, "`$(` without a closing `)`")

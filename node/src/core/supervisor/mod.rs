@@ -417,6 +417,17 @@ impl Supervisor {
         }
     }
 
+    /// Answers those who wait for what will not be done.
+    fn fail_operations(&mut self, ids: &[InstanceId], why: &str) {
+        let mut answers = Answers::new();
+        for id in ids {
+            self.operations.fail(id, why, &mut answers);
+        }
+        for (request, outcome) in answers {
+            self.out.action(Action::Reply { id: request, reply: Reply::Outcome(outcome) });
+        }
+    }
+
     fn rested(&mut self, id: &InstanceId) {
         let gone = self
             .instance(id)

@@ -30,11 +30,14 @@ impl Supervisor {
         let answer = match request {
             Request::Start(targets) => self.start(&targets, now).map(Reply::Accepted),
             Request::Stop(targets) => self.stop(&targets, now).map(Reply::Accepted),
-            Request::Restart { targets, fresh } => {
+            Request::Restart { targets, fresh, note } => {
                 if let Some(fresh) = fresh {
                     self.refresh(&targets, &fresh);
                 }
-                self.restart(&targets, now).map(Reply::Accepted)
+                self.restart(&targets, now).map(|mut accepted| {
+                    accepted.notes.extend(note);
+                    Reply::Accepted(accepted)
+                })
             }
             Request::Scale(scale) => self.scale(&scale, now).map(Reply::Accepted),
             Request::Signal { targets, signal } => {

@@ -12,6 +12,10 @@ use crate::core::event::EventKind;
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::time::{Moment, Now};
 
+/// For a rolling restart by hand of a service without `rolling`: the defaults of its keys.
+const MIN_READY: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(120);
+
 /// One service's rolling restart.
 #[derive(Debug)]
 pub(super) struct Roll {
@@ -87,8 +91,8 @@ impl Supervisor {
             done: Vec::new(),
             most_down: rolling.as_ref().map_or(1, |r| r.max_unavailable.max(r.max_surge)).max(1)
                 as usize,
-            min_ready: rolling.as_ref().map_or(Duration::ZERO, |r| r.min_ready),
-            deadline: rolling.as_ref().map_or(Duration::from_secs(120), |r| r.deadline),
+            min_ready: rolling.as_ref().map_or(MIN_READY, |r| r.min_ready),
+            deadline: rolling.as_ref().map_or(DEADLINE, |r| r.deadline),
             on_failure: rolling.as_ref().map_or(RollingFailure::Pause, |r| r.on_failure),
             previous,
             stand_ins: Vec::new(),
@@ -197,6 +201,12 @@ impl Supervisor {
         if instance.phase == Phase::Failed {
             return Landing::Failed(instance.reason.clone().unwrap_or_else(|| "failed".into()));
         }
+        let crashed =
+            matches!(instance.phase, Phase::Backoff { .. }) && instance.run > flight.old_run;
+        if crashed || instance.run > flight.old_run.next() {
+            let why = instance.reason.clone().unwrap_or_else(|| "ended".into());
+            return Landing::Failed(format!("the new one did not hold: {why}"));
+        }
         if instance.run > flight.old_run && instance.phase == Phase::Completed {
             return Landing::Gone;
         }
@@ -214,6 +224,14 @@ impl Supervisor {
     fn roll_failed(&mut self, name: &ServiceName, roll: Roll, why: &str, now: Now) {
         self.out.event_of(Some(name), EventKind::RollingStopped(why.to_owned()));
         self.dismiss(name, &roll.stand_ins, now);
+        let left: Vec<InstanceId> = roll
+            .queue
+            .iter()
+            .chain(&roll.done)
+            .chain(roll.flying.iter().map(|flight| &flight.id))
+            .cloned()
+            .collect();
+        self.fail_operations(&left, why);
         let Some(previous) = roll.previous.filter(|_| roll.on_failure == RollingFailure::Rollback)
         else {
             return;
