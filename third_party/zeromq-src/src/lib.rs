@@ -48,7 +48,26 @@ impl Build {
             }
             // SAFETY: a build script that calls this has no other thread yet.
             unsafe { std::env::set_var("CXXFLAGS", flags) };
+            link_cxx_statically();
         }
         self.0.build();
     }
+}
+
+/// Only the few parts of libstdc++ that libzmq uses: as a shared library it costs each process of ours
+/// half a megabyte of relocated pages. Where the archive is not installed it stays shared.
+fn link_cxx_statically() {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let asked = std::process::Command::new(compiler).arg("-print-file-name=libstdc++.a").output();
+    let Ok(output) = asked else { return };
+    let answer = String::from_utf8_lossy(&output.stdout);
+    let archive = std::path::Path::new(answer.trim());
+    // A compiler that does not know the file repeats its name.
+    let Some(folder) = archive.parent().filter(|_| archive.is_absolute() && archive.is_file())
+    else {
+        return;
+    };
+    println!("cargo:rustc-link-search=native={}", folder.display());
+    // SAFETY: as above.
+    unsafe { std::env::set_var("CXXSTDLIB_STATIC", "1") };
 }
