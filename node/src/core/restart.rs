@@ -77,7 +77,8 @@ impl History {
             }
             if self.recent.len() >= limit as usize {
                 let within = format_duration(policy.within);
-                return Verdict::GiveUp(Some(format!("restarted {limit} times within {within}")));
+                let times = if limit == 1 { "once".to_owned() } else { format!("{limit} times") };
+                return Verdict::GiveUp(Some(format!("restarted {times} within {within}")));
             }
             self.recent.push_back(now);
         }

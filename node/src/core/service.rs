@@ -89,6 +89,12 @@ impl Service {
             self.members().filter(|instance| !meets(instance, dependency.condition)).collect();
         match not.as_slice() {
             [] => format!("`{}`, which has no instances", self.spec.name),
+            [one] if one.phase == Phase::Failed => {
+                format!(
+                    "{} to be {word} (it has failed: nothing happens until somebody starts it)",
+                    one.id
+                )
+            }
             [one] => format!("{} to be {word} (it is {})", one.id, one.state_word()),
             [first, rest @ ..] => {
                 format!(

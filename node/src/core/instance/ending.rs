@@ -317,6 +317,10 @@ impl Instance {
                     return;
                 }
                 if stop.cause == Cause::Exited {
+                    let end = self.reason.take().unwrap_or_default();
+                    self.reason = Some(format!(
+                        "{end}, leaving processes behind: does it daemonise? Run it in the foreground"
+                    ));
                     out.event(self, EventKind::LeftBehind(pids.clone()));
                 }
                 // Also those that left the group: nobody else would tell them before the KILL.
