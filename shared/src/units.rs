@@ -82,7 +82,7 @@ pub fn format_duration(duration: Duration) -> String {
             text.replace(".0s", "s")
         }
         10..=59 => format!("{seconds}s"),
-        60..=3599 if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        60..=3599 if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         60..=3599 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         3600..=86399 if seconds % 3600 < 60 => format!("{}h", seconds / 3600),
         3600..=86399 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
