@@ -12,7 +12,7 @@ use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Flags, Stream};
 use hilum_node::log::{LogConfig, LogHandle, LogReport, NodeRecord, Source, Started, crashes};
-use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy, LogsSpec, Overflow};
+use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy, LogsSpec, Multiline, Overflow};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::{Level, LogRecord};
 use hilum_shared::units::Bytes;
@@ -34,7 +34,7 @@ fn policy() -> LogPolicy {
     LogPolicy {
         max_line: Bytes(64 * 1024),
         level_from: LevelFrom::Auto,
-        multiline: None,
+        multiline: Multiline::Auto,
         color: Color::Keep,
         rate: None,
         file: None,

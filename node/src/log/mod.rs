@@ -10,6 +10,7 @@
 
 pub mod console;
 pub mod crashes;
+pub mod fields;
 pub mod follow;
 pub mod handle;
 pub mod index;
@@ -24,6 +25,7 @@ pub mod store;
 mod capture;
 mod disk;
 mod intake;
+mod join;
 mod pipes;
 mod reader;
 mod scan;

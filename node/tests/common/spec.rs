@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use hilum_node::launch::context::{Context, Endpoints, Ports};
 use hilum_shared::config::spec::{
-    Color, Hooks, Kind, Launch, LevelFrom, Limits, LogPolicy, OnFailure, Policy, RestartPolicy,
-    RestartWhen, ServiceSpec, StopPolicy,
+    Color, Hooks, Kind, Launch, LevelFrom, Limits, LogPolicy, Multiline, OnFailure, Policy,
+    RestartPolicy, RestartWhen, ServiceSpec, StopPolicy,
 };
 use hilum_shared::config::template::Template;
 use hilum_shared::name::ServiceName;
@@ -63,7 +63,7 @@ pub(crate) fn service(name: &str, command: &[&str]) -> ServiceSpec {
             log: LogPolicy {
                 max_line: Bytes(65536),
                 level_from: LevelFrom::Auto,
-                multiline: None,
+                multiline: Multiline::Auto,
                 color: Color::Keep,
                 rate: None,
                 file: None,
