@@ -56,22 +56,16 @@ enum What {
 
 /// Runs `crash`.
 pub(crate) fn run(session: &Session, args: &CrashArgs) -> Outcome {
-    let dir = lines::dir(session)?;
-    let all = crashes::list(&dir).map_err(|source| CliError::File {
-        doing: "cannot read the crashes in",
-        path: dir.clone(),
-        source,
-    })?;
     match &args.what {
-        None => list(session, all, &[]),
-        Some(What::Ls { targets }) => list(session, all, targets),
+        None => list(session, list_all(session)?, &[]),
+        Some(What::Ls { targets }) => list(session, list_all(session)?, targets),
         Some(What::Show { which }) => {
-            let (crash, last) = find(session, all, which, &dir)?;
-            show(session, &crash, &last)
+            let crash = pick(session, which)?;
+            show(session, &crash, &last_lines(session, &crash)?)
         }
         Some(What::Export { which, output }) => {
-            let (crash, last) = find(session, all, which, &dir)?;
-            export(session, &crash, &last, output.clone())
+            let crash = pick(session, which)?;
+            export(session, &crash, &last_lines(session, &crash)?, output.clone())
         }
     }
 }
@@ -127,36 +121,51 @@ fn list(session: &Session, all: Vec<Crash>, targets: &[String]) -> Outcome {
     Ok(ExitStatus::Done)
 }
 
-fn find(
-    session: &Session,
-    all: Vec<Crash>,
-    which: &str,
-    dir: &std::path::Path,
-) -> Result<(Crash, Vec<Entry>), CliError> {
-    let last = |crash: &Crash| crashes::last_lines(dir, crash).map_err(lines::unreadable);
+/// The crash with this number, or the latest of a target, or, for an empty text, of all.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn pick(session: &Session, which: &str) -> Result<Crash, CliError> {
+    let all = list_all(session)?;
     if let Ok(id) = which.parse::<u64>() {
         let newest = all.last().map(|crash| crash.id);
-        return match all.into_iter().find(|crash| crash.id == id) {
-            Some(crash) => last(&crash).map(|lines| (crash, lines)),
-            None => Err(CliError::Usage {
-                message: format!("no crash {id} is kept"),
-                help: newest
-                    .map(|newest| format!("the latest is {newest}; `hilum crash` shows all")),
-            }),
-        };
+        return all.into_iter().find(|crash| crash.id == id).ok_or_else(|| CliError::Usage {
+            message: format!("no crash {id} is kept"),
+            help: newest.map(|newest| format!("the latest is {newest}; `hilum crash` shows all")),
+        });
     }
-    let selection = select(session, &all, &[which.to_owned()])?;
+    let targets = if which.is_empty() { Vec::new() } else { vec![which.to_owned()] };
+    let selection = select(session, &all, &targets)?;
     let latest = all
         .into_iter()
         .rev()
         .find(|crash| crash.instance().is_some_and(|id| selection.instance(&id)));
-    match latest {
-        Some(crash) => last(&crash).map(|lines| (crash, lines)),
-        None => Err(CliError::Failed {
-            message: format!("`{which}` has not crashed"),
-            help: Some("`hilum crash` shows what has".into()),
-        }),
-    }
+    latest.ok_or_else(|| CliError::Failed {
+        message: match which {
+            "" => "nothing has crashed".into(),
+            which => format!("`{which}` has not crashed"),
+        },
+        help: Some("`hilum crash` shows what has".into()),
+    })
+}
+
+fn list_all(session: &Session) -> Result<Vec<Crash>, CliError> {
+    let dir = lines::dir(session)?;
+    crashes::list(&dir).map_err(|source| CliError::File {
+        doing: "cannot read the crashes in",
+        path: dir,
+        source,
+    })
+}
+
+fn last_lines(session: &Session, crash: &Crash) -> Result<Vec<Entry>, CliError> {
+    crashes::last_lines(&lines::dir(session)?, crash).map_err(lines::unreadable)
+}
+
+/// `crash 5 of web.1: exit 3`
+pub(crate) fn title(crash: &Crash) -> String {
+    let who = crash.instance().map_or_else(|| "?".into(), |id| id.to_string());
+    format!("crash {} of {who}: {}", crash.id, decoded(&crash.facts))
 }
 
 fn dossier(crash: &Crash, last: &[Entry]) -> Value {
@@ -171,9 +180,7 @@ fn show(session: &Session, crash: &Crash, last: &[Entry]) -> Outcome {
         out.json(&dossier(crash, last))?;
         return Ok(ExitStatus::Done);
     }
-    let who = crash.instance().map_or_else(|| "?".into(), |id| id.to_string());
-    let title = format!("crash {} of {who}: {}", crash.id, decoded(&crash.facts));
-    out.line(&out.paint.paint(Style::Bold, &title))?;
+    out.line(&out.paint.paint(Style::Bold, &title(crash)))?;
     for (key, value) in &crash.facts {
         if matches!(
             key.as_str(),

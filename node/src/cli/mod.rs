@@ -35,6 +35,7 @@ mod node;
 mod oneoff;
 mod operation;
 mod output;
+mod pager;
 mod process;
 mod ps;
 mod reload;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
+use hilum_shared::protocol::Level;
 use serde_json::{Map, Value, json};
 
 use super::line::color;
@@ -97,7 +98,12 @@ impl Console {
             let service = entry.service.clone().unwrap_or_else(|| entry.name.clone());
             let next = COLORS[self.colors.len() % COLORS.len()];
             let color = *self.colors.entry(service).or_insert(next);
-            let bar = if mark == '!' { "31" } else { "2" };
+            let bar = match entry.level {
+                Some(Level::Error | Level::Critical) => "1;31",
+                Some(Level::Warning) => "33",
+                _ if mark == '!' => "31",
+                _ => "2",
+            };
             let _ = write!(out, "\x1b[{color}m{name}\x1b[0m{:pad$}{mark}\x1b[{bar}m|\x1b[0m ", "");
         } else {
             let _ = write!(out, "{name}{:pad$}{mark}| ", "");

@@ -9,7 +9,9 @@
 //! the files and nothing else.
 
 pub mod console;
+pub mod context;
 pub mod crashes;
+pub mod expr;
 pub mod fields;
 pub mod follow;
 pub mod handle;
@@ -20,6 +22,7 @@ pub mod query;
 pub mod record;
 pub mod recover;
 pub mod segment;
+pub mod stats;
 pub mod store;
 
 mod capture;
