@@ -136,7 +136,7 @@ pub(crate) fn tail(text: &str) -> Result<Tail, String> {
         .map_err(|_| format!("`{text}` is no count: write a number or `all`"))
 }
 
-fn level(text: &str) -> Result<Level, String> {
+pub(crate) fn level(text: &str) -> Result<Level, String> {
     Level::parse(text).ok_or_else(|| {
         format!("`{text}` is no level: write `debug`, `info`, `warning`, `error` or `critical`")
     })

@@ -44,6 +44,7 @@ mod scale;
 mod session;
 mod signal;
 mod table;
+mod tail;
 mod target;
 mod time;
 mod top;
@@ -95,6 +96,7 @@ fn dispatch(session: &Session, command: Command) -> Outcome {
         Command::Why(args) => why::run(session, &args),
         Command::Logs(args) => logs::run(session, &args),
         Command::Events(args) => events::run(session, &args),
+        Command::Tail(args) => tail::run(session, &args),
         Command::Crash(args) => crash::run(session, &args),
         Command::Top(args) => top::run(session, &args),
         Command::Start(args) => control::start(session, &args),

@@ -154,6 +154,11 @@ pub fn escape(line: &[u8], keep_colors: bool, out: &mut Vec<u8>) -> bool {
                 text = &text[at + length..];
                 continue;
             }
+            // Compilers end their colours with it; where no cursor moves it does nothing.
+            if let Some(rest) = text[at..].strip_prefix("\x1b[K") {
+                text = rest;
+                continue;
+            }
             escape_char(control, out);
             text = &text[at + control.len_utf8()..];
         }
@@ -310,5 +315,58 @@ mod tests {
             let text = String::from_utf8(out).unwrap();
             prop_assert!(!text.chars().any(is_obeyed));
         }
+
+        /// Whatever is in a record, a terminal sees text and colours, and each line ends without colour.
+        #[test]
+        fn a_terminal_sees_text_and_colours_only(
+            text in hostile(), logger in hostile(), keep: bool, stream in 0_usize..4, partial: bool,
+        ) {
+            let mut record = entry(&text);
+            record.stream = Some(Stream::ALL[stream]);
+            record.flags = if partial { Flags::PARTIAL } else { Flags::NONE };
+            let fields = json!({"logger": String::from_utf8_lossy(&logger)});
+            record.fields = fields.as_object().cloned();
+            record.level = Some(Level::Error);
+            let mut out = Vec::new();
+            let look = Look { color: keep, prefix: true, times: true, width: 9 };
+            Console::new(look).render(&record, &mut out);
+            let shown = String::from_utf8(out).unwrap();
+            prop_assert!(shown.ends_with('\n'));
+            for line in shown.lines() {
+                let mut rest = line;
+                let mut on = false;
+                while let Some(at) = rest.find('\x1b') {
+                    let length = color(&rest.as_bytes()[at..]);
+                    prop_assert!(keep && length > 0, "{:?}", line);
+                    on = &rest[at..at + length] != "\x1b[0m";
+                    prop_assert!(!rest[..at].chars().any(is_obeyed), "{:?}", line);
+                    rest = &rest[at + length..];
+                }
+                prop_assert!(!rest.chars().any(is_obeyed), "{:?}", line);
+                prop_assert!(!on, "{:?}", line);
+            }
+        }
+    }
+
+    /// Bytes as a hostile program would choose them: titles, clipboard, cursor, screens, paste, C1, broken colours.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = prop_oneof![
+            Just(b"\x1b]0;title\x07".to_vec()),
+            Just(b"\x1b]52;c;aGk=\x1b\\".to_vec()),
+            Just(b"\x1b[2J\x1b[H\x1b[?1049h".to_vec()),
+            Just(b"\x1b[200~".to_vec()),
+            Just(b"\xc2\x9b31m\xc2\x9d0;x\xc2\x9c".to_vec()),
+            Just(b"\x9b31m".to_vec()),
+            Just(b"\x1b[31m".to_vec()),
+            Just(b"\x1b[38:2::1:2:3m".to_vec()),
+            Just(b"\x1b[31;m\x1b[".to_vec()),
+            Just(b"\x1b[0K\x1b[K\x1b[1m\x1b[K".to_vec()),
+            Just(b"\x1bP+q\x1b\\\x1b_x\x1bc".to_vec()),
+            Just(b"\r\n\x08\x7f\0".to_vec()),
+            Just("\u{202e}\u{2066}".as_bytes().to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..8),
+            "[a-z ]{0,8}".prop_map(String::into_bytes),
+        ];
+        proptest::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat())
     }
 }
