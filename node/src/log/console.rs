@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
+use hilum_shared::name::Run;
 use hilum_shared::protocol::Level;
 use serde_json::{Map, Value, json};
 
@@ -215,6 +216,29 @@ pub fn to_json(entry: &Entry) -> Map<String, Value> {
     map
 }
 
+/// A record from what [`to_json`] made of it, as far as it can be shown.
+pub fn from_json(map: &Map<String, Value>) -> Entry {
+    let text = |key: &str| map.get(key).and_then(Value::as_str);
+    let number = |key: &str| map.get(key).and_then(Value::as_u64);
+    let name = text("instance").or_else(|| text("service")).unwrap_or(NODE_NAME);
+    let partial = map.get("partial").and_then(Value::as_bool).unwrap_or(false);
+    Entry {
+        seq: number("seq").unwrap_or_default(),
+        at: (map.get("at").and_then(Value::as_f64).unwrap_or_default() * 1e6) as u64,
+        name: name.into(),
+        service: text("service").map(Into::into),
+        instance: text("instance").map(Into::into),
+        run: number("run").and_then(|run| run.try_into().ok()).map(Run),
+        pid: number("pid").and_then(|pid| pid.try_into().ok()),
+        stream: text("stream").and_then(Stream::parse),
+        level: text("level").and_then(Level::parse),
+        text: text("line").unwrap_or_default().into(),
+        flags: if partial { Flags::PARTIAL } else { Flags::NONE },
+        dropped: number("dropped"),
+        fields: map.get("fields").and_then(Value::as_object).cloned(),
+    }
+}
+
 /// RFC 4648 with padding.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -236,7 +260,6 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hilum_shared::name::Run;
     use proptest::prelude::*;
 
     fn entry(text: &[u8]) -> Entry {
