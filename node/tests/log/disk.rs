@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// A file system of this size, unmounted in the end; `None` where we may not mount.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {

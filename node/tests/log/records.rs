@@ -136,8 +136,6 @@ fn a_file_besides_the_store_has_the_same_lines() {
     log.stop();
 }
 
-/// A file system of this size, unmounted in the end; `None` where we may not mount.
-
 /// Counts what it sees.
 struct Listener(mpsc::Sender<(String, Stream, Option<Level>, Vec<u8>)>);
 

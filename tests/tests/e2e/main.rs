@@ -12,6 +12,7 @@ mod logs;
 mod many;
 mod output;
 mod policy;
+mod questions;
 mod scale;
 mod verbs;
 mod worker;
