@@ -396,6 +396,32 @@ fn no_more_than_start_parallel_are_between_start_and_ready() {
 }
 
 #[test]
+fn many_starts_leave_others_their_turn() {
+    let mut world = World::new(cluster(vec![service("web", 100)]));
+    let started = |world: &World| world.events.iter().filter(|e| e.ends_with(" started")).count();
+    world.ask(Request::Start(Targets::default()));
+    assert_eq!(started(&world), 16);
+    world.ask(Request::Start(Targets::default()));
+    assert_eq!(started(&world), 16, "no tick came between");
+    world.pass(Duration::ZERO);
+    assert_eq!(started(&world), 100);
+}
+
+#[test]
+fn who_waits_for_one_that_waits_in_vain_is_answered_at_once() {
+    let mut db = service("db", 1);
+    db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut web = service("web", 1);
+    web.policy.depends_on =
+        vec![Dependency { timeout: Some(3 * SECOND), ..needs("db", Condition::Ready) }];
+    let mut world = World::up(cluster(vec![db, web]));
+    let targets = vec!["web".into()];
+    let waiting = world.ask(Request::Await(Await { targets, state: AwaitState::Ready }));
+    world.pass(3 * SECOND);
+    assert_eq!(outcome(&world, waiting), [pair("web.1", "failed")]);
+}
+
+#[test]
 fn an_old_instance_is_recycled_one_at_a_time() {
     let mut web = service("web", 2);
     web.policy.ready = Some(ready(ReadyKind::Heartbeat));

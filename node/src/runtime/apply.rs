@@ -7,7 +7,7 @@ use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::name::{InstanceId, Run};
 use serde_json::{Map, Value, json};
 
-use super::{REMEMBERED, Runtime};
+use super::{Output, REMEMBERED, Runtime};
 use crate::channels::shutdown::Heard;
 use crate::core::action::{Action, Reply};
 use crate::core::event::{Event, EventKind};
@@ -136,7 +136,7 @@ impl Runtime {
             "{}",
             event.kind.text()
         );
-        self.parts.log.node(NodeRecord {
+        let record = NodeRecord {
             service: event.service.clone(),
             instance: event.instance.clone(),
             run: event.run,
@@ -144,11 +144,27 @@ impl Runtime {
             level: Some(event.kind.level()),
             text: event.kind.text(),
             fields: event.to_json(),
-        });
+        };
+        match self.fresh_output(&event) {
+            Some(Output { source, stdout, stderr }) => {
+                self.parts.log.attach_after(record, source, stdout, stderr);
+            }
+            None => self.parts.log.node(record),
+        }
         if self.events.len() == REMEMBERED {
             self.events.pop_front();
         }
         self.events.push_back(event);
+    }
+
+    /// What is to be read after this event.
+    fn fresh_output(&mut self, event: &Event) -> Option<Output> {
+        let (EventKind::Started, Some(instance), Some(run)) =
+            (&event.kind, &event.instance, event.run)
+        else {
+            return None;
+        };
+        self.held.get_mut(&(instance.clone(), run))?.output.take()
     }
 
     fn config_hash(&mut self, spec: Arc<ServiceSpec>) -> &str {

@@ -19,6 +19,7 @@ use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus};
 
 use self::rolling::Roll;
+use self::start::STARTS_AT_ONCE;
 use self::stop::{Going, Order};
 use super::action::{Action, OrderKind, Reply, Scope};
 use super::event::EventKind;
@@ -59,6 +60,8 @@ pub struct Supervisor {
     gate_dirty: bool,
     /// How many instances are between start and ready.
     starting: usize,
+    /// How many may be started before the next tick.
+    starts_left: usize,
     /// The machine is short of something until then: no start before.
     paused_until: Option<Moment>,
     /// Of what, in words; until something could be started again.
@@ -95,6 +98,7 @@ impl Supervisor {
             gate_at: None,
             gate_dirty: false,
             starting: 0,
+            starts_left: STARTS_AT_ONCE,
             paused_until: None,
             shortage: None,
             wave: BTreeMap::new(),
@@ -309,6 +313,7 @@ impl Supervisor {
         self.fire_schedules(now);
         self.advance_rolls(now);
         self.hasten_shutdown(now);
+        self.starts_left = STARTS_AT_ONCE;
         if self.gate_at.is_some_and(|at| at <= now.mono) {
             self.gate_dirty = true;
         }
@@ -366,7 +371,11 @@ impl Supervisor {
         loop {
             let notices = self.out.take_notices();
             if notices.is_empty() {
-                break;
+                if !std::mem::take(&mut self.gate_dirty) {
+                    break;
+                }
+                self.start_waiting(now);
+                continue;
             }
             self.gate_dirty = true;
             for (id, notice) in notices {
@@ -374,10 +383,6 @@ impl Supervisor {
             }
             self.release_wave(now);
             self.advance_rolls(now);
-        }
-        if self.gate_dirty {
-            self.gate_dirty = false;
-            self.start_waiting(now);
         }
         self.finish_shutdown();
         self.exit_when_idle(now);
