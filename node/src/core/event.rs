@@ -100,6 +100,13 @@ pub enum EventKind {
     DependencyTimeout(String),
     /// A watched file changed.
     FilesChanged(String),
+    /// It was told to read its configuration again: how and why.
+    ReloadAsked {
+        /// `signal HUP`, `message`.
+        via: String,
+        /// What changed.
+        why: String,
+    },
     /// A signal was sent by hand.
     Signalled(String),
     /// The process count changed.
@@ -148,6 +155,7 @@ impl EventKind {
             Self::HookFailed { .. } => "hook-failed",
             Self::DependencyTimeout(_) => "dependency-timeout",
             Self::FilesChanged(_) => "files-changed",
+            Self::ReloadAsked { .. } => "reload-asked",
             Self::Signalled(_) => "signalled",
             Self::Scaled { .. } => "scaled",
             Self::Reloaded(_) => "reloaded",
@@ -216,6 +224,7 @@ impl EventKind {
             Self::HookFailed { point, message } => format!("hook {point} failed: {message}"),
             Self::DependencyTimeout(what) => format!("waited in vain for {what}"),
             Self::FilesChanged(path) => format!("{path} changed"),
+            Self::ReloadAsked { via, why } => format!("asked to reload ({via}): {why}"),
             Self::Signalled(signal) => format!("signal {signal} sent"),
             Self::Scaled { from, to } => format!("scaled from {from} to {to}"),
             Self::Reloaded(plan) if plan.is_empty() => "configuration unchanged".into(),

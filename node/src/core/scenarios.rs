@@ -210,6 +210,52 @@ fn a_reload_touches_only_the_difference() {
 }
 
 #[test]
+fn what_reads_the_changed_files_itself_is_told_and_not_restarted() {
+    let own = |name: &str| {
+        let mut spec = service(name, 1);
+        spec.policy.reload = Some(ReloadVia::Signal(Signal::HUP));
+        spec
+    };
+    let mut listener = service("listener", 1);
+    listener.policy.reload = Some(ReloadVia::Message);
+    let mut down = own("down");
+    down.policy.autostart = false;
+    let config = cluster(vec![own("web"), own("moved"), listener, down, service("other", 1)]);
+    let mut world = World::up(config.clone());
+    let asked = |world: &World| -> Vec<String> {
+        world.events.iter().filter(|e| e.ends_with("reload-asked")).cloned().collect()
+    };
+    reload(&mut world, config.clone(), false);
+    assert!(asked(&world).is_empty(), "nothing changed");
+
+    let mut new = (*config).clone();
+    new.content = 1;
+    let mut moved = (*new.services["moved"]).clone();
+    moved.launch.nice = Some(5);
+    new.services.insert(moved.name.clone(), Arc::new(moved));
+    let new = Arc::new(new);
+    reload(&mut world, new.clone(), true);
+    assert!(asked(&world).is_empty(), "a dry run");
+    let request = Some(RequestId(999));
+    world.open(999);
+    world.feed(Input::Reconfigure { request, cluster: new.clone(), dry_run: false });
+    let Reply::Reloaded(reloaded) = &world.replies[&999] else { panic!() };
+    assert_eq!(
+        reloaded.plan,
+        [
+            "~ moved.1 nice: restart",
+            "~ listener.1 content: told by message",
+            "~ web.1 content: told by signal HUP"
+        ]
+    );
+    assert_eq!(asked(&world), ["listener.1 reload-asked", "web.1 reload-asked"]);
+    assert_eq!((world.run_of("web.1"), world.run_of("moved.1")), (1, 2));
+    world.events.clear();
+    reload(&mut world, new, false);
+    assert!(asked(&world).is_empty(), "they were told of this already");
+}
+
+#[test]
 fn a_scale_by_hand_survives_a_reload_until_the_file_says_another_number() {
     let config = cluster(vec![service("web", 2)]);
     let mut world = World::up(config.clone());

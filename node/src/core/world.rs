@@ -131,6 +131,11 @@ impl World {
         id
     }
 
+    /// Expects one answer to a request with this number.
+    pub(super) fn open(&mut self, request: u64) {
+        self.open.insert(request);
+    }
+
     pub(super) fn feed(&mut self, input: Input) {
         self.pending.push(input);
         let mut steps = 0;

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hilum_shared::config::spec::{
-    Cluster, NodeSpec, OnDependencyRestart, OnFailure, ServiceSpec, WatchAction,
+    Cluster, NodeSpec, OnDependencyRestart, OnFailure, ReloadVia, ServiceSpec, WatchAction,
 };
 use hilum_shared::name::{InstanceId, Run, ServiceName};
+use hilum_shared::signal::Signal;
 use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus};
 
 use self::rolling::Roll;
@@ -338,31 +339,35 @@ impl Supervisor {
             WatchAction::Run(command) => self.out.action(Action::RunWatchCommand { spec, command }),
             WatchAction::Reload => {
                 for id in up {
-                    self.ask_to_reload(&id, path);
+                    self.ask_to_reload(&id, &format!("{path} changed"));
                 }
             }
         }
     }
 
+    /// Tells what runs to read its configuration again.
     fn ask_to_reload(&mut self, id: &InstanceId, why: &str) {
-        use hilum_shared::config::spec::ReloadVia;
-        let Some(instance) = self.instance(id) else { return };
-        if !instance.started() {
-            return;
-        }
-        let (instance, run) = (id.clone(), instance.run);
         let via = self.services.get(&id.service).and_then(|service| service.spec.policy.reload);
-        let reason = format!("{why} changed");
-        self.out.action(
-            match via.unwrap_or(ReloadVia::Signal(hilum_shared::signal::Signal::HUP)) {
+        let via = via.unwrap_or(ReloadVia::Signal(Signal::HUP));
+        self.with(id, |instance, out| {
+            if !instance.started() {
+                return;
+            }
+            let (instance_id, run) = (instance.id.clone(), instance.run);
+            let event = EventKind::ReloadAsked { via: via.to_string(), why: why.to_owned() };
+            out.event(instance, event);
+            out.action(match via {
                 ReloadVia::Signal(signal) => {
-                    Action::Signal { instance, run, signal, scope: Scope::Leader }
+                    Action::Signal { instance: instance_id, run, signal, scope: Scope::Leader }
                 }
-                ReloadVia::Message => {
-                    Action::Order { instance, run, order: OrderKind::Reload, reason }
-                }
-            },
-        );
+                ReloadVia::Message => Action::Order {
+                    instance: instance_id,
+                    run,
+                    order: OrderKind::Reload,
+                    reason: why.to_owned(),
+                },
+            });
+        });
     }
 
     // --- what follows from what happened --------------------------------------------------------
