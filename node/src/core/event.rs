@@ -61,6 +61,8 @@ pub enum EventKind {
     },
     /// Given up.
     Failed(String),
+    /// All instances of the service crash: one at a time is tried.
+    TriedSingly,
     /// It ended with success and stays so.
     Completed,
     /// It could not be executed; there will be another try.
@@ -142,6 +144,7 @@ impl EventKind {
             Self::Stopping(_) => "stopping",
             Self::Stopped { .. } => "stopped",
             Self::Failed(_) => "failed",
+            Self::TriedSingly => "tried-singly",
             Self::Completed => "completed",
             Self::SpawnFailed(_) => "spawn-failed",
             Self::HeartbeatLost { .. } => "heartbeat-lost",
@@ -181,6 +184,7 @@ impl EventKind {
             | Self::OverMemory { .. }
             | Self::HookFailed { .. }
             | Self::RollingStopped(_)
+            | Self::TriedSingly
             | Self::Stalled(_) => Level::Warning,
             _ => Level::Info,
         }
@@ -205,6 +209,9 @@ impl EventKind {
             Self::Stopped { killed: false } => "stopped".into(),
             Self::Stopped { killed: true } => "stopped (killed)".into(),
             Self::Failed(why) => format!("failed: {why}"),
+            Self::TriedSingly => {
+                "all its instances crash: they are tried one at a time until one holds".into()
+            }
             Self::Completed => "completed".into(),
             Self::SpawnFailed(why) => format!("cannot start: {why}"),
             Self::HeartbeatLost { silence } => {

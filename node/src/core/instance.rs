@@ -261,6 +261,11 @@ impl Instance {
         self.phase == Phase::Running && self.life.as_ref().is_some_and(|life| life.ready)
     }
 
+    /// How many of its ends in a row came too soon.
+    pub fn quick_ends(&self) -> u32 {
+        self.history.quick_ends()
+    }
+
     /// Whether its leader has been executed and not ended.
     pub fn started(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Running)

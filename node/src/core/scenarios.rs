@@ -468,6 +468,35 @@ fn who_waits_for_one_that_waits_in_vain_is_answered_at_once() {
 }
 
 #[test]
+fn when_all_crash_one_is_tried_and_the_others_follow_when_it_holds() {
+    let mut world = World::up(cluster(vec![service("web", 4), service("other", 1)]));
+    let up = |world: &World| -> Vec<String> {
+        let all = (1..=4).map(|index| format!("web.{index}"));
+        all.filter(|id| world.state(id) == "running").collect()
+    };
+    let mut most = 0;
+    for _ in 0..40 {
+        for id in up(&world) {
+            world.ends(&id, Exit::Code(1));
+        }
+        world.pass(Duration::from_millis(200));
+        if world.events.iter().any(|event| event.ends_with("tried-singly")) {
+            most = most.max(up(&world).len());
+        }
+    }
+    assert_eq!(most, 1);
+    assert_eq!(world.events.iter().filter(|e| e.ends_with("tried-singly")).count(), 1);
+    assert_eq!(world.state("other.1"), "running");
+    // What they need is back: the next one holds, and nobody waits for its own backoff of many seconds.
+    while up(&world).is_empty() {
+        world.pass(Duration::from_millis(100));
+    }
+    assert_eq!(up(&world).len(), 1);
+    world.pass(Duration::from_millis(1100));
+    assert_eq!(up(&world).len(), 4);
+}
+
+#[test]
 fn an_old_instance_is_recycled_one_at_a_time() {
     let mut web = service("web", 2);
     web.policy.ready = Some(ready(ReadyKind::Heartbeat));

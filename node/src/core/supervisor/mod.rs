@@ -2,6 +2,7 @@
 //! start (`start`), in which order things stop (`stop`), what an operator asks (`request`), what a new
 //! configuration changes (`reload`), and how many are replaced one after another (`rolling`).
 
+mod breaker;
 mod reload;
 mod request;
 mod rolling;
@@ -137,7 +138,8 @@ impl Supervisor {
         let schedules = self.services.values().filter_map(|service| service.fires_at).min();
         let rolls = self.rolls.values().filter_map(Roll::deadline).min();
         let going = self.going.as_ref().and_then(Going::deadline);
-        [instances, schedules, rolls, going, self.gate_at].into_iter().flatten().min()
+        let breakers = self.breaker_deadline();
+        [instances, schedules, rolls, going, breakers, self.gate_at].into_iter().flatten().min()
     }
 
     /// Whether the cluster is on its way down.
@@ -157,11 +159,14 @@ impl Supervisor {
         for service in self.services.values() {
             let blocked = self.blocked_by(service);
             for instance in service.instances.values() {
-                let blocked = if instance.waits() && !instance.ignore_deps {
+                let mut blocked = if instance.waits() && !instance.ignore_deps {
                     blocked.clone()
                 } else {
                     Vec::new()
                 };
+                if let Some(tried) = service.on_trial().filter(|_| instance.waits()) {
+                    blocked.push(format!("{} to hold: all of them crash", tried.id));
+                }
                 let mut status = instance.status(now, service, blocked);
                 if let Some(shortage) = self.shortage.as_ref().filter(|_| instance.waits()) {
                     status.flags.push(Flag::Starved);
@@ -313,6 +318,7 @@ impl Supervisor {
         }
         self.fire_schedules(now);
         self.advance_rolls(now);
+        self.close_breakers(now);
         self.hasten_shutdown(now);
         self.starts_left = STARTS_AT_ONCE;
         if self.gate_at.is_some_and(|at| at <= now.mono) {
@@ -417,6 +423,7 @@ impl Supervisor {
                 if let Some(service) = self.services.get_mut(&id.service) {
                     service.due = true;
                 }
+                self.watch_crashes(&id.service);
             }
             Notice::Old => self.recycle(id, now),
             Notice::Rests => {

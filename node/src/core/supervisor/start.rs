@@ -78,6 +78,9 @@ impl Supervisor {
                 self.look_again(at);
                 return Look::On;
             }
+            if service.on_trial().is_some() {
+                return Look::On; // its end, or that it holds, looks again
+            }
             if self.starting >= self.cluster.node.start_parallel as usize {
                 return Look::On; // the next `ready` looks again
             }
