@@ -1,6 +1,7 @@
 //! A node's life around its loop: start in the background or in place, lock, folders, own diagnostics.
 
 pub mod diagnostics;
+mod guard;
 pub mod launch;
 mod node;
 mod places;

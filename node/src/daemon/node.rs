@@ -20,14 +20,15 @@ use hilum_shared::transport::Hub;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::diagnostics::{self, Sink};
+use super::guard::{Guard, NotifySocket, Seat};
 use super::launch::{NodeOptions, Startup, Status};
 use super::places::{PlaceError, Places};
 use crate::channels::control::Control;
 use crate::channels::counters::Counters;
 use crate::channels::heartbeat::Heartbeat;
-use crate::channels::notify::Notify;
 use crate::channels::publish::Publish;
 use crate::channels::records::{Batch, Records};
 use crate::channels::roster::Roster;
@@ -137,7 +138,12 @@ async fn run(startup: &Startup) -> i32 {
         &Status::Started { pid: std::process::id(), run_dir: places.run.path().to_owned() },
     );
     tell_manager("READY=1\n");
+    let guard = node.guard(options, &places).map(|guard| tokio::task::spawn_local(guard.keep()));
     let code = node.runtime.run().await;
+    if let Some(guard) = guard {
+        guard.abort();
+        let _ = guard.await; // what it would keep is taken away now
+    }
     tell_manager("STOPPING=1\n");
     let reason = node.runtime.reason().to_owned();
     let survivors = node.end().await;
@@ -156,6 +162,7 @@ struct Node {
     log_thread: std::thread::JoinHandle<()>,
     hub: Hub,
     _heartbeat: Heartbeat,
+    notify: Option<(NotifySocket, JoinHandle<()>)>,
 }
 
 impl Node {
@@ -235,18 +242,14 @@ impl Node {
         )
         .map_err(Refusal::new)?;
         tokio::task::spawn_local(resume_records(records, held, inbox.clone()));
-        let notify = Notify::bind(&places.run.socket("notify.sock"), mode).map_err(Refusal::new)?;
-        let notify_path = notify.path().to_owned();
-        {
-            let (processes, inbox, counters) = (processes.clone(), inbox.clone(), counters.clone());
-            tokio::task::spawn_local(async move {
-                let resolve =
-                    move |sender: crate::channels::notify::Sender| processes.owner_of(sender.pid);
-                if let Err(error) = notify.run(resolve, inbox, counters).await {
-                    tracing::error!(%error, "the notify socket failed");
-                }
-            });
-        }
+        let notify = NotifySocket {
+            path: places.run.socket("notify.sock"),
+            mode,
+            processes: processes.clone(),
+            inbox: inbox.clone(),
+            counters: counters.clone(),
+        };
+        let serving = notify.serve().map_err(Refusal::new)?;
         if places.bereaved {
             log.handle.node(NodeRecord {
                 level: Some(Level::Warning),
@@ -265,7 +268,7 @@ impl Node {
                 heartbeat: endpoint("heartbeat.sock"),
                 log: endpoint("log.sock"),
                 log_endpoint,
-                notify: notify_path,
+                notify: notify.path.clone(),
             },
             lock: places.lock_path.clone(),
             config: options.configs.first().cloned().unwrap_or_default(),
@@ -320,6 +323,22 @@ impl Node {
             log_thread: log.thread,
             hub,
             _heartbeat: heartbeat,
+            notify: Some((notify, serving)),
+        })
+    }
+
+    /// What keeps the run folder; once.
+    fn guard(&mut self, options: &NodeOptions, places: &Places) -> Option<Guard> {
+        let (notify, serving) = self.notify.take()?;
+        Some(Guard {
+            run: places.run.clone(),
+            access: places.access,
+            project: places.project(options, &self.cluster),
+            lock: Seat::of(places.lock_path.clone()),
+            sockets: self.hub.mender(),
+            notify,
+            serving,
+            log: self.log.clone(),
         })
     }
 

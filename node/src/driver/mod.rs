@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod child;
 pub mod command;
 pub mod dye;
+pub mod folder;
 pub mod holder;
 pub mod identity;
 pub mod keeper;
