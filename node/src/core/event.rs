@@ -76,6 +76,8 @@ pub enum EventKind {
     ProbeLost(String),
     /// Found stopped or traced.
     Paused(String),
+    /// Silent, but the machine gives it no processor: nobody is blamed.
+    Starved,
     /// Goes on after that.
     Resumed,
     /// Survives KILL.
@@ -150,6 +152,7 @@ impl EventKind {
             Self::HeartbeatLost { .. } => "heartbeat-lost",
             Self::ProbeLost(_) => "probe-lost",
             Self::Paused(_) => "paused",
+            Self::Starved => "starved",
             Self::Resumed => "resumed",
             Self::Stuck(_) => "stuck",
             Self::LeftBehind(_) => "left-behind",
@@ -184,6 +187,7 @@ impl EventKind {
             | Self::OverMemory { .. }
             | Self::HookFailed { .. }
             | Self::RollingStopped(_)
+            | Self::Starved
             | Self::TriedSingly
             | Self::Stalled(_) => Level::Warning,
             _ => Level::Info,
@@ -219,6 +223,9 @@ impl EventKind {
             }
             Self::ProbeLost(why) => format!("does not answer: {why}"),
             Self::Paused(why) => format!("paused: {why}"),
+            Self::Starved => {
+                "silent, but it waits for a processor: the machine is busy, it is not blamed".into()
+            }
             Self::Resumed => "goes on".into(),
             Self::Stuck(pids) => format!("stuck: survives SIGKILL: {}", list(pids)),
             Self::LeftBehind(pids) => {

@@ -327,6 +327,12 @@ fn a_silent_worker_is_restarted_and_a_paused_or_excused_one_is_not() {
     world.pause("web.1", false);
     world.pass(2 * SECOND);
     world.says_ready("web.1");
+    world.starve("web.1", true);
+    world.pass(60 * SECOND);
+    assert_eq!(world.run_of("web.1"), 1, "the machine gives it no processor");
+    assert!(world.events.contains(&"web.1 starved".to_owned()));
+    world.starve("web.1", false);
+    world.says_ready("web.1");
     world.tell("web.1", Report::Held(true));
     world.pass(60 * SECOND);
     assert_eq!(world.run_of("web.1"), 1, "its output is held back by us");
@@ -336,6 +342,37 @@ fn a_silent_worker_is_restarted_and_a_paused_or_excused_one_is_not() {
     world.pass(2 * SECOND);
     assert_eq!(world.run_of("web.1"), 2);
     assert!(world.events.contains(&"web.1 heartbeat-lost".to_owned()));
+}
+
+#[test]
+fn whatever_the_wall_clock_says_the_same_happens() {
+    let story = |jumps: [f64; 4]| {
+        let mut db = service("db", 1);
+        db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+        let mut web = service("web", 2);
+        web.policy.depends_on =
+            vec![Dependency { timeout: Some(30 * SECOND), ..needs("db", Condition::Ready) }];
+        web.policy.max_age = Some(MaxAge { age: 40 * SECOND, variance: Duration::ZERO });
+        let mut tidy = service("tidy", 1);
+        tidy.policy.kind = Kind::Job;
+        tidy.policy.schedule =
+            Some(Schedule { when: ScheduleWhen::Every(20 * SECOND), overlap: Overlap::Skip });
+        let mut world = World::up(cluster(vec![db, web, tidy]));
+        for (at, jump) in jumps.into_iter().enumerate() {
+            world.set_clock(jump);
+            world.pass(2 * SECOND);
+            world.says_ready("db.1");
+            if at % 2 == 1 {
+                world.ends("web.1", Exit::Code(1));
+            }
+            world.set_clock(-jump / 2.0);
+            world.pass(9 * SECOND);
+        }
+        world.events
+    };
+    let steady = story([0.0; 4]);
+    assert!(steady.len() > 20, "{steady:?}");
+    assert_eq!(story([-86_400.0, 3600.0, -1.0, 1e6]), steady);
 }
 
 #[test]

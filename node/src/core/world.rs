@@ -31,6 +31,7 @@ struct Process {
     deaf: u32,
     ready: bool,
     paused: bool,
+    starved: bool,
     beats: bool,
     subscribed: bool,
 }
@@ -53,6 +54,8 @@ struct Nature {
 pub(super) struct World {
     core: Supervisor,
     now: Moment,
+    /// What the wall clock said in the beginning.
+    wall: f64,
     processes: BTreeMap<Key, Process>,
     pending: Vec<Input>,
     /// The names of all events, in order: `web.1 started`.
@@ -111,6 +114,7 @@ impl World {
         Self {
             core,
             now: Moment::default(),
+            wall: 1.7e9,
             processes: BTreeMap::new(),
             pending: Vec::new(),
             events: Vec::new(),
@@ -142,7 +146,7 @@ impl World {
         while !self.pending.is_empty() {
             let input = self.pending.remove(0);
             let mut actions = Vec::new();
-            let now = Now { mono: self.now, wall: 1.7e9 + self.now.0.as_secs_f64() };
+            let now = Now { mono: self.now, wall: self.wall + self.now.0.as_secs_f64() };
             self.core.handle(input, now, &mut actions);
             for action in actions {
                 self.act(action);
@@ -218,8 +222,12 @@ impl World {
             }
             Action::Inspect { instance, run } => {
                 let key = (instance, run);
-                let paused = self.processes.get(&key).is_some_and(|process| process.paused);
-                self.report(key, Report::Pulse(if paused { Pulse::Stopped } else { Pulse::Alive }));
+                let pulse = match self.processes.get(&key) {
+                    Some(process) if process.paused => Pulse::Stopped,
+                    Some(process) if process.starved => Pulse::Starved,
+                    _ => Pulse::Alive,
+                };
+                self.report(key, Report::Pulse(pulse));
             }
             Action::Hook { instance, run, point, .. } => {
                 self.report((instance, run), Report::HookDone { point, result: Ok(()) });
@@ -433,6 +441,16 @@ impl World {
     pub(super) fn pause(&mut self, id: &str, paused: bool) {
         let key = (InstanceId::parse(id).unwrap(), Run(self.run_of(id)));
         self.processes.get_mut(&key).unwrap().paused = paused;
+    }
+
+    pub(super) fn starve(&mut self, id: &str, starved: bool) {
+        let key = (InstanceId::parse(id).unwrap(), Run(self.run_of(id)));
+        self.processes.get_mut(&key).unwrap().starved = starved;
+    }
+
+    /// Sets the wall clock by so many seconds.
+    pub(super) fn set_clock(&mut self, by: f64) {
+        self.wall += by;
     }
 
     pub(super) fn stall(&mut self, by: Duration) {

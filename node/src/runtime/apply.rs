@@ -67,9 +67,10 @@ impl Runtime {
             }
             Action::Inspect { instance, run } => {
                 let (processes, inbox) = (self.parts.processes.clone(), self.parts.inbox.clone());
+                let before = processes.glance(&instance, run);
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(ON_ITS_WAY).await;
-                    let report = Report::Pulse(processes.inspect(&instance, run));
+                    let report = Report::Pulse(processes.inspect(&instance, run, &before));
                     let _ = inbox.send(Input::Report { instance, run, report }).await; // the loop may be gone already
                 });
             }

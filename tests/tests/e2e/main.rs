@@ -9,6 +9,7 @@ mod files;
 mod launch;
 mod lifecycle;
 mod logs;
+mod machine;
 mod many;
 mod output;
 mod policy;
