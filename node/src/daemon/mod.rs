@@ -5,6 +5,7 @@ mod guard;
 pub mod launch;
 mod node;
 mod places;
+mod surroundings;
 
 use std::process::ExitCode;
 
