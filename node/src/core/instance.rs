@@ -261,9 +261,9 @@ impl Instance {
         self.phase == Phase::Running && self.life.as_ref().is_some_and(|life| life.ready)
     }
 
-    /// How many of its ends in a row came too soon.
-    pub fn quick_ends(&self) -> u32 {
-        self.history.quick_ends()
+    /// How many of its runs in a row failed too soon.
+    pub fn crashes(&self) -> u32 {
+        self.history.crashes()
     }
 
     /// Whether its leader has been executed and not ended.

@@ -10,8 +10,8 @@ use crate::core::instance::{Instance, Phase, Want};
 use crate::core::service::{Service, is_job};
 use crate::core::time::{Moment, Now};
 
-/// So many quick ends in a row of each instance, and they are not a coincidence.
-const QUICK_ENDS: u32 = 2;
+/// So many failures in a row of each instance, all too soon, and they are not a coincidence.
+const CRASHES: u32 = 2;
 
 impl Service {
     fn wanted(&self) -> impl Iterator<Item = &Instance> {
@@ -38,7 +38,7 @@ impl Supervisor {
         let (mut all, mut crash) = (0, 0);
         for instance in service.wanted() {
             all += 1;
-            crash += u32::from(instance.quick_ends() >= QUICK_ENDS && !instance.ready());
+            crash += u32::from(instance.crashes() >= CRASHES && !instance.ready());
         }
         if !service.breaker && !is_job(&service.spec) && all > 1 && all == crash {
             service.breaker = true;
