@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use hilum_shared::protocol::control::Fault;
 
 use super::output::Painter;
+use super::time;
 use crate::daemon::launch::LaunchError;
 
 /// The exit codes of every command.
@@ -109,12 +111,12 @@ pub(crate) enum CliError {
     #[error("{}", .0.message)]
     Fault(Fault),
     /// The node does not answer.
-    #[error("the node (pid {pid}) does not answer: {reason}")]
+    #[error("the node (pid {pid}) does not answer: {silence}")]
     Silent {
         /// Its process.
         pid: u32,
-        /// What the transport says.
-        reason: String,
+        /// Why.
+        silence: Silence,
     },
     /// The node ended while we talked to it.
     #[error("the node (pid {pid}) ended")]
@@ -143,14 +145,6 @@ pub(crate) enum CliError {
         /// What the system says.
         source: io::Error,
     },
-    /// A program cannot be executed.
-    #[error("cannot run `{program}`: {source}")]
-    Program {
-        /// Which.
-        program: String,
-        /// What the system says.
-        source: io::Error,
-    },
     /// The operation failed; what there is to say.
     #[error("{message}")]
     Failed {
@@ -159,6 +153,23 @@ pub(crate) enum CliError {
         /// The next step.
         help: Option<String>,
     },
+}
+
+/// Why a node does not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Silence {
+    /// Its process is not let run.
+    #[error("{0}")]
+    Halted(&'static str),
+    /// It runs, and said nothing for so long.
+    #[error("it is busy, no answer within {}", time::seconds(.0.as_secs_f64()))]
+    Busy(Duration),
+    /// Somebody removed its sockets.
+    #[error("its run folder `{}` is gone", .0.display())]
+    NoFolder(PathBuf),
+    /// What the transport says.
+    #[error("{0}")]
+    Transport(String),
 }
 
 impl CliError {
@@ -207,7 +218,6 @@ impl CliError {
             Self::Protocol { .. } => "protocol",
             Self::Launch(_) => "launch",
             Self::File { .. } => "file",
-            Self::Program { .. } => "program",
             Self::Failed { .. } => "failed",
         }
     }
@@ -232,6 +242,12 @@ impl CliError {
                 Some("`hilum ps` and `hilum why TARGET` show what holds it".into())
             }
             Self::Fault(fault) => fault.help.clone(),
+            Self::Silent { pid, silence: Silence::Halted(_) } => {
+                Some(format!("`kill -CONT {pid}` lets it go on, `hilum down --now` ends it"))
+            }
+            Self::Silent { silence: Silence::NoFolder(_), .. } => Some(
+                "what it started goes on; `hilum down` stops it by signal, then `hilum up`".into(),
+            ),
             Self::Silent { pid, .. } => {
                 Some(format!("try `hilum doctor`; `hilum down --now` ends it, `kill {pid}` too"))
             }

@@ -5,8 +5,9 @@ use hilum_shared::units::{Bytes, format_size};
 use std::fmt::Write as _;
 
 use super::exit::{ExitStatus, Outcome};
+use super::link::Node;
 use super::output::{Style, printable};
-use super::session::{Node, Session};
+use super::session::Session;
 use super::table::{Align, Cell, Table};
 use super::target::{Names, Selection};
 use super::{ls, time};

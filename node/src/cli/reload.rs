@@ -5,9 +5,10 @@ use std::time::Duration;
 use hilum_shared::protocol::control;
 
 use super::exit::{ExitStatus, Outcome};
+use super::link::ANSWER;
 use super::operation;
 use super::output::{Output, Style};
-use super::session::{ANSWER, Session};
+use super::session::Session;
 use super::target::Selection;
 use super::time;
 

@@ -9,8 +9,9 @@ use hilum_shared::protocol::control;
 use hilum_shared::status::Snapshot;
 
 use super::exit::{CliError, Outcome};
+use super::link::ANSWER;
 use super::operation;
-use super::session::{ANSWER, Session, config_error, shown};
+use super::session::{Session, config_error, shown};
 use super::target::{Selection, nearest};
 use super::time;
 

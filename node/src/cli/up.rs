@@ -15,9 +15,10 @@ use super::exit::{CliError, ExitStatus, Outcome};
 use super::farewell::Farewell;
 use super::interrupts::{Interrupt, Interrupts};
 use super::lines::Feed;
+use super::link::{ANSWER, Node};
 use super::operation::{self, Display};
 use super::scale::{Count, count};
-use super::session::{ANSWER, Node, Session};
+use super::session::Session;
 use super::target::{Names, Selection};
 use super::{ps, reload, time};
 use crate::daemon::launch::{self, Launched};
@@ -440,8 +441,11 @@ impl<'a> Foreground<'a> {
                 operation::survivors(&survivors)
             )));
         }
-        output?;
-        self.verdict()
+        match output {
+            // that nobody reads us is no fault of the cluster
+            Ok(()) | Err(CliError::Closed) => self.verdict(),
+            Err(error) => Err(error),
+        }
     }
 
     fn pump(&mut self) -> Result<(), CliError> {
@@ -479,7 +483,7 @@ impl<'a> Foreground<'a> {
             Stage::Killing => return Ok(()),
         };
         match &self.farewell {
-            Some(farewell) => farewell.order(grace, why),
+            Some(farewell) => farewell.order(grace, why).map(drop),
             None => Ok(()),
         }
     }
