@@ -7,7 +7,7 @@ use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded, Severity};
+use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded};
 use hilum_shared::rpc::CallError;
 use hilum_shared::run_dir::StateDir;
 use hilum_shared::status::Snapshot;
@@ -155,6 +155,12 @@ impl Session {
                 help: None,
             })?);
         }
+        if let Some(folder) = configs.iter().find(|path| path.is_dir()) {
+            return Err(CliError::usage(
+                format!("config `{}`, given by {source}, is a folder", folder.display()),
+                "name the file in it, or the folder with `-C DIR` before the command",
+            ));
+        }
         let parent = configs[0].parent().unwrap_or(Path::new("/"));
         let project_folder = match (&self.directory, searched) {
             (Some(_), _) => folder,
@@ -212,7 +218,8 @@ impl Session {
             return Ok(loaded);
         }
         let project = self.project()?;
-        let loaded = self.load(&project.configs, project.name.clone())?.map_err(config_error)?;
+        let loaded =
+            self.load(&project.configs, project.name.clone())?.map_err(CliError::Config)?;
         Ok(self.loaded.get_or_init(|| loaded))
     }
 
@@ -316,24 +323,6 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// The findings of a load as an error.
-pub(crate) fn config_error(diagnostics: Diagnostics) -> CliError {
-    let errors = || diagnostics.0.iter().filter(|one| one.severity == Severity::Error);
-    let at = errors().find_map(|one| {
-        let file = one.file.as_ref()?.display();
-        Some(match (one.line, one.column) {
-            (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
-            _ => file.to_string(),
-        })
-    });
-    CliError::Config {
-        rendered: diagnostics.render(false),
-        coloured: diagnostics.render(true),
-        at,
-        count: errors().count(),
-    }
 }
 
 /// A path as short as it can be said from here.
