@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use self::launch::{NodeOptions, Startup};
 use crate::driver::keeper::{self, Mark};
-use crate::driver::request::{Session, SpawnRequest, Stdio, Strings};
+use crate::driver::request::{Session, SpawnRequest};
 
 /// The internal verb `__keeper`: the parent of a node in the background.
 pub fn keeper_main(startup: &str) -> ExitCode {
@@ -57,23 +57,9 @@ fn node_request(
     launched: bool,
     mark: &str,
 ) -> Result<SpawnRequest, crate::driver::request::NulByte> {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let mut request =
-        SpawnRequest { program: "hilum".into(), stdio: Stdio::Inherit, ..SpawnRequest::default() };
-    request.session = Session::Group;
-    request.candidates.push(b"/proc/self/exe")?;
     let startup = launch::startup(options, launched, mark.to_owned());
-    for argument in ["hilum".as_bytes(), b"__node", startup.as_bytes()] {
-        request.argv.push(argument)?;
-    }
-    let mut env = Strings::default();
-    for (name, value) in std::env::vars_os() {
-        let mut variable = name.into_vec();
-        variable.push(b'=');
-        variable.extend_from_slice(value.as_bytes());
-        env.push(&variable)?;
-    }
-    request.env = env;
+    let mut request = launch::again(&["hilum".into(), "__node".into(), startup])?;
+    request.session = Session::Group;
     Ok(request)
 }
 

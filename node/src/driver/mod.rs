@@ -28,3 +28,4 @@ mod spawned;
 pub mod stats;
 pub mod sweep;
 pub mod sys;
+pub mod tether;

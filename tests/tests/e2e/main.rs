@@ -14,5 +14,6 @@ mod many;
 mod output;
 mod policy;
 mod scale;
+mod terminal;
 mod verbs;
 mod worker;
