@@ -44,6 +44,8 @@ pub enum EventKind {
         uptime: Duration,
         /// Whether nobody asked for it and it is no success.
         crash: bool,
+        /// Why the node ended it, or what was done to it by hand.
+        cause: Option<String>,
     },
     /// It will be started again after this delay.
     Restarting {
@@ -267,15 +269,17 @@ impl Event {
         map.insert("pid".into(), json!(self.pid));
         map.insert("text".into(), json!(self.kind.text()));
         match &self.kind {
-            EventKind::Exited { exit, uptime, crash } => {
-                let (code, signal) = match exit {
-                    Exit::Code(code) => (Some(*code), None),
-                    Exit::Signal { signal, .. } => (None, Some(signal.name())),
+            EventKind::Exited { exit, uptime, crash, cause } => {
+                let (code, signal, core) = match exit {
+                    Exit::Code(code) => (Some(*code), None, false),
+                    Exit::Signal { signal, core } => (None, Some(signal.name()), *core),
                 };
                 map.insert("code".into(), json!(code));
                 map.insert("signal".into(), json!(signal));
+                map.insert("core".into(), json!(core));
                 map.insert("uptime".into(), json!(uptime.as_secs_f64()));
                 map.insert("crash".into(), json!(crash));
+                map.insert("cause".into(), json!(cause));
             }
             EventKind::Restarting { delay, .. } => {
                 map.insert("delay".into(), json!(delay.as_secs_f64()));

@@ -59,7 +59,7 @@ pub(crate) fn service(name: &str, count: u32) -> ServiceSpec {
             log: LogPolicy {
                 max_line: Bytes(65536),
                 level_from: LevelFrom::Auto,
-                multiline: None,
+                multiline: Multiline::Auto,
                 color: Color::Keep,
                 rate: None,
                 file: None,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hilum_shared::config::spec::{AliveKind, ReadyKind, ServiceSpec};
 use hilum_shared::name::{InstanceId, Run};
-use hilum_shared::signal::Exit;
+use hilum_shared::signal::{Exit, Signal};
 
 use super::action::Action;
 use super::input::{FailureClass, Report};
@@ -154,6 +154,8 @@ pub struct Life {
     pub held: bool,
     /// KILL was needed.
     killed: bool,
+    /// The last signal that was sent by hand.
+    pub signalled: Option<Signal>,
     /// Its turn to be recycled has been asked for.
     old: bool,
 }

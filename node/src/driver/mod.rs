@@ -14,6 +14,7 @@ pub mod identity;
 pub mod keeper;
 pub mod limits;
 pub mod memory;
+pub mod oom;
 pub mod pipes;
 pub mod ports;
 pub mod probe;

@@ -13,6 +13,7 @@ mod begin;
 mod calls;
 mod clock;
 mod config;
+mod dossier;
 mod observe;
 mod publish;
 
@@ -179,6 +180,7 @@ pub struct Runtime {
     settles_at: Option<tokio::time::Instant>,
     /// What crash dossiers call the state of a service's configuration, made at its first crash.
     hashes: HashMap<ServiceName, (Arc<ServiceSpec>, String)>,
+    oom: crate::driver::oom::Watch,
 
     to_read: VecDeque<config::Purpose>,
     reason: String,
@@ -209,6 +211,7 @@ impl Runtime {
             sampling: None,
             settles_at: None,
             hashes: HashMap::new(),
+            oom: crate::driver::oom::Watch::start(),
             to_read: VecDeque::new(),
             reason: String::new(),
             exit: None,

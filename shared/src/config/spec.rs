@@ -491,8 +491,8 @@ pub struct LogPolicy {
     pub max_line: Bytes,
     /// Where a line's level is found.
     pub level_from: LevelFrom,
-    /// A line that matches begins a record, others join the one before.
-    pub multiline: Option<String>,
+    /// Which lines are one record.
+    pub multiline: Multiline,
     /// Whether colour codes stay in the store.
     pub color: Color,
     /// Lines a second; more are dropped and counted.
@@ -510,6 +510,17 @@ pub enum LevelFrom {
     Json(String),
     /// The first group of this expression.
     Regex(String),
+}
+
+/// Which lines are one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Multiline {
+    /// Stack traces of the common languages.
+    Auto,
+    /// None are joined.
+    Off,
+    /// A line that matches begins a record, others join the one before.
+    Starts(String),
 }
 
 /// What happens to colour codes.

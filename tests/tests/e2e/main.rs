@@ -13,6 +13,7 @@ mod machine;
 mod many;
 mod output;
 mod policy;
+mod questions;
 mod scale;
 mod terminal;
 mod verbs;
