@@ -166,6 +166,15 @@ pub(crate) enum Command {
         /// The node's options.
         options: String,
     },
+    /// `run` and `exec` again, as the guard of what they run.
+    #[command(name = "__oneoff", hide = true)]
+    Oneoff {
+        /// The pid of the command.
+        command: u32,
+        /// The command line, without the program's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     /// The node; started by the keeper.
     #[command(name = "__node", hide = true)]
     InnerNode {

@@ -53,7 +53,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only the last N records, or `all` [default: all, with -f 100]
-    #[arg(short = 'n', long, value_name = "N|all", value_parser = tail)]
+    #[arg(short = 'n', long, value_name = "N|all", value_parser = tail, allow_negative_numbers = true)]
     tail: Option<Tail>,
     /// From here on: `10m` (ago), `14:30`, `2026-11-21T03:42:11Z`
     #[arg(long, value_name = "T", value_parser = time::moment)]

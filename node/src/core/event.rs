@@ -63,6 +63,8 @@ pub enum EventKind {
     },
     /// Given up.
     Failed(String),
+    /// All instances of the service crash: one at a time is tried.
+    TriedSingly,
     /// It ended with success and stays so.
     Completed,
     /// It could not be executed; there will be another try.
@@ -76,6 +78,8 @@ pub enum EventKind {
     ProbeLost(String),
     /// Found stopped or traced.
     Paused(String),
+    /// Silent, but the machine gives it no processor: nobody is blamed.
+    Starved,
     /// Goes on after that.
     Resumed,
     /// Survives KILL.
@@ -102,6 +106,13 @@ pub enum EventKind {
     DependencyTimeout(String),
     /// A watched file changed.
     FilesChanged(String),
+    /// It was told to read its configuration again: how and why.
+    ReloadAsked {
+        /// `signal HUP`, `message`.
+        via: String,
+        /// What changed.
+        why: String,
+    },
     /// A signal was sent by hand.
     Signalled(String),
     /// The process count changed.
@@ -137,11 +148,13 @@ impl EventKind {
             Self::Stopping(_) => "stopping",
             Self::Stopped { .. } => "stopped",
             Self::Failed(_) => "failed",
+            Self::TriedSingly => "tried-singly",
             Self::Completed => "completed",
             Self::SpawnFailed(_) => "spawn-failed",
             Self::HeartbeatLost { .. } => "heartbeat-lost",
             Self::ProbeLost(_) => "probe-lost",
             Self::Paused(_) => "paused",
+            Self::Starved => "starved",
             Self::Resumed => "resumed",
             Self::Stuck(_) => "stuck",
             Self::LeftBehind(_) => "left-behind",
@@ -150,6 +163,7 @@ impl EventKind {
             Self::HookFailed { .. } => "hook-failed",
             Self::DependencyTimeout(_) => "dependency-timeout",
             Self::FilesChanged(_) => "files-changed",
+            Self::ReloadAsked { .. } => "reload-asked",
             Self::Signalled(_) => "signalled",
             Self::Scaled { .. } => "scaled",
             Self::Reloaded(_) => "reloaded",
@@ -175,6 +189,8 @@ impl EventKind {
             | Self::OverMemory { .. }
             | Self::HookFailed { .. }
             | Self::RollingStopped(_)
+            | Self::Starved
+            | Self::TriedSingly
             | Self::Stalled(_) => Level::Warning,
             _ => Level::Info,
         }
@@ -199,6 +215,9 @@ impl EventKind {
             Self::Stopped { killed: false } => "stopped".into(),
             Self::Stopped { killed: true } => "stopped (killed)".into(),
             Self::Failed(why) => format!("failed: {why}"),
+            Self::TriedSingly => {
+                "all its instances crash: they are tried one at a time until one holds".into()
+            }
             Self::Completed => "completed".into(),
             Self::SpawnFailed(why) => format!("cannot start: {why}"),
             Self::HeartbeatLost { silence } => {
@@ -206,6 +225,9 @@ impl EventKind {
             }
             Self::ProbeLost(why) => format!("does not answer: {why}"),
             Self::Paused(why) => format!("paused: {why}"),
+            Self::Starved => {
+                "silent, but it waits for a processor: the machine is busy, it is not blamed".into()
+            }
             Self::Resumed => "goes on".into(),
             Self::Stuck(pids) => format!("stuck: survives SIGKILL: {}", list(pids)),
             Self::LeftBehind(pids) => {
@@ -218,6 +240,7 @@ impl EventKind {
             Self::HookFailed { point, message } => format!("hook {point} failed: {message}"),
             Self::DependencyTimeout(what) => format!("waited in vain for {what}"),
             Self::FilesChanged(path) => format!("{path} changed"),
+            Self::ReloadAsked { via, why } => format!("asked to reload ({via}): {why}"),
             Self::Signalled(signal) => format!("signal {signal} sent"),
             Self::Scaled { from, to } => format!("scaled from {from} to {to}"),
             Self::Reloaded(plan) if plan.is_empty() => "configuration unchanged".into(),

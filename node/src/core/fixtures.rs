@@ -88,6 +88,7 @@ fn empty() -> Cluster {
         profiles: Vec::new(),
         name: String::new(),
         files: Vec::new(),
+        content: 0,
         services: BTreeMap::new(),
         sockets: Vec::new(),
         container: ContainerSpec {

@@ -263,6 +263,11 @@ impl Instance {
         self.phase == Phase::Running && self.life.as_ref().is_some_and(|life| life.ready)
     }
 
+    /// How many of its runs in a row failed too soon.
+    pub fn crashes(&self) -> u32 {
+        self.history.crashes()
+    }
+
     /// Whether its leader has been executed and not ended.
     pub fn started(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Running)

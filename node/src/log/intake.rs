@@ -43,6 +43,11 @@ impl Capture {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Attach(source, stdout, stderr) => self.attach(*source, stdout, stderr),
+            Command::AttachAfter(record, size, source, stdout, stderr) => {
+                self.shared.taken(size);
+                self.attach(*source, stdout, stderr); // read when all commands are done
+                self.node(*record);
+            }
             Command::AttachAside(source, stdout, stderr) => {
                 self.attach_aside(*source, stdout, stderr);
             }

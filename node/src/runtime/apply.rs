@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hilum_shared::name::{InstanceId, Run};
 
-use super::{REMEMBERED, Runtime};
+use super::{Output, REMEMBERED, Runtime};
 use crate::channels::shutdown::Heard;
 use crate::core::action::{Action, Reply};
 use crate::core::event::{Event, EventKind};
@@ -64,9 +64,10 @@ impl Runtime {
             }
             Action::Inspect { instance, run } => {
                 let (processes, inbox) = (self.parts.processes.clone(), self.parts.inbox.clone());
+                let before = processes.glance(&instance, run);
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(ON_ITS_WAY).await;
-                    let report = Report::Pulse(processes.inspect(&instance, run));
+                    let report = Report::Pulse(processes.inspect(&instance, run, &before));
                     let _ = inbox.send(Input::Report { instance, run, report }).await; // the loop may be gone already
                 });
             }
@@ -130,7 +131,7 @@ impl Runtime {
             "{}",
             event.kind.text()
         );
-        self.parts.log.node(NodeRecord {
+        let record = NodeRecord {
             service: event.service.clone(),
             instance: event.instance.clone(),
             run: event.run,
@@ -138,10 +139,26 @@ impl Runtime {
             level: Some(event.kind.level()),
             text: event.kind.text(),
             fields: event.to_json(),
-        });
+        };
+        match self.fresh_output(&event) {
+            Some(Output { source, stdout, stderr }) => {
+                self.parts.log.attach_after(record, source, stdout, stderr);
+            }
+            None => self.parts.log.node(record),
+        }
         if self.events.len() == REMEMBERED {
             self.events.pop_front();
         }
         self.events.push_back(event);
+    }
+
+    /// What is to be read after this event.
+    fn fresh_output(&mut self, event: &Event) -> Option<Output> {
+        let (EventKind::Started, Some(instance), Some(run)) =
+            (&event.kind, &event.instance, event.run)
+        else {
+            return None;
+        };
+        self.held.get_mut(&(instance.clone(), run))?.output.take()
     }
 }

@@ -22,6 +22,8 @@ pub struct Cluster {
     pub name: String,
     /// All files that were read, the first config first; absolute.
     pub files: Vec<PathBuf>,
+    /// A hash of what the files hold, files of variables included: another one when that is another.
+    pub content: u64,
     /// The services by name, in name order.
     pub services: BTreeMap<ServiceName, Arc<ServiceSpec>>,
     /// Sockets that the node binds once, in the order of the file.
@@ -445,6 +447,15 @@ pub enum ReloadVia {
     Signal(Signal),
     /// By an order of kind `reload` on the shutdown channel.
     Message,
+}
+
+impl std::fmt::Display for ReloadVia {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Message => f.write_str("message"),
+        }
+    }
 }
 
 /// Commands at points of an instance's life.

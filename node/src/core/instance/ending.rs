@@ -312,7 +312,7 @@ impl Instance {
         out.action(Action::Forget { instance: self.id.clone(), run: self.run });
     }
 
-    pub(super) fn rest(&mut self, phase: Phase, now: Moment, out: &mut Output) {
+    pub(in crate::core) fn rest(&mut self, phase: Phase, now: Moment, out: &mut Output) {
         self.phase = phase;
         self.waiting_since = now;
         out.notice(&self.id, if self.waits() { Notice::Waits } else { Notice::Rests });

@@ -444,6 +444,7 @@ mod tests {
         for request in requests.chain([Request::Scale(Scale { changes })]) {
             core.handle(Input::Request { id: RequestId(1), request }, now, &mut actions);
         }
+        core.handle(Input::Tick, now, &mut actions);
         actions.iter().filter(|action| matches!(action, Action::Spawn { .. })).count()
     }
 

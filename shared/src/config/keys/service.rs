@@ -32,7 +32,7 @@ pub static SERVICE: &[Key] = &[
     Key::new("stop", Map(STOP), "How it is stopped.").or("{}"),
     Key::new("rolling", Map(ROLLING), "How several instances are replaced.").or_as("all at once"),
     Key::new("watch", Short("paths", WATCH), "Files whose change restarts it; `.gitignore` is honoured.").or_as("none"),
-    Key::new("reload", Or(&[Word(&["message"]), Map(RELOAD)]), "How it takes a new configuration without a restart: `{signal: HUP}` or `message`.").or_as("by a restart"),
+    Key::new("reload", Or(&[Word(&["message"]), Map(RELOAD)]), "How it is told that the configuration files changed, where it goes on as it is: `{signal: HUP}` or `message`.").or_as("it is not told"),
     Key::new("hooks", Map(HOOKS), "Commands at points of an instance's life.").or("{}"),
     Key::new("ports", Table(&Or(&[Word(&["auto"]), Int(1, 65535), Map(PORT)])), "Ports by name, one number for each instance: `auto`, a number, or a map.").or("{}"),
     Key::new("sockets", List(&Or(&[Int(1, 65535), Text])), "Shared sockets to pass, by name or port.").or_as("all of the top-level `sockets`"),
