@@ -22,8 +22,11 @@ pub mod segment;
 pub mod store;
 
 mod capture;
+mod closer;
 mod disk;
+mod fold;
 mod intake;
+mod pack;
 mod pipes;
 mod reader;
 mod scan;
