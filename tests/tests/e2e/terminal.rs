@@ -18,10 +18,10 @@ struct Terminal {
 
 impl Terminal {
     fn start(cluster: &Cluster, arguments: &[&str]) -> Self {
-        let pair = nix::pty::openpty(None, None).unwrap();
+        let pair = nix::pty::openpty(None, None).expect("a terminal");
         // else the command would hold its own terminal open
         for end in [&pair.master, &pair.slave] {
-            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("an open descriptor");
         }
         let plain = cluster.command(arguments);
         let mut command = Command::new("setsid");
@@ -33,9 +33,9 @@ impl Terminal {
             };
         }
         command.env("TERM", "xterm").env_remove("CI").current_dir(cluster.dir());
-        let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().unwrap());
+        let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("a descriptor"));
         command.stdin(end(&pair.slave)).stdout(end(&pair.slave)).stderr(end(&pair.slave));
-        let child = command.spawn().unwrap();
+        let child = command.spawn().expect("util-linux has setsid");
         Self { screen: Some(File::from(pair.master)), child }
     }
 
@@ -44,7 +44,7 @@ impl Terminal {
         let mut seen = String::new();
         let mut buffer = [0; 4096];
         while !seen.contains(text) {
-            let count = self.screen.as_mut().unwrap().read(&mut buffer).unwrap();
+            let count = self.screen.as_mut().expect("open").read(&mut buffer).expect("its text");
             seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
     }
@@ -52,10 +52,10 @@ impl Terminal {
     fn code(&mut self) -> Option<i32> {
         let mut status = None;
         wait_until(LIMIT, "an end", || {
-            status = self.child.try_wait().unwrap();
+            status = self.child.try_wait().expect("our child");
             status.is_some()
         });
-        status.unwrap().code()
+        status.expect("waited for").code()
     }
 }
 
