@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use super::output::ColorChoice;
 use super::{
     check, completions, config, control, crash, doctor, down, env, events, exec, init, list, logs,
-    ls, man, node, ps, reload, run, scale, signal, top, up, wait, why,
+    ls, man, node, ps, reload, run, scale, signal, tail, top, up, wait, why,
 };
 
 /// The whole command line.
@@ -118,6 +118,8 @@ pub(crate) enum Command {
     Logs(logs::LogsArgs),
     /// Read what happened: starts, ends, restarts, scaling, reloads
     Events(events::EventsArgs),
+    /// Follow log endpoints over the network: of this node, of services, of lymph's containers
+    Tail(tail::TailArgs),
     /// Show how something ended: exit, last lines, memory, restarts
     Crash(crash::CrashArgs),
     /// Live table of CPU, memory, restarts and heartbeats

@@ -37,6 +37,7 @@ mod node;
 mod oneoff;
 mod operation;
 mod output;
+mod pager;
 mod process;
 mod ps;
 mod reload;
@@ -45,6 +46,7 @@ mod scale;
 mod session;
 mod signal;
 mod table;
+mod tail;
 mod target;
 mod time;
 mod top;
@@ -114,6 +116,7 @@ fn plain(session: &Session, command: Command) -> Outcome {
         Command::Why(args) => why::run(session, &args),
         Command::Logs(args) => logs::run(session, &args),
         Command::Events(args) => events::run(session, &args),
+        Command::Tail(args) => tail::run(session, &args),
         Command::Crash(args) => crash::run(session, &args),
         Command::Top(args) => top::run(session, &args),
         Command::Start(args) => control::start(session, &args),

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use nix::sys::stat::{SFlag, fstat};
 use serde::Serialize;
@@ -180,7 +180,12 @@ impl Output {
 
     /// A stream of results, buffered; the caller flushes.
     pub(crate) fn stream(self) -> Stream {
-        Stream { out: BufWriter::with_capacity(64 * 1024, io::stdout().lock()) }
+        self.stream_to(io::stdout().lock())
+    }
+
+    /// The same to somewhere else: a pager.
+    pub(crate) fn stream_to(self, out: impl Write + 'static) -> Stream {
+        Stream { out: BufWriter::with_capacity(64 * 1024, Box::new(out)) }
     }
 
     /// Talk: left out with `-q`. A stderr that cannot be written is nobody's business.
@@ -242,7 +247,7 @@ impl Output {
 
 /// A buffered stdout for many lines.
 pub(crate) struct Stream {
-    out: BufWriter<StdoutLock<'static>>,
+    out: BufWriter<Box<dyn Write>>,
 }
 
 impl Stream {

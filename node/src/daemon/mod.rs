@@ -1,9 +1,11 @@
 //! A node's life around its loop: start in the background or in place, lock, folders, own diagnostics.
 
 pub mod diagnostics;
+mod guard;
 pub mod launch;
 mod node;
 mod places;
+mod surroundings;
 
 use std::process::ExitCode;
 
