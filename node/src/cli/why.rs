@@ -128,6 +128,9 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
                 Flag::HeldBack => {
                     "its output waits for the log store, so its silence is not held against it"
                 }
+                Flag::LinesDropped => {
+                    "lines of its output were dropped; `hilum logs` says how many and why"
+                }
                 Flag::Removed => "the config has it no more",
             },
         );

@@ -9,6 +9,7 @@ mod files;
 mod launch;
 mod lifecycle;
 mod logs;
+mod loss;
 mod machine;
 mod many;
 mod output;
