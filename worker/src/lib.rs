@@ -40,6 +40,7 @@ mod contract;
 mod heart;
 mod links;
 pub mod log;
+pub mod metrics;
 mod run;
 #[cfg(feature = "testing")]
 pub mod testing;
