@@ -106,13 +106,13 @@ fn request(
     Ok((String::from_utf8_lossy(&body).into_owned(), keeps.then_some(connection)))
 }
 
-fn cluster(port: u16, how: &str) -> Cluster {
+fn cluster(port: u16, before: &str, how: &str) -> Cluster {
     let yaml = format!(
         "
 sockets: [{{name: front, host: 127.0.0.1, port: {port}}}]
 instances:
   web:
-    command: {} web
+    command: {before} {} web
     numprocesses: 3
     ready: heartbeat
     rolling: {{min_ready: 0s}}
@@ -132,7 +132,7 @@ fn free_port() -> u16 {
 #[test]
 fn no_connection_is_refused_while_processes_restart_or_die() {
     let port = free_port();
-    let cluster = cluster(port, &format!("WEB_PORT: '{port}'"));
+    let cluster = cluster(port, "", &format!("WEB_PORT: '{port}'"));
     let tally = Tally::default();
     std::thread::scope(|scope| {
         for (path, keep) in
@@ -179,11 +179,13 @@ impl Drop for Over<'_> {
 }
 
 #[test]
-fn a_shared_socket_is_found_by_its_name() {
+fn a_shared_socket_is_found_by_its_name_and_by_systemds_protocol_alone() {
     let port = free_port();
-    let cluster = cluster(port, "WEB_SOCKET: front");
-    let connection = BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap());
-    let (answer, _) = request(connection, "/", false).unwrap();
-    assert!(answer.starts_with("web."), "{answer}");
-    cluster.down();
+    for how in ["WEB_SOCKET: front".to_owned(), format!("WEB_PORT: '{port}'")] {
+        let cluster = cluster(port, "env -u LYMPH_SHARED_SOCKET_FDS", &how);
+        let connection = BufReader::new(TcpStream::connect(("127.0.0.1", port)).unwrap());
+        let (answer, _) = request(connection, "/", false).unwrap();
+        assert!(answer.starts_with("web."), "{answer}");
+        cluster.down();
+    }
 }
