@@ -109,9 +109,11 @@ async fn serving_with<T: Future>(
     let (sender, port) = oneshot::channel();
     let service = builder.try_run(|worker| async move {
         let bound = server.bind()?;
-        sender.send(bound.address().port()).unwrap();
+        let serving = bound.start(&worker);
+        sender.send(serving.address().port()).unwrap();
         worker.ready();
-        bound.serve(&worker).await?;
+        serving.ended().await;
+        assert!(worker.drain().is_some());
         Ok(())
     });
     let test = async {

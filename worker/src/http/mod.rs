@@ -57,6 +57,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::routing::get;
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::watch;
 
 use self::answer::{Figures, Health, Site};
 use crate::metrics::{self, Registry, to_prometheus};
@@ -173,6 +174,41 @@ impl Bound {
     /// When the socket cannot be waited for. What goes wrong with one connection ends only that one.
     pub async fn serve(self, worker: &Worker) -> std::io::Result<()> {
         serve::serve(self.ear, self.site, &self.config, worker).await
+    }
+
+    /// [`serve`](Self::serve) in a task of its own, for services that do something else besides. Wait for
+    /// [`Serving::ended`] before the service ends: what runs then is cut off.
+    pub fn start(self, worker: &Worker) -> Serving {
+        let (over, ended) = watch::channel(());
+        let serving = Serving { address: self.address(), ended };
+        let worker = worker.clone();
+        tokio::spawn(async move {
+            if let Err(error) = self.serve(&worker).await {
+                tracing::error!(%error, "cannot serve HTTP");
+            }
+            drop(over);
+        });
+        serving
+    }
+}
+
+/// An HTTP interface that is served by a task of its own.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    address: SocketAddr,
+    ended: watch::Receiver<()>,
+}
+
+impl Serving {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the worker was told to leave and the last request is answered. Any number of tasks may wait.
+    pub async fn ended(&self) {
+        // Nothing is ever sent: the error says that the task is over.
+        let _ = self.ended.clone().changed().await;
     }
 }
 

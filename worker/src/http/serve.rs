@@ -72,8 +72,13 @@ pub(super) async fn serve(
     } else {
         let listener = listener.into_std()?;
         while let Ok((stream, peer)) = listener.accept() {
-            stream.set_nonblocking(true)?;
-            connections.spawn(Arc::clone(&place).connection(TcpStream::from_std(stream)?, peer));
+            let ready = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            match ready {
+                Ok(stream) => {
+                    connections.spawn(Arc::clone(&place).connection(stream, peer));
+                }
+                Err(error) => tracing::error!(%peer, %error, "cannot serve a connection"),
+            }
         }
     }
     while !connections.is_empty() {
