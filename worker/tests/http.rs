@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use hilum_worker::http::axum::Router;
 use hilum_worker::http::axum::body::Bytes;
-use hilum_worker::http::axum::extract::ConnectInfo;
+use hilum_worker::http::axum::extract::{ConnectInfo, Request};
+use hilum_worker::http::axum::http::StatusCode;
 use hilum_worker::http::axum::routing::{get, post};
 use hilum_worker::http::{Config, Server, Tracing, metrics_route};
 use hilum_worker::log::hook_panics;
@@ -15,6 +16,7 @@ use hilum_worker::metrics::Registry;
 use hilum_worker::testing::FakeNode;
 use hilum_worker::trace::trace_id;
 use hilum_worker::{Builder, RunError, WorkerState};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
@@ -342,6 +344,34 @@ async fn a_client_that_does_not_finish_its_head_is_let_go() {
         let mut large = Client::connect(port).await;
         large.send(&format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(20_000))).await;
         assert_eq!(large.answer().await.status, 431);
+    });
+    result.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_can_be_upgraded() {
+    let echo = get(|request: Request| async {
+        tokio::spawn(async {
+            let upgraded = hyper::upgrade::on(request).await.unwrap();
+            let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+        });
+        (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
+    });
+    let server = Server::new(Router::new().route("/", echo));
+    let node = FakeNode::start().unwrap();
+    let result = serving(&node, server, |port| async move {
+        let mut client = Client::connect(port).await;
+        client
+            .send("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+            .await;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.header("upgrade")), (101, Some("echo")));
+        assert!(is_trace(answer.header("x-trace-id")));
+        client.send("hello").await;
+        let mut back = [0; 5];
+        timeout(LIMIT, client.0.read_exact(&mut back)).await.unwrap().unwrap();
+        assert_eq!(&back, b"hello");
     });
     result.await.unwrap();
 }

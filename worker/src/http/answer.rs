@@ -121,7 +121,7 @@ impl Site {
         if let Ok(value) = HeaderValue::from_str(&trace_id) {
             response.headers_mut().insert(self.response_header.clone(), value);
         }
-        if worker.drain().is_some() {
+        if worker.drain().is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)

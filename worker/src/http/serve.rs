@@ -22,7 +22,7 @@ use crate::worker::Worker;
 /// answered, with the news that the connection closes. At most a quarter of the time that is left.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// After a failure to accept (no descriptors are left): others may close some.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(500);
 /// The part of the grace that is kept for what the service does after the last connection, at most [`KEPT_MOST`].
 const KEPT: u32 = 20;
 const KEPT_MOST: Duration = Duration::from_millis(250);
