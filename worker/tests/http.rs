@@ -349,6 +349,28 @@ async fn a_client_that_does_not_finish_its_head_is_let_go() {
 }
 
 #[tokio::test]
+async fn an_interface_can_end_before_its_worker() {
+    let node = FakeNode::start().unwrap();
+    let service = quiet(&node).try_run(|worker| async move {
+        let routes = Router::new().route("/", get(|| async { "x" }));
+        let serving = Server::new(routes).bind()?.start(&worker);
+        let mut client = Client::connect(serving.address().port()).await;
+        assert_eq!(client.get("/").await.header("connection"), None);
+        let stop = serving.stop(GRACE);
+        let last = async {
+            let answer = client.get("/").await;
+            assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+            assert!(client.is_closed().await);
+        };
+        tokio::join!(stop, last);
+        assert!(TcpStream::connect(serving.address()).await.is_err());
+        assert!(worker.drain().is_none());
+        Ok(())
+    });
+    timeout(LIMIT, service).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_connection_can_be_upgraded() {
     let echo = get(|request: Request| async {
         tokio::spawn(async {

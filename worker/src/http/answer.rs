@@ -21,9 +21,9 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tracing::Instrument;
 
+use super::serve::Leaving;
 use crate::metrics::{Gauge, Kind, Registry, TaggedCounter};
 use crate::trace::with_trace;
-use crate::worker::Worker;
 
 /// The longest trace id that is taken from a stranger, in bytes.
 const MAX_TRACE: usize = 256;
@@ -92,7 +92,7 @@ impl Site {
     /// Answers a request, whatever happens.
     pub(super) async fn answer(
         &self,
-        worker: &Worker,
+        leaving: &Leaving,
         peer: SocketAddr,
         request: hyper::Request<Incoming>,
     ) -> Result<Response, Infallible> {
@@ -102,7 +102,7 @@ impl Site {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let span = tracing::info_span!("request", trace_id, %method, path);
         let work = async {
-            let response = caught(self.route(worker, peer, request)).await.unwrap_or_else(|| {
+            let response = caught(self.route(leaving, peer, request)).await.unwrap_or_else(|| {
                 // What it said is in the panic's own record.
                 tracing::error!("a handler panicked");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -121,7 +121,7 @@ impl Site {
         if let Ok(value) = HeaderValue::from_str(&trace_id) {
             response.headers_mut().insert(self.response_header.clone(), value);
         }
-        if worker.drain().is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if leaving.end().is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
@@ -129,7 +129,7 @@ impl Site {
 
     async fn route(
         &self,
-        worker: &Worker,
+        leaving: &Leaving,
         peer: SocketAddr,
         request: hyper::Request<Incoming>,
     ) -> Response {
@@ -139,7 +139,7 @@ impl Site {
             return match *request.method() {
                 Method::GET | Method::HEAD => {
                     // Whoever is about to leave is to get no more work.
-                    let well = worker.drain().is_none() && (self.health)().await;
+                    let well = leaving.end().is_none() && (self.health)().await;
                     if well {
                         "OK".into_response()
                     } else {

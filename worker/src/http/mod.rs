@@ -50,6 +50,7 @@ mod serve;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use axum;
 use axum::Router;
@@ -58,8 +59,10 @@ use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::routing::get;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use self::answer::{Figures, Health, Site};
+use self::serve::Leaving;
 use crate::metrics::{self, Registry, to_prometheus};
 use crate::worker::Worker;
 
@@ -173,17 +176,18 @@ impl Bound {
     /// # Errors
     /// When the socket cannot be waited for. What goes wrong with one connection ends only that one.
     pub async fn serve(self, worker: &Worker) -> std::io::Result<()> {
-        serve::serve(self.ear, self.site, &self.config, worker).await
+        let (leaving, _) = Leaving::new(worker);
+        serve::serve(self.ear, self.site, &self.config, leaving).await
     }
 
     /// [`serve`](Self::serve) in a task of its own, for services that do something else besides. Wait for
-    /// [`Serving::ended`] before the service ends: what runs then is cut off.
+    /// [`Serving::ended`] before the service ends, or call [`Serving::stop`]: what runs then is cut off.
     pub fn start(self, worker: &Worker) -> Serving {
         let (over, ended) = watch::channel(());
-        let serving = Serving { address: self.address(), ended };
-        let worker = worker.clone();
+        let (leaving, stop) = Leaving::new(worker);
+        let serving = Serving { address: self.address(), ended, stop };
         tokio::spawn(async move {
-            if let Err(error) = self.serve(&worker).await {
+            if let Err(error) = serve::serve(self.ear, self.site, &self.config, leaving).await {
                 tracing::error!(%error, "cannot serve HTTP");
             }
             drop(over);
@@ -193,10 +197,11 @@ impl Bound {
 }
 
 /// An HTTP interface that is served by a task of its own.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Serving {
     address: SocketAddr,
     ended: watch::Receiver<()>,
+    stop: watch::Sender<Option<Instant>>,
 }
 
 impl Serving {
@@ -209,6 +214,13 @@ impl Serving {
     pub async fn ended(&self) {
         // Nothing is ever sent: the error says that the task is over.
         let _ = self.ended.clone().changed().await;
+    }
+
+    /// Ends it as if the worker was told to leave, and waits for that. What takes longer than `within` is cut off;
+    /// where the worker was told already, what the order gave counts.
+    pub async fn stop(&self, within: Duration) {
+        self.stop.send_replace(Some(Instant::now() + within));
+        self.ended().await;
     }
 }
 

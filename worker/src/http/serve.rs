@@ -10,13 +10,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::answer::{One, Site};
 use super::config::Config;
 use super::listen::Ear;
-use crate::worker::Worker;
+use crate::worker::{Drain, Worker};
 
 /// From the order to leave on, a connection without a request stays open so long: what its client has sent meanwhile is
 /// answered, with the news that the connection closes. At most a quarter of the time that is left.
@@ -27,12 +28,53 @@ const PAUSE: Duration = Duration::from_millis(500);
 const KEPT: u32 = 20;
 const KEPT_MOST: Duration = Duration::from_millis(250);
 
-/// Serves until the worker is told to leave and the last connection is closed or the time is over.
+/// When it is time to go: the worker was told to leave, or somebody wants only this interface to end.
+#[derive(Clone)]
+pub(super) struct Leaving {
+    worker: Worker,
+    /// When what still runs is cut off; nothing as long as nobody wants it to end.
+    stop: watch::Receiver<Option<Instant>>,
+}
+
+impl Leaving {
+    pub(super) fn new(worker: &Worker) -> (Self, watch::Sender<Option<Instant>>) {
+        let (sender, stop) = watch::channel(None);
+        (Self { worker: worker.clone(), stop }, sender)
+    }
+
+    /// When what still runs is cut off, once it is known that there is an end.
+    pub(super) fn end(&self) -> Option<Instant> {
+        let end = |drain: Drain| drain.deadline - (drain.grace / KEPT).min(KEPT_MOST);
+        self.worker.drain().map(end).or_else(|| *self.stop.borrow())
+    }
+
+    /// Waits until it is time to go.
+    async fn begun(&self) {
+        let mut stop = self.stop.clone();
+        let stopped = async {
+            if stop.wait_for(Option::is_some).await.is_err() {
+                // Nobody can stop it alone any more.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = self.worker.draining() => {}
+            () = stopped => {}
+        }
+    }
+
+    /// The time that is left.
+    fn left(&self) -> Duration {
+        self.end().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Serves until it is time to go and the last connection is closed or cut off.
 pub(super) async fn serve(
     ear: Ear,
     site: Site,
     config: &Config,
-    worker: &Worker,
+    leaving: Leaving,
 ) -> io::Result<()> {
     let Ear { listener, shared, .. } = ear;
     // The flag belongs to the socket, not to our descriptor: all who share it must be able to wait for connections.
@@ -43,14 +85,14 @@ pub(super) async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_buf_size(usize::try_from(config.max_head.0).unwrap_or(usize::MAX).max(8 << 10));
-    let place = Arc::new(Place { site, server, worker: worker.clone() });
+    let place = Arc::new(Place { site, server, leaving: leaving.clone() });
     let most = config.max_connections.unwrap_or(usize::MAX).max(1);
     let mut connections = JoinSet::new();
-    let mut draining = pin!(worker.draining());
+    let mut begun = pin!(leaving.begun());
     loop {
         tokio::select! {
             biased;
-            _ = &mut draining => break,
+            () = &mut begun => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < most => match accepted {
                 Ok((stream, peer)) => {
@@ -60,7 +102,7 @@ pub(super) async fn serve(
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections");
                     tokio::select! {
-                        _ = &mut draining => break,
+                        () = &mut begun => break,
                         () = sleep(PAUSE) => {}
                     }
                 }
@@ -82,11 +124,14 @@ pub(super) async fn serve(
         }
     }
     while !connections.is_empty() {
-        let end = end(worker);
         tokio::select! {
             _ = connections.join_next() => {}
-            // A later order may have given more time.
-            () = sleep_until(end) => if self::end(worker) <= Instant::now() { break },
+            () = sleep(leaving.left()) => {
+                // A later order may have given more time.
+                if leaving.left().is_zero() {
+                    break;
+                }
+            }
         }
     }
     if !connections.is_empty() {
@@ -94,12 +139,6 @@ pub(super) async fn serve(
         connections.shutdown().await;
     }
     Ok(())
-}
-
-/// When the last connection is cut off.
-fn end(worker: &Worker) -> Instant {
-    let drain = worker.drain();
-    drain.map_or_else(Instant::now, |drain| drain.deadline - (drain.grace / KEPT).min(KEPT_MOST))
 }
 
 /// A client that left before it was accepted, and the like; `man 2 accept`.
@@ -111,7 +150,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Place {
     site: Site,
     server: http1::Builder,
-    worker: Worker,
+    leaving: Leaving,
 }
 
 impl Place {
@@ -119,17 +158,17 @@ impl Place {
         let _open = One::of(&self.site.figures.connections);
         // It only saves time; the connection works without.
         let _ = stream.set_nodelay(true);
-        let service = service_fn(|request| self.site.answer(&self.worker, peer, request));
+        let service = service_fn(|request| self.site.answer(&self.leaving, peer, request));
         let connection = self.server.serve_connection(TokioIo::new(stream), service);
         let connection = connection.with_upgrades();
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
-            drain = self.worker.draining() => {
+            () = self.leaving.begun() => {
                 tokio::select! {
                     biased;
                     ended = connection.as_mut() => Some(ended),
-                    () = sleep(PATIENCE.min(drain.left() / 4)) => None,
+                    () = sleep(PATIENCE.min(self.leaving.left() / 4)) => None,
                 }
             }
         };
