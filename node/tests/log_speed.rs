@@ -118,6 +118,7 @@ fn ours(dir: &Path, kind: Kind) -> (Duration, u64) {
             keep_free: 0.0,
             segment: Bytes(64 << 20),
             max_age: None,
+            compress: false,
             overflow: Overflow::Block,
         },
         subscriber: None,

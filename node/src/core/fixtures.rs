@@ -101,6 +101,7 @@ fn empty() -> Cluster {
             keep_free: 0.05,
             segment: Bytes(64 << 20),
             max_age: None,
+            compress: false,
             overflow: Overflow::Block,
         },
         node: NodeSpec {

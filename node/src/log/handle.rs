@@ -357,7 +357,7 @@ pub fn start(config: LogConfig) -> Result<Started, LogError> {
     Ok(Started { handle, reports, thread })
 }
 
-fn block_signals() {
+pub(super) fn block_signals() {
     let _ = nix::sys::signal::SigSet::all().thread_block(); // cannot fail with a valid set
 }
 

@@ -26,9 +26,12 @@ pub mod stats;
 pub mod store;
 
 mod capture;
+mod closer;
 mod disk;
+mod fold;
 mod intake;
 mod join;
+mod pack;
 mod pipes;
 mod reader;
 mod scan;

@@ -11,7 +11,7 @@ use super::index::Span;
 use super::query::{Entry, Filter, QueryError, Start};
 use super::record::Flags;
 use super::scan::{Lines, SegmentReader};
-use super::segment::numbers;
+use super::segment::{Id, exists, list};
 
 /// A name of the timeline, resolved once.
 #[derive(Clone)]
@@ -25,8 +25,8 @@ struct Known {
 /// How far a reader goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Limit {
-    /// To what was there when it was opened: the segment and its number of spans.
-    Spans(u64, u64),
+    /// To what was there when it was opened: the last segment, and the sequence number after it.
+    Before(u64, u64),
     /// On and on.
     Never,
 }
@@ -53,6 +53,8 @@ pub struct Reader {
     done: u64,
     /// The sequence number that must come next, once one has been seen.
     expected: Option<u64>,
+    /// The first one that was not there when it was opened: a hole before it is an old eviction and no loss of ours.
+    fresh: u64,
 }
 
 impl Reader {
@@ -63,23 +65,15 @@ impl Reader {
     pub fn open(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
         let mut reader = Self::new(dir, filter);
         reader.begin(start)?;
-        let found = reader.numbers()?;
-        reader.limit = match found.last() {
-            None => Limit::Spans(0, 0),
-            Some(last) => {
-                let spans = match &mut reader.segment {
-                    Some(segment) if segment.number == *last => segment.len(),
-                    _ => SegmentReader::open(dir, *last, 1).map_or(0, |mut segment| segment.len()),
-                };
-                Limit::Spans(*last, spans)
-            }
-        };
+        let (number, seq) = reader.end()?;
+        reader.limit = Limit::Before(number, seq);
         Ok(reader)
     }
 
     /// Opens the store for reading on and on: [`Self::read`] says `false` when nothing is there yet.
     pub(super) fn follow(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
         let mut reader = Self::new(dir, filter);
+        reader.fresh = reader.end()?.1;
         reader.begin(start)?;
         Ok(reader)
     }
@@ -99,15 +93,30 @@ impl Reader {
             from: 0,
             done: 0,
             expected: None,
+            fresh: 0,
         }
     }
 
-    fn numbers(&self) -> Result<Vec<u64>, QueryError> {
-        numbers(&self.dir).map_err(|source| QueryError::Read { path: self.dir.clone(), source })
+    fn list(&self) -> Result<Vec<Id>, QueryError> {
+        list(&self.dir).map_err(|source| QueryError::Read { path: self.dir.clone(), source })
+    }
+
+    /// The last segment with something in it, and the sequence number after that.
+    fn end(&self) -> Result<(u64, u64), QueryError> {
+        for id in self.list()?.into_iter().rev() {
+            let Some(mut segment) = SegmentReader::open(&self.dir, id, 1) else {
+                continue;
+            };
+            let last = (0..segment.len()).rev().find_map(|at| segment.span(at));
+            if let Some(span) = last {
+                return Ok((id.number, span.next_seq()));
+            }
+        }
+        Ok((0, 0))
     }
 
     fn begin(&mut self, start: Start) -> Result<(), QueryError> {
-        let found = self.numbers()?;
+        let found = self.list()?;
         if found.is_empty() {
             self.expected = Some(1); // whatever is missed from now on is a hole
         }
@@ -139,10 +148,10 @@ impl Reader {
         Ok(())
     }
 
-    /// Goes to the first span that is late enough: all after it are, too.
-    fn begin_at(&mut self, found: &[u64], is_late: impl Fn(&Span) -> bool) {
-        for number in found {
-            let Some(mut segment) = SegmentReader::open(&self.dir, *number, 1) else {
+    /// Goes to the first span that may be late enough.
+    fn begin_at(&mut self, found: &[Id], is_late: impl Fn(&Span) -> bool) {
+        for id in found {
+            let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
                 continue;
             };
             let spans = segment.len();
@@ -164,15 +173,15 @@ impl Reader {
                 self.segment = Some(segment);
                 return;
             }
-            self.done = *number;
+            self.done = id.number;
         }
     }
 
     /// Goes back until enough wanted records lie ahead.
-    fn begin_at_tail(&mut self, found: &[u64], count: u64) {
+    fn begin_at_tail(&mut self, found: &[Id], count: u64) {
         let mut left = count;
-        for number in found.iter().rev() {
-            let Some(mut segment) = SegmentReader::open(&self.dir, *number, 1) else {
+        for id in found.iter().rev() {
+            let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
                 continue;
             };
             self.names.clear();
@@ -304,14 +313,14 @@ impl Reader {
                 }
                 self.span = None;
             }
-            if self.segment.is_none() && !self.open_next()? {
+            if self.segment.is_none() && (self.at_limit(self.done) || !self.open_next()?) {
                 return Ok(false);
             }
             let Some(mut segment) = self.segment.take() else {
                 return Ok(false);
             };
             let found = self.next_span(&mut segment, entry);
-            let more = matches!(found, Next::End) && !self.at_limit(segment.number);
+            let more = matches!(found, Next::End) && !self.at_limit(segment.id.number);
             self.segment = Some(segment);
             match found {
                 Next::Span | Next::Passed => {}
@@ -325,51 +334,58 @@ impl Reader {
         }
     }
 
+    /// Whether nothing after this segment is read.
     fn at_limit(&self, number: u64) -> bool {
-        matches!(self.limit, Limit::Spans(last, spans) if number > last || (number == last && self.next >= spans))
+        matches!(self.limit, Limit::Before(last, _) if number >= last)
     }
 
     /// Opens the segment after the last one.
     fn open_next(&mut self) -> Result<bool, QueryError> {
-        for number in self.numbers()? {
-            if number <= self.done || matches!(self.limit, Limit::Spans(last, _) if number > last) {
-                continue;
+        // What was listed may be gone when it is opened: evicted, or folded into another one.
+        for _ in 0..3 {
+            let found = self.list()?;
+            let mut later = found.into_iter().filter(|id| id.number > self.done).peekable();
+            if later.peek().is_none() {
+                return Ok(false);
             }
-            if let Some(segment) =
-                SegmentReader::open(&self.dir, number, self.expected.unwrap_or(1))
-            {
-                self.segment = Some(segment);
+            for id in later {
+                let next = self.expected.unwrap_or(1);
+                let Some(mut segment) = SegmentReader::open(&self.dir, id, next) else {
+                    if exists(&self.dir, id) {
+                        continue; // its index is made just now; one that stays without is passed over
+                    }
+                    break;
+                };
+                // Others that we have read are folded into it: their lines come first.
+                self.next =
+                    if id.first() <= self.done { first_from(&mut segment, next) } else { 0 };
                 self.names.clear();
-                self.next = 0;
+                self.segment = Some(segment);
                 return Ok(true);
             }
-            // Its index may be made just now; a segment that stays without one is passed over when the next begins.
         }
         Ok(false)
     }
 
     /// Goes to the next segment if this one is complete; `false` = wait here.
     fn leave_segment(&mut self) -> Result<bool, QueryError> {
-        let found = self.numbers()?;
+        let found = self.list()?;
         let Some(segment) = &mut self.segment else {
             return Ok(true);
         };
-        if !found.iter().any(|other| *other > segment.number) {
+        if !found.iter().any(|other| other.number > segment.id.number) {
             return Ok(false);
         }
         // The next one exists: no more comes to this one, but some may have come since we looked.
         if self.next < segment.len() {
             return Ok(true);
         }
-        self.done = segment.number;
+        self.done = segment.id.number;
         self.segment = None;
         self.open_next()
     }
 
     fn next_span(&mut self, segment: &mut SegmentReader, entry: &mut Entry) -> Next {
-        if self.at_limit(segment.number) {
-            return Next::End;
-        }
         if self.next >= segment.len() {
             return Next::End;
         }
@@ -378,8 +394,14 @@ impl Reader {
         let Some(span) = segment.span(position) else {
             return Next::Passed; // the hole shows in the sequence numbers
         };
+        if matches!(self.limit, Limit::Before(_, end) if span.seq >= end)
+            && self.at_limit(segment.id.number)
+        {
+            self.next = position;
+            return Next::End;
+        }
         let expected = self.expected.replace(span.next_seq());
-        if let Some(expected) = expected
+        if let Some(expected) = expected.map(|expected| expected.max(self.fresh))
             && span.seq > expected
             && self.limit == Limit::Never
         {
@@ -437,6 +459,21 @@ impl Reader {
         }
         false
     }
+}
+
+/// The position of the first span with this sequence number or a later one.
+fn first_from(segment: &mut SegmentReader, seq: u64) -> u64 {
+    let (mut low, mut high) = (0, segment.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        // A damaged span is taken for a later one: nothing is passed over for it.
+        if segment.span(middle).is_none_or(|span| span.seq >= seq) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
 }
 
 enum Next {

@@ -32,6 +32,7 @@ fn spec() -> LogsSpec {
         keep_free: 0.0,
         segment: Bytes(64 << 20),
         max_age: None,
+        compress: false,
         overflow: Overflow::Block,
     }
 }

@@ -238,6 +238,7 @@ fn logs(section: &Section<'_>, project_dir: &Path) -> LogsSpec {
             written => written,
         },
         max_age: section.duration("max_age"),
+        compress: section.truth("compress"),
         overflow: match section.text("overflow") {
             Some("drop") => Overflow::Drop,
             _ => Overflow::Block,

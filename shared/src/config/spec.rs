@@ -601,6 +601,8 @@ pub struct LogsSpec {
     pub segment: Bytes,
     /// Older segments go.
     pub max_age: Option<Duration>,
+    /// Whether closed segments are compressed.
+    pub compress: bool,
     /// What happens to a worker that outruns the disk.
     pub overflow: Overflow,
 }

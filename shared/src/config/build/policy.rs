@@ -286,7 +286,7 @@ impl Builder<'_> {
                 Some("strip") => Color::Strip,
                 _ => Color::Keep,
             },
-            rate: None,
+            rate: section.count("rate"),
             file: section.text("file").map(|file| self.project_dir.join(file)),
         }
     }

@@ -316,7 +316,12 @@ pub static LOG: &[Key] = &[
     .or("auto"),
     Key::new("color", Word(&["keep", "strip"]), "Whether colour codes stay in the store.")
         .or("keep"),
-    Key::new("rate", Any, "Lines a second.").refused(),
+    Key::new(
+        "rate",
+        Int(1, 1_000_000),
+        "Lines a second that an instance may write; more are dropped and counted.",
+    )
+    .or_as("none"),
     Key::new("file", Path, "A file that is written besides the store.").or_as("none"),
 ];
 
