@@ -6,6 +6,7 @@ mod crash;
 mod depend;
 mod empty;
 mod files;
+mod http;
 mod launch;
 mod lifecycle;
 mod logs;
