@@ -205,6 +205,31 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
 }
 
 #[test]
+fn a_rolling_restart_is_done_when_the_last_has_held_and_a_restart_by_hand_does_not_spoil_it() {
+    let mut world = World::up(cluster(vec![rolling(2, RollingFailure::Pause)]));
+    world.all_say_ready();
+    let restart = |world: &mut World, rolling| {
+        let targets = Targets { rolling, ..named("web") };
+        let id = world.ask(Request::Restart { targets, fresh: None, note: None });
+        let Reply::Accepted(accepted) = world.replies[&id.0].clone() else { panic!("refused") };
+        world.ask(Request::Wait(Wait { operation: accepted.operation }))
+    };
+    let rolled = restart(&mut world, true);
+    world.all_say_ready();
+    world.pass(2 * SECOND);
+    world.all_say_ready();
+    assert_eq!([world.run_of("web.1"), world.run_of("web.2")], [2, 2]);
+    assert!(!world.replies.contains_key(&rolled.0), "ready, but not for min_ready yet");
+    let restarted = restart(&mut world, false);
+    world.all_say_ready();
+    for request in [rolled, restarted] {
+        assert_eq!(outcome(&world, request), [pair("web.1", "ready"), pair("web.2", "ready")]);
+    }
+    world.pass(3 * SECOND);
+    assert!(!world.events.contains(&"* rolling-stopped".to_owned()));
+}
+
+#[test]
 fn a_rolling_restart_whose_new_one_crashes_stops_there_and_says_so() {
     let mut world = World::up(cluster(vec![service("web", 3)]));
     world.pass(2 * SECOND);

@@ -250,6 +250,7 @@ impl Supervisor {
                 self.roll(&name, ids, "restarted by hand", None, now);
             } else {
                 for id in ids {
+                    self.leave_roll(&id);
                     self.end_later(&id, Order::restart("restarted by hand", grace(targets.grace)));
                 }
             }

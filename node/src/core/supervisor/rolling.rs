@@ -143,9 +143,25 @@ impl Supervisor {
         }
     }
 
+    /// Whether it is one of those that are replaced, so that who waits for it waits until it has held.
+    pub(super) fn is_rolled(&self, id: &InstanceId) -> bool {
+        self.rolls.get(&id.service).is_some_and(|roll| {
+            roll.queue.contains(id) || roll.flying.iter().any(|flight| flight.id == *id)
+        })
+    }
+
+    /// Somebody restarts it by hand: what becomes of it says nothing of the others any more.
+    pub(super) fn leave_roll(&mut self, id: &InstanceId) {
+        if let Some(roll) = self.rolls.get_mut(&id.service) {
+            roll.queue.retain(|other| other != id);
+            roll.flying.retain(|flight| flight.id != *id);
+        }
+    }
+
     fn advance_roll(&mut self, name: &ServiceName, now: Now) {
         let Some(mut roll) = self.rolls.remove(name) else { return };
         let mut failure = None;
+        let mut landed = Vec::new();
         let flying = std::mem::take(&mut roll.flying);
         for mut flight in flying {
             match self.landing(&flight, &roll, now) {
@@ -157,13 +173,19 @@ impl Supervisor {
                     flight.settled_at = Some(at);
                     roll.flying.push(flight);
                 }
-                Landing::SettlesAt(_) => roll.done.push(flight.id),
-                Landing::Gone => {}
+                Landing::SettlesAt(_) => {
+                    landed.push(flight.id.clone());
+                    roll.done.push(flight.id);
+                }
+                Landing::Gone => landed.push(flight.id),
                 Landing::Failed(why) => {
                     failure = Some(format!("{}: {why}", flight.id));
                     roll.done.push(flight.id);
                 }
             }
+        }
+        for id in &landed {
+            self.tell_operations(id, false);
         }
         if let Some(why) = failure {
             self.roll_failed(name, roll, &why, now);

@@ -35,14 +35,9 @@ impl Supervisor {
 
     pub(super) fn noticed(&mut self, id: &InstanceId, notice: Notice, now: Now) {
         let killed = matches!(notice, Notice::Stopped { killed: true });
-        let mut answers = Answers::new();
-        if let Some(instance) =
-            self.services.get(&id.service).and_then(|service| service.instances.get(&id.index))
-        {
-            self.operations.settle(instance, killed, &mut answers);
-        }
-        for (request, outcome) in answers {
-            self.out.action(Action::Reply { id: request, reply: Reply::Outcome(outcome) });
+        let stays = self.instance(id).is_some_and(|instance| instance.want == Want::Up);
+        if !(stays && self.is_rolled(id)) {
+            self.tell_operations(id, killed);
         }
         self.check_awaiting(Some(id));
         match notice {
@@ -65,6 +60,19 @@ impl Supervisor {
                 self.run_queued(&id.service, now);
             }
             Notice::Waits | Notice::Ready { .. } | Notice::Stopped { .. } | Notice::Stuck => {}
+        }
+    }
+
+    /// Answers those who wait for what has become of it now.
+    pub(super) fn tell_operations(&mut self, id: &InstanceId, killed: bool) {
+        let mut answers = Answers::new();
+        if let Some(instance) =
+            self.services.get(&id.service).and_then(|service| service.instances.get(&id.index))
+        {
+            self.operations.settle(instance, killed, &mut answers);
+        }
+        for (request, outcome) in answers {
+            self.out.action(Action::Reply { id: request, reply: Reply::Outcome(outcome) });
         }
     }
 
