@@ -2,7 +2,7 @@
 //!
 //! [`Launch`] holds what a process is started with (a change needs a restart), [`Policy`] how it is
 //! looked after (a change applies to what runs). Everything here is checked; texts that still hold
-//! `$(instance.…)` or `$(port.…)` are [`Template`]s, expanded at each start.
+//! `$(instance.…)` or `$(port.…)` are [`Template`](super::template::Template)s, expanded at each start.
 
 mod launch;
 mod policy;

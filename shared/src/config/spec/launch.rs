@@ -19,7 +19,7 @@ pub struct Launch {
     pub env: BTreeMap<String, EnvValue>,
     /// Ports by name, in the order of the file (the first is also `PORT`).
     pub ports: Vec<PortSpec>,
-    /// Names or ports of the shared sockets to pass, as indexes into [`Cluster::sockets`].
+    /// Names or ports of the shared sockets to pass, as indexes into [`Cluster::sockets`](super::Cluster::sockets).
     pub sockets: Vec<usize>,
     /// Whether its output is a pseudo-terminal.
     pub tty: bool,
