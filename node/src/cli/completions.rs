@@ -3,8 +3,8 @@
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 
-use super::args::{self, Common};
 use super::exit::{CliError, ExitStatus, Outcome};
+use super::options::Common;
 use super::output::{ColorChoice, Output, Surroundings};
 use super::session::Session;
 
@@ -65,13 +65,13 @@ fn script(shell: Shell) -> Result<String, CliError> {
     Ok(String::from_utf8_lossy(&script).into_owned())
 }
 
-/// Answers the script of a shell, when it is one that asks.
-pub(crate) fn answer() -> bool {
+/// Answers the script of a shell about this command line, when it is one that asks.
+pub(crate) fn answer(command: fn() -> clap::Command) -> bool {
     if std::env::var_os(ASKED_BY).is_none() {
         return false;
     }
     let folder = std::env::current_dir().ok();
-    clap_complete::CompleteEnv::with_factory(args::command)
+    clap_complete::CompleteEnv::with_factory(command)
         .var(ASKED_BY)
         .try_complete(std::env::args_os(), folder.as_deref())
         .unwrap_or(true)

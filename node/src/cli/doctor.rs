@@ -380,8 +380,19 @@ fn leftovers(session: &Session, mend: bool, findings: &mut Findings) {
         found |= ours;
         let check = if ours { "leftovers" } else { "elsewhere" };
         let shown = folder.display();
-        let whose = ls::config_of(&folder)
-            .map_or_else(String::new, |config| format!(" for `{}`", config.display()));
+        let config = ls::config_of(&folder);
+        // a node that is just starting has not said whose it is: only the lock of ours tells
+        let dead = if ours { matches!(session.node_pid(), Ok(None)) } else { config.is_some() };
+        if !dead {
+            if !ours {
+                let detail = format!("{shown} does not say whose it is");
+                let mend = "remove it by hand, unless a node is just starting in it";
+                findings.warn(check, detail, mend);
+            }
+            continue;
+        }
+        let whose =
+            config.map_or_else(String::new, |config| format!(" for `{}`", config.display()));
         if !mend {
             findings.warn(
                 check,

@@ -23,11 +23,15 @@ const AT_ONCE: usize = 10_000;
 /// The log folder: `logs.dir` where the config can be read and sets it, else the state folder's.
 pub(crate) fn dir(session: &Session) -> Result<PathBuf, CliError> {
     let project = session.project()?;
-    let set = session.config().ok().and_then(|loaded| loaded.cluster.logs.dir.clone());
-    Ok(match set {
-        Some(dir) => project.folder.join(dir),
-        None => project.state.logs(),
-    })
+    match session.config() {
+        Ok(loaded) => Ok(match &loaded.cluster.logs.dir {
+            Some(dir) => project.folder.join(dir),
+            None => project.state.logs(),
+        }),
+        // a broken file may have set another one: that there is nothing in ours would be no answer
+        Err(error) if !project.state.logs().is_dir() => Err(error),
+        Err(_) => Ok(project.state.logs()),
+    }
 }
 
 /// The error of a question to the store.

@@ -1,6 +1,5 @@
 //! `list`: all commands with a line each.
 
-use super::args;
 use super::exit::{ExitStatus, Outcome};
 use super::session::Session;
 use super::table::{Align, Cell, Table};
@@ -12,22 +11,21 @@ use super::table::{Align, Cell, Table};
     hilum list --json | jq -r '.commands[].name'")]
 pub(crate) struct ListArgs {}
 
-/// Runs `list`.
-pub(crate) fn run(session: &Session, _args: &ListArgs) -> Outcome {
+/// Runs `list` for the whole command line.
+pub(crate) fn run(session: &Session, _args: &ListArgs, all: clap::Command) -> Outcome {
     if session.out.json {
-        let commands: Vec<_> = verbs()
+        let commands: Vec<_> = verbs(all)
             .into_iter()
             .map(|(name, aliases, about)| serde_json::json!({"name": name, "aliases": aliases, "about": about}))
             .collect();
         session.out.json(&serde_json::json!({ "commands": commands }))?;
     } else {
-        session.out.text(&table().render(session.out.paint))?;
+        session.out.text(&table(all).render(session.out.paint))?;
     }
     Ok(ExitStatus::Done)
 }
 
-fn verbs() -> Vec<(String, Vec<String>, String)> {
-    let mut command = args::command();
+fn verbs(mut command: clap::Command) -> Vec<(String, Vec<String>, String)> {
     command.build();
     command
         .get_subcommands()
@@ -42,9 +40,9 @@ fn verbs() -> Vec<(String, Vec<String>, String)> {
         .collect()
 }
 
-fn table() -> Table {
+fn table(all: clap::Command) -> Table {
     let mut table = Table::new(&[("COMMAND", Align::Left), ("DOES", Align::Left)]);
-    for (name, aliases, about) in verbs() {
+    for (name, aliases, about) in verbs(all) {
         let name = std::iter::once(name).chain(aliases).collect::<Vec<_>>().join(", ");
         table.row(vec![Cell::new(name), Cell::new(about)]);
     }
@@ -53,12 +51,13 @@ fn table() -> Table {
 
 #[cfg(test)]
 mod tests {
+    use super::super::args;
     use super::super::output::Painter;
     use super::*;
 
     #[test]
     fn all_commands_are_listed() {
-        insta::assert_snapshot!(table().render(Painter::plain()), @"
+        insta::assert_snapshot!(table(args::command()).render(Painter::plain()), @"
         COMMAND      DOES
         init         Write a commented starter config
         check        Validate a config: all errors at once, with file, line and column

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::args;
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::session::Session;
 
@@ -19,9 +18,8 @@ pub(crate) struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-/// Runs `man`.
-pub(crate) fn run(session: &Session, args: &ManArgs) -> Outcome {
-    let mut command = args::command();
+/// Runs `man` for the whole command line.
+pub(crate) fn run(session: &Session, args: &ManArgs, mut command: clap::Command) -> Outcome {
     command.build();
     match &args.dir {
         None => {
@@ -68,6 +66,7 @@ fn write_all(command: clap::Command, dir: &Path) -> Result<usize, CliError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::args;
     use super::*;
 
     #[test]

@@ -1,7 +1,7 @@
 //! The command line: one file per verb. It is a client of the node's interface `node` and of nothing else; logs,
 //! events and crashes are read from files.
 //!
-//! [`args`] says what may be written, [`session`] which cluster is meant and how its node is reached, [`output`] is
+//! [`args`] says what may be written ([`options`] for all verbs), [`session`] which cluster is meant and how its node is reached, [`output`] is
 //! the only place that prints, [`exit`] knows the codes.
 
 use std::ffi::OsString;
@@ -36,6 +36,7 @@ mod man;
 mod node;
 mod oneoff;
 mod operation;
+mod options;
 mod output;
 mod pager;
 mod process;
@@ -56,7 +57,7 @@ mod why;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    if completions::answer() {
+    if completions::answer(args::command) {
         return ExitCode::SUCCESS;
     }
     run(std::env::args_os().collect(), None)
@@ -133,8 +134,8 @@ fn plain(session: &Session, command: Command) -> Outcome {
         Command::Ls(args) => ls::run(session, &args),
         Command::Doctor(args) => doctor::run(session, &args),
         Command::Completions(args) => completions::run(session, &args),
-        Command::Man(args) => man::run(session, &args),
-        Command::List(args) => list::run(session, &args),
+        Command::Man(words) => man::run(session, &words, args::command()),
+        Command::List(words) => list::run(session, &words, args::command()),
         // dispatched before
         Command::Keeper { .. }
         | Command::InnerNode { .. }

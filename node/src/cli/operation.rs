@@ -121,8 +121,10 @@ pub(crate) fn waiting_text(one: &InstanceStatus, since: Duration) -> Option<Stri
             "survives SIGKILL: stuck in the kernel".into()
         }
         State::Stopping => {
-            let mut text =
-                format!("told to stop {} ago", time::seconds(since.as_secs_f64().floor()));
+            let mut text = match since.as_secs() {
+                0 => "told to stop just now".to_owned(),
+                ago => format!("told to stop {} ago", time::seconds(ago as f64)),
+            };
             if let Some(next) = one.next_at {
                 let _ = write!(text, ", kill in {}", time::seconds(next.ceil())); // a String takes all
             }

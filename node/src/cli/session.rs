@@ -12,9 +12,9 @@ use hilum_shared::rpc::CallError;
 use hilum_shared::run_dir::StateDir;
 use hilum_shared::status::Snapshot;
 
-use super::args::Common;
 use super::exit::CliError;
 use super::link::{ANSWER, Node, Nothing, silence};
+use super::options::Common;
 use super::output::Output;
 use super::process::Process;
 use super::target::Names;
@@ -187,26 +187,26 @@ impl Session {
     /// What a node of this cluster is started with.
     pub(crate) fn node_options(&self) -> Result<NodeOptions, CliError> {
         let project = self.project()?;
+        let (vars, env_files) = self.given_files()?;
         Ok(NodeOptions {
             configs: project.configs.clone(),
-            vars: self.common.vars.as_deref().map(absolute).transpose()?,
-            env_files: self
-                .common
-                .env_file
-                .iter()
-                .map(|path| absolute(path))
-                .collect::<Result<_, _>>()?,
+            vars,
+            env_files,
             profiles: self.profiles(),
             project: project.name.clone(),
             project_dir: project.folder.clone(),
             loglevel: self.common.loglevel.clone(),
             logfile: self.common.logfile.as_deref().map(absolute).transpose()?,
-            targets: Vec::new(),
             deps: true,
-            scale: Vec::new(),
-            detached: false,
-            abort_on_failure: false,
+            ..NodeOptions::default()
         })
+    }
+
+    /// `--vars` and `--env-file`, as a process in another folder can use them.
+    fn given_files(&self) -> Result<(Option<PathBuf>, Vec<PathBuf>), CliError> {
+        let vars = self.common.vars.as_deref().map(absolute).transpose()?;
+        let env_files = self.common.env_file.iter().map(|path| absolute(path));
+        Ok((vars, env_files.collect::<Result<_, _>>()?))
     }
 
     /// The configuration as it is now.
@@ -233,18 +233,15 @@ impl Session {
             Some(project) => project.folder.clone(),
             None => self.folder()?,
         };
+        let (vars, env_files) = self.given_files()?;
         let options = LoadOptions {
             files: configs.to_vec(),
-            vars: self.common.vars.as_deref().map(absolute).transpose()?,
-            env_files: self
-                .common
-                .env_file
-                .iter()
-                .map(|path| absolute(path))
-                .collect::<Result<_, _>>()?,
+            vars,
+            env_files,
             profiles: self.profiles(),
             project: name,
             project_dir: folder,
+            // what is no text cannot be meant by `$(env.…)`
             env: std::env::vars_os()
                 .filter_map(|(name, value)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -136,6 +136,8 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
         );
     }
     match one.state {
+        // its schedule wakes it
+        State::Failed if one.next_at.is_some() => {}
         State::Failed => say(
             "; ",
             &format!("nothing more happens by itself: `hilum start {}` tries again", one.instance),

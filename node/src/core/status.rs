@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hilum_shared::status::{ExitStatus, Flag, InstanceStatus, ServiceStatus, State};
 
-use super::instance::{Instance, Phase};
+use super::instance::{Instance, Phase, Want};
 use super::service::{Service, is_job};
 use super::time::Now;
 
@@ -34,7 +34,9 @@ impl Instance {
         let next = match &self.phase {
             Phase::Backoff { until } => Some(*until),
             Phase::Stopping(stop) => Some(stop.kill_at),
-            Phase::Completed | Phase::Down => service.fires_at,
+            Phase::Completed | Phase::Failed | Phase::Down if self.want == Want::Up => {
+                service.fires_at
+            }
             _ => None,
         };
         let flags = [

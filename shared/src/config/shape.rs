@@ -160,6 +160,7 @@ impl<'a> Shape<'a> {
         map.0.retain(|entry| !entry.key.starts_with("x-"));
         let length = path.len();
         let mut kept = Vec::with_capacity(map.0.len());
+        let mut unknown = Vec::new();
         for mut entry in std::mem::take(&mut map.0) {
             if let Some(key) = self.known(known, &entry, path) {
                 // A key without a value is a key that is not given.
@@ -170,14 +171,19 @@ impl<'a> Shape<'a> {
                 self.check(&mut entry.value, &key.ty, path, entry.key_at);
                 path.truncate(length);
                 kept.push(entry);
+            } else {
+                unknown.push(entry.key);
             }
         }
         map.0 = kept;
+        let names = || known.iter().filter(|key| !key.refused).map(|key| key.name);
+        // a mistyped key is there: one error is enough
+        let meant = |name: &str| unknown.iter().any(|other| nearest(other, names()) == Some(name));
         for key in known {
             if map.get(key.name).is_some() {
                 continue;
             }
-            if key.required {
+            if key.required && !meant(key.name) {
                 let path = super::raw::join(path, key.name);
                 self.problems
                     .error(at, &path, format!("the key `{}` is missing", key.name))

@@ -146,6 +146,26 @@ impl Check<'_> {
         self.written(&whole)
     }
 
+    /// Whether a section was written as one; another shape was complained of before.
+    fn is_map(&self, service: &ServiceSpec, section: &str) -> bool {
+        let mut node = self.root;
+        for part in ["instances", service.name.as_str(), section] {
+            match node.as_map().and_then(|map| map.get(part)) {
+                Some(inner) => node = inner,
+                None => return false,
+            }
+        }
+        node.at.is_some() && node.as_map().is_some()
+    }
+
+    /// Warns of a key that was written where it does nothing.
+    fn no_effect(&mut self, service: &ServiceSpec, key: &[&str], because: &str, help: &str) {
+        if self.written_in(service, key) {
+            let name = key.last().copied().unwrap_or_default();
+            self.warning(service, key, format!("`{name}` has no effect {because}"), help);
+        }
+    }
+
     fn cluster(&mut self) {
         let cluster = self.cluster;
         if cluster.services.is_empty() && self.problems.errors() == 0 {
@@ -272,7 +292,7 @@ impl Check<'_> {
                 "keep one of them",
             );
         }
-        if self.written_in(service, &["schedule"]) && both == [false, false] {
+        if self.is_map(service, "schedule") && both == [false, false] {
             self.error(
                 service,
                 &["schedule"],
@@ -320,13 +340,9 @@ impl Check<'_> {
             );
             self.error(service, &["restart", key], message, "raise `max_delay`");
         }
-        if self.written_in(service, &["restart", "within"]) && restart.limit.is_none() {
-            self.warning(
-                service,
-                &["restart", "within"],
-                "`within` has no effect without `limit`",
-                "add `limit: 10`, or remove it",
-            );
+        if restart.limit.is_none() {
+            let help = "add `limit: 10`, or remove it";
+            self.no_effect(service, &["restart", "within"], "without `limit`", help);
         }
     }
 
@@ -379,10 +395,8 @@ impl Check<'_> {
 
     fn unused(&mut self, service: &ServiceSpec, section: &str, kind: &str, keys: &[&str]) {
         for key in keys {
-            if self.written_in(service, &[section, key]) {
-                let message = format!("`{key}` has no effect with `{kind}`");
-                self.warning(service, &[section, key], message, "remove it; it is for probes");
-            }
+            let because = format!("with `{kind}`");
+            self.no_effect(service, &[section, key], &because, "remove it; it is for probes");
         }
     }
 
@@ -397,13 +411,9 @@ impl Check<'_> {
             );
             self.warning(service, &["stop", "timeout"], message, "raise `node.stop_timeout`");
         }
-        if stop.exec.is_some() && self.written_in(service, &["stop", "signal"]) {
-            self.warning(
-                service,
-                &["stop", "signal"],
-                "`signal` has no effect beside `exec`, which takes its place",
-                "keep one of them",
-            );
+        if stop.exec.is_some() {
+            let because = "beside `exec`, which takes its place";
+            self.no_effect(service, &["stop", "signal"], because, "keep one of them");
         }
     }
 

@@ -10,17 +10,25 @@ address, sock = os.environ["NOTIFY_SOCKET"], socket.socket(socket.AF_UNIX, socke
 def tell(text): sock.sendto(text.encode(), address)
 "#;
 
-#[test]
-fn a_watchdog_that_falls_silent_is_restarted() {
-    let yaml = "
+/// A program with a watchdog of 200 ms that may miss so many beats.
+fn watchdog(failures: u32, beats: &str) -> Cluster {
+    let cluster = Cluster::new(&format!(
+        "
 instances:
   web:
     command: python3 web.py
     ready: notify
-    alive: {notify: true, interval: 200ms, failures: 2}
-    restart: {delay: 10ms}
-";
-    let cluster = Cluster::new(yaml);
+    alive: {{notify: true, interval: 200ms, failures: {failures}}}
+    restart: {{delay: 10ms}}
+"
+    ));
+    cluster.write("web.py", &format!("{NOTIFY}{beats}"));
+    cluster.ok("up -d --wait");
+    cluster
+}
+
+#[test]
+fn a_watchdog_that_falls_silent_is_restarted() {
     let beats = r#"
 assert os.environ["WATCHDOG_USEC"] == "200000", os.environ["WATCHDOG_USEC"]
 tell("READY=1\nSTATUS=beating")
@@ -28,8 +36,7 @@ for _ in range(1000):
     if os.environ["HILUM_RUN"] == "1" and os.path.exists("silent"): time.sleep(1000)
     tell("WATCHDOG=1"); time.sleep(0.05)
 "#;
-    cluster.write("web.py", &format!("{NOTIFY}{beats}"));
-    cluster.ok("up -d --wait");
+    let cluster = watchdog(2, beats);
     assert_eq!(cluster.instance("web.1")["info"], "beating");
     cluster.write("silent", "");
     cluster.wait("web.1", "a second run that beats", |web| web["run"] == 2 && web["ready"] == true);
@@ -133,21 +140,11 @@ fn descriptors_and_signals_of_the_node_do_not_reach_a_program() {
 /// The stops are around the timeout of 600 ms, where a deadline may just have passed when the node goes on.
 #[test]
 fn a_stopped_node_blames_nobody_for_the_time() {
-    let yaml = "
-instances:
-  web:
-    command: python3 web.py
-    ready: notify
-    alive: {notify: true, interval: 200ms, failures: 3}
-    restart: {delay: 10ms}
-";
-    let cluster = Cluster::new(yaml);
     let beats = r#"
 tell("READY=1")
 while True: tell("WATCHDOG=1"); time.sleep(0.05)
 "#;
-    cluster.write("web.py", &format!("{NOTIFY}{beats}"));
-    cluster.ok("up -d --wait");
+    let cluster = watchdog(3, beats);
     let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
     for stop in [500, 700, 1000, 1500] {
         signal("STOP", node);

@@ -65,14 +65,7 @@ instances:
 "#;
     let cluster = Cluster::new(yaml);
     cluster.ok("up -d --wait --timeout 25s");
-    let ps = cluster.ps();
-    for instance in ps["instances"].as_array().unwrap() {
-        assert_eq!(
-            (&instance["state"], &instance["ready"]),
-            (&"running".into(), &true.into()),
-            "{instance}"
-        );
-    }
+    cluster.assert_all_ready();
     assert_eq!(cluster.instance("notify.1")["info"], "warm");
 }
 

@@ -55,7 +55,7 @@ instances:
 ";
     let cluster = Cluster::new(yaml);
     cluster.run("up -d");
-    std::thread::sleep(Duration::from_millis(500));
+    cluster.wait("bad.30", "crashes", |bad| bad["restarts"].as_u64() > Some(3));
     let began = Instant::now();
     cluster.ok("restart good");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());

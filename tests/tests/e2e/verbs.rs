@@ -117,3 +117,64 @@ fn a_broken_pipe_ends_a_command_silently() {
         .unwrap();
     assert!(output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn doctor_tells_leftovers_of_this_project_from_those_of_others_and_mends_what_is_dead() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
+    cluster.write("other.yml", "instances: {web: {command: sleep 1000}}");
+    for config in ["hilum.yml", "other.yml"] {
+        cluster.ok(&format!("-c {config} up -d"));
+        let node = cluster.json(&format!("-c {config} ps --json"))["node"]["pid"].clone();
+        let folder = cluster.read(&format!(".hilum/{config}/run"));
+        signal("KILL", u32::try_from(node.as_u64().unwrap()).unwrap());
+        cluster.assert_empty();
+        assert!(std::path::Path::new(folder.trim()).is_dir(), "{folder}");
+    }
+    // a node that is just starting looks like this
+    cluster.write("run/hilum/0123456789ab/x", "");
+    let checks = |arguments: &str| -> Vec<(String, String)> {
+        let report = cluster.json(arguments);
+        let all = report["checks"].as_array().unwrap().iter();
+        let text = |one: &Value, key: &str| one[key].as_str().unwrap().to_owned();
+        all.map(|one| (text(one, "check"), text(one, "detail"))).collect()
+    };
+    let found = checks("doctor --json");
+    let has = |check: &str, text: &str| {
+        found.iter().any(|(name, detail)| name == check && detail.contains(text))
+    };
+    assert!(has("leftovers", "hilum.yml"), "{found:#?}");
+    assert!(has("elsewhere", "other.yml"), "{found:#?}");
+    assert!(has("elsewhere", "does not say whose"), "{found:#?}");
+    checks("doctor --mend --json");
+    let left: Vec<_> = std::fs::read_dir(cluster.path("run/hilum")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].file_name(), "0123456789ab");
+}
+
+#[test]
+fn a_scheduled_job_says_when_it_runs_next_also_when_it_failed() {
+    let cluster = Cluster::new(
+        "instances: {good: {command: 'true', kind: job, schedule: {every: 1h}}, bad: {command: 'false', kind: job, restart: never, schedule: {every: 1h}}}",
+    );
+    cluster.run("up -d");
+    cluster.wait_state("good.1", "completed");
+    cluster.wait_state("bad.1", "failed");
+    for job in ["good", "bad"] {
+        let why = cluster.ok(&format!("why {job}"));
+        assert!(why.contains("runs next in 59m") || why.contains("runs next in 1h"), "{why}");
+        assert!(!why.contains("nothing more happens"), "{why}");
+    }
+    cluster.ok("stop good");
+    let why = cluster.ok("why good");
+    assert!(!why.contains("runs next"), "{why}");
+}
+
+#[test]
+fn a_mistyped_key_is_one_error() {
+    let cluster = Cluster::new("instances:\n  web: {comand: sleep 1000}\n");
+    cluster.run("check").code(2).says("did you mean `command`?").says("1 error in");
+    cluster.configure("instances:\n  web: {command: 'true', kind: job, schedule: 1h}\n");
+    cluster.run("check").code(2).says("expected a map").says("1 error in");
+    cluster.configure("instances:\n  web: {command: 'true', kind: job, schedule: {}}\n");
+    cluster.run("check").code(2).says("the schedule has no times");
+}

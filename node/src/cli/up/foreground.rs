@@ -35,7 +35,7 @@ pub(super) struct Foreground<'a> {
     silent: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Starting,
     Running,
@@ -71,15 +71,8 @@ impl<'a> Foreground<'a> {
     }
 
     pub(super) fn run(mut self, interrupts: &Interrupts) -> Outcome {
-        let mut output = Ok(());
         loop {
-            if output.is_ok() {
-                output = self.pump();
-                // Nobody reads us any more: that is a stop, too, but never a second one.
-                if output.is_err() && self.stage < Stage::Stopping {
-                    self.stop(CLOSED)?;
-                }
-            }
+            self.stream()?;
             match interrupts.wait(TICK) {
                 Some(Interrupt::Int) => self.stop("Ctrl-C")?,
                 Some(Interrupt::Term) => self.stop("SIGTERM")?,
@@ -94,9 +87,7 @@ impl<'a> Foreground<'a> {
             }
         }
         self.clear();
-        if output.is_ok() {
-            output = self.pump();
-        }
+        self.stream()?;
         drop(self.owner.take());
         let survivors = self.farewell.as_ref().map(Farewell::survivors).unwrap_or_default();
         if !survivors.is_empty() {
@@ -105,11 +96,23 @@ impl<'a> Foreground<'a> {
                 operation::survivors(&survivors)
             )));
         }
-        match output {
-            // that nobody reads us is no fault of the cluster
-            Ok(()) | Err(CliError::Closed) => self.verdict(),
-            Err(error) => Err(error),
+        self.verdict()
+    }
+
+    /// Shows what has come. That nobody reads us any more is a stop, too, but never a second one, and no fault of the
+    /// cluster.
+    fn stream(&mut self) -> Result<(), CliError> {
+        match self.pump() {
+            Ok(()) => return Ok(()),
+            Err(CliError::Closed) if self.stage < Stage::Stopping => self.stop(CLOSED)?,
+            Err(CliError::Closed) => {}
+            Err(error) => {
+                let text = format!("{error}; the cluster goes on, its logs are not shown any more");
+                self.session.out.warn(&text);
+            }
         }
+        self.feed = None;
+        Ok(())
     }
 
     fn pump(&mut self) -> Result<(), CliError> {
@@ -209,12 +212,6 @@ impl<'a> Foreground<'a> {
                 help: Some("`hilum logs --stream node` shows its last words".into()),
             }),
         }
-    }
-}
-
-impl PartialOrd for Stage {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        (*self as u8).partial_cmp(&(*other as u8))
     }
 }
 
