@@ -20,6 +20,7 @@ fn file(name: &str) -> String {
         "change" | "depend" | "life" => format!("node/src/core/scenarios/{name}.rs"),
         "config" | "config_diagnostics" => format!("shared/tests/{name}.rs"),
         _ if name.starts_with("wire_") => format!("shared/tests/{name}.rs"),
+        _ if name.starts_with("log/") => format!("node/tests/{name}.rs"),
         _ if name.starts_with("e2e/") => format!("tests/tests/{name}"),
         _ if name.contains('/') => name.to_owned(),
         _ => format!("node/tests/{name}.rs"),
