@@ -130,10 +130,13 @@ impl Joiner {
         let rest = std::mem::replace(&mut self.open, flags.0 & OPEN.0 != 0);
         // A piece of a line is never looked at: it is what it is.
         let whole = !rest && !flags.has(Flags::SPLIT);
-        if let Some(held) = &mut self.held {
+        // Kept for the next one: a flood of warnings is a flood of records that are held for a moment.
+        let mut spare = None;
+        if let Some(mut held) = self.held.take() {
             // All lines of a record end in the same way, but the last one may be unfinished.
-            let alike = held.flags() == flags.without(Flags::PARTIAL) || flags.has(Flags::PARTIAL);
-            let alike = alike || held.lines.is_empty();
+            let alike = held.lines.is_empty()
+                || held.flags() == flags.without(Flags::PARTIAL)
+                || flags.has(Flags::PARTIAL);
             let step = if !whole || !alike {
                 Step::Cut
             } else if let Rule::Starts(regex) = rule {
@@ -155,16 +158,16 @@ impl Joiner {
                 }
                 Step::Perhaps(_) | Step::Cut => false,
             };
-            let goes_on = held.is_full().then_some(held.state);
-            if !kept || self.open || goes_on.is_some() {
-                self.release(out);
-            }
-            if let Some(state) = goes_on.filter(|_| kept && !self.open) {
-                self.held = Some(Box::new(Held::new(state, at)));
+            let full = held.is_full();
+            if !kept || self.open || full {
+                held.give(out);
+                held.begin(held.state, at);
             }
             if kept {
+                self.held = (!self.open).then_some(held);
                 return;
             }
+            spare = Some(held);
         }
         let begin = match rule {
             _ if !whole => None,
@@ -177,10 +180,11 @@ impl Joiner {
         };
         match begin {
             Some(begin) if !self.open => {
-                let mut held = Held::new(begin.state, at);
+                let mut held = spare.unwrap_or_else(|| Box::new(Held::new()));
+                held.begin(begin.state, at);
                 held.push(line, level, flags);
                 held.proven = usize::from(begin.sure);
-                self.held = Some(Box::new(held));
+                self.held = Some(held);
             }
             _ => out(Record { text: line, level, flags, at }),
         }
@@ -188,23 +192,8 @@ impl Joiner {
 
     /// Lets go of what is held.
     pub(super) fn release(&mut self, out: &mut dyn FnMut(Record<'_>)) {
-        let Some(held) = self.held.take() else { return };
-        let mut start = 0;
-        if held.proven > 0 {
-            let end = held.lines[held.proven - 1].end as usize;
-            out(held.record(end));
-            start = held.proven;
-        }
-        let mut from = start.checked_sub(1).map_or(0, |last| held.lines[last].end as usize + 1);
-        for line in &held.lines[start..] {
-            let end = line.end as usize;
-            out(Record {
-                text: &held.text[from..end],
-                level: line.level,
-                flags: line.flags,
-                at: held.at,
-            });
-            from = end + 1;
+        if let Some(held) = self.held.take() {
+            held.give(out);
         }
     }
 }
@@ -213,8 +202,33 @@ impl Joiner {
 const OPEN: Flags = Flags(Flags::PARTIAL.0 | Flags::SPLIT.0);
 
 impl Held {
-    fn new(state: State, at: u64) -> Self {
-        Self { text: Vec::new(), lines: Vec::new(), proven: 0, state, at }
+    fn new() -> Self {
+        Self { text: Vec::new(), lines: Vec::new(), proven: 0, state: State::Header, at: 0 }
+    }
+
+    /// Forgets its lines; what comes next goes on from this state.
+    fn begin(&mut self, state: State, at: u64) {
+        self.text.clear();
+        self.lines.clear();
+        self.proven = 0;
+        self.state = state;
+        self.at = at;
+    }
+
+    /// Gives what is proven as one record and the rest line by line.
+    fn give(&self, out: &mut dyn FnMut(Record<'_>)) {
+        let mut from = 0;
+        if self.proven > 0 {
+            let end = self.lines[self.proven - 1].end as usize;
+            out(self.record(end));
+            from = end + 1;
+        }
+        for line in &self.lines[self.proven..] {
+            let end = line.end as usize;
+            let text = &self.text[from..end];
+            out(Record { text, level: line.level, flags: line.flags, at: self.at });
+            from = end + 1;
+        }
     }
 
     fn push(&mut self, line: &[u8], level: Option<Level>, flags: Flags) {

@@ -62,3 +62,23 @@ fn a_quiet_follower_is_woken_by_a_line_and_by_its_caller() {
     assert!(begin.elapsed() < LONG);
     log.stop();
 }
+
+#[test]
+fn reading_begins_at_a_number_in_the_middle_of_a_stretch() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), LogsSpec { segment: Bytes(4096), ..spec() });
+    let (mut out, err) = log.attach("a.1", 1, policy());
+    for number in 1..=300 {
+        writeln!(out, "line {number}").unwrap();
+    }
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    log.stop();
+    for from in [1, 2, 77, 299, 300, 301] {
+        let seqs: Vec<u64> = read(dir.path(), Filter::default(), Start::From(from))
+            .iter()
+            .map(|entry| entry.seq)
+            .collect();
+        assert_eq!(seqs, (from..=300).collect::<Vec<_>>());
+    }
+}
