@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hilum_shared::transport::{Flow, Hub, Kind as SocketKind, OpenError, Port, Socket, SocketSpec};
+use hilum_shared::transport::{
+    Flow, Frames, Handler, Hub, Kind as SocketKind, OpenError, Port, Socket, SocketSpec,
+};
 use tokio::time::MissedTickBehavior;
 
 use super::lymph::to_lymph;
@@ -42,10 +44,11 @@ impl Publisher {
         let spec = SocketSpec {
             high_water: REPORTS,
             queue: REPORTS as usize,
-            ..SocketSpec::new(SocketKind::Pub).bind(endpoint)
+            ..SocketSpec::new(SocketKind::Xpub).bind(endpoint)
         };
-        let socket = hub.open(spec, |_, _: &mut Port<'_>| Flow::Taken)?;
-        Ok(Self { socket, dropped: Arc::default(), own_hub: None })
+        let dropped = Arc::new(AtomicU64::new(0));
+        let socket = hub.open(spec, Ear { dropped: Arc::clone(&dropped) })?;
+        Ok(Self { socket, dropped, own_hub: None })
     }
 
     /// The same with a ZeroMQ thread of its own.
@@ -65,8 +68,7 @@ impl Publisher {
         self.socket.endpoint()
     }
 
-    /// Publishes the figures as they are now. Never waits: a subscriber that does not read loses reports, and where
-    /// the ZeroMQ thread itself is behind they are counted in [`Publisher::dropped`].
+    /// Publishes the figures as they are now. Never waits: see [`Publisher::dropped`].
     pub fn publish(&self, series: &[Series]) {
         let body = to_lymph(unix_now(), series);
         if self.socket.send(vec![TOPIC.to_vec(), body]).is_err() {
@@ -74,9 +76,25 @@ impl Publisher {
         }
     }
 
-    /// Reports that were not even handed to ZeroMQ, ever.
+    /// Reports that were not handed to ZeroMQ, or that a subscriber had no room for, ever. At least so many: after the
+    /// first that a full queue did not take, ZeroMQ passes its subscriber over in silence until there is room again.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+struct Ear {
+    dropped: Arc<AtomicU64>,
+}
+
+impl Handler for Ear {
+    /// Subscriptions: ZeroMQ itself knows who gets what.
+    fn message(&mut self, _frames: Frames, _port: &mut Port<'_>) -> Flow {
+        Flow::Taken
+    }
+
+    fn missed(&mut self, _frames: &Frames) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -84,7 +102,7 @@ impl Publisher {
 /// ends; for a task of its own or a `select!`.
 pub async fn report(registry: Registry, worker: Worker, publisher: Option<Publisher>) {
     if let Some(publisher) = publisher.clone() {
-        let help = "Reports that were not published for lack of time.";
+        let help = "Reports that did not reach a subscriber.";
         registry.callable("metrics.dropped", help, Kind::Counter, move || publisher.dropped());
     }
     let mut ticks = tokio::time::interval(PERIOD);
