@@ -14,11 +14,13 @@ import time
 class Cluster:
     """One node with this configuration, gone at the end."""
 
-    def __init__(self, options, instances, more=""):
+    def __init__(self, options, instances, more="", files=()):
         self.hilum = options.hilum
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hilum-bench-"))
         self.config = self.folder / "bench.yml"
         self.config.write_text(f"name: bench\n{more}instances:\n{instances}")
+        for name in files:
+            (self.folder / name).write_text(files[name])
 
     def __enter__(self):
         try:
