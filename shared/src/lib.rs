@@ -8,6 +8,7 @@ pub mod name;
 pub mod protocol;
 pub mod rpc;
 pub mod run_dir;
+pub mod secret;
 pub mod signal;
 pub mod status;
 pub mod transport;

@@ -41,7 +41,7 @@ cases! {
     dependency_cycle: "instances:\n  a: {command: x, depends_on: [b]}\n  b: {command: x, depends_on: [c]}\n  c:\n    command: x\n    depends_on:\n      a: {condition: started}\n  d: {command: x, depends_on: [d]}\n";
     dependency_quorum: "instances:\n  a: {command: x, depends_on: {b: {quorum: 4}, c: {condition: completed}, d: {quorum: 150%}}}\n  b: {command: x, numprocesses: 3}\n  c: {command: x}\n  d: {command: x}\n";
     variables_unset: "env: {A: $(env.HOEM), B: $(envv.X), C: $(var.x), D: \"$(env.X\", E: $(env.1)}\ninstances:\n  web: {command: x $(instance.idx) $(port.http), ports: {htpt: auto}, description: $(instance.id)}\n";
-    not_supported_yet: "instances:\n  web: {command: x, alive: rpc, log: {level_from: auto, multiline: x}}\n  db: {command: x, ready: registered}\ncontainer: {registry: {class: zookeeper}, events: {class: local}}\nnode: {web: {}, metrics: {}}\n";
+    not_supported_yet: "instances:\n  web: {command: x, alive: rpc}\n  db: {command: x, ready: registered}\ncontainer: {registry: {class: zookeeper}, events: {class: local}}\nnode: {web: {}, metrics: {}}\n";
     ready_kinds: "instances:\n  a: {command: x, ready: {tcp: '127.0.0.1:80', http: 'http://x/'}}\n  b: {command: x, ready: {interval: 1s}}\n  c: {command: x, ready: {notify_fd: 2}}\n  d: {command: x, ready: heartbeet}\n  e: {command: x, ready: {tcp: 'localhost'}}\n  f: {command: x, ready: {http: 'https://x/'}}\n  g: {command: x, ready: {notify: false}}\n  h: {command: x, ready: {delay: 2m}}\n  i: {command: x, ready: {log: '(open'}}\n";
     alive_and_heartbeats: "instances:\n  a: {command: x, alive: {heartbeat: true, interval: 5s, timeout: 1s}}\n  b: {command: x, alive: {notify: true, timeout: 3s}}\nnode: {heartbeat: {interval: 5s}}\n";
     ports: "sockets: [{port: 8080}]\ninstances:\n  a: {command: x, numprocesses: 10, ports: {p: {base: 65530, per_instance: true}, q: 70000, r: 8080}}\n  b: {command: x, numprocesses: 2, ports: {p: 9000, '1x': auto, a-b: auto, a_b: auto}, sockets: [frnt]}\n  c: {command: x, ports: {p: {per_instance: true}, q: 9000}}\n";
@@ -49,6 +49,7 @@ cases! {
     restart_and_rolling: "instances:\n  a: {command: x, restart: {delay: 1m, factor: 0.5, jitter: 30, within: 1m}}\n  b: {command: x, rolling: {max_unavailable: 0}}\n  c: {command: x, rolling: {min_ready: 5m}}\n  d: {command: x, restart: sometimes, stop: {timeout: 5m}}\n  e: {command: x, watch: {paths: ['*.py'], action: reload}}\n";
     machine: "instances:\n  a: {command: x, user: nobody-here, group: none-here, cpus: 4000}\n  b: {command: x, directory: missing/folder}\n";
     sizes_and_logs: "instances:\n  a: {command: x, log: {max_line: 2MiB}, limits: {nofile: -1, memory: lots}}\nlogs: {budget: 1MB, segment: 1MiB, keep_free: 100%}\ncontainer: {ip: localhost, log_endpoint: '127.0.0.1:5600'}\n";
+    levels_and_records: "instances:\n  a: {command: x, log: {level_from: josn, multiline: '('}}\n  b: {command: x, log: {level_from: 'json:', multiline: off}}\n  c: {command: x, log: {level_from: 'regex:('}}\n";
     names: "instances:\n  'a b': {command: x}\n  '': {command: x}\n  ok: {command: []}\n  nothing:\n";
     wrong_shapes: "name: [a]\nenv: [A=1]\ninstances:\n  a: ./a\n  b: {command: {x: y}, env: A=1, depends_on: 5, hooks: ./x, ports: [80]}\nsockets: 80\n";
     merge_key_of_a_text: "x-a: &a text\ninstances:\n  web:\n    <<: *a\n    command: x\n";

@@ -38,11 +38,15 @@
 mod absence;
 mod contract;
 mod heart;
+#[cfg(feature = "http")]
+pub mod http;
 mod links;
 pub mod log;
+pub mod metrics;
 mod run;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trace;
 mod worker;
 
 pub use contract::{Contract, ContractError};

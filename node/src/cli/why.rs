@@ -54,9 +54,10 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
         session.out.line("no processes are wanted: its count is 0")?;
     }
     let several = sentences.len() > 1;
+    let width = sentences.iter().map(|(one, ..)| one.instance.to_string().len()).max().unwrap_or(0);
     for (one, sentence, _) in &sentences {
         if several {
-            session.out.line(&format!("{}  {sentence}", one.instance))?;
+            session.out.line(&format!("{:width$}  {sentence}", one.instance.to_string()))?;
         } else {
             session.out.line(sentence)?;
         }
@@ -109,8 +110,7 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
             State::Backoff => "next try",
             State::Stopping => "kill",
             State::Starting => "given up as a failed start",
-            State::Waiting => "next step",
-            _ => "next check",
+            _ => "runs next",
         };
         say(", ", &format!("{step} in {}", time::seconds(next)));
     }
@@ -171,6 +171,17 @@ mod tests {
         let mut one = instance("web.1", State::Waiting);
         one.blocked_by = vec!["db.1 to be ready".into(), "db.2 to be ready".into()];
         assert_eq!(sentence(&one, None), "waiting; waits for db.1 to be ready, db.2 to be ready");
+    }
+
+    #[test]
+    fn a_scheduled_job_says_when_it_runs() {
+        let mut one = instance("job.1", State::Completed);
+        one.reason = Some("exit 0".into());
+        one.next_at = Some(599.0);
+        assert_eq!(sentence(&one, None), "completed: exit 0, runs next in 9m59s");
+        let mut one = instance("job.1", State::Waiting);
+        one.next_at = Some(227.0);
+        assert_eq!(sentence(&one, None), "waiting, runs next in 3m47s");
     }
 
     #[test]

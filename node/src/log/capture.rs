@@ -63,6 +63,8 @@ pub(super) const QUICK: Duration = Duration::from_millis(1);
 pub(super) enum Timer {
     /// An unfinished line of this pipe.
     Partial(u32),
+    /// What the joiner of this pipe holds.
+    Joined(u32),
     /// The end of this run.
     Ending(u32),
     /// A gap that this run is owed.

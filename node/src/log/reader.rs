@@ -47,6 +47,8 @@ pub struct Reader {
     shared: Entry,
     /// Wanted records that are still passed over.
     skip: u64,
+    /// Records before this one are passed over.
+    from: u64,
     /// The last segment that was read to its end.
     done: u64,
     /// The sequence number that must come next, once one has been seen.
@@ -88,6 +90,7 @@ impl Reader {
             span: None,
             shared: Entry::default(),
             skip: 0,
+            from: 0,
             done: 0,
             expected: None,
             fresh: 0,
@@ -118,7 +121,15 @@ impl Reader {
             self.expected = Some(1); // whatever is missed from now on is a hole
         }
         match start {
-            Start::All => self.begin_at_time(&found),
+            Start::All => {
+                if let Some(since) = self.filter.since {
+                    self.begin_at(&found, |span| span.key >= since);
+                }
+            }
+            Start::From(seq) => {
+                self.from = seq;
+                self.begin_at(&found, |span| span.next_seq() > seq);
+            }
             Start::End => {
                 if let Some(last) = found.last()
                     && let Some(mut segment) = SegmentReader::open(&self.dir, *last, 1)
@@ -138,10 +149,7 @@ impl Reader {
     }
 
     /// Goes to the first span that may be late enough.
-    fn begin_at_time(&mut self, found: &[Id]) {
-        let Some(since) = self.filter.since else {
-            return;
-        };
+    fn begin_at(&mut self, found: &[Id], is_late: impl Fn(&Span) -> bool) {
         for id in found {
             let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
                 continue;
@@ -149,7 +157,7 @@ impl Reader {
             let spans = segment.len();
             let late = |segment: &mut SegmentReader, at: u64| {
                 // A damaged span is taken for late: nothing is passed over for it.
-                segment.span(at).is_none_or(|span| span.key >= since)
+                segment.span(at).is_none_or(|span| is_late(&span))
             };
             if spans > 0 && late(&mut segment, spans - 1) {
                 let (mut low, mut high) = (0, spans);
@@ -220,22 +228,44 @@ impl Reader {
                 _ => u64::from(span.count),
             };
         }
-        let name = self.known(segment, span).name.clone();
+        let shared = self.shared_by(segment, span);
         let mut lines = Lines::default();
-        if !segment.lines(span, &name, &mut lines) {
+        if !segment.lines(span, &shared.name, &mut lines) {
             return 0;
         }
         let mut hits = 0;
         let mut seq = span.seq;
         while let Some(text) = lines.next() {
-            hits += u64::from(self.wants_text(seq, text));
+            let before = self.filter.before_seq.is_none_or(|before| seq < before);
+            hits += u64::from(before && self.filter.wants_text(&shared, text));
             seq += 1;
         }
         hits
     }
 
     fn looks_at_text(&self, span: &Span) -> bool {
-        self.filter.grep.is_some() && !span.flags.has(Flags::GAP)
+        (self.filter.grep.is_some() || self.filter.expr.is_some()) && !span.flags.has(Flags::GAP)
+    }
+
+    /// What all records of a span share; `seq` is the number before the first one's.
+    fn shared_by(&mut self, segment: &mut SegmentReader, span: &Span) -> Entry {
+        let known = self.known(segment, span).clone();
+        let gap = span.flags.has(Flags::GAP);
+        Entry {
+            seq: span.seq.wrapping_sub(1),
+            at: span.at,
+            name: known.name,
+            service: known.service,
+            instance: known.instance,
+            run: (span.run > 0).then_some(Run(span.run)),
+            pid: (span.pid > 0).then_some(span.pid),
+            stream: Some(span.stream),
+            level: span.level,
+            text: Vec::new(),
+            flags: span.flags,
+            dropped: gap.then_some(u64::from(span.fields)),
+            fields: if gap { None } else { segment.fields(span) },
+        }
     }
 
     fn known(&mut self, segment: &mut SegmentReader, span: &Span) -> &Known {
@@ -269,11 +299,6 @@ impl Reader {
             && (gap || filter.streams.is_empty() || filter.streams.contains(&span.stream))
             && (gap || filter.level.is_none_or(|least| span.level.unwrap_or(Level::Info) >= least));
         fits && self.known(segment, span).wanted
-    }
-
-    fn wants_text(&self, seq: u64, text: &[u8]) -> bool {
-        self.filter.before_seq.is_none_or(|before| seq < before)
-            && self.filter.grep.as_ref().is_none_or(|grep| grep.is_match(text))
     }
 
     /// Reads the next wanted record into `entry`; `false` when there is none (now).
@@ -398,31 +423,15 @@ impl Reader {
             self.skip -= u64::from(span.count);
             return Next::Passed;
         }
-        let known = self.known(segment, &span).clone();
-        if !segment.lines(&span, &known.name, &mut self.lines) {
+        self.shared = self.shared_by(segment, &span);
+        if !segment.lines(&span, &self.shared.name, &mut self.lines) {
             // Somebody truncated or removed the text.
             lost(entry, span.seq, u64::from(span.count), span.at, "their text is gone");
-            entry.name = known.name;
-            entry.service = known.service;
-            entry.instance = known.instance;
+            entry.name = self.shared.name.clone();
+            entry.service.clone_from(&self.shared.service);
+            entry.instance.clone_from(&self.shared.instance);
             return Next::Gap;
         }
-        let gap = span.flags.has(Flags::GAP);
-        self.shared = Entry {
-            seq: span.seq.wrapping_sub(1),
-            at: span.at,
-            name: known.name,
-            service: known.service,
-            instance: known.instance,
-            run: (span.run > 0).then_some(Run(span.run)),
-            pid: (span.pid > 0).then_some(span.pid),
-            stream: Some(span.stream),
-            level: span.level,
-            text: Vec::new(),
-            flags: span.flags,
-            dropped: gap.then_some(u64::from(span.fields)),
-            fields: if gap { None } else { segment.fields(&span) },
-        };
         self.span = Some(span);
         Next::Span
     }
@@ -433,8 +442,8 @@ impl Reader {
             self.shared.seq = self.shared.seq.wrapping_add(1);
             let seq = self.shared.seq;
             let before = self.filter.before_seq.is_none_or(|before| seq < before);
-            let matches = gap || self.filter.grep.as_ref().is_none_or(|grep| grep.is_match(text));
-            if !(before && matches) {
+            let matches = gap || self.filter.wants_text(&self.shared, text);
+            if seq < self.from || !(before && matches) {
                 continue;
             }
             if self.skip > 0 {

@@ -216,8 +216,13 @@ impl Store {
                 Err(AppendError::Io(error))
                     if error.kind() == io::ErrorKind::NotFound && tries < 3 =>
                 {
-                    fs::create_dir_all(&self.dir)?;
-                    self.current = None;
+                    // Only itself: where what it lies in is gone, too, the project was moved or removed.
+                    match fs::create_dir(&self.dir) {
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                            return Err(error);
+                        }
+                        _ => self.current = None,
+                    }
                 }
                 Err(AppendError::Io(error)) => return Err(error),
             }

@@ -83,6 +83,7 @@ pub(super) fn cluster(
     Cluster {
         name,
         files: Vec::new(),
+        content: 0,
         services,
         sockets,
         container,
