@@ -109,7 +109,7 @@ fn a_chatterbox_does_not_erase_what_the_others_said() {
     // The next life sees the same, and goes on.
     drop(store);
     let (mut store, notes) = Store::open(dir.path(), &spec(1 << 20, 64 << 10)).unwrap();
-    assert_eq!(notes, Vec::<String>::new());
+    assert_eq!(notes, []);
     store.append(&batch("quiet.1", at, &["new life".to_owned()])).unwrap();
     assert_eq!(read(dir.path(), of("quiet.1"), Start::All).len(), 101);
     let tail = texts(&read(dir.path(), of("quiet.1"), Start::Tail(2)));
@@ -253,8 +253,11 @@ fn a_damaged_compressed_segment_is_mended_or_set_aside_and_the_rest_is_read() {
     fs::write(dir.path().join("000001.idx.zst"), b"nonsense").unwrap();
     fs::write(dir.path().join("000002.log.zst"), b"nonsense").unwrap();
     let (_store, notes) = Store::open(dir.path(), &packed).unwrap();
-    assert!(notes.iter().any(|note| note.contains("000001.log was damaged: rebuilt")), "{notes:?}");
-    assert!(notes.iter().any(|note| note.contains("000002.log.zst.corrupt")), "{notes:?}");
+    assert!(
+        notes.iter().any(|note| note.text.contains("000001.log was damaged: rebuilt")),
+        "{notes:?}"
+    );
+    assert!(notes.iter().any(|note| note.text.contains("000002.log.zst.corrupt")), "{notes:?}");
     let found = texts(&read(dir.path(), Filter::default(), Start::All));
     assert_eq!(found[0], wanted[0]);
     let third = found.iter().position(|line| *line == wanted[wanted.len() - 1]);
@@ -283,7 +286,7 @@ fn compression_that_was_cut_short_leaves_each_line_once() {
             _ => fs::remove_file(dir.path().join("000001.fld")).unwrap(),
         }
         let (_store, notes) = Store::open(dir.path(), &spec(1 << 30, 256 << 10)).unwrap();
-        assert_eq!(notes, Vec::<String>::new(), "stage {stage}");
+        assert_eq!(notes, [], "stage {stage}");
         let found = texts(&read(dir.path(), Filter::default(), Start::All));
         let lines: Vec<&String> = found.iter().filter(|line| *line != "tick").collect();
         assert!(lines.into_iter().eq(&wanted), "stage {stage}");

@@ -378,7 +378,7 @@ fn text_that_is_no_timeline_is_set_aside_and_the_rest_is_read() {
     fs::write(path(dir.path(), 2, "log"), [0_u8; 500]).unwrap();
     fs::write(path(dir.path(), 2, "idx"), [0_u8; 500]).unwrap();
     let (mut store, notes) = Store::open(dir.path(), &spec(1 << 30, 16 * 1024)).unwrap();
-    assert!(notes.iter().any(|note| note.contains("000002.log.corrupt")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.text.contains("000002.log.corrupt")), "{notes:?}");
     store.append(&batch(0, 1_795_232_531_000_000, &["four".to_owned()])).unwrap();
     assert!(dir.path().join("000002.log.corrupt").exists());
     assert_eq!(lines(&read(dir.path(), Filter::default(), Start::All)), ["one", "three", "four"]);

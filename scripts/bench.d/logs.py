@@ -65,10 +65,10 @@ def catted(options, lines, kind):
         return time.time() - begun(times) / 1e9
 
 
-def flooding(options, lines, kind, times, more=""):
+def flooding(options, lines, kind, times, more="", others=""):
     command = json.dumps([options.flood, "write", "$(instance.index)", str(lines), kind, str(times)])
     service = f"command: {command}, numprocesses: {WORKERS}, autostart: false, restart: {{policy: never}}"
-    return Cluster(options, f"  flood: {{{service}}}\n", more or "logs: {budget: 8GiB}\n")
+    return Cluster(options, f"  flood: {{{service}}}\n{others}", more or "logs: {budget: 8GiB}\n")
 
 
 def finish(cluster):
@@ -140,5 +140,46 @@ def logs(options, total=2_000_000):
     print(f"logs, with a reader that stands still: the node grew by {grown:.1f} MiB; {said}", flush=True)
 
 
-def history(options):
-    raise SystemExit("bench: history: not yet")
+def timed(words):
+    """The least of three times in seconds, and how many lines were printed."""
+    took, count = [], 0
+    for _ in range(3):
+        begin = time.monotonic()
+        done = subprocess.run(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)
+        took.append(time.monotonic() - begin)
+        count = done.stdout.count(b"\n")
+    return min(took), count
+
+
+def history(options, total=7_000_000):
+    """Questions about a gigabyte: `logs`, which has an index, beside `grep` on the same text."""
+    lines = total // WORKERS
+    late = "  late: {command: [seq, '1', '100'], autostart: false, restart: {policy: never}}\n"
+    for compress in (False, True):
+        more = f"logs: {{budget: 8GiB, compress: {str(compress).lower()}}}\n"
+        with Folder() as folder, flooding(options, lines, "block", folder / "times", more, late) as cluster:
+            cluster.run("start", "flood", "--no-wait")
+            finish(cluster)
+            store = next(cluster.folder.glob(".hilum/*/logs"))
+            while compress and len(list(store.glob("*.log"))) > 1:
+                time.sleep(1)  # the store looks around when something is written
+                cluster.run("restart", "late")
+            time.sleep(2)
+            since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            cluster.run("restart", "late")
+            files = sorted(map(str, store.glob("*.log*")))
+            size = sum(path.stat().st_size for path in store.iterdir()) / 1e6
+            print(f"history, {total / 1e6:.0f} M lines, {'compressed' if compress else 'plain'}: {size:.0f} MB on disk", flush=True)
+            grep = ["zstdgrep" if compress else "grep", "-h"]
+            needle = f"03 {lines // 2:010d} "
+            questions = (
+                ("the last 100", ["-n", "100"], None),
+                ("the last 100 of one instance", ["flood.2", "-n", "100"], [*grep, " flood.2 out | "]),
+                ("the last 100 of a quiet one", ["late", "-n", "100"], [*grep, " late.1 out | "]),
+                ("since two seconds", ["--since", since], None),
+                ("one line by its text", ["--grep", needle], [*grep, needle]),
+            )
+            for words, ours, theirs in questions:
+                took, count = timed([options.hilum, "-c", str(cluster.config), "logs", *ours])
+                beside = f", {theirs[0]} {timed([*theirs, *files])[0]:.3f} s" if theirs else ""
+                print(f"  {words}: logs {took:.3f} s ({count} lines){beside}", flush=True)

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use super::crashes;
 use super::handle::{Done, LogReport, Reports, Shared};
 use super::record::{Batch, NODE_NAME, Stamps, Stream, Who, wall};
-use super::store::Store;
+use super::store::{Note, Store};
 
 /// Bytes of batches that wait for a disk that fails.
 const KEPT: usize = 4 * 1024 * 1024;
@@ -64,7 +64,7 @@ impl Disk {
     /// A disk thread's state around an open store; `notes` are written down as its first records.
     pub(super) fn new(
         store: Store,
-        notes: Vec<String>,
+        notes: Vec<Note>,
         crashes: crashes::Writer,
         shared: Arc<Shared>,
         reports: Reports,
@@ -85,7 +85,7 @@ impl Disk {
             stamps: Stamps::default(),
         };
         for note in notes {
-            disk.say(Level::Warning, &format!("log store: {note}"));
+            disk.note(&note);
         }
         disk
     }
@@ -127,7 +127,7 @@ impl Disk {
                 }
             }
             for note in self.store.notes() {
-                self.say(Level::Warning, &format!("log store: {note}"));
+                self.note(&note);
             }
             self.shared.store_bytes.store(self.store.size(), Ordering::Relaxed);
             self.shared.next_seq.store(self.store.next_seq(), Ordering::Relaxed);
@@ -236,6 +236,22 @@ impl Disk {
         self.degraded = None;
         self.shared.degraded.store(false, Ordering::Relaxed);
         self.reports.send(LogReport::Recovered);
+    }
+
+    /// Writes down what happened to the files, and what was lost by it.
+    fn note(&mut self, note: &Note) {
+        if note.lines == 0 {
+            return self.say(Level::Warning, &format!("log store: {}", note.text));
+        }
+        let who = Arc::new(Who { name: NODE_NAME.into(), file: None });
+        let at = wall();
+        let mut batch = Batch::default();
+        batch.begin(&who, 0, 0, Stream::Node, at, self.stamps.write(at));
+        batch.gap(note.lines, &note.text);
+        self.shared.dropped.fetch_add(note.lines, Ordering::Relaxed);
+        let (name, why) = (who.name.clone(), note.text.clone());
+        self.reports.send(LogReport::Dropped { name, lines: note.lines, why });
+        self.write(batch, Vec::new());
     }
 
     /// Writes a record of the store's own.

@@ -121,6 +121,12 @@ impl Span {
         SPAN as u64 + u64::from(self.length) + u64::from(self.fields_length)
     }
 
+    /// How many lines it stands for: as many as it has records, or as a gap says.
+    pub(super) fn lines(&self) -> u64 {
+        let gap = self.flags.has(Flags::GAP);
+        u64::from(if gap { self.fields } else { self.count })
+    }
+
     /// Where its text ends.
     pub fn end(&self) -> u64 {
         self.offset + u64::from(self.length)

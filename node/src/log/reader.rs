@@ -426,7 +426,7 @@ impl Reader {
         self.shared = self.shared_by(segment, &span);
         if !segment.lines(&span, &self.shared.name, &mut self.lines) {
             // Somebody truncated or removed the text.
-            lost(entry, span.seq, u64::from(span.count), span.at, "their text is gone");
+            lost(entry, span.seq, span.lines(), span.at, "their text is gone");
             entry.name = self.shared.name.clone();
             entry.service.clone_from(&self.shared.service);
             entry.instance.clone_from(&self.shared.instance);

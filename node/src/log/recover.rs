@@ -32,6 +32,8 @@ pub struct Recovered {
     pub key: u64,
     /// What was mended, in words.
     pub notes: Vec<String>,
+    /// How many lines are lost: the index knows them, the text does not hold them.
+    pub lost: u64,
     /// Whether it was set aside: it is no segment any more.
     pub aside: bool,
 }
@@ -91,6 +93,9 @@ pub fn recover(
         Depth::Recent | Depth::Last => CHECKED,
     };
     let good = intact(&idx, &log, spans, text, checked)?;
+    for position in good..spans {
+        found.lost += span_at(&idx, position)?.map_or(0, |span| span.lines());
+    }
     spans = good;
     let sound = SPAN as u64 * (good + 1);
     if idx.metadata()?.len() > sound {
@@ -121,6 +126,7 @@ pub fn recover(
         (&idx).write_all(&bytes)?;
         cut(&log, tail.end, text, depth, &name, &mut found.notes)?;
         found = closed(found, tail.spans.last());
+        found.lost = found.lost.saturating_sub(tail.lines);
     } else if end < text && depth == Depth::Recent {
         // Their numbers could be those of lines in the next segment.
         found.notes.push(format!("the last {} bytes of {name} are not in its index", text - end));

@@ -7,13 +7,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::index::{FIELDS_HEADER, LONG_FIELDS, SPAN, Span, header};
-use super::pack::{PACKED, packed_path};
+use super::pack::{PACKED, Stored, packed_path};
 use super::record::{Batch, Flags};
 
 /// The three files of a segment, by their ending.
@@ -180,7 +180,7 @@ struct Grown {
 
 impl Grown {
     fn open(path: PathBuf, header: &[u8]) -> io::Result<Self> {
-        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
         let mut length = file.metadata()?.len();
         if length < header.len() as u64 {
             file.set_len(0)?;
@@ -261,6 +261,20 @@ impl Segment {
     /// Bytes of its text.
     pub fn text(&self) -> u64 {
         self.log.length
+    }
+
+    /// How many lines are in it, those that its gaps stand for included: from its index, which we still have when its name is gone.
+    pub(super) fn lines(&self) -> u64 {
+        let idx = Stored::Plain(match self.idx.file.try_clone() {
+            Ok(file) => file,
+            Err(_) => return 0, // no descriptor: nothing can be said
+        });
+        let mut reader = BufReader::new(idx.stretch(SPAN as u64, self.idx.length));
+        let (mut bytes, mut lines) = ([0; SPAN], 0);
+        while reader.read_exact(&mut bytes).is_ok() {
+            lines += Span::decode(&bytes).map_or(0, |span| span.lines());
+        }
+        lines
     }
 
     /// Whether it holds nothing yet.

@@ -32,6 +32,21 @@ pub enum StoreError {
     },
 }
 
+/// Something that happened to the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What, in words.
+    pub text: String,
+    /// How many records are lost by it.
+    pub lines: u64,
+}
+
+impl Note {
+    fn of(text: String) -> Self {
+        Self { text, lines: 0 }
+    }
+}
+
 /// A segment that is written to no more.
 struct Closed {
     id: Id,
@@ -62,7 +77,7 @@ pub struct Store {
     max_age: Option<Duration>,
     compress: bool,
     closer: Option<Closer>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
     closed: VecDeque<Closed>,
     current: Option<Segment>,
     /// The number of the segment to open where none is.
@@ -80,7 +95,7 @@ impl Store {
     ///
     /// # Errors
     /// When the folder cannot be made or read.
-    pub fn open(dir: &Path, spec: &LogsSpec) -> Result<(Self, Vec<String>), StoreError> {
+    pub fn open(dir: &Path, spec: &LogsSpec) -> Result<(Self, Vec<Note>), StoreError> {
         let failed = |source| StoreError::Folder { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         let mut store = Self {
@@ -123,14 +138,18 @@ impl Store {
                 Ok(recovered) => {
                     store.next_seq = recovered.next_seq;
                     store.key = recovered.key;
-                    notes.extend(recovered.notes);
+                    notes.extend(recovered.notes.into_iter().map(Note::of));
+                    if recovered.lost > 0 {
+                        let text = format!("the text of {id}.log was cut");
+                        notes.push(Note { text, lines: recovered.lost });
+                    }
                     if !recovered.aside {
                         store.close(*id, None);
                     }
                 }
                 // It stays where it is and is evicted in its turn.
                 Err(error) => {
-                    notes.push(format!("{id}.log cannot be mended: {error}"));
+                    notes.push(Note::of(format!("{id}.log cannot be mended: {error}")));
                     store.close(*id, None);
                 }
             }
@@ -165,8 +184,12 @@ impl Store {
     }
 
     /// What happened to segments since the last call, in words.
-    pub fn notes(&mut self) -> Vec<String> {
+    pub fn notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
+    }
+
+    fn say(&mut self, text: String) {
+        self.notes.push(Note::of(text));
     }
 
     /// Puts a segment among those that are written to no more.
@@ -338,7 +361,7 @@ impl Store {
         closed.plain = false;
         closed.size = size(&self.dir, id);
         if let Err(error) = result {
-            self.notes.push(format!("{id}.log cannot be compressed and stays plain: {error}"));
+            self.say(format!("{id}.log cannot be compressed and stays plain: {error}"));
         }
     }
 
@@ -354,13 +377,16 @@ impl Store {
     /// Leaves a segment that somebody else changed as it is.
     fn abandon(&mut self) {
         if let Some(segment) = self.current.take() {
-            if exists(&self.dir, segment.id) {
-                self.close(segment.id, None);
+            let id = segment.id;
+            if exists(&self.dir, id) {
+                // What is left of it is read, and readers say which lines' text is gone.
+                self.close(id, None);
+                self.say(format!("{id}.log was changed by somebody else: a new segment begins"));
+            } else {
+                let lines = segment.lines();
+                let text = format!("{id}.log was moved or removed by somebody else");
+                self.notes.push(Note { text, lines });
             }
-            self.notes.push(format!(
-                "{}.log was truncated, moved or removed by somebody else: a new segment begins",
-                segment.id
-            ));
         }
         let newest = files(&self.dir).unwrap_or_default().iter().map(|(id, _)| id.number).max();
         self.next_number = self.next_number.max(newest.unwrap_or(0) + 1);
