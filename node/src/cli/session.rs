@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded, Severity};
-use hilum_shared::rpc::{CallError, Client};
+use hilum_shared::rpc::blocking::{CallError, Client};
 use hilum_shared::run_dir::{Access, RunDir, StateDir};
 use hilum_shared::status::Snapshot;
 use serde::Serialize;

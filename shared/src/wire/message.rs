@@ -11,9 +11,11 @@
 //! The body stays packed until somebody asks for it as a type. Python 2 peers pack text as `bin`: it is taken
 //! as text, and `str` is what we send.
 
+use rmp_serde::config::BytesMode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::de::{Decoder, ShapeError};
 use super::limits::{self, LimitError, MAX_TEXT};
 
 /// How many frames a message has.
@@ -62,7 +64,7 @@ impl Kind {
 }
 
 /// The fourth frame. Unknown keys are ignored; absent and nil are the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Headers {
     /// Of the interface that is asked or that answered.
     #[serde(default)]
@@ -70,10 +72,13 @@ pub struct Headers {
     /// Of the request that all this belongs to.
     #[serde(default)]
     pub trace_id: Option<String>,
+    /// Of a request: seconds that its caller waits. Ours send it and stop working when it is over; lymph passes over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
 }
 
 /// Five frames, the body still packed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Its own id.
     pub id: String,
@@ -119,7 +124,13 @@ pub enum DecodeError {
         /// Which.
         frame: &'static str,
         /// What the decoder says.
-        source: rmp_serde::decode::Error,
+        source: ShapeError,
+    },
+    /// A value that no type gave, such as one with too many members.
+    #[error("{source}")]
+    Repack {
+        /// What the encoder says.
+        source: EncodeError,
     },
 }
 
@@ -128,12 +139,19 @@ pub enum DecodeError {
 #[error("cannot be packed as MessagePack: {0}")]
 pub struct EncodeError(#[from] rmp_serde::encode::Error);
 
-/// Packs a value as all our bodies are: structs as maps, so that fields may come and go.
+/// Packs a value as all our bodies are: structs as maps, so that fields may come and go, `Vec<u8>` as bytes, and as text what
+/// has a text form (an address, a `uuid::Uuid`), since the other side may be Python.
 ///
 /// # Errors
 /// When the type has no MessagePack form, such as a sequence of unknown length.
 pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
-    Ok(rmp_serde::to_vec_named(value)?)
+    let mut bytes = Vec::with_capacity(128);
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes)
+        .with_struct_map()
+        .with_human_readable()
+        .with_bytes(BytesMode::ForceIterables);
+    value.serialize(&mut serializer)?;
+    Ok(bytes)
 }
 
 /// Unpacks exactly one value that fills `bytes`.
@@ -142,7 +160,11 @@ pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
 /// When it breaks a limit or has another shape.
 pub fn unpack<T: DeserializeOwned>(bytes: &[u8], frame: &'static str) -> Result<T, DecodeError> {
     limits::check(bytes).map_err(|source| DecodeError::Limit { frame, source })?;
-    rmp_serde::from_slice(bytes).map_err(|source| DecodeError::Shape { frame, source })
+    let shape = |source| DecodeError::Shape { frame, source };
+    let mut decoder = Decoder::new(bytes);
+    let value = T::deserialize(&mut decoder).map_err(shape)?;
+    decoder.finish().map_err(shape)?;
+    Ok(value)
 }
 
 /// A new id: 32 hex digits.
@@ -157,7 +179,7 @@ impl Message {
             id: new_id(),
             kind: Kind::Request,
             subject: subject.to_owned(),
-            headers: Headers { version: None, trace_id: Some(new_id()) },
+            headers: Headers { trace_id: Some(new_id()), ..Headers::default() },
             body,
         }
     }
@@ -168,7 +190,7 @@ impl Message {
             id: new_id(),
             kind,
             subject: request.to_owned(),
-            headers: Headers { version: None, trace_id },
+            headers: Headers { trace_id, ..Headers::default() },
             body,
         }
     }
@@ -237,12 +259,7 @@ fn text(frame: &[u8], name: &'static str) -> Result<String, DecodeError> {
 }
 
 fn read_headers(frame: &[u8]) -> Result<Headers, DecodeError> {
-    // A struct may come as an array in rmp-serde's compact form; headers may not.
-    let headers: Headers = match frame.first() {
-        Some(0x80..=0x8f | 0xde | 0xdf) => unpack(frame, "headers")?,
-        _ => unpack::<std::collections::BTreeMap<String, rmpv::Value>>(frame, "headers")
-            .map(|_| Headers::default())?,
-    };
+    let headers: Headers = unpack(frame, "headers")?;
     let too_long = |text: &Option<String>| text.as_ref().is_some_and(|text| text.len() > MAX_TEXT);
     if too_long(&headers.version) || too_long(&headers.trace_id) {
         return Err(DecodeError::Text { frame: "headers" });
@@ -381,7 +398,7 @@ mod tests {
             trace_id in proptest::option::of(".{0,40}"), body in proptest::collection::vec(any::<i64>(), 0..20),
         ) {
             let message = Message {
-                id, kind, subject, headers: Headers { version: None, trace_id }, body: pack(&body).unwrap(),
+                id, kind, subject, headers: Headers { trace_id, ..Headers::default() }, body: pack(&body).unwrap(),
             };
             prop_assert_eq!(Message::decode(&message.clone().encode()).unwrap(), message);
         }
