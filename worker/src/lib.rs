@@ -35,21 +35,57 @@
 //!
 //! With feature `testing`, `testing::FakeNode` is a node in the same process for tests of services.
 
+// The attributes write `::hilum_worker`, also in this crate's own tests.
+extern crate self as hilum_worker;
+
 mod absence;
+mod args;
+mod binary;
+mod channel;
+mod component;
+mod container;
+mod context;
 mod contract;
+mod fault;
 mod heart;
+mod interface;
 mod links;
 pub mod log;
+pub mod prelude;
 mod run;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trace;
 mod worker;
 
+pub use args::Args;
+pub use binary::Binary;
+pub use channel::ReplyChannel;
+pub use component::{Component, Dep, FailedCall};
+pub use container::{Connection, Container, Overrides, Running, Settings, StartError};
+pub use context::{Context, Deferred, Proxy};
 pub use contract::{Contract, ContractError};
+pub use fault::{CallError, Declared, Fault, Raised, Undeclared};
+pub use hilum_shared::config::service::{Section, ServiceOptions, load as load_config};
 pub use hilum_shared::name::{InstanceId, NameError, Run, ServiceName};
 pub use hilum_shared::protocol::WorkerState;
+pub use hilum_shared::registry;
+pub use hilum_shared::rpc;
 pub use hilum_shared::transport::OpenError;
 pub use hilum_shared::transport::endpoint::EndpointError;
+pub use hilum_shared::wire::{Value, types};
+pub use hilum_worker_macros::{Declared, interface, proxy};
+pub use interface::{Error, Interface, Method, NoConfig, Parameter};
 pub use links::LinkError;
 pub use run::{Builder, RunError, ServiceResult, run};
 pub use worker::{Busy, Cause, Drain, Worker};
+
+/// What the attributes write; nothing for people.
+#[doc(hidden)]
+pub mod __private {
+    pub use serde;
+
+    pub use crate::interface::{
+        Answer, Call, Failure, arguments, declared, failed, reply, unknown,
+    };
+}

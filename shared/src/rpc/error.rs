@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::link::LinkError;
-use crate::registry::RegistryError;
+use crate::registry::{InvalidVersion, RegistryError};
 use crate::wire::message::{DecodeError, EncodeError};
 use crate::wire::{Value, from_value};
 
@@ -95,6 +95,9 @@ pub enum Error {
         /// What was given.
         subject: String,
     },
+    /// The version asked for is none.
+    #[error(transparent)]
+    Version(#[from] InvalidVersion),
     /// The arguments cannot be sent.
     #[error("arguments of `{subject}`: {source}")]
     Arguments {

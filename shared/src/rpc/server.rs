@@ -20,7 +20,7 @@ use super::error::Error;
 use super::network::BoxFuture;
 use super::reply::{Incoming, ReplyChannel};
 use super::trace::{self, Scope};
-use crate::registry::{InvalidVersion, Version};
+use crate::registry::{Instance, InvalidVersion, Version};
 use crate::wire::Value;
 use crate::wire::message::{DecodeError, Message};
 
@@ -187,9 +187,15 @@ impl Interface {
     ///
     /// # Errors
     /// When the text is no version.
-    pub fn version(mut self, text: &str) -> Result<Self, InvalidVersion> {
-        self.version = Some(Version::parse(text)?);
-        Ok(self)
+    pub fn version(self, text: &str) -> Result<Self, InvalidVersion> {
+        Ok(self.at_version(Version::parse(text)?))
+    }
+
+    /// Gives it a version.
+    #[must_use]
+    pub fn at_version(mut self, version: Version) -> Self {
+        self.version = Some(version);
+        self
     }
 
     /// At most so many requests are worked on at once, and so many more wait; the rest is told `Overloaded`.
@@ -228,7 +234,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that answers only what every container answers; `identity` is what `lymph.status` says.
+    /// A server that answers only what every container answers; `identity` is what `lymph.status` says (by default
+    /// that of its endpoint).
     pub fn new(identity: impl Into<String>) -> Self {
         Self { identity: identity.into(), ..Self::default() }
     }
@@ -351,7 +358,11 @@ impl Server {
         let answered = match method {
             "status" => {
                 let endpoint = self.endpoint.get().map(String::as_str).unwrap_or_default();
-                let fields = [("endpoint", endpoint), ("identity", &self.identity)];
+                let identity = match self.identity.as_str() {
+                    "" => Instance::identity_of(endpoint),
+                    given => given.to_owned(),
+                };
+                let fields = [("endpoint", endpoint), ("identity", &identity)];
                 channel.reply(&Value::map(fields.map(|(key, text)| (key, Value::from(text)))))
             }
             "inspect" => channel.reply(&Methods { methods: self.inspect() }),

@@ -259,7 +259,7 @@ fn arm(index: usize, ty: &Type, method: &Method) -> TokenStream {
     let answer = match (method.kind, method.output.fallible) {
         (Kind::Rpc, true) => quote! {
             match #called {
-                ::core::result::Result::Ok(value) => ::hilum_worker::__private::reply(&value),
+                ::core::result::Result::Ok(value) => ::hilum_worker::__private::reply(&channel, &value),
                 ::core::result::Result::Err(error) => ::core::result::Result::Err(
                     ::hilum_worker::__private::failed(
                         ::core::convert::Into::into(error),
@@ -268,10 +268,10 @@ fn arm(index: usize, ty: &Type, method: &Method) -> TokenStream {
                 ),
             }
         },
-        (Kind::Rpc, false) => quote!(::hilum_worker::__private::reply(&#called)),
+        (Kind::Rpc, false) => quote!(::hilum_worker::__private::reply(&channel, &#called)),
         (Kind::Raw, true) => quote! {
             match #called {
-                ::core::result::Result::Ok(_) => ::core::result::Result::Ok(::core::option::Option::None),
+                ::core::result::Result::Ok(_) => ::core::result::Result::Ok(()),
                 ::core::result::Result::Err(error) => ::core::result::Result::Err(
                     ::hilum_worker::__private::failed(::core::convert::Into::into(error), &[]),
                 ),
@@ -279,7 +279,7 @@ fn arm(index: usize, ty: &Type, method: &Method) -> TokenStream {
         },
         (Kind::Raw, false) => quote! {{
             #called;
-            ::core::result::Result::Ok(::core::option::Option::None)
+            ::core::result::Result::Ok(())
         }},
     };
     quote! {
@@ -287,9 +287,9 @@ fn arm(index: usize, ty: &Type, method: &Method) -> TokenStream {
             #[derive(::hilum_worker::__private::serde::Deserialize)]
             #[serde(crate = "::hilum_worker::__private::serde", deny_unknown_fields)]
             struct Arguments { #(#idents: #types),* }
-            let (context, body, channel) = call.open();
+            let (context, request, channel) = call.open();
             let context = &context;
-            let Arguments { #(#idents),* } = ::hilum_worker::__private::arguments(&body)?;
+            let Arguments { #(#idents),* } = ::hilum_worker::__private::arguments(&request)?;
             #answer
         }),
     }

@@ -12,6 +12,8 @@ mod declared;
 mod interface;
 mod method;
 mod proxy;
+#[cfg(test)]
+mod tests;
 
 use proc_macro::TokenStream;
 use syn::parse_macro_input;

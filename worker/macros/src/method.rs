@@ -293,7 +293,8 @@ pub(crate) fn help(attributes: &[Attribute]) -> String {
         if let Meta::NameValue(meta) = &attribute.meta
             && let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &meta.value
         {
-            lines.extend(text.value().lines().map(|line| line.trim_end().to_owned()));
+            let text = text.value();
+            lines.extend(text.split('\n').map(|line| line.trim_end().to_owned()));
         }
     }
     let indent = |line: &String| line.len() - line.trim_start().len();

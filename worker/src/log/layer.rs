@@ -16,6 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::PANIC_TARGET;
 use super::queue::{Patience, Queue};
 use crate::heart::unix_now;
+use crate::trace::trace_id;
 
 /// The longest message, in bytes, as `log.max_line` by default.
 const MAX_MESSAGE: usize = 64 << 10;
@@ -26,8 +27,9 @@ const MAX_FIELDS: usize = 100;
 
 /// A layer of `tracing` that sends each event as a structured record to the node. Does nothing where there is none.
 ///
-/// A field `trace_id`, of the event or of the nearest span that has one, becomes the record's trace. Fields of
-/// spans are fields of the record; the event's own and those of inner spans win.
+/// A field `trace_id`, of the event or of the nearest span that has one, becomes the record's trace; where there is
+/// none, that of the task ([`crate::trace`]). Fields of spans are fields of the record; the event's own and those of
+/// inner spans win.
 #[derive(Clone, Debug)]
 pub struct LogLayer {
     pub(super) queue: Option<Arc<Queue>>,
@@ -95,7 +97,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LogLayer {
             logger,
             message: collected.message,
             fields: collected.fields,
-            trace_id: collected.trace_id,
+            trace_id: collected.trace_id.or_else(trace_id),
         };
         // Dropped: counted there. Closed: the stderr layer shows it.
         queue.push(record, patience);

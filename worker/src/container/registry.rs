@@ -1,0 +1,105 @@
+//! Which registry a configuration means.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use hilum_shared::config::Diagnostics;
+use hilum_shared::config::service::Section;
+use hilum_shared::registry::{Memory, Registry, RegistryError, StaticHosts};
+use hilum_shared::transport::endpoint::Endpoint;
+use serde::Deserialize;
+
+use crate::contract::Contract;
+
+/// What `container.registry` says.
+pub(super) enum Wanted {
+    /// Nothing: the node's, where there is a node.
+    Default,
+    /// A fixed list.
+    Static(Hosts),
+    /// One that is there already.
+    This(Arc<dyn Registry>),
+}
+
+/// Services and their addresses.
+type Hosts = BTreeMap<String, Vec<(String, Option<String>)>>;
+
+/// `{class: static, hosts: {echo: [tcp://…]}}`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct StaticConfig {
+    hosts: BTreeMap<String, OneOrMore>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl Wanted {
+    pub(super) fn read(section: &Section) -> Result<Self, Diagnostics> {
+        let class = section.get("class");
+        let name = class.text()?;
+        let rest = section.without(&["class"]);
+        match name.as_deref() {
+            None | Some("embedded") => {
+                let _: crate::NoConfig = rest.read()?;
+                Ok(Self::Default)
+            }
+            Some(name) if name == "static" || name.starts_with("lymph.discovery.static:") => {
+                let config: StaticConfig = rest.read()?;
+                let hosts = config.hosts.into_iter().map(|(key, addresses)| {
+                    let (service, version) = match key.split_once('@') {
+                        Some((service, version)) => (service.to_owned(), Some(version.to_owned())),
+                        None => (key, None),
+                    };
+                    let addresses = match addresses {
+                        OneOrMore::One(address) => vec![address],
+                        OneOrMore::More(addresses) => addresses,
+                    };
+                    (service, addresses, version)
+                });
+                let mut all = Hosts::new();
+                for (service, addresses, version) in hosts {
+                    for address in addresses {
+                        if let Err(error) = Endpoint::parse(&address) {
+                            return Err(section.get("hosts").error(error.to_string(), None));
+                        }
+                        all.entry(service.clone()).or_default().push((address, version.clone()));
+                    }
+                }
+                Ok(Self::Static(all))
+            }
+            Some(other) => {
+                let help = "known are `embedded` (the node's) and `static`".to_owned();
+                Err(class.error(format!("there is no registry `{other}`"), Some(help)))
+            }
+        }
+    }
+
+    pub(super) async fn open(
+        self,
+        contract: &Contract,
+    ) -> Result<Arc<dyn Registry>, RegistryError> {
+        match self {
+            Self::This(registry) => Ok(registry),
+            Self::Static(hosts) => Ok(Arc::new(StaticHosts::new(&hosts).await)),
+            Self::Default => {
+                let _ = contract;
+                Ok(Arc::new(Memory::new()))
+            }
+        }
+    }
+}
+
+/// Where a process under a node is reached from the same machine: beside the node's sockets, under the instance's name.
+pub(super) fn local_address(contract: &Contract) -> Option<String> {
+    let node = contract.node.as_deref()?.strip_prefix("ipc://")?;
+    let path = Path::new(node).with_file_name(format!("{}.sock", contract.instance.as_ref()?));
+    let address = format!("ipc://{}", path.display());
+    // A path that is too long for a socket is none; the port is there.
+    Endpoint::parse(&address).ok().map(|_| address)
+}
