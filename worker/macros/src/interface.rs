@@ -89,6 +89,12 @@ pub(crate) fn expand(options: Options, mut item: ItemImpl) -> Result<TokenStream
         function.attrs.retain(|attribute| method::kind_of(attribute).is_none());
     }
 
+    item.attrs.push(syn::parse_quote! {
+        #[allow(
+            clippy::unused_async, clippy::needless_pass_by_value,
+            reason = "a method is async and owns its arguments, whatever it does with them"
+        )]
+    });
     let interface = implementation(&options, &ident, &ty, &methods, &hooks);
     let name = format_ident!("{}Proxy", ident.unraw());
     let doc = format!("Calls an `{ident}` elsewhere.");

@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::ext::IdentExt;
-use syn::{Error, Ident, ItemTrait, Result, TraitItem, Visibility};
+use syn::{Error, Ident, ItemTrait, Result, TraitItem, Type, Visibility};
 
 use crate::method::{self, Kind, Method};
 
@@ -79,7 +79,7 @@ fn call(vis: &Visibility, proxy: &Ident, method: &Method) -> TokenStream {
     // A raw method acknowledges or answers anything: its value is taken as it comes.
     let value = match method.kind {
         Kind::Rpc => {
-            let value = &method.output.value;
+            let value = owned(&method.output.value);
             quote!(#value)
         }
         Kind::Raw => quote!(::hilum_worker::Value),
@@ -102,6 +102,23 @@ fn call(vis: &Visibility, proxy: &Ident, method: &Method) -> TokenStream {
             struct Arguments { #(#fields),* }
             self.proxy.call_typed(#name, &Arguments { #(#idents),* }).await
         }
+    }
+}
+
+/// What a caller gets of a value that the method only lends.
+fn owned(ty: &Type) -> Type {
+    match ty {
+        Type::Reference(reference) => match &*reference.elem {
+            Type::Path(path) if path.path.is_ident("str") => {
+                syn::parse_quote!(::std::string::String)
+            }
+            Type::Slice(slice) => {
+                let element = &slice.elem;
+                syn::parse_quote!(::std::vec::Vec<#element>)
+            }
+            other => other.clone(),
+        },
+        other => other.clone(),
     }
 }
 
@@ -161,9 +178,9 @@ fn error_enum(vis: &Visibility, proxy: &Ident, method: &Method) -> Option<TokenS
     })
 }
 
-fn variant(ty: &syn::Type, n: usize) -> Ident {
+fn variant(ty: &Type, n: usize) -> Ident {
     match ty {
-        syn::Type::Path(path) => match path.path.segments.last() {
+        Type::Path(path) => match path.path.segments.last() {
             Some(segment) => segment.ident.clone(),
             None => format_ident!("Error{n}"),
         },

@@ -1,6 +1,6 @@
 //! From a request to the method of an interface, and from what becomes of it to the answer and the log.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hilum_shared::rpc::{self, Handler, Incoming, Request, Server};
@@ -24,8 +24,8 @@ pub(super) struct Calls {
 }
 
 struct Shared {
-    /// Known when the endpoint is open, which is before the first request.
-    process: OnceLock<Arc<Process>>,
+    /// Known while the endpoint is open, which leads back here.
+    process: RwLock<Option<Arc<Process>>>,
     components: Vec<Arc<dyn AnyComponent>>,
     running: watch::Sender<usize>,
 }
@@ -33,7 +33,7 @@ struct Shared {
 impl Calls {
     pub(super) fn new(interfaces: &[Installed], components: &[Part], settings: &Settings) -> Self {
         let shared = Arc::new(Shared {
-            process: OnceLock::new(),
+            process: RwLock::default(),
             components: components.iter().map(|part| Arc::clone(&part.component)).collect(),
             running: watch::Sender::new(0),
         });
@@ -46,8 +46,13 @@ impl Calls {
 
     /// Says where the process is, and who it is.
     pub(super) fn open(&self, process: &Arc<Process>, address: &str) {
-        let _ = self.shared.process.set(Arc::clone(process)); // it is opened once
+        self.shared.set(Some(Arc::clone(process)));
         self.server.set_endpoint(address);
+    }
+
+    /// Answers nothing any more.
+    pub(super) fn close(&self) {
+        self.shared.set(None);
     }
 
     /// Calls that are being worked on.
@@ -59,6 +64,16 @@ impl Calls {
     pub(super) async fn idle(&self) {
         // The sender lives in this very value.
         let _ = self.shared.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+}
+
+impl Shared {
+    fn set(&self, process: Option<Arc<Process>>) {
+        *self.process.write().unwrap_or_else(PoisonError::into_inner) = process;
+    }
+
+    fn process(&self) -> Option<Arc<Process>> {
+        self.process.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -102,8 +117,8 @@ async fn serve(
     request: Request,
     channel: rpc::ReplyChannel,
 ) {
-    let Some(process) = shared.process.get().cloned() else {
-        return; // not open yet: the end of the channel refuses
+    let Some(process) = shared.process() else {
+        return; // not open: the end of the channel refuses
     };
     let _counted = Counted::new(&shared.running);
     let trace_id: Arc<str> = request.trace_id().into();

@@ -307,7 +307,7 @@ async fn stop_components(started: Vec<Part>) {
     }
 }
 
-/// A container that serves.
+/// A container that serves, until it is stopped; dropping it ends it at once.
 pub struct Running {
     endpoint: Endpoint,
     registry: Arc<dyn Registry>,
@@ -370,7 +370,7 @@ impl Running {
                 tracing::warn!(component = part.key, "did not stop in time");
             }
         }
-        self.endpoint.close(left().max(LEAST)).await;
+        self.endpoint.clone().close(left().max(LEAST)).await;
     }
 
     async fn register(&mut self, settings: &Settings) -> Result<(), RegistryError> {
@@ -410,5 +410,12 @@ impl Running {
         if let Some(error) = failed {
             tracing::warn!("not taken out of the registry: {error}");
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The calls lead to the endpoint, and the endpoint to the calls.
+        self.calls.close();
     }
 }
