@@ -73,7 +73,7 @@ pub struct Overrides {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct Written {
     class: Option<String>,
     ip: Option<IpAddr>,
