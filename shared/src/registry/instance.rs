@@ -54,8 +54,12 @@ impl Instance {
     pub fn new(service: &str, endpoint: &str, version: Option<&str>) -> Self {
         let identity = Self::identity_of(endpoint);
         let version = version.map(str::to_owned);
-        let text =
-            version.as_ref().map_or("None".to_owned(), |text| format!("Version({})", repr(text)));
+        // lymph keeps the version of its own interface as a text, all others as an object.
+        let text = match &version {
+            Some(text) if service == "lymph" => repr(text),
+            Some(text) => format!("Version({})", repr(text)),
+            None => "None".to_owned(),
+        };
         let id = md5(&format!("({}, {}, {text})", repr(&identity), repr(service)));
         let endpoint = endpoint.to_owned();
         Self { id, identity, version, endpoint, worker: Some(false), ..Self::default() }

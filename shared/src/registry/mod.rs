@@ -1,8 +1,10 @@
 //! Who offers which service, and where.
 //!
 //! A [`Registry`] takes [`Instance`]s under service names and gives live views of them. [`Memory`] keeps them in the process,
-//! [`StaticHosts`] knows a fixed list;
+//! [`StaticHosts`] knows a fixed list; [`Directory`](directory::Directory) is what a node keeps, and [`Embedded`] speaks to it.
 
+pub mod directory;
+mod embedded;
 mod instance;
 mod memory;
 mod static_hosts;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub use embedded::Embedded;
 pub use instance::{Instance, hostname};
 pub use memory::Memory;
 pub use static_hosts::StaticHosts;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Outgoing};
 use super::error::Error;
@@ -163,11 +164,7 @@ impl Client {
             return Err(Error::Subject { subject: subject.to_owned() });
         };
         let target = options.target.as_deref().unwrap_or(interface);
-        let tries = self.tries(subject, target, body, options);
-        match tokio::time::timeout(options.timeout, tries).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Timeout { subject: subject.to_owned(), after: options.timeout }),
-        }
+        self.tries(subject, target, body, options).await
     }
 
     async fn tries(
@@ -179,16 +176,20 @@ impl Client {
     ) -> Result<Reply, Error> {
         let mut retries = options.retries;
         let mut tried = Vec::new();
+        let deadline = Instant::now() + options.timeout;
+        let timeout = || Error::Timeout { subject: subject.to_owned(), after: options.timeout };
         let trace_id = options.trace_id.clone().unwrap_or_else(super::trace::trace_id_or_new);
         // Each of several tries gets its share of the time, so that one silent instance does not use it up.
         let share = options.timeout / (retries + 1);
         loop {
-            let chosen = self.choose(target, options, &tried).await?;
+            let choosing = tokio::time::timeout_at(deadline, self.choose(target, options, &tried));
+            let chosen = choosing.await.map_err(|_| timeout())??;
+            let left = deadline.saturating_duration_since(Instant::now());
             let outgoing = Outgoing {
                 subject: subject.to_owned(),
                 version: chosen.version,
                 body: body.clone(),
-                timeout: share,
+                timeout: if retries == 0 { left } else { left.min(share) },
                 trace_id: Some(trace_id.clone()),
             };
             let error = match self.shared.endpoint.request(&chosen.address, outgoing).await {
@@ -196,6 +197,8 @@ impl Client {
                     self.shared.budget.earn();
                     return understand(subject, chosen.address, message);
                 }
+                // A service that was slow to be found is not to look as if it had less time.
+                Err(Error::Timeout { .. }) if retries == 0 => return Err(timeout()),
                 Err(error) => error,
             };
             let direct = target.contains("://");

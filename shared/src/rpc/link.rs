@@ -198,7 +198,7 @@ impl Link {
             zmtp::check_greeting(&greeting)?;
             let mut reader = Reader::new(max_message);
             loop {
-                match reader.next()? {
+                match reader.next_item()? {
                     Some(Item::Command(body)) => {
                         let peer = zmtp::read_ready(body)?;
                         return Ok((reader, peer));
@@ -274,7 +274,7 @@ impl Link {
     /// Hands on every message that has come whole.
     fn deliver(&mut self, wire: &Wire, owner: &mut impl Owner) -> Result<(), LinkError> {
         wire.hear();
-        while let Some(item) = self.reader.next()? {
+        while let Some(item) = self.reader.next_item()? {
             match item {
                 Item::Message(frames) => owner.message(&frames),
                 Item::Command(body) => {

@@ -246,7 +246,6 @@ macro_rules! from {
     ($($type:ty => $variant:expr),+ $(,)?) => {
         $(impl From<$type> for Value {
             fn from(value: $type) -> Self {
-                #[expect(clippy::redundant_closure_call, reason = "some are closures")]
                 $variant(value)
             }
         })+

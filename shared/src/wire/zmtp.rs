@@ -205,7 +205,7 @@ impl Reader {
     ///
     /// # Errors
     /// When it is malformed or too large; the connection is of no use then.
-    pub fn next(&mut self) -> Result<Option<Item<'_>>, ZmtpError> {
+    pub fn next_item(&mut self) -> Result<Option<Item<'_>>, ZmtpError> {
         loop {
             let Some((flags, body)) = self.frame()? else { return Ok(None) };
             if flags & COMMAND != 0 {
@@ -284,7 +284,8 @@ mod tests {
         write_ready(&mut out, &hello);
         // As libzmq wrote it for a Python service.
         let theirs = "043e0552454144590b536f636b65742d5479706500000006524f55544552084964656e74697479000000157463703a2f2f3132372e302e302e313a3539343436";
-        assert_eq!(out.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), theirs);
+        let hex = out.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        assert_eq!(hex, theirs);
         assert_eq!(read_ready(&out[2..]), Ok(hello));
         assert!(
             matches!(read_ready(b"\x05ERROR\x02no"), Err(ZmtpError::Refused { reason }) if reason == "no")
@@ -302,12 +303,12 @@ mod tests {
     fn what_is_too_large_is_refused_before_it_comes() {
         let mut reader = Reader::new(100);
         reader.buffer().extend_from_slice(&[2, 0, 0, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(reader.next(), Err(ZmtpError::TooLarge { limit: 100 }));
+        assert_eq!(reader.next_item(), Err(ZmtpError::TooLarge { limit: 100 }));
         let mut reader = Reader::new(100);
         for _ in 0..3 {
             write_frame(reader.buffer(), MORE, &[0; 40]);
         }
-        assert_eq!(reader.next(), Err(ZmtpError::TooLarge { limit: 100 }));
+        assert_eq!(reader.next_item(), Err(ZmtpError::TooLarge { limit: 100 }));
     }
 
     proptest! {
@@ -325,7 +326,7 @@ mod tests {
             let mut found: Vec<Vec<Vec<u8>>> = Vec::new();
             for piece in bytes.chunks(cut) {
                 reader.buffer().extend_from_slice(piece);
-                while let Some(Item::Message(frames)) = reader.next().unwrap() {
+                while let Some(Item::Message(frames)) = reader.next_item().unwrap() {
                     found.push(frames.iter().map(|frame| frame.to_vec()).collect());
                 }
             }
@@ -337,7 +338,7 @@ mod tests {
             let mut reader = Reader::new(200);
             for piece in bytes.chunks(cut) {
                 reader.buffer().extend_from_slice(piece);
-                while let Ok(Some(_)) = reader.next() {}
+                while let Ok(Some(_)) = reader.next_item() {}
             }
             let _ = read_ready(&bytes);
         }
