@@ -1,5 +1,4 @@
 //! Interfaces as their authors write them and their callers see them, in a network without sockets.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -187,13 +186,13 @@ async fn of_several_error_types_each_is_told_apart() {
     };
     match put("missing").await {
         CallError::Declared(StorePutError::StoreError(StoreError::Missing { name })) => {
-            assert_eq!(name, "missing")
+            assert_eq!(name, "missing");
         }
         other => panic!("{other:?}"),
     }
     match put("mine").await {
         CallError::Declared(StorePutError::Forbidden(error)) => {
-            assert_eq!(error.message, "not yours")
+            assert_eq!(error.message, "not yours");
         }
         other => panic!("{other:?}"),
     }

@@ -53,6 +53,9 @@ impl ComponentClass {
     }
 }
 
+/// A key of `interfaces`, what stands there, and which class that means.
+type Named = (String, Section, Result<InterfaceClass, Diagnostics>);
+
 /// An interface under the name by which it is called.
 #[derive(Clone)]
 pub(crate) struct Installed {
@@ -122,7 +125,7 @@ impl Classes {
         match self.named(config, only) {
             Ok(named) => {
                 for (key, section, class) in named {
-                    match interface(&key, &section, class) {
+                    match class.and_then(|class| interface(&key, &section, class)) {
                         Ok(installed) => interfaces.push(installed),
                         Err(error) => problems.0.extend(error.0),
                     }
@@ -138,34 +141,30 @@ impl Classes {
     }
 
     /// The interfaces of the configuration, or all of the binary under their own names where it has no `interfaces`.
-    fn named(
-        &self,
-        config: &Section,
-        only: &[String],
-    ) -> Result<Vec<(String, Section, InterfaceClass)>, Diagnostics> {
+    fn named(&self, config: &Section, only: &[String]) -> Result<Vec<Named>, Diagnostics> {
         let section = config.get("interfaces");
         if !only.is_empty() {
             let named = only.iter().map(|class| {
                 let class = find(&self.interfaces, |it| it.name, &self.binary, class)
                     .map_err(|(message, help)| Section::empty().error(message, Some(help)))?;
                 let name = snake(class.name);
-                Ok((name.clone(), section.get(&name), *class))
+                Ok((name.clone(), section.get(&name), Ok(*class)))
             });
             return named.collect();
         }
         if !section.is_given() {
             let all = self.interfaces.iter().map(|class| {
                 let name = snake(class.name);
-                (name.clone(), section.get(&name), *class)
+                (name.clone(), section.get(&name), Ok(*class))
             });
             return Ok(all.collect());
         }
         let entries = section.entries()?;
         let named = entries.into_iter().map(|(key, entry)| {
-            let class = self.class_of(&entry, &key)?;
-            Ok((key, entry, class))
+            let class = self.class_of(&entry, &key);
+            (key, entry, class)
         });
-        named.collect()
+        Ok(named.collect())
     }
 
     fn class_of(&self, section: &Section, key: &str) -> Result<InterfaceClass, Diagnostics> {

@@ -63,8 +63,8 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// The registry cannot be used.
-    #[error(transparent)]
+    /// The registry does not take it.
+    #[error("not registered: {0}")]
     Registry(#[from] RegistryError),
     /// A component did not start.
     #[error("`{key}` did not start: {source}")]
@@ -111,9 +111,18 @@ impl Container {
         env: &BTreeMap<String, String>,
         only: &[String],
     ) -> Result<Self, Diagnostics> {
-        let settings = Settings::read(config, overrides, env)?;
-        let registry = Wanted::read(&settings.registry)?;
-        let parts = classes.build(config, only)?;
+        let settings = Settings::read(config, overrides, env);
+        let registry = Wanted::read(config);
+        let parts = classes.build(config, only);
+        let (settings, registry, parts) = match (settings, registry, parts) {
+            (Ok(settings), Ok(registry), Ok(parts)) => (settings, registry, parts),
+            (settings, registry, parts) => {
+                let problems = [settings.err(), registry.err(), parts.err()];
+                return Err(Diagnostics(
+                    problems.into_iter().flatten().flat_map(|it| it.0).collect(),
+                ));
+            }
+        };
         Ok(Self {
             interfaces: parts.interfaces,
             components: parts.components,
@@ -219,13 +228,6 @@ impl Container {
             }
             started.push(part);
         }
-        let registry = match self.registry.open(worker.contract()).await {
-            Ok(registry) => registry,
-            Err(error) => {
-                stop_components(started).await;
-                return Err(error.into());
-            }
-        };
         let calls = Arc::new(Calls::new(&self.interfaces, &started, &self.settings));
         let opened = open(&self.network, self.addresses, &self.settings, &worker, &calls).await;
         let endpoint = match opened {
@@ -235,6 +237,7 @@ impl Container {
                 return Err(error);
             }
         };
+        let registry = self.registry.open(worker.contract(), &endpoint).await;
         let client = Client::new(endpoint.clone(), Arc::clone(&registry));
         let process = Arc::new(Process { client, worker });
         calls.open(&process, endpoint.address());
@@ -256,11 +259,18 @@ impl Container {
             }
             running.interfaces.push(installed);
         }
-        if !self.settings.isolated
-            && let Err(error) = running.register(&self.settings).await
-        {
-            running.stop(Duration::ZERO).await;
-            return Err(error.into());
+        if !self.settings.isolated {
+            match running.register(&self.settings).await {
+                Ok(()) => {}
+                // A node without a registry is no reason not to serve those who know the address.
+                Err(RegistryError::Refused { reason }) => {
+                    tracing::error!("not registered, so that nobody finds this process: {reason}");
+                }
+                Err(error) => {
+                    running.stop(Duration::ZERO).await;
+                    return Err(error.into());
+                }
+            }
         }
         Ok(running)
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
-use hilum_shared::registry::{Memory, Registry, RegistryError, StaticHosts};
+use hilum_shared::registry::{Embedded, Memory, Registry, StaticHosts};
+use hilum_shared::rpc;
 use hilum_shared::transport::endpoint::Endpoint;
 use serde::Deserialize;
 
@@ -14,7 +15,7 @@ use crate::contract::Contract;
 
 /// What `container.registry` says.
 pub(super) enum Wanted {
-    /// Nothing: the node's, where there is a node.
+    /// Nothing, or the node's: without a node only this process knows of itself.
     Default,
     /// A fixed list.
     Static(Hosts),
@@ -40,7 +41,12 @@ enum OneOrMore {
 }
 
 impl Wanted {
-    pub(super) fn read(section: &Section) -> Result<Self, Diagnostics> {
+    /// Reads `container.registry`, or lymph's older `registry`.
+    pub(super) fn read(config: &Section) -> Result<Self, Diagnostics> {
+        let section = match config.get("container").get("registry") {
+            section if section.is_given() => section,
+            _ => config.get("registry"),
+        };
         let class = section.get("class");
         let name = class.text()?;
         let rest = section.without(&["class"]);
@@ -80,17 +86,19 @@ impl Wanted {
         }
     }
 
+    /// The registry, reached by our own endpoint.
     pub(super) async fn open(
         self,
         contract: &Contract,
-    ) -> Result<Arc<dyn Registry>, RegistryError> {
-        match self {
-            Self::This(registry) => Ok(registry),
-            Self::Static(hosts) => Ok(Arc::new(StaticHosts::new(&hosts).await)),
-            Self::Default => {
-                let _ = contract;
-                Ok(Arc::new(Memory::new()))
+        endpoint: &rpc::Endpoint,
+    ) -> Arc<dyn Registry> {
+        match (self, &contract.node) {
+            (Self::This(registry), _) => registry,
+            (Self::Static(hosts), _) => Arc::new(StaticHosts::new(&hosts).await),
+            (Self::Default, Some(node)) => {
+                Arc::new(Embedded::new(endpoint.clone(), node.as_str(), contract.token.clone()))
             }
+            (Self::Default, None) => Arc::new(Memory::new()),
         }
     }
 }

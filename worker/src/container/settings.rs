@@ -26,8 +26,6 @@ pub struct Settings {
     pub service_name: Option<String>,
     /// Whether others are to find it.
     pub isolated: bool,
-    /// Where others are found: `container.registry`, lymph's older `registry`, or nothing.
-    pub registry: Section,
 }
 
 /// `container.rpc.connection`: in seconds, as in lymph.
@@ -123,7 +121,6 @@ impl Default for Settings {
             tags: BTreeMap::new(),
             service_name: None,
             isolated: false,
-            registry: Section::empty(),
         }
     }
 }
@@ -162,10 +159,6 @@ impl Settings {
         connection
             .check()
             .map_err(|message| section.get("rpc").get("connection").error(message, None))?;
-        let registry = match section.get("registry") {
-            registry if registry.is_given() => registry,
-            _ => config.get("registry"),
-        };
         Ok(Self {
             ip: (overrides.ip.or(guessed).or(written.rpc.ip).or(written.ip).or(given))
                 .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -178,7 +171,6 @@ impl Settings {
                 None => config.get("name").text()?,
             },
             isolated: overrides.isolated,
-            registry,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Says things back.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hilum_worker::prelude::*;
@@ -30,6 +31,7 @@ pub(crate) struct TextTooLong {
 #[derive(Debug, Default)]
 pub(crate) struct Echo {
     config: EchoConfig,
+    answered: AtomicU64,
 }
 
 #[interface(config = EchoConfig)]
@@ -45,11 +47,13 @@ impl Echo {
     ///
     /// Takes a fifth of a second, as if it were hard.
     #[rpc(raises(TextTooLong))]
-    async fn upper(&self, text: String) -> Result<String, TextTooLong> {
+    async fn upper(&self, ctx: &Context, text: String) -> Result<String, TextTooLong> {
         self.check(&text)?;
         tokio::time::sleep(Duration::from_millis(200)).await;
         let characters = text.chars().count();
         tracing::info!(target: "echo", characters, "said `{text}` in upper case");
+        let answered = self.answered.fetch_add(1, Ordering::Relaxed) + 1;
+        ctx.worker().set_status(format!("{answered} answered"));
         Ok(text.to_uppercase())
     }
 
@@ -60,6 +64,12 @@ impl Echo {
         let Ok(wait) = Duration::try_from_secs_f64(seconds) else { return };
         tokio::time::sleep(wait).await;
         tracing::info!(target: "echo", seconds, "waited");
+    }
+
+    async fn on_stop(&self, ctx: &Context) {
+        let reason = ctx.worker().drain().map(|drain| drain.reason).unwrap_or_default();
+        let answered = self.answered.load(Ordering::Relaxed);
+        tracing::info!(target: "echo", reason, answered, "nothing left to do");
     }
 
     fn check(&self, text: &str) -> Result<(), TextTooLong> {
