@@ -70,7 +70,8 @@ impl Wanted {
                 });
                 let mut all = Hosts::new();
                 for (service, addresses, version) in hosts {
-                    for address in addresses {
+                    // A variable that is not set leaves an empty text.
+                    for address in addresses.into_iter().filter(|address| !address.is_empty()) {
                         if let Err(error) = Endpoint::parse(&address) {
                             return Err(section.get("hosts").error(error.to_string(), None));
                         }
