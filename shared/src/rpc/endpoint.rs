@@ -147,7 +147,7 @@ pub(super) struct Inner {
 #[derive(Default)]
 struct State {
     /// By id of the request.
-    pending: HashMap<String, Pending>,
+    pending: HashMap<CallId, Pending>,
     dials: HashMap<String, Arc<Dial>>,
     /// Addresses that refused a connection, until when they are passed over.
     refused: HashMap<String, Instant>,
@@ -155,10 +155,37 @@ struct State {
     tasks: Vec<AbortHandle>,
 }
 
+/// The id of a request of ours: 32 hex digits.
+type CallId = u128;
+
+fn call_id(text: &str) -> Option<CallId> {
+    if text.len() == 32 { CallId::from_str_radix(text, 16).ok() } else { None }
+}
+
 struct Pending {
-    answer: oneshot::Sender<Result<Message, Error>>,
+    answer: oneshot::Sender<Result<Message, Ended>>,
     dial: Arc<Dial>,
-    subject: String,
+}
+
+/// How the connection ended before the answer came.
+enum Ended {
+    /// We closed everything.
+    Closed,
+    /// It was never made.
+    NotConnected(Arc<LinkError>),
+    /// The request may have left.
+    Lost(Arc<LinkError>),
+}
+
+impl Ended {
+    fn error(self, address: &str, subject: String) -> Error {
+        let address = address.to_owned();
+        match self {
+            Self::Closed => Error::Closed,
+            Self::NotConnected(source) => Error::NotConnected { address, source },
+            Self::Lost(source) => Error::Lost { address, subject, source },
+        }
+    }
 }
 
 /// A connection that we made, or are making.
@@ -232,13 +259,13 @@ impl Endpoint {
         let timeout = left.map_or(timeout, |left| timeout.min(left));
         let trace_id = Some(trace_id.unwrap_or_else(trace::trace_id_or_new));
         let headers = Headers { version, trace_id, timeout: Some(timeout.as_secs_f64()) };
-        let id = new_id();
-        let kind = Kind::Request;
-        let message = Message { id: id.clone(), kind, subject: subject.clone(), headers, body };
-        let frames = message.encode();
-        let (answer, _call) = self.inner.begin(address, id, &subject, &frames)?;
+        let (id, kind) = (new_id(), Kind::Request);
+        let message = Message { id, kind, subject, headers, body };
+        let (answer, _call) = self.inner.begin(address, &message)?;
+        let subject = message.subject;
         match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(Ok(message))) => Ok(message),
+            Ok(Ok(Err(ended))) => Err(ended.error(address, subject)),
             Ok(Err(_)) => Err(Error::Closed),
             Err(_) => Err(Error::Timeout { subject, after: timeout }),
         }
@@ -318,7 +345,7 @@ const TRIES: usize = 3;
 /// Counts a call on its connection, and forgets it when nobody waits any longer.
 struct Call<'a> {
     inner: &'a Inner,
-    id: String,
+    id: CallId,
     dial: Arc<Dial>,
 }
 
@@ -329,30 +356,32 @@ impl Drop for Call<'_> {
     }
 }
 
-type Answer = oneshot::Receiver<Result<Message, Error>>;
+type Answer = oneshot::Receiver<Result<Message, Ended>>;
 
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sends a request, and says where its answer will come.
     fn begin(
         self: &Arc<Self>,
         address: &str,
-        id: String,
-        subject: &str,
-        frames: &[Vec<u8>],
+        message: &Message,
     ) -> Result<(Answer, Call<'_>), Error> {
+        let id = call_id(&message.id).expect("an id of ours has 32 hex digits");
         for _ in 0..TRIES {
-            let dial = self.dial(address)?;
             let (sender, answer) = oneshot::channel();
-            let pending =
-                Pending { answer: sender, dial: Arc::clone(&dial), subject: subject.to_owned() };
+            let dial = {
+                let mut state = self.state();
+                let dial = self.dial(&mut state, address)?;
+                state.pending.insert(id, Pending { answer: sender, dial: Arc::clone(&dial) });
+                dial
+            };
             dial.wire.open.fetch_add(1, Ordering::Relaxed);
             dial.wire.mark_used();
-            self.state().pending.insert(id.clone(), pending);
-            let call = Call { inner: self, id: id.clone(), dial };
-            match call.dial.wire.send(frames) {
+            let call = Call { inner: self, id, dial };
+            match call.dial.wire.send(message) {
                 Ok(()) => return Ok((answer, call)),
                 Err(NotTaken::Full) => {
                     return Err(Error::Congested { address: address.to_owned() });
@@ -365,11 +394,10 @@ impl Inner {
     }
 
     /// The connection to an address, made where there is none.
-    fn dial(self: &Arc<Self>, address: &str) -> Result<Arc<Dial>, Error> {
+    fn dial(self: &Arc<Self>, state: &mut State, address: &str) -> Result<Arc<Dial>, Error> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
-        let mut state = self.state();
         if let Some(dial) = state.dials.get(address).filter(|dial| !dial.wire.is_closed()) {
             return Ok(Arc::clone(dial));
         }
@@ -379,7 +407,6 @@ impl Inner {
             connected: AtomicBool::new(false),
         });
         state.dials.insert(address.to_owned(), Arc::clone(&dial));
-        drop(state);
         tokio::spawn(Arc::clone(self).keep(Arc::clone(&dial)));
         Ok(dial)
     }
@@ -423,18 +450,18 @@ impl Inner {
                 let until = Instant::now() + self.config.retry_after;
                 state.refused.insert(address.clone(), until);
             }
-            let of_it = |_: &String, pending: &mut Pending| Arc::ptr_eq(&pending.dial, dial);
+            let of_it = |_: &CallId, pending: &mut Pending| Arc::ptr_eq(&pending.dial, dial);
             state.pending.extract_if(of_it).collect::<Vec<_>>()
         };
-        for (_, Pending { answer, subject, .. }) in lost {
-            let (address, source) = (address.clone(), Arc::clone(&source));
-            let error = match &*source {
-                _ if self.closed.load(Ordering::SeqCst) => Error::Closed,
-                _ if connected => Error::Lost { address, subject, source },
-                _ => Error::NotConnected { address, source },
+        for (_, Pending { answer, .. }) in lost {
+            let source = Arc::clone(&source);
+            let ended = match () {
+                () if self.closed.load(Ordering::SeqCst) => Ended::Closed,
+                () if connected => Ended::Lost(source),
+                () => Ended::NotConnected(source),
             };
             // Whoever does not wait any longer need not know.
-            let _ = answer.send(Err(error));
+            let _ = answer.send(Err(ended));
         }
     }
 
@@ -490,20 +517,21 @@ impl Inner {
                 tracing::debug!(%error, "malformed message");
                 if let Some(id) = Message::salvage_id(frames) {
                     let nack = Message::answer(Kind::Nack, &id, None, NIL.to_vec());
-                    route().send(&nack.encode());
+                    route().send(&nack);
                 }
                 return;
             }
         };
         if message.kind != Kind::Request {
-            let pending = self.state().pending.remove(&message.subject);
+            let id = call_id(&message.subject);
+            let pending = id.and_then(|id| self.state().pending.remove(&id));
             if let Some(pending) = pending {
-                pending.dial.wire.hear();
                 // Whoever does not wait any longer need not know.
                 let _ = pending.answer.send(Ok(message));
             }
             return;
         }
+        let message = Arc::new(message);
         let channel = ReplyChannel::new(route(), &message, open);
         if message.subject == "lymph.ping" {
             channel.pong(&message);
@@ -525,15 +553,16 @@ impl Inner {
         let pending = std::mem::take(&mut state.pending);
         drop(state);
         for pending in pending.into_values() {
-            let _ = pending.answer.send(Err(Error::Closed)); // as above
+            let _ = pending.answer.send(Err(Ended::Closed)); // as above
         }
     }
 
     /// Sends an answer to a lymph container by dialling it.
-    pub(super) fn send_back(self: &Arc<Self>, address: &str, frames: &[Vec<u8>]) {
+    pub(super) fn send_back(self: &Arc<Self>, address: &str, message: &Message) {
         for _ in 0..TRIES {
-            let Ok(dial) = self.dial(address) else { return };
-            match dial.wire.send(frames) {
+            let dial = self.dial(&mut self.state(), address);
+            let Ok(dial) = dial else { return };
+            match dial.wire.send(message) {
                 Ok(()) => {
                     dial.wire.mark_used();
                     return;
@@ -603,7 +632,7 @@ impl Owner for Dialled<'_> {
         if in_use && !interval.is_zero() && wire.silence() >= interval {
             self.asked.get_or_insert_with(Instant::now);
             // Where so much waits that it is not taken, the silence is judged all the same.
-            let _ = wire.send(&ping().encode());
+            let _ = wire.send(&ping());
         }
         Ok(())
     }

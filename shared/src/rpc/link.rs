@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::network::Stream;
+use crate::wire::message::Message;
 use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
 
 /// Why a connection ended, or never began.
@@ -95,7 +96,7 @@ impl Wire {
     }
 
     /// Queues a message. Never waits.
-    pub(super) fn send<F: AsRef<[u8]>>(&self, frames: &[F]) -> Result<(), NotTaken> {
+    pub(super) fn send(&self, message: &Message) -> Result<(), NotTaken> {
         let first = self.with(|out| {
             if out.closed {
                 return Err(NotTaken::Closed);
@@ -105,7 +106,7 @@ impl Wire {
                 return Err(NotTaken::Full);
             }
             let first = out.bytes.is_empty();
-            zmtp::write_message(&mut out.bytes, frames);
+            message.write_to(&mut out.bytes);
             Ok(first)
         })?;
         if first {

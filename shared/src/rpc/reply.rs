@@ -13,7 +13,7 @@ use crate::wire::message::{EncodeError, Kind, Message, NIL, new_id, pack};
 /// A request that came.
 pub struct Incoming {
     /// The request.
-    pub message: Message,
+    pub message: Arc<Message>,
     /// The way back.
     pub channel: ReplyChannel,
 }
@@ -27,15 +27,15 @@ pub(super) enum Route {
 }
 
 impl Route {
-    pub(super) fn send(&self, frames: &[Vec<u8>]) {
+    pub(super) fn send(&self, message: &Message) {
         match self {
             Self::Same(wire) => {
-                if wire.send(frames) == Err(NotTaken::Full) {
+                if wire.send(message) == Err(NotTaken::Full) {
                     tracing::warn!("a caller does not read its answers: closed");
                     wire.close();
                 }
             }
-            Self::Back(inner, address) => inner.send_back(address, frames),
+            Self::Back(inner, address) => inner.send_back(address, message),
         }
     }
 }
@@ -60,24 +60,23 @@ pub struct ReplyChannel {
 
 struct Shared {
     route: Mutex<Option<Route>>,
-    request: String,
-    subject: String,
-    trace_id: String,
+    request: Arc<Message>,
+    /// Where the request has none.
+    new_trace: Option<String>,
     version: OnceLock<String>,
     /// Counts what its caller has open.
     open: Option<Arc<Wire>>,
 }
 
 impl ReplyChannel {
-    pub(super) fn new(route: Route, request: &Message, open: Option<&Arc<Wire>>) -> Self {
+    pub(super) fn new(route: Route, request: &Arc<Message>, open: Option<&Arc<Wire>>) -> Self {
         if let Some(wire) = open {
             wire.open.fetch_add(1, Ordering::Relaxed);
         }
         let shared = Shared {
             route: Mutex::new(Some(route)),
-            request: request.id.clone(),
-            subject: request.subject.clone(),
-            trace_id: request.headers.trace_id.clone().unwrap_or_else(new_id),
+            request: Arc::clone(request),
+            new_trace: request.headers.trace_id.is_none().then(new_id),
             version: OnceLock::new(),
             open: open.cloned(),
         };
@@ -86,12 +85,12 @@ impl ReplyChannel {
 
     /// The trace of the request; a new one where it came without.
     pub fn trace_id(&self) -> &str {
-        &self.shared.trace_id
+        self.shared.trace_id()
     }
 
     /// What was called.
     pub fn subject(&self) -> &str {
-        &self.shared.subject
+        &self.shared.request.subject
     }
 
     /// Says which version of the interface answers. The first word counts.
@@ -171,12 +170,18 @@ impl ReplyChannel {
 }
 
 impl Shared {
+    fn trace_id(&self) -> &str {
+        let trace = self.request.headers.trace_id.as_ref().or(self.new_trace.as_ref());
+        trace.map(String::as_str).unwrap_or_default()
+    }
+
     fn send(&self, kind: Kind, body: Vec<u8>) -> Result<(), ReplyError> {
         let route = self.route.lock().unwrap_or_else(PoisonError::into_inner).take();
         let route = route.ok_or(ReplyError::Answered)?;
-        let mut message = Message::answer(kind, &self.request, Some(self.trace_id.clone()), body);
+        let trace_id = Some(self.trace_id().to_owned());
+        let mut message = Message::answer(kind, &self.request.id, trace_id, body);
         message.headers.version = self.version.get().cloned();
-        route.send(&message.encode());
+        route.send(&message);
         Ok(())
     }
 }

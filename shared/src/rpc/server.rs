@@ -27,8 +27,8 @@ use crate::wire::message::{DecodeError, Message};
 /// A request at its method.
 #[derive(Clone, Debug)]
 pub struct Request {
-    message: Message,
-    trace_id: String,
+    message: Arc<Message>,
+    trace_id: Arc<str>,
 }
 
 impl Request {
@@ -128,13 +128,14 @@ impl Method {
                         return; // dropping the channel refuses
                     }
                 };
-                let subject = request.message.subject.clone();
+                let message = Arc::clone(&request.message);
                 let answered = match run(args, request).await {
                     Ok(result) => channel.reply(&result),
                     Err(Failure::Named(body)) => channel.error_with(&body),
                     Err(Failure::Refused) => channel.nack(),
                 };
                 if let Err(error) = answered {
+                    let subject = &message.subject;
                     tracing::error!(subject, %error, "the result could not be sent: refused");
                 }
             }
@@ -327,9 +328,9 @@ impl Server {
         // A request that came from far away may name any number.
         let wait = message.headers.timeout.and_then(|wait| Duration::try_from_secs_f64(wait).ok());
         let deadline = wait.and_then(|wait| Instant::now().checked_add(wait));
-        let trace_id = channel.trace_id().to_owned();
-        let current = Scope { trace_id: trace_id.clone(), deadline };
-        let watch = PanicWatch { subject: message.subject.clone(), trace_id: trace_id.clone() };
+        let trace_id: Arc<str> = channel.trace_id().into();
+        let current = Scope { trace_id: Arc::clone(&trace_id), deadline };
+        let watch = PanicWatch(Arc::clone(&message));
         let run = Arc::clone(&method.run);
         let work = async move {
             let _watch = watch;
@@ -437,19 +438,13 @@ enum Permit {
 }
 
 /// Says whose handler panicked; the request is refused by the end of its channel.
-struct PanicWatch {
-    subject: String,
-    trace_id: String,
-}
+struct PanicWatch(Arc<Message>);
 
 impl Drop for PanicWatch {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!(
-                subject = self.subject,
-                trace_id = self.trace_id,
-                "the handler panicked: refused"
-            );
+            let (subject, trace_id) = (&self.0.subject, &self.0.headers.trace_id);
+            tracing::error!(subject, trace_id, "the handler panicked: refused");
         }
     }
 }

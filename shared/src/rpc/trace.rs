@@ -1,6 +1,7 @@
 //! What a call hands on to the calls that it makes: its trace and its deadline.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ tokio::task_local! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// The id of the trace.
-    pub trace_id: String,
+    pub trace_id: Arc<str>,
     /// When nobody waits for the result any longer.
     pub deadline: Option<Instant>,
 }
@@ -25,7 +26,7 @@ pub async fn scope<F: Future>(scope: Scope, future: F) -> F::Output {
 }
 
 /// Runs a future under a trace id.
-pub async fn with_trace<F: Future>(trace_id: impl Into<String>, future: F) -> F::Output {
+pub async fn with_trace<F: Future>(trace_id: impl Into<Arc<str>>, future: F) -> F::Output {
     let deadline = deadline();
     scope(Scope { trace_id: trace_id.into(), deadline }, future).await
 }
@@ -37,7 +38,7 @@ pub fn current() -> Option<Scope> {
 
 /// The trace of the current task.
 pub fn trace_id() -> Option<String> {
-    CURRENT.try_with(|scope| scope.trace_id.clone()).ok()
+    CURRENT.try_with(|scope| scope.trace_id.as_ref().to_owned()).ok()
 }
 
 /// When nobody waits for the current task's result any longer.

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::de::{Decoder, ShapeError};
 use super::limits::{self, LimitError, MAX_TEXT};
+use super::zmtp;
 
 /// How many frames a message has.
 pub const FRAMES: usize = 5;
@@ -237,13 +238,30 @@ impl Message {
 
     /// The five frames.
     pub fn encode(self) -> Vec<Vec<u8>> {
+        let mut headers = Vec::with_capacity(80);
+        write_headers(&self.headers, &mut headers);
         vec![
             self.id.into_bytes(),
             self.kind.as_str().as_bytes().to_vec(),
             self.subject.into_bytes(),
-            write_headers(&self.headers),
+            headers,
             self.body,
         ]
+    }
+
+    /// Appends the message as ZMTP frames.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let headers_at = out.len();
+        write_headers(&self.headers, out);
+        let headers = out.split_off(headers_at);
+        let frames: [&[u8]; FRAMES] = [
+            self.id.as_bytes(),
+            self.kind.as_str().as_bytes(),
+            self.subject.as_bytes(),
+            &headers,
+            &self.body,
+        ];
+        zmtp::write_message(out, &frames);
     }
 
     /// The body as a type.
@@ -279,8 +297,34 @@ fn read_headers(frame: &[u8]) -> Result<Headers, DecodeError> {
     Ok(headers)
 }
 
-fn write_headers(headers: &Headers) -> Vec<u8> {
-    pack(headers).expect("a map of two texts always packs")
+/// The headers as lymph writes them: by hand, since every message has them.
+fn write_headers(headers: &Headers, out: &mut Vec<u8>) {
+    let text = |out: &mut Vec<u8>, text: Option<&str>| {
+        match text.map(|text| (text, text.len())) {
+            None => out.push(0xc0),
+            Some((_, length @ 0..=31)) => out.push(0xa0 | length as u8),
+            Some((_, length @ 32..=0xff)) => out.extend_from_slice(&[0xd9, length as u8]),
+            Some((_, length @ 0x100..=0xffff)) => {
+                out.push(0xda);
+                out.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            Some((_, length)) => {
+                out.push(0xdb);
+                out.extend_from_slice(&(length as u32).to_be_bytes());
+            }
+        }
+        out.extend_from_slice(text.unwrap_or_default().as_bytes());
+    };
+    out.push(if headers.timeout.is_some() { 0x83 } else { 0x82 });
+    text(out, Some("version"));
+    text(out, headers.version.as_deref());
+    text(out, Some("trace_id"));
+    text(out, headers.trace_id.as_deref());
+    if let Some(timeout) = headers.timeout {
+        text(out, Some("timeout"));
+        out.push(0xcb);
+        out.extend_from_slice(&timeout.to_bits().to_be_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -346,6 +390,19 @@ mod tests {
         }
         assert!(matches!(bad(HEADERS, b"\xc0\xc0"), DecodeError::Limit { frame: "body", .. }));
         assert!(matches!(bad(HEADERS, b""), DecodeError::Limit { .. }));
+    }
+
+    #[test]
+    fn headers_by_hand_are_headers() {
+        let long = |count: usize| Some("x".repeat(count));
+        for version in [None, long(0), long(31), long(32), long(255), long(256), long(4000)] {
+            for timeout in [None, Some(1.5)] {
+                let headers = Headers { version: version.clone(), trace_id: long(5), timeout };
+                let mut out = Vec::new();
+                write_headers(&headers, &mut out);
+                assert_eq!(out, pack(&headers).unwrap());
+            }
+        }
     }
 
     #[test]
