@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::{LogConfig, Source};
-use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy, LogsSpec, Overflow};
+use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy, LogsSpec, Multiline, Overflow};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::units::Bytes;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -118,6 +118,7 @@ fn ours(dir: &Path, kind: Kind) -> (Duration, u64) {
             keep_free: 0.0,
             segment: Bytes(64 << 20),
             max_age: None,
+            compress: false,
             overflow: Overflow::Block,
         },
         subscriber: None,
@@ -126,7 +127,7 @@ fn ours(dir: &Path, kind: Kind) -> (Duration, u64) {
     let policy = Arc::new(LogPolicy {
         max_line: Bytes(64 * 1024),
         level_from: LevelFrom::Auto,
-        multiline: None,
+        multiline: Multiline::Auto,
         color: Color::Keep,
         rate: None,
         file: None,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Batch, Flags, Stamps, Stream, Who};
-use hilum_node::log::segment::{numbers, path};
+use hilum_node::log::segment::{Id, list, path};
 use hilum_node::log::store::Store;
 use hilum_shared::config::spec::{LogsSpec, Overflow};
 use hilum_shared::units::Bytes;
@@ -24,6 +24,7 @@ fn spec(budget: u64, segment: u64) -> LogsSpec {
         keep_free: 0.0,
         segment: Bytes(segment),
         max_age: None,
+        compress: false,
         overflow: Overflow::Block,
     }
 }
@@ -112,7 +113,7 @@ impl World {
     }
 
     fn current(&self) -> Option<u64> {
-        numbers(self.dir.path()).unwrap().last().copied()
+        list(self.dir.path()).unwrap().last().map(|id| id.number)
     }
 
     fn give_up(&mut self, segment: u64) {
@@ -231,10 +232,10 @@ impl World {
             }
             Op::BreakIndex { which } => {
                 self.store = None;
-                let found = numbers(&dir).unwrap();
+                let found: Vec<Id> = list(&dir).unwrap();
                 self.rebuilt = true;
-                if let Some(number) = found.get(which % found.len().max(1)) {
-                    let _ = fs::write(path(&dir, *number, "idx"), b"not an index");
+                if let Some(id) = found.get(which % found.len().max(1)) {
+                    let _ = fs::write(path(&dir, *id, "idx"), b"not an index");
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Hooks, probes and signals against real processes, with the table of a process that is no subreaper.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers, too")]
+#![allow(unsafe_code, reason = "one test is a debugger")]
 
 mod common;
 
@@ -15,6 +16,7 @@ use hilum_node::driver::child::Processes;
 use hilum_node::driver::command::{self, CommandError};
 use hilum_node::driver::probe::Question;
 use hilum_node::driver::procfs;
+use hilum_node::driver::request::Strings;
 use hilum_node::driver::sweep::Remains;
 use hilum_node::launch::prepare::Start;
 use hilum_shared::config::spec::Probe;
@@ -181,6 +183,68 @@ fn exec_probes_tell_the_last_line() {
     });
 }
 
+fn look(processes: &Processes) -> Pulse {
+    let before = processes.glance(&web(), Run(1));
+    std::thread::sleep(SHORT);
+    processes.inspect(&web(), Run(1), &before)
+}
+
+#[test]
+fn a_traced_run_is_seen() {
+    let token = unique_token();
+    let _guard = NothingLeft(token.clone());
+    with_processes(false, async |processes| {
+        let mut request = fixture(&token, &["ignore-term"]);
+        let reader = capture(&mut request);
+        let pid = processes.spawn(&web(), Run(1), &token, &mut request).unwrap();
+        wait_until("it runs", || procfs::Stat::read(pid).is_some_and(|stat| stat.state == b'S'));
+        // SAFETY: no pointers; the child is ours and lives.
+        let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
+        assert_eq!(seized, 0, "{}", std::io::Error::last_os_error());
+        assert_eq!(look(&processes), Pulse::Traced);
+        processes.kill(&[(web(), Run(1))]);
+        processes.wait().await.unwrap();
+        processes.take_exits();
+        assert_eq!(processes.sweep(&[(web(), Run(1))])[0].2, Remains::Empty);
+        drop(reader);
+    });
+}
+
+#[test]
+fn a_run_that_gets_no_processor_is_told_from_one_that_hangs() {
+    let token = unique_token();
+    let _guard = NothingLeft(token.clone());
+    with_processes(false, async |processes| {
+        let busy = |nice| {
+            let mut request = fixture(&token, &[]);
+            request.program = "/bin/sh".into();
+            request.candidates = Strings::default();
+            request.candidates.push(b"/bin/sh").unwrap();
+            request.argv = Strings::default();
+            for argument in ["sh", "-c", "while :; do :; done"] {
+                request.argv.push(argument.as_bytes()).unwrap();
+            }
+            (request.nice, request.cpus) = (Some(nice), Some(vec![0]));
+            request
+        };
+        processes.spawn(&web(), Run(1), &token, &mut busy(5)).unwrap();
+        wait_until("alone it has a processor", || look(&processes) == Pulse::Alive);
+        let rivals: Vec<InstanceId> =
+            (1..=8).map(|n| InstanceId::parse(&format!("rival.{n}")).unwrap()).collect();
+        for rival in &rivals {
+            processes.spawn(rival, Run(1), &token, &mut busy(0)).unwrap();
+        }
+        wait_until("it is starved", || look(&processes) == Pulse::Starved);
+        let mut all: Vec<_> = rivals.into_iter().map(|rival| (rival, Run(1))).collect();
+        all.push((web(), Run(1)));
+        processes.kill(&all);
+        wait_until("all are gone", || {
+            processes.take_exits();
+            processes.sweep(&all).iter().all(|(_, _, remains)| *remains == Remains::Empty)
+        });
+    });
+}
+
 #[test]
 fn a_stopped_run_is_seen_and_takes_term() {
     let token = unique_token();
@@ -188,7 +252,7 @@ fn a_stopped_run_is_seen_and_takes_term() {
     with_processes(false, async |processes| {
         let mut request = fixture(&token, &["stop-self"]);
         processes.spawn(&web(), Run(1), &token, &mut request).unwrap();
-        wait_until("it is stopped", || processes.inspect(&web(), Run(1)) == Pulse::Stopped);
+        wait_until("it is stopped", || look(&processes) == Pulse::Stopped);
         processes.signal(&web(), Run(1), Signal::TERM, Scope::Group).unwrap();
         processes.wait().await.unwrap();
         let exits = processes.take_exits();
@@ -199,7 +263,7 @@ fn a_stopped_run_is_seen_and_takes_term() {
         assert_eq!(processes.sweep(&[(web(), Run(1))])[0].2, Remains::Empty);
         // Gone is success.
         processes.signal(&web(), Run(1), Signal::TERM, Scope::Leader).unwrap();
-        assert_eq!(processes.inspect(&web(), Run(1)), Pulse::Alive);
+        assert_eq!(look(&processes), Pulse::Alive);
         assert_eq!(processes.pid(&web(), Run(1)), None);
     });
 }

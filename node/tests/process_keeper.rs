@@ -135,8 +135,10 @@ fn the_next_start_ends_what_both_left_and_nobody_elses() {
     let (mut ours, theirs) = (start(&id), start(&other));
     for id in [&id, &other] {
         wait_until("the escapees are away", || {
-            let titles = of_mark(id).into_iter().filter_map(procfs::command_line);
-            titles.filter(|title| title == "/bin/sleep 3600").count() == 1
+            let marked = of_mark(id);
+            let titles = marked.iter().copied().filter_map(procfs::command_line);
+            // The leader and the escapee; the one between them has ended.
+            titles.filter(|title| title == "/bin/sleep 3600").count() == 1 && marked.len() == 2
         });
     }
     // Keeper and node die at once: the leader dies of its own accord, the escapee does not.

@@ -87,10 +87,11 @@ int main(int argc, char **argv) {
     const char *mode = argc > 2 ? argv[1] : "";
     int count = argc > 2 ? atoi(argv[2]) : 0;
     if (!strcmp(mode, "cycle")) {
+        usleep(300000); /* as the other side does: it has been idle when the order comes */
         long long begin = now();
         struct child *children = start_all(count, sleeper);
         long long started = now();
-        usleep(300000); /* as the other side does: they settle before they are told to end */
+        usleep(300000); /* and they settle before they are told to end */
         long long told = now();
         end_all(children, count, SIGTERM);
         printf("%lld %lld\n", started - begin, now() - told);

@@ -9,6 +9,7 @@ pub mod protocol;
 pub mod registry;
 pub mod rpc;
 pub mod run_dir;
+pub mod secret;
 pub mod signal;
 pub mod status;
 pub mod transport;

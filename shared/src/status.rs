@@ -35,6 +35,9 @@ pub struct NodeStatus {
     /// Whether it is on its way down.
     #[serde(default)]
     pub stopping: bool,
+    /// Where every line is published, for `tail`.
+    #[serde(default)]
+    pub log_endpoint: Option<String>,
     /// What it warns of: degraded modes, lost log lines.
     #[serde(default)]
     pub warnings: Vec<String>,

@@ -193,6 +193,30 @@ fn nobody_listening_is_seen_at_once() {
 }
 
 #[test]
+fn another_user_is_refused_by_the_kernel_unless_the_socket_is_for_all() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can be somebody else");
+    }
+    let world = World::new();
+    let folder = world.folder.path().to_owned();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut sockets = Vec::new();
+    for (name, mode) in [("private", 0o600), ("shared", 0o666)] {
+        let mut spec = SocketSpec::new(Kind::Pull).bind(world.address(name));
+        spec.mode = mode;
+        sockets.push(world.hub.open(spec, quiet).unwrap());
+    }
+    // The kernel asks the thread's user at `connect`, so nobody of another user ever gets as far as a message.
+    let stranger = std::thread::spawn(move || {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(61_234));
+        ["private", "shared"].map(|name| {
+            std::os::unix::net::UnixStream::connect(folder.join(name)).map_err(|e| e.kind()).is_ok()
+        })
+    });
+    assert_eq!(stranger.join().unwrap(), [false, true]);
+}
+
+#[test]
 fn a_bound_path_has_the_mode_that_was_asked_for_whatever_lay_there() {
     let world = World::new();
     for (name, mode) in [("private", 0o600), ("shared", 0o666)] {

@@ -16,7 +16,8 @@ fn text(path: &str) -> String {
 /// The file that `docs/faults.md` means by a short name.
 fn file(name: &str) -> String {
     match name {
-        "world" | "scenarios" => format!("node/src/core/{name}.rs"),
+        "world" => "node/src/core/world/random.rs".to_owned(),
+        "change" | "depend" | "life" => format!("node/src/core/scenarios/{name}.rs"),
         "config" | "config_diagnostics" => format!("shared/tests/{name}.rs"),
         _ if name.starts_with("wire_") => format!("shared/tests/{name}.rs"),
         _ if name.starts_with("e2e/") => format!("tests/tests/{name}"),

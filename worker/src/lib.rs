@@ -48,9 +48,12 @@ mod context;
 mod contract;
 mod fault;
 mod heart;
+#[cfg(feature = "http")]
+pub mod http;
 mod interface;
 mod links;
 pub mod log;
+pub mod metrics;
 pub mod prelude;
 mod run;
 #[cfg(feature = "testing")]

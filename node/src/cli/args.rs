@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use super::output::ColorChoice;
 use super::{
     check, completions, config, control, crash, doctor, down, env, events, exec, init, list, logs,
-    ls, man, node, ps, reload, run, scale, signal, top, up, wait, why,
+    ls, man, node, ps, reload, run, scale, signal, tail, top, up, wait, why,
 };
 
 /// The whole command line.
@@ -118,6 +118,8 @@ pub(crate) enum Command {
     Logs(logs::LogsArgs),
     /// Read what happened: starts, ends, restarts, scaling, reloads
     Events(events::EventsArgs),
+    /// Follow log endpoints over the network: of this node, of services, of lymph's containers
+    Tail(tail::TailArgs),
     /// Show how something ended: exit, last lines, memory, restarts
     Crash(crash::CrashArgs),
     /// Live table of CPU, memory, restarts and heartbeats
@@ -163,6 +165,15 @@ pub(crate) enum Command {
     Keeper {
         /// The node's options.
         options: String,
+    },
+    /// `run` and `exec` again, as the guard of what they run.
+    #[command(name = "__oneoff", hide = true)]
+    Oneoff {
+        /// The pid of the command.
+        command: u32,
+        /// The command line, without the program's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
     },
     /// The node; started by the keeper.
     #[command(name = "__node", hide = true)]

@@ -42,7 +42,7 @@ pub(crate) fn run(session: &Session, args: &CheckArgs) -> Outcome {
                     .out
                     .json(&serde_json::json!({ "valid": false, "diagnostics": diagnostics }))?;
             }
-            return Err(super::session::config_error(diagnostics));
+            return Err(CliError::Config(diagnostics));
         }
     };
     let services = loaded.cluster.services.len();

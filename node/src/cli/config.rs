@@ -1,6 +1,7 @@
 //! `config`: the configuration as the node understands it, its source, or its schema.
 
 use hilum_shared::config;
+use hilum_shared::secret::{MASK, is_secret, masked};
 use serde_json::Value;
 
 use super::exit::{CliError, ExitStatus, Outcome};
@@ -112,49 +113,6 @@ fn find<'a>(value: &'a Value, key: &str) -> Result<&'a Value, CliError> {
         at = next;
     }
     Ok(at)
-}
-
-/// What stands in place of a secret.
-pub(crate) const MASK: &str = "********";
-
-/// Whether a variable's name says that its value is nobody's business.
-pub(crate) fn is_secret(name: &str) -> bool {
-    const WORDS: [&str; 9] = [
-        "PASSWORD",
-        "PASSWD",
-        "PASSPHRASE",
-        "SECRET",
-        "TOKEN",
-        "CREDENTIAL",
-        "APIKEY",
-        "API_KEY",
-        "PRIVATE_KEY",
-    ];
-    let name = name.to_ascii_uppercase().replace('-', "_");
-    WORDS.iter().any(|word| name.contains(word))
-        || name.ends_with("_KEY")
-        || name.ends_with("_PASS")
-        || name == "PASS"
-}
-
-/// The value of a variable without what is secret in it: the whole, or the password in a URL.
-pub(crate) fn masked(name: &str, value: &str) -> String {
-    if value.is_empty() {
-        return String::new();
-    }
-    if is_secret(name) {
-        return MASK.to_owned();
-    }
-    mask_url(value).unwrap_or_else(|| value.to_owned())
-}
-
-/// `postgres://user:secret@host` with its password masked.
-fn mask_url(value: &str) -> Option<String> {
-    let (scheme, rest) = value.split_once("://")?;
-    let host = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (user, _) = rest[..host].rsplit_once('@')?;
-    let (name, password) = user.split_once(':')?;
-    (!password.is_empty()).then(|| format!("{scheme}://{name}:{MASK}{}", &rest[user.len()..]))
 }
 
 /// Masks what lies under a key that names a secret.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use hilum_shared::protocol::control;
 
 use super::exit::Outcome;
+use super::link::ANSWER;
 use super::operation;
-use super::session::{ANSWER, Session};
+use super::session::Session;
 use super::target::Names;
 use super::time;
 

@@ -1,21 +1,21 @@
 //! `crash`: the dossier of each abnormal end.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::lines;
-use super::output::{Style, printable};
 use super::session::Session;
 use super::table::{Align, Table};
 use super::target::{Names, Selection};
 use super::time;
 use crate::log::console::to_json;
 use crate::log::crashes::{self, Crash};
-use crate::log::query::Entry;
+use crate::log::query::{Filter, Reader, Start};
+
+mod show;
 
 /// The words of `crash`.
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,9 @@ use crate::log::query::Entry;
     hilum crash                   all that are kept\n  \
     hilum crash show web          the latest of a target\n  \
     hilum crash show 17           one of them\n  \
-    hilum crash export 17         write it to crash-17.json, to hand it on")]
+    hilum crash export 17         write it to crash-17.json, to hand it on\n  \
+    hilum crash show ./crash-17.json   read it, wherever it came to\n  \
+    hilum logs --around-crash 17  what all wrote around it")]
 pub(crate) struct CrashArgs {
     #[command(subcommand)]
     what: Option<What>,
@@ -39,11 +41,11 @@ enum What {
     },
     /// Show one: its exit, last lines, and what is known of it
     Show {
-        /// Its number, or a TARGET for its latest
-        #[arg(value_name = "ID|TARGET", add = super::completions::targets())]
+        /// Its number, a TARGET for its latest, or a file that `export` wrote, here or elsewhere
+        #[arg(value_name = "ID|TARGET|FILE", add = super::completions::targets())]
         which: String,
     },
-    /// Write one to a file
+    /// Write one to a file that says all by itself: facts, last lines, what all wrote around it
     Export {
         /// Its number, or a TARGET for its latest
         #[arg(value_name = "ID|TARGET", add = super::completions::targets())]
@@ -56,22 +58,16 @@ enum What {
 
 /// Runs `crash`.
 pub(crate) fn run(session: &Session, args: &CrashArgs) -> Outcome {
-    let dir = lines::dir(session)?;
-    let all = crashes::list(&dir).map_err(|source| CliError::File {
-        doing: "cannot read the crashes in",
-        path: dir.clone(),
-        source,
-    })?;
     match &args.what {
-        None => list(session, all, &[]),
-        Some(What::Ls { targets }) => list(session, all, targets),
+        None => list(session, list_all(session)?, &[]),
+        Some(What::Ls { targets }) => list(session, list_all(session)?, targets),
+        Some(What::Show { which }) if is_file(which) => show::file(session, Path::new(which)),
         Some(What::Show { which }) => {
-            let (crash, last) = find(session, all, which, &dir)?;
-            show(session, &crash, &last)
+            let crash = pick(session, which)?;
+            show::show(session, &dossier(session, &crash)?)
         }
         Some(What::Export { which, output }) => {
-            let (crash, last) = find(session, all, which, &dir)?;
-            export(session, &crash, &last, output.clone())
+            export(session, &pick(session, which)?, output.clone())
         }
     }
 }
@@ -119,7 +115,7 @@ fn list(session: &Session, all: Vec<Crash>, targets: &[String]) -> Outcome {
             crash.instance().map_or_else(|| "-".into(), |id| id.to_string()).into(),
             crash.run().map_or_else(|| "-".into(), |run| run.to_string()).into(),
             number(facts, "uptime").map_or_else(|| "-".into(), time::seconds).into(),
-            decoded(facts).into(),
+            show::decoded(facts).into(),
         ]);
     }
     session.out.text(&table.render(session.out.paint))?;
@@ -127,131 +123,91 @@ fn list(session: &Session, all: Vec<Crash>, targets: &[String]) -> Outcome {
     Ok(ExitStatus::Done)
 }
 
-fn find(
-    session: &Session,
-    all: Vec<Crash>,
-    which: &str,
-    dir: &std::path::Path,
-) -> Result<(Crash, Vec<Entry>), CliError> {
-    let last = |crash: &Crash| crashes::last_lines(dir, crash).map_err(lines::unreadable);
+/// The crash with this number, or the latest of a target, or, for an empty text, of all.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn pick(session: &Session, which: &str) -> Result<Crash, CliError> {
+    let all = list_all(session)?;
     if let Ok(id) = which.parse::<u64>() {
         let newest = all.last().map(|crash| crash.id);
-        return match all.into_iter().find(|crash| crash.id == id) {
-            Some(crash) => last(&crash).map(|lines| (crash, lines)),
-            None => Err(CliError::Usage {
-                message: format!("no crash {id} is kept"),
-                help: newest
-                    .map(|newest| format!("the latest is {newest}; `hilum crash` shows all")),
-            }),
-        };
+        return all.into_iter().find(|crash| crash.id == id).ok_or_else(|| CliError::Usage {
+            message: format!("no crash {id} is kept"),
+            help: newest.map(|newest| format!("the latest is {newest}; `hilum crash` shows all")),
+        });
     }
-    let selection = select(session, &all, &[which.to_owned()])?;
+    let targets = if which.is_empty() { Vec::new() } else { vec![which.to_owned()] };
+    let selection = select(session, &all, &targets)?;
     let latest = all
         .into_iter()
         .rev()
         .find(|crash| crash.instance().is_some_and(|id| selection.instance(&id)));
-    match latest {
-        Some(crash) => last(&crash).map(|lines| (crash, lines)),
-        None => Err(CliError::Failed {
-            message: format!("`{which}` has not crashed"),
-            help: Some("`hilum crash` shows what has".into()),
-        }),
-    }
+    latest.ok_or_else(|| CliError::Failed {
+        message: match which {
+            "" => "nothing has crashed".into(),
+            which => format!("`{which}` has not crashed"),
+        },
+        help: Some("`hilum crash` shows what has".into()),
+    })
 }
 
-fn dossier(crash: &Crash, last: &[Entry]) -> Value {
+fn list_all(session: &Session) -> Result<Vec<Crash>, CliError> {
+    let dir = lines::dir(session)?;
+    crashes::list(&dir).map_err(|source| CliError::File {
+        doing: "cannot read the crashes in",
+        path: dir,
+        source,
+    })
+}
+
+/// `crash 5 of web.1: exit 3`
+pub(crate) fn title(crash: &Crash) -> String {
+    show::title(&crash.facts)
+}
+
+/// Whether it names an exported file and not something of this project.
+fn is_file(which: &str) -> bool {
+    let path = Path::new(which);
+    let named = which.contains('/') || path.extension().is_some_and(|end| end == "json");
+    named && path.is_file()
+}
+
+/// The facts, with the last lines.
+fn dossier(session: &Session, crash: &Crash) -> Result<Map<String, Value>, CliError> {
     let mut facts = crash.facts.clone();
+    let last = crashes::last_lines(&lines::dir(session)?, crash).map_err(lines::unreadable)?;
     facts.insert("last_lines".into(), last.iter().map(to_json).collect());
-    Value::Object(facts)
+    Ok(facts)
 }
 
-fn show(session: &Session, crash: &Crash, last: &[Entry]) -> Outcome {
-    let out = session.out;
-    if out.json {
-        out.json(&dossier(crash, last))?;
-        return Ok(ExitStatus::Done);
-    }
-    let who = crash.instance().map_or_else(|| "?".into(), |id| id.to_string());
-    let title = format!("crash {} of {who}: {}", crash.id, decoded(&crash.facts));
-    out.line(&out.paint.paint(Style::Bold, &title))?;
-    for (key, value) in &crash.facts {
-        if matches!(
-            key.as_str(),
-            "id" | "instance"
-                | "exit"
-                | "code"
-                | "signal"
-                | "seq"
-                | "service"
-                | "crash"
-                | "event"
-                | "text"
-        ) {
-            continue;
-        }
-        let text = match (key.as_str(), value) {
-            (_, Value::Null) => continue,
-            (_, Value::Object(map)) if map.is_empty() => continue,
-            ("dependencies", Value::Object(services)) => dependencies(services),
-            ("command", Value::Array(words)) => command(words),
-            ("cpu_seconds", Value::Number(seconds)) => {
-                time::seconds(seconds.as_f64().unwrap_or_default())
-            }
-            ("at", Value::Number(at)) => time::local(at.as_f64().unwrap_or_default()),
-            ("uptime", Value::Number(seconds)) => {
-                time::seconds(seconds.as_f64().unwrap_or_default())
-            }
-            (_, Value::Number(bytes)) if key.contains("rss") || key.ends_with("_bytes") => {
-                hilum_shared::units::format_size(hilum_shared::units::Bytes(
-                    bytes.as_u64().unwrap_or_default(),
-                ))
-            }
-            (_, Value::String(text)) => text.clone(),
-            (_, other) => other.to_string(),
-        };
-        out.line(&format!("  {:<14} {}", format!("{}:", key.replace('_', " ")), printable(&text)))?;
-    }
-    if last.is_empty() {
-        out.line("  it wrote nothing")?;
-        return Ok(ExitStatus::Done);
-    }
-    out.line(&format!("  last {} records:", last.len()))?;
-    let mut console = lines::console(session, false, true);
-    let mut text = Vec::new();
-    for entry in last {
-        console.render(entry, &mut text);
-    }
-    out.text(&String::from_utf8_lossy(&text))?;
-    Ok(ExitStatus::Done)
+/// What all wrote from a while before the end to a while after it.
+fn timeline(session: &Session, crash: &Crash) -> Result<Value, CliError> {
+    let at = number(&crash.facts, "at").unwrap_or_default();
+    let micros = |seconds: f64| (seconds.max(0.0) * 1e6) as u64;
+    let filter = Filter {
+        since: Some(micros(at - AROUND)),
+        until: Some(micros(at + AROUND)),
+        ..Filter::default()
+    };
+    let dir = lines::dir(session)?;
+    let reader = Reader::open(&dir, filter, Start::Tail(MOST_AROUND)).map_err(lines::unreadable)?;
+    reader
+        .map(|entry| entry.map(|entry| Value::Object(to_json(&entry))))
+        .collect::<Result<_, _>>()
+        .map_err(lines::unreadable)
 }
 
-/// `db.1 running, db.2 backoff`
-fn dependencies(services: &serde_json::Map<String, Value>) -> String {
-    let states = services.values().filter_map(Value::as_array).flatten().filter_map(|one| {
-        let state = one["state"].as_str()?;
-        let ready = if one["ready"] == Value::Bool(false) && state == "running" {
-            ", not ready"
-        } else {
-            ""
-        };
-        Some(format!("{} {state}{ready}", one["instance"].as_str()?))
-    });
-    states.collect::<Vec<_>>().join(", ")
-}
+/// An exported timeline goes so many seconds in both directions.
+const AROUND: f64 = 10.0;
+/// And has at most so many records: a flood would make a file that nobody opens.
+const MOST_AROUND: u64 = 10_000;
 
-/// As a shell would read it.
-fn command(words: &[Value]) -> String {
-    let quoted = words.iter().filter_map(Value::as_str).map(|word| {
-        let plain = !word.is_empty()
-            && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c));
-        if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
-}
-
-fn export(session: &Session, crash: &Crash, last: &[Entry], output: Option<PathBuf>) -> Outcome {
+fn export(session: &Session, crash: &Crash, output: Option<PathBuf>) -> Outcome {
     let path = output.unwrap_or_else(|| format!("crash-{}.json", crash.id).into());
-    let dossier = dossier(crash, last);
+    let mut dossier = dossier(session, crash)?;
+    dossier.insert("timeline".into(), timeline(session, crash)?);
+    dossier.insert("hilum".into(), json!(env!("CARGO_PKG_VERSION")));
+    let dossier = Value::Object(dossier);
     if path.as_os_str() == "-" {
         session.out.json(&dossier)?;
         return Ok(ExitStatus::Done);
@@ -272,80 +228,4 @@ fn export(session: &Session, crash: &Crash, last: &[Entry], output: Option<PathB
 
 fn number(facts: &Map<String, Value>, key: &str) -> Option<f64> {
     facts.get(key)?.as_f64()
-}
-
-/// The exit in words: what it is called, and what that usually means.
-fn decoded(facts: &Map<String, Value>) -> String {
-    let exit = match facts.get("exit") {
-        Some(Value::Object(exit)) => exit,
-        Some(Value::String(text)) => return printable(text).into_owned(),
-        _ => facts,
-    };
-    let core = exit.get("core").and_then(Value::as_bool).unwrap_or(false);
-    if let Some(signal) = exit.get("signal").and_then(Value::as_str) {
-        let mut text = format!("killed by {signal}");
-        if let Some(meaning) = meaning(signal) {
-            let _ = write!(text, " ({meaning})"); // a String takes all
-        }
-        if core {
-            text.push_str(", core dumped");
-        }
-        return text;
-    }
-    match exit.get("code").and_then(Value::as_i64) {
-        Some(code @ 129..=192) => {
-            let signal =
-                i32::try_from(code - 128).ok().and_then(hilum_shared::signal::Signal::from_number);
-            let name = signal.map(hilum_shared::signal::Signal::name).unwrap_or_default();
-            format!("exit {code} (a shell says so of a child killed by {name})")
-        }
-        Some(126) => "exit 126 (a shell could not execute the program)".into(),
-        Some(127) => "exit 127 (a shell did not find the program)".into(),
-        Some(code) => format!("exit {code}"),
-        None => "unknown".into(),
-    }
-}
-
-fn meaning(signal: &str) -> Option<&'static str> {
-    Some(match signal {
-        "SEGV" => "touched memory that is not its own",
-        "ABRT" => "gave up by itself: an assertion, a panic with abort, or libc found damage",
-        "BUS" => "memory that is not there, often a file cut short while mapped",
-        "ILL" => "an instruction that this processor does not have",
-        "FPE" => "an arithmetic error, such as a division by zero",
-        "KILL" => "somebody, or the kernel when memory ran out",
-        "PIPE" => "wrote to a pipe whose reader had left",
-        "XCPU" => "used up its CPU time limit",
-        "XFSZ" => "wrote past its file size limit",
-        "SYS" => "a system call that it may not make",
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(facts: Value) -> String {
-        match facts {
-            Value::Object(facts) => decoded(&facts),
-            _ => unreachable!("the tests write objects"),
-        }
-    }
-
-    #[test]
-    fn an_exit_is_told_in_words() {
-        assert_eq!(text(json!({"exit": {"code": 1, "signal": null}})), "exit 1");
-        assert_eq!(text(json!({"code": 1})), "exit 1");
-        assert_eq!(text(json!({"exit": "killed by TERM"})), "killed by TERM");
-        assert_eq!(
-            text(json!({"exit": {"code": null, "signal": "SEGV", "core": true}})),
-            "killed by SEGV (touched memory that is not its own), core dumped"
-        );
-        assert_eq!(
-            text(json!({"exit": {"code": 143, "signal": null}})),
-            "exit 143 (a shell says so of a child killed by TERM)"
-        );
-        assert_eq!(text(json!({})), "unknown");
-    }
 }

@@ -371,27 +371,30 @@ fn node(session: &Session, findings: &mut Findings) {
 /// What killed nodes left behind.
 fn leftovers(session: &Session, mend: bool, findings: &mut Findings) {
     let mut found = false;
+    let id = session.project().map(|project| project.state.id()).ok();
     for folder in ls::run_folders() {
         if !dead(&folder) {
             continue;
         }
-        found = true;
+        let ours = id.as_ref().is_some_and(|id| folder.ends_with(id));
+        found |= ours;
+        let check = if ours { "leftovers" } else { "elsewhere" };
         let shown = folder.display();
+        let whose = ls::config_of(&folder)
+            .map_or_else(String::new, |config| format!(" for `{}`", config.display()));
         if !mend {
             findings.warn(
-                "leftovers",
-                format!("{shown} of a node that is gone"),
-                "`hilum doctor --mend` removes it; the next `hilum up` does, too",
+                check,
+                format!("{shown} of a node{whose} that is gone"),
+                "`hilum doctor --mend` removes it; the next `hilum up` of that project does, too",
             );
             continue;
         }
         match fs::remove_dir_all(&folder) {
-            Ok(()) => findings.ok("leftovers", format!("removed {shown}")),
-            Err(error) => findings.bad(
-                "leftovers",
-                format!("cannot remove {shown}: {error}"),
-                "remove it by hand",
-            ),
+            Ok(()) => findings.ok(check, format!("removed {shown}{whose}")),
+            Err(error) => {
+                findings.bad(check, format!("cannot remove {shown}: {error}"), "remove it by hand")
+            }
         }
     }
     if let Ok(project) = session.project()

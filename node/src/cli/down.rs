@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use hilum_shared::protocol::control::Change;
 use hilum_shared::status::State;
+use nix::sys::signal::Signal;
 
 use super::exit::{CliError, ExitStatus, Outcome};
-use super::farewell::Farewell;
+use super::farewell::{Farewell, Ordered};
 use super::operation;
 use super::session::Session;
 use super::time;
@@ -27,16 +28,19 @@ pub(crate) struct DownArgs {
     now: bool,
 }
 
+/// With `--now`, a node that obeyed the order is gone long before this; what is not gets KILL.
+const NOW: Duration = Duration::from_secs(10);
+
 /// Runs `down`.
 pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
     let pid = session.node_pid()?;
     let Some(mut farewell) = pid.and_then(|pid| Farewell::of(session, pid)) else {
         session.out.note("no node is running");
-        return report(session, Vec::new(), &[]);
+        return report(session, Vec::new(), &[], Ordered::Told);
     };
     // what runs now is what will have been stopped
-    let changed = running(session);
-    farewell.order(args.now.then_some(0.0), "hilum down")?;
+    let changed = if farewell.answers() { running(session) } else { Vec::new() };
+    let mut ordered = farewell.order(args.now.then_some(0.0), "hilum down")?;
     let begun = Instant::now();
     while !farewell.over() {
         if let Some(limit) = args.timeout
@@ -48,12 +52,17 @@ pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
                 after: time::seconds(limit.as_secs_f64()),
             });
         }
+        if args.now && ordered == Ordered::Told && begun.elapsed() >= NOW {
+            farewell.clear();
+            let why = format!("the node has not ended within {}", time::seconds(NOW.as_secs_f64()));
+            ordered = farewell.force(Signal::SIGKILL, &why)?;
+        }
         farewell.look();
         std::thread::sleep(Duration::from_millis(20));
     }
     farewell.clear();
     let survivors = farewell.survivors();
-    report(session, changed, &survivors)
+    report(session, changed, &survivors, ordered)
 }
 
 fn running(session: &Session) -> Vec<Change> {
@@ -73,10 +82,17 @@ fn running(session: &Session) -> Vec<Change> {
         .collect()
 }
 
-fn report(session: &Session, changed: Vec<Change>, survivors: &[u32]) -> Outcome {
+fn report(session: &Session, changed: Vec<Change>, survivors: &[u32], ordered: Ordered) -> Outcome {
     let out = session.out;
     if out.json {
         out.json(&serde_json::json!({ "changed": changed, "survivors": survivors }))?;
+    } else if let (Ordered::Signalled(signal), []) = (ordered, survivors) {
+        out.note(&match signal {
+            Signal::SIGKILL => {
+                "killed the node; its keeper ended what it had started; nothing is left".to_owned()
+            }
+            signal => format!("ended the node by {signal}; nothing is left"),
+        });
     } else if !changed.is_empty() && survivors.is_empty() {
         let what = match changed.len() {
             1 => "1 instance".to_owned(),

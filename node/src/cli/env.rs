@@ -1,6 +1,7 @@
 //! `env`: the environment of a service, each value with its origin.
 
-use super::config::{MASK, masked};
+use hilum_shared::secret::{MASK, masked};
+
 use super::exit::{ExitStatus, Outcome};
 use super::oneoff::Oneoff;
 use super::output::{Style, printable};

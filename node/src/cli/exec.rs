@@ -11,7 +11,7 @@ use super::session::Session;
 #[command(after_help = "Examples:\n  \
     hilum exec web -- env                 what its processes see\n  \
     hilum exec db.2 -- sh -c 'psql $URL'  of one instance, with its ports\n\n\
-    The exit code is the program's.")]
+    The exit code is the program's. What it leaves running is ended with it.")]
 pub(crate) struct ExecArgs {
     /// A service, or an instance for its index and ports
     #[arg(value_name = "SERVICE", add = super::completions::services())]
@@ -26,8 +26,8 @@ pub(crate) struct ExecArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Runs `exec`.
-pub(crate) fn run(session: &Session, args: &ExecArgs) -> Outcome {
+/// Runs `exec`, as the guard of this command.
+pub(crate) fn run(session: &Session, args: &ExecArgs, command: u32) -> Outcome {
     let loaded = session.config()?;
-    Oneoff::of(session, loaded, &args.service)?.become_command(&args.command)
+    Oneoff::of(session, loaded, &args.service)?.run(&args.command, command)
 }

@@ -5,10 +5,14 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use hilum_shared::config::{Diagnostic, Diagnostics, Severity};
 use hilum_shared::protocol::control::Fault;
+use serde_json::{Value, json};
 
 use super::output::Painter;
+use super::time;
 use crate::daemon::launch::LaunchError;
 
 /// The exit codes of every command.
@@ -69,18 +73,9 @@ pub(crate) enum CliError {
         /// Where the search began.
         folder: PathBuf,
     },
-    /// The config is not valid; the text holds every finding.
-    #[error("{rendered}")]
-    Config {
-        /// The findings, as `check` shows them, without colour.
-        rendered: String,
-        /// The same for a terminal.
-        coloured: String,
-        /// Where the first one is: `hilum.yml:3:5`.
-        at: Option<String>,
-        /// How many there are.
-        count: usize,
-    },
+    /// The config is not valid: every finding.
+    #[error("{}", first(.0).map_or("the configuration is not valid", |one| &one.message))]
+    Config(Diagnostics),
     /// A name that neither config nor node knows.
     #[error("unknown target `{target}`")]
     UnknownTarget {
@@ -109,12 +104,12 @@ pub(crate) enum CliError {
     #[error("{}", .0.message)]
     Fault(Fault),
     /// The node does not answer.
-    #[error("the node (pid {pid}) does not answer: {reason}")]
+    #[error("the node (pid {pid}) does not answer: {silence}")]
     Silent {
         /// Its process.
         pid: u32,
-        /// What the transport says.
-        reason: String,
+        /// Why.
+        silence: Silence,
     },
     /// The node ended while we talked to it.
     #[error("the node (pid {pid}) ended")]
@@ -143,14 +138,6 @@ pub(crate) enum CliError {
         /// What the system says.
         source: io::Error,
     },
-    /// A program cannot be executed.
-    #[error("cannot run `{program}`: {source}")]
-    Program {
-        /// Which.
-        program: String,
-        /// What the system says.
-        source: io::Error,
-    },
     /// The operation failed; what there is to say.
     #[error("{message}")]
     Failed {
@@ -159,6 +146,23 @@ pub(crate) enum CliError {
         /// The next step.
         help: Option<String>,
     },
+}
+
+/// Why a node does not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Silence {
+    /// Its process is not let run.
+    #[error("{0}")]
+    Halted(&'static str),
+    /// It runs, and said nothing for so long.
+    #[error("it is busy, no answer within {}", time::seconds(.0.as_secs_f64()))]
+    Busy(Duration),
+    /// Somebody removed its sockets.
+    #[error("its run folder `{}` is gone", .0.display())]
+    NoFolder(PathBuf),
+    /// What the transport says.
+    #[error("{0}")]
+    Transport(String),
 }
 
 impl CliError {
@@ -178,7 +182,7 @@ impl CliError {
             Self::Closed => ExitStatus::Done,
             Self::Usage { .. }
             | Self::NoConfig { .. }
-            | Self::Config { .. }
+            | Self::Config(_)
             | Self::UnknownTarget { .. } => ExitStatus::Usage,
             Self::NotRunning { .. } => ExitStatus::NotRunning,
             Self::TimedOut { .. } => ExitStatus::TimedOut,
@@ -197,7 +201,7 @@ impl CliError {
             Self::Closed | Self::Output(_) => "output",
             Self::Usage { .. } => "usage",
             Self::NoConfig { .. } => "no-config",
-            Self::Config { .. } => "invalid-config",
+            Self::Config(_) => "invalid-config",
             Self::UnknownTarget { .. } => "unknown-target",
             Self::NotRunning { .. } => "not-running",
             Self::TimedOut { .. } => "timed-out",
@@ -207,7 +211,6 @@ impl CliError {
             Self::Protocol { .. } => "protocol",
             Self::Launch(_) => "launch",
             Self::File { .. } => "file",
-            Self::Program { .. } => "program",
             Self::Failed { .. } => "failed",
         }
     }
@@ -231,7 +234,14 @@ impl CliError {
             Self::TimedOut { .. } => {
                 Some("`hilum ps` and `hilum why TARGET` show what holds it".into())
             }
+            Self::Config(all) => first(all)?.help.clone(),
             Self::Fault(fault) => fault.help.clone(),
+            Self::Silent { pid, silence: Silence::Halted(_) } => {
+                Some(format!("`kill -CONT {pid}` lets it go on, `hilum down --now` ends it"))
+            }
+            Self::Silent { silence: Silence::NoFolder(_), .. } => Some(
+                "what it started goes on; `hilum down` stops it by signal, then `hilum up`".into(),
+            ),
             Self::Silent { pid, .. } => {
                 Some(format!("try `hilum doctor`; `hilum down --now` ends it, `kill {pid}` too"))
             }
@@ -243,34 +253,41 @@ impl CliError {
         }
     }
 
-    /// The place in a file.
-    pub(crate) fn place(&self) -> Option<String> {
-        match self {
-            Self::Config { at, .. } => at.clone(),
-            Self::File { path, .. } => Some(path.display().to_string()),
-            _ => None,
-        }
-    }
-
-    /// The object that `--json` prints on stderr.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({"error": {
+    /// The object that `--json` prints on stderr. `where` is a place in a file; of a config that is not valid `errors`
+    /// holds all that is wrong, and the rest is the first of them.
+    pub(crate) fn to_json(&self) -> Value {
+        let place = match self {
+            Self::Config(all) => first(all).map_or(Value::Null, self::place),
+            Self::File { path, .. } => json!({"file": path, "line": null, "column": null}),
+            _ => Value::Null,
+        };
+        let mut error = json!({
             "code": self.code(),
             "message": self.to_string(),
             "help": self.help(),
-            "where": self.place(),
-        }})
+            "where": place,
+        });
+        if let Self::Config(all) = self {
+            error["errors"] = errors(all)
+                .map(|one| {
+                    json!({
+                        "message": one.message, "help": one.help, "key": one.path, "where": self::place(one),
+                    })
+                })
+                .collect();
+        }
+        json!({"error": error})
     }
 
     /// The text for people.
     pub(crate) fn render(&self, paint: Painter) -> String {
         use super::output::Style;
-        if let Self::Config { rendered, coloured, count, .. } = self {
-            let text = if paint.on() { coloured } else { rendered };
-            let total = match count {
+        if let Self::Config(all) = self {
+            let total = match errors(all).count() {
                 1 => "1 error in the configuration".to_owned(),
                 n => format!("{n} errors in the configuration"),
             };
+            let text = all.render(paint.on());
             return format!("{}\n{} {total}", text.trim_end(), paint.paint(Style::Error, "error:"));
         }
         // the node's findings about a config begin with the word themselves
@@ -282,6 +299,20 @@ impl CliError {
         }
         text
     }
+}
+
+/// What is wrong with a config, without the warnings.
+fn errors(all: &Diagnostics) -> impl Iterator<Item = &Diagnostic> {
+    all.0.iter().filter(|one| one.severity == Severity::Error)
+}
+
+fn first(all: &Diagnostics) -> Option<&Diagnostic> {
+    errors(all).next()
+}
+
+fn place(one: &Diagnostic) -> Value {
+    let Some(file) = &one.file else { return Value::Null };
+    json!({"file": file, "line": one.line, "column": one.column})
 }
 
 /// "`a`, `b` and 3 more".

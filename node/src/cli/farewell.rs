@@ -8,9 +8,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::exit::CliError;
+use super::link::{self, Node};
 use super::operation::{self, Display};
 use super::process::{self, Process};
-use super::session::{Node, Session};
+use super::session::Session;
 use super::target::Selection;
 
 /// A node that has not answered a shutdown order within this gets it as a signal.
@@ -20,11 +21,21 @@ const MOMENT: Duration = Duration::from_millis(500);
 /// What the keeper kills may take so long to vanish from `/proc`.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// How a node was told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ordered {
+    /// By a call.
+    Told,
+    /// By a signal: it did not answer.
+    Signalled(Signal),
+}
+
 /// A node on its way down.
 pub(crate) struct Farewell<'a> {
     session: &'a Session,
     display: Display,
-    node: Option<Node>,
+    /// Its connection, or why there is none.
+    node: Result<Node, String>,
     process: Process,
     keeper: Option<Process>,
     plain: Vec<String>,
@@ -35,8 +46,9 @@ impl<'a> Farewell<'a> {
     /// The farewell of the node with this pid, which may have ended already.
     pub(crate) fn of(session: &'a Session, pid: u32) -> Option<Self> {
         let process = Process::find(pid)?;
-        let node =
-            session.project().ok().and_then(|project| Node::connect(&project.state, pid).ok());
+        let state = &session.project().ok()?.state;
+        let node = Node::connect(state, pid, Some(session.out))
+            .map_err(|error| link::silence(state, pid, error).to_string());
         Some(Self {
             session,
             display: Display::new(session.out),
@@ -48,37 +60,51 @@ impl<'a> Farewell<'a> {
         })
     }
 
+    /// Whether it can be talked to.
+    pub(crate) fn answers(&self) -> bool {
+        self.node.is_ok()
+    }
+
     /// Tells the node to end; by signal where it does not answer. `grace` 0 is KILL now.
-    pub(crate) fn order(&self, grace: Option<f64>, reason: &str) -> Result<(), CliError> {
+    pub(crate) fn order(&self, grace: Option<f64>, reason: &str) -> Result<Ordered, CliError> {
         let order = control::Shutdown { grace, reason: reason.to_owned() };
-        let answer = match &self.node {
-            Some(node) => node.call::<_, control::Accepted>("shutdown", &order, PATIENCE),
-            None => Err(CliError::Gone { pid: self.process.pid }),
-        };
-        let error = match answer {
-            Ok(accepted) => {
-                operation::accepted(self.session.out, &accepted);
-                return Ok(());
-            }
-            Err(CliError::Fault(fault)) => return Err(CliError::Fault(fault)),
-            Err(_) if self.ends_soon() => return Ok(()),
-            Err(error) => error,
+        let why = match &self.node {
+            Err(why) => why.clone(),
+            Ok(node) => match node.call::<_, control::Accepted>("shutdown", &order, PATIENCE) {
+                Ok(accepted) => {
+                    operation::accepted(self.session.out, &accepted);
+                    return Ok(Ordered::Told);
+                }
+                Err(CliError::Fault(fault)) => return Err(CliError::Fault(fault)),
+                Err(_) if self.ends_soon() => return Ok(Ordered::Told),
+                Err(error) => error.to_string(),
+            },
         };
         // the keeper ends all that a killed node leaves
         let now = grace == Some(0.0);
-        let signal = if now { Signal::SIGKILL } else { Signal::SIGTERM };
-        self.session.out.warn(&format!("{error}; sending it {signal}"));
-        let pid = Pid::from_raw(self.process.pid as i32);
-        kill(pid, signal)
-            .and_then(|()| kill(pid, Signal::SIGCONT))
-            .or_else(|errno| if errno == nix::errno::Errno::ESRCH { Ok(()) } else { Err(errno) })
+        self.force(if now { Signal::SIGKILL } else { Signal::SIGTERM }, &why)
+    }
+
+    /// Sends the node a signal, and lets it and its keeper go on where they are stopped.
+    pub(crate) fn force(&self, signal: Signal, why: &str) -> Result<Ordered, CliError> {
+        let out = self.session.out;
+        out.warn(&format!("{why}; sending it {signal}"));
+        let send = |process: Process, signal| match kill(Pid::from_raw(process.pid as i32), signal)
+        {
+            Err(nix::errno::Errno::ESRCH) => Ok(()),
+            other => other,
+        };
+        send(self.process, signal)
+            .and_then(|()| send(self.process, Signal::SIGCONT))
+            .and_then(|()| self.keeper.map_or(Ok(()), |keeper| send(keeper, Signal::SIGCONT)))
             .map_err(|errno| CliError::Failed {
                 message: format!(
                     "cannot send {signal} to the node (pid {}): {errno}",
                     self.process.pid
                 ),
                 help: Some("it belongs to another user: stop it as that user".into()),
-            })
+            })?;
+        Ok(Ordered::Signalled(signal))
     }
 
     /// Whether a node that broke off is just ending: a cluster that stops at once may take its answer along.
@@ -113,7 +139,7 @@ impl<'a> Farewell<'a> {
             return;
         }
         self.looked = Some(Instant::now());
-        let Some(node) = &self.node else {
+        let Ok(node) = &self.node else {
             return;
         };
         let Ok(snapshot) = self.session.status(node) else {

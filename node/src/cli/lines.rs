@@ -15,6 +15,8 @@ use crate::log::follow::{Followed, Follower};
 use crate::log::query::{Entry, Filter, QueryError, Reader, Start, Target};
 use crate::log::record::Stream;
 
+/// How the console calls the node's own records.
+const NODE: &str = "hilum";
 /// So many records are written before signals are looked at again.
 const AT_ONCE: usize = 10_000;
 
@@ -58,7 +60,13 @@ pub(crate) fn select(session: &Session, targets: &[String]) -> Result<Selection,
     for target in targets {
         remember(&mut names, &dir, target);
     }
-    names.check(targets)
+    names.check(targets).map_err(|error| match error {
+        CliError::UnknownTarget { target, .. } if target == NODE => CliError::usage(
+            format!("unknown target `{target}`: what the node itself says belongs to no target"),
+            "`hilum logs --stream node` shows it",
+        ),
+        error => error,
+    })
 }
 
 /// Adds the name of a record that `target` means, when the store has one.

@@ -68,6 +68,7 @@ mod tests {
         why          Explain a state, and what happens next by itself
         logs         Read the collected log, also when nothing runs
         events       Read what happened: starts, ends, restarts, scaling, reloads
+        tail         Follow log endpoints over the network: of this node, of services, of lymph's containers
         crash        Show how something ended: exit, last lines, memory, restarts
         top          Live table of CPU, memory, restarts and heartbeats
         start        Start instances and what they depend on

@@ -2,20 +2,28 @@
 
 use std::io::Write as _;
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hilum_shared::name::InstanceId;
 use hilum_shared::protocol::Level;
 use regex::bytes::Regex;
 
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::lines;
 use super::output::{Stream as Output, reader_gone, written};
+use super::pager::Pager;
 use super::session::Session;
 use super::time;
-use crate::log::console::{Console, to_json};
+use crate::log::console::to_json;
+use crate::log::context::{Context, Part};
+use crate::log::expr::Expr;
 use crate::log::follow::{Followed, Follower};
 use crate::log::query::{Entry, Filter, Reader, Start};
 use crate::log::record::Stream;
+
+mod stats;
 
 /// With `-f`, so many records of the past are shown first.
 pub(crate) const FOLLOWED: u64 = 100;
@@ -25,10 +33,17 @@ pub(crate) const FOLLOWED: u64 = 100;
 #[command(after_help = "Examples:\n  \
     hilum logs -f web                   follow one service, through restarts and scaling\n  \
     hilum logs -n 50 web.2 db           the last 50 records of two targets\n  \
-    hilum logs --since 10m --level warning\n  \
+    hilum logs --since 10m --level warning --context 3\n  \
     hilum logs --grep 'timeout|refused' -t\n  \
+    hilum logs --where 'level>=warn && status=500 && path~\"^/api\"'\n  \
+    hilum logs --trace 4bf92f3577b34da6   one request through all services\n  \
+    hilum logs --around-crash web       all services, 10s before and after its last crash\n  \
+    hilum logs --stats --since 1h       how much, by whom, when\n  \
+    hilum logs -o raw web.1 > web.out   its output as it was, byte by byte\n  \
     hilum logs --stream node            what the node itself had to say\n  \
     hilum logs --json | jq 'select(.level == \"ERROR\")'\n\n\
+    --where asks for level, instance, service, stream, run, pid, logger, message, line, and for any field of structured \
+    records, JSON lines and logfmt, with = != < <= > >= ~ !~ && || ! ( ).\n\
     Works with the node down, too; -f then waits for it. The records lie in plain text files, see `hilum doctor`.")]
 pub(crate) struct LogsArgs {
     /// Services, instances or globs; none = all. What the config has no more can still be read
@@ -38,7 +53,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Only the last N records, or `all` [default: all, with -f 100]
-    #[arg(short = 'n', long, value_name = "N|all", value_parser = tail)]
+    #[arg(short = 'n', long, value_name = "N|all", value_parser = tail, allow_negative_numbers = true)]
     tail: Option<Tail>,
     /// From here on: `10m` (ago), `14:30`, `2026-11-21T03:42:11Z`
     #[arg(long, value_name = "T", value_parser = time::moment)]
@@ -49,18 +64,60 @@ pub(crate) struct LogsArgs {
     /// Only records that match this regular expression
     #[arg(long, value_name = "RE", value_parser = Regex::new)]
     grep: Option<Regex>,
+    /// Only records that answer yes: `level>=warn && status=500`
+    #[arg(long = "where", value_name = "EXPR", value_parser = Expr::parse)]
+    question: Vec<Expr>,
+    /// Only records of this trace, of all services
+    #[arg(long, value_name = "ID")]
+    trace: Option<String>,
     /// At least this grave: debug, info, warning, error, critical; unknown counts as info
     #[arg(long, value_name = "L", value_parser = level)]
     level: Option<Level>,
     /// Only these: out, err, log (structured), node (what the node did)
     #[arg(long, value_name = "S", value_delimiter = ',', value_parser = stream)]
     stream: Vec<Stream>,
+    /// N more records before and after each that --grep, --where, --trace or --level finds
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// What all wrote around a crash: its number, a TARGET for its latest, or nothing for the latest of all
+    #[arg(
+        long,
+        value_name = "ID|TARGET",
+        num_args = 0..=1,
+        default_missing_value = "",
+        conflicts_with_all = ["follow", "since", "until"],
+        add = super::completions::targets()
+    )]
+    around_crash: Option<String>,
+    /// So long before and after the crash
+    #[arg(long, value_name = "T", value_parser = time::duration, default_value = "10s", requires = "around_crash")]
+    within: Duration,
+    /// Count lines and bytes by instance and level, and draw them over time
+    #[arg(long, conflicts_with_all = ["follow", "context", "output"])]
+    stats: bool,
+    /// text; json (as --json); raw: the bytes of one instance as it wrote them, of both streams or of --stream
+    #[arg(short, long, value_name = "FORM", value_enum)]
+    output: Option<Form>,
     /// Without the names in front
     #[arg(long)]
     no_prefix: bool,
     /// With the local time in front
     #[arg(short = 't', long)]
     timestamps: bool,
+    /// Not through a pager ($HILUM_PAGER, $PAGER, else `less -FRX`), which is for terminals only
+    #[arg(long)]
+    no_pager: bool,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// An object a line.
+    Json,
+    /// The bytes of one instance as it wrote them.
+    Raw,
 }
 
 /// `-n`.
@@ -79,7 +136,7 @@ pub(crate) fn tail(text: &str) -> Result<Tail, String> {
         .map_err(|_| format!("`{text}` is no count: write a number or `all`"))
 }
 
-fn level(text: &str) -> Result<Level, String> {
+pub(crate) fn level(text: &str) -> Result<Level, String> {
     Level::parse(text).ok_or_else(|| {
         format!("`{text}` is no level: write `debug`, `info`, `warning`, `error` or `critical`")
     })
@@ -92,35 +149,58 @@ fn stream(text: &str) -> Result<Stream, String> {
 
 /// Runs `logs`.
 pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
-    let selection = lines::select(session, &args.targets)?;
-    let micros = |seconds: f64| (seconds.max(0.0) * 1e6) as u64;
-    let filter = Filter {
-        target: lines::target(&selection),
-        streams: args.stream.clone(),
-        since: args.since.map(micros),
-        until: args.until.map(micros),
-        grep: args.grep.clone(),
-        level: args.level,
-        ..Filter::default()
-    };
+    let form = form(session, args)?;
+    let mut filter = filter(session, args)?;
+    if let Some(which) = &args.around_crash {
+        around(session, which, args.within, &mut filter)?;
+    }
+    if form == Form::Raw {
+        raw(session, args, &mut filter)?;
+    }
+    let dir = lines::dir(session)?;
     let start = beginning(args.tail, args.follow, args.since.is_some());
-    let mut console = lines::console(session, !args.no_prefix, args.timestamps);
-    let json = session.out.json;
-    let mut show = |entry: &Entry, out: &mut Output| -> Result<(), CliError> {
-        if json {
-            return out.json(&to_json(entry));
+    if args.stats {
+        return stats::run(session, &dir, filter, start);
+    }
+    let (view, start, mut context) = match args.context {
+        None => (filter.clone(), start, None),
+        Some(count) => {
+            let (context, start) = begin_context(&dir, &filter, start, count)?;
+            (filter.view(), start, Some(context))
         }
-        print(&mut console, entry, out)
+    };
+    let mut console = lines::console(session, !args.no_prefix, args.timestamps);
+    let mut text = Vec::new();
+    let mut print = |part: Part<'_>, out: &mut Output| -> Result<(), CliError> {
+        text.clear();
+        match (part, form) {
+            (Part::Record(entry), Form::Json) => return out.json(&to_json(entry)),
+            (Part::Record(entry), Form::Text) => console.render(entry, &mut text),
+            (Part::Record(entry), Form::Raw) => raw_record(session, entry, &mut text),
+            (Part::Break, Form::Text) => text.extend_from_slice(b"--\n"),
+            (Part::Break, _) => {}
+        }
+        written(out.write_all(&text))
+    };
+    let mut show = |entry: &Entry, out: &mut Output| -> Result<(), CliError> {
+        match &mut context {
+            None => print(Part::Record(entry), out),
+            Some(context) => context.take(entry, filter.picks(entry), |part| print(part, out)),
+        }
     };
     if args.follow {
         if session.node_pid()?.is_none() {
             session.out.note("no node is running; waiting for one");
         }
-        return follow(session, filter, start, &mut show);
+        return follow(session, view, start, &mut show);
     }
-    let mut out = session.out.stream();
-    let mut reader =
-        Reader::open(&lines::dir(session)?, filter, start).map_err(lines::unreadable)?;
+    // In this order: the pager waits for the end of its input.
+    let pager = (form == Form::Text && !args.no_pager).then(|| Pager::start(session.out)).flatten();
+    let (_pager, mut out) = match pager {
+        Some((pager, stdin)) => (Some(pager), session.out.stream_to(stdin)),
+        None => (None, session.out.stream()),
+    };
+    let mut reader = Reader::open(&dir, view, start).map_err(lines::unreadable)?;
     let mut entry = Entry::default();
     let mut any = false;
     while reader.read(&mut entry).map_err(lines::unreadable)? {
@@ -134,10 +214,122 @@ pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
     Ok(ExitStatus::Done)
 }
 
-fn print(console: &mut Console, entry: &Entry, out: &mut Output) -> Result<(), CliError> {
-    let mut text = Vec::with_capacity(entry.text.len() + 64);
-    console.render(entry, &mut text);
-    written(out.write_all(&text))
+/// The form of the output.
+fn form(session: &Session, args: &LogsArgs) -> Result<Form, CliError> {
+    match args.output {
+        Some(Form::Text | Form::Raw) if session.out.json => Err(CliError::usage(
+            "`--json` and `-o` ask for different forms",
+            "leave one of them out",
+        )),
+        Some(form) => Ok(form),
+        None if session.out.json => Ok(Form::Json),
+        None => Ok(Form::Text),
+    }
+}
+
+fn filter(session: &Session, args: &LogsArgs) -> Result<Filter, CliError> {
+    let selection = lines::select(session, &args.targets)?;
+    let micros = |seconds: f64| (seconds.max(0.0) * 1e6) as u64;
+    let mut questions = args.question.clone();
+    questions.extend(args.trace.as_deref().map(Expr::trace));
+    let picks = args.grep.is_some() || args.level.is_some() || !questions.is_empty();
+    if args.context.is_some() && !picks {
+        return Err(CliError::usage(
+            "`--context` needs something to look around",
+            "add `--grep`, `--where`, `--trace` or `--level`",
+        ));
+    }
+    Ok(Filter {
+        target: lines::target(&selection),
+        streams: args.stream.clone(),
+        since: args.since.map(micros),
+        until: args.until.map(micros),
+        grep: args.grep.clone(),
+        expr: Expr::all(questions).map(Arc::new),
+        level: args.level,
+        ..Filter::default()
+    })
+}
+
+/// Sets the time to that around a crash.
+fn around(
+    session: &Session,
+    which: &str,
+    within: Duration,
+    filter: &mut Filter,
+) -> Result<(), CliError> {
+    let crash = super::crash::pick(session, which)?;
+    let at = crash.facts.get("at").and_then(serde_json::Value::as_f64).unwrap_or_default();
+    let micros = |seconds: f64| (seconds.max(0.0) * 1e6) as u64;
+    filter.since = Some(micros(at - within.as_secs_f64()));
+    filter.until = Some(micros(at + within.as_secs_f64()));
+    session.out.note(&format!("{} at {}", super::crash::title(&crash), time::local(at)));
+    Ok(())
+}
+
+/// Sets instance and streams for `-o raw`.
+fn raw(session: &Session, args: &LogsArgs, filter: &mut Filter) -> Result<(), CliError> {
+    if session.out.screen {
+        return Err(CliError::usage(
+            "raw bytes may change what your terminal does",
+            "redirect them: `hilum logs -o raw web.1 > web.out`, or leave out `-o raw`",
+        ));
+    }
+    let only = match args.targets.as_slice() {
+        [one] if InstanceId::parse(one).is_ok() => Some(one.clone()),
+        [one] => session.names().only_instance(one),
+        _ => None,
+    };
+    let Some(instance) = only else {
+        return Err(CliError::usage(
+            "`-o raw` is for one instance: the bytes of several cannot be told apart",
+            "name it: `hilum logs -o raw web.1`",
+        ));
+    };
+    if args.stream.iter().any(|stream| !matches!(stream, Stream::Out | Stream::Err)) {
+        return Err(CliError::usage(
+            "only the streams `out` and `err` have raw bytes",
+            "records of workers and of the node are in `--json`",
+        ));
+    }
+    filter.instance = Some(instance);
+    if filter.streams.is_empty() {
+        filter.streams = vec![Stream::Out, Stream::Err];
+    }
+    Ok(())
+}
+
+fn raw_record(session: &Session, entry: &Entry, out: &mut Vec<u8>) {
+    match entry.dropped {
+        None => entry.write_raw(out),
+        Some(_) => session.out.warn(&String::from_utf8_lossy(&entry.text)),
+    }
+}
+
+/// What lies before the first record that is wanted, and where to go on.
+fn begin_context(
+    dir: &Path,
+    filter: &Filter,
+    start: Start,
+    count: usize,
+) -> Result<(Context, Start), CliError> {
+    let mut context = Context::new(count);
+    let Start::Tail(_) = start else {
+        return Ok((context, start));
+    };
+    let mut entry = Entry::default();
+    let mut reader = Reader::open(dir, filter.clone(), start).map_err(lines::unreadable)?;
+    if !reader.read(&mut entry).map_err(lines::unreadable)? {
+        return Ok((context, Start::End));
+    }
+    let first = entry.seq;
+    let before = Filter { before_seq: Some(first), ..filter.view() };
+    let mut reader =
+        Reader::open(dir, before, Start::Tail(count as u64)).map_err(lines::unreadable)?;
+    while reader.read(&mut entry).map_err(lines::unreadable)? {
+        context.take(&entry, false, |_| Ok::<(), CliError>(()))?;
+    }
+    Ok((context, Start::From(first)))
 }
 
 /// Where to begin with these options.

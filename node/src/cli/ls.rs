@@ -1,7 +1,7 @@
 //! `ls`: every running project of this user on this machine.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hilum_shared::run_dir::{RunDir, StateDir};
 use serde::Deserialize;
@@ -72,10 +72,18 @@ pub(crate) fn running() -> Vec<Running> {
     found
 }
 
+/// The config of the node that a run folder was made for.
+pub(crate) fn config_of(folder: &Path) -> Option<PathBuf> {
+    Some(project_file(folder)?.config)
+}
+
+fn project_file(folder: &Path) -> Option<ProjectFile> {
+    serde_json::from_slice(&fs::read(folder.join("project.json")).ok()?).ok()
+}
+
 /// The living node of a run folder.
 pub(crate) fn node_of(folder: PathBuf) -> Option<Running> {
-    let file: ProjectFile =
-        serde_json::from_slice(&fs::read(folder.join("project.json")).ok()?).ok()?;
+    let file = project_file(&folder)?;
     Process::find(file.pid)?;
     // the lock decides who is the node; a pid may have been given to somebody else
     let name = file.state.file_name()?.to_string_lossy().into_owned();

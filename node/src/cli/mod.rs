@@ -4,6 +4,7 @@
 //! [`args`] says what may be written, [`session`] which cluster is meant and how its node is reached, [`output`] is
 //! the only place that prints, [`exit`] knows the codes.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use self::args::{Cli, Command};
@@ -27,6 +28,7 @@ mod farewell;
 mod init;
 mod interrupts;
 mod lines;
+mod link;
 mod list;
 mod logs;
 mod ls;
@@ -35,6 +37,7 @@ mod node;
 mod oneoff;
 mod operation;
 mod output;
+mod pager;
 mod process;
 mod ps;
 mod reload;
@@ -43,6 +46,7 @@ mod scale;
 mod session;
 mod signal;
 mod table;
+mod tail;
 mod target;
 mod time;
 mod top;
@@ -55,14 +59,22 @@ pub fn main() -> ExitCode {
     if completions::answer() {
         return ExitCode::SUCCESS;
     }
-    let arguments: Vec<_> = std::env::args_os().collect();
+    run(std::env::args_os().collect(), None)
+}
+
+/// Runs one command line; `guarded` is the command whose guard this process is.
+fn run(arguments: Vec<OsString>, guarded: Option<u32>) -> ExitCode {
     let cli = match args::parse(arguments.iter().cloned()) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error, &arguments),
     };
-    match &cli.command {
-        Command::Keeper { options } => return crate::daemon::keeper_main(options),
-        Command::InnerNode { options } => return crate::daemon::node_main(options),
+    match cli.command {
+        Command::Keeper { options } => return crate::daemon::keeper_main(&options),
+        Command::InnerNode { options } => return crate::daemon::node_main(&options),
+        Command::Oneoff { command, words } if guarded.is_none() => {
+            let arguments = std::iter::once("hilum".into()).chain(words).collect();
+            return run(arguments, Some(command));
+        }
         _ => {}
     }
     let common = &cli.common;
@@ -75,7 +87,7 @@ pub fn main() -> ExitCode {
     );
     let Cli { directory, project, common, command } = cli;
     let session = Session::new(out, common, directory, project);
-    match dispatch(&session, command) {
+    match dispatch(&session, command, guarded) {
         Ok(status) => status.into(),
         Err(error) => {
             out.error(&error);
@@ -84,7 +96,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(session: &Session, command: Command) -> Outcome {
+fn dispatch(session: &Session, command: Command, guarded: Option<u32>) -> Outcome {
+    match (command, guarded) {
+        // all that is said about them is said by their guard
+        (Command::Run(_) | Command::Exec(_), None) => oneoff::guard(),
+        (Command::Run(args), Some(command)) => run::run(session, &args, command),
+        (Command::Exec(args), Some(command)) => exec::run(session, &args, command),
+        (command, _) => plain(session, command),
+    }
+}
+
+fn plain(session: &Session, command: Command) -> Outcome {
     match command {
         Command::Init(args) => init::run(session, &args),
         Command::Check(args) => check::run(session, &args),
@@ -94,6 +116,7 @@ fn dispatch(session: &Session, command: Command) -> Outcome {
         Command::Why(args) => why::run(session, &args),
         Command::Logs(args) => logs::run(session, &args),
         Command::Events(args) => events::run(session, &args),
+        Command::Tail(args) => tail::run(session, &args),
         Command::Crash(args) => crash::run(session, &args),
         Command::Top(args) => top::run(session, &args),
         Command::Start(args) => control::start(session, &args),
@@ -104,8 +127,6 @@ fn dispatch(session: &Session, command: Command) -> Outcome {
         Command::Signal(args) => signal::signal_verb(session, &args),
         Command::Kill(args) => signal::kill_verb(session, &args),
         Command::Wait(args) => wait::run(session, &args),
-        Command::Run(args) => run::run(session, &args),
-        Command::Exec(args) => exec::run(session, &args),
         Command::Env(args) => env::run(session, &args),
         Command::Config(args) => config::run(session, &args),
         Command::Node(args) => node::run(session, &args),
@@ -114,8 +135,12 @@ fn dispatch(session: &Session, command: Command) -> Outcome {
         Command::Completions(args) => completions::run(session, &args),
         Command::Man(args) => man::run(session, &args),
         Command::List(args) => list::run(session, &args),
-        // dispatched before there is a session
-        Command::Keeper { .. } | Command::InnerNode { .. } => Ok(ExitStatus::Usage),
+        // dispatched before
+        Command::Keeper { .. }
+        | Command::InnerNode { .. }
+        | Command::Oneoff { .. }
+        | Command::Run(_)
+        | Command::Exec(_) => Ok(ExitStatus::Usage),
     }
 }
 

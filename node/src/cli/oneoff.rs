@@ -1,27 +1,24 @@
-//! One-off processes beside the cluster: what `env` shows, and what `run` and `exec` become.
+//! One-off processes beside the cluster: what `env` shows, and what `run` and `exec` run.
 //!
-//! The child takes this process's place, so that terminal, signals and exit code are its own.
+//! The child has this process's terminal, its signals are handed on, and its exit code is ours.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::ExitCode;
 
 use hilum_shared::config::Loaded;
-use hilum_shared::config::spec::{Limits, PortChoice, ServiceSpec};
+use hilum_shared::config::spec::{PortChoice, ServiceSpec};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::env as variable;
 use hilum_shared::run_dir::{Access, RunDir};
+use hilum_shared::signal::Exit;
 use hilum_shared::status::Snapshot;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
-use super::exit::{CliError, Outcome};
+use super::exit::{CliError, ExitStatus, Outcome};
 use super::session::Session;
 use super::target::nearest;
-use crate::driver::identity;
+use crate::daemon::launch;
+use crate::driver::tether::{self, End};
 use crate::launch::context::{Context, Endpoints, Ports, inheritable};
 use crate::launch::environment::EnvVar;
 use crate::launch::prepare::Start;
@@ -110,96 +107,33 @@ impl<'a> Oneoff<'a> {
         CliError::failed(format!("`{}`: {error}", self.instance))
     }
 
-    /// Becomes `command`. Returns only when it cannot.
-    pub(crate) fn become_command(&self, command: &[OsString]) -> Outcome {
-        let Some((program, arguments)) = command.split_first() else {
+    /// Runs these words in the service's place, as the guard of the command with this pid.
+    pub(crate) fn run(&self, words: &[OsString], command: u32) -> Outcome {
+        if words.is_empty() {
             return Err(CliError::usage("no command", "write it after `--`"));
-        };
-        let directory = self.start().directory().map_err(|error| self.wrong(&error))?;
-        let environment = self.environment()?;
-        let mut child = match self.spec.launch.nice {
-            // setting it needs an unsafe call; the program of coreutils does the same
-            Some(nice) if nice != 0 => {
-                let mut child = Command::new("nice");
-                child.arg(format!("-n{nice}")).arg(program);
-                child
-            }
-            _ => Command::new(program),
-        };
-        child.args(arguments).current_dir(&directory).env_clear().envs(
-            environment
-                .into_iter()
-                .filter(|one| !NODES_OWN.iter().any(|own| one.name == *own))
-                .map(|one| (one.name, one.value)),
-        );
-        self.take_on().map_err(|(what, source)| CliError::Failed {
-            message: format!("cannot set {what} for `{}`: {source}", self.instance),
-            help: Some("run it as a user who may, or change the service's config".into()),
-        })?;
-        let source = child.exec();
-        if !directory.is_dir() {
-            return Err(CliError::File { doing: "cannot use folder", path: directory, source });
         }
-        Err(CliError::Program { program: program.to_string_lossy().into_owned(), source })
-    }
-
-    /// Sets limits and identity of this process, which is about to become the child.
-    fn take_on(&self) -> Result<(), (&'static str, io::Error)> {
-        let launch = &self.spec.launch;
-        for (name, resource, value) in rlimits(&launch.limits) {
-            let hard = getrlimit(resource).map_or(value, |(_, hard)| hard);
-            // lowering the hard limit is always allowed, raising it only for root
-            setrlimit(resource, value, value)
-                .or_else(
-                    |errno| {
-                        if value <= hard { setrlimit(resource, value, hard) } else { Err(errno) }
-                    },
-                )
-                .map_err(|errno| (name, errno.into()))?;
-        }
-        if let Some(mask) = launch.umask {
-            umask(Mode::from_bits_truncate(mask));
-        }
-        if let Some(cpus) = &launch.cpus {
-            let failed = |errno: nix::Error| ("cpus", errno.into());
-            let mut set = nix::sched::CpuSet::new();
-            for cpu in cpus {
-                set.set(*cpu).map_err(failed)?;
-            }
-            nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(failed)?;
-        }
-        if launch.user.is_some() || launch.group.is_some() {
-            let account = identity::resolve(launch.user.as_deref(), launch.group.as_deref())
-                .map_err(|error| ("user", io::Error::other(error)))?;
-            if let Some(identity) = account.identity {
-                let failed = |errno: nix::Error| ("user", errno.into());
-                if let Some(groups) = &identity.groups {
-                    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-                    setgroups(&groups).map_err(failed)?;
-                }
-                setgid(Gid::from_raw(identity.gid)).map_err(failed)?;
-                setuid(Uid::from_raw(identity.uid)).map_err(failed)?;
-            }
-        }
-        if launch.no_new_privs {
-            nix::sys::prctl::set_no_new_privs().map_err(|errno| ("no_new_privs", errno.into()))?;
-        }
-        Ok(())
+        let request =
+            self.start().prepare_words(words, &NODES_OWN).map_err(|error| self.wrong(&error))?;
+        let exit = tether::run(request, End::Guard(command)).map_err(|error| self.wrong(&error))?;
+        Ok(code(exit))
     }
 }
 
-fn rlimits(limits: &Limits) -> Vec<(&'static str, Resource, u64)> {
-    [
-        ("limits.nofile", Resource::RLIMIT_NOFILE, limits.nofile),
-        ("limits.nproc", Resource::RLIMIT_NPROC, limits.nproc),
-        ("limits.core", Resource::RLIMIT_CORE, limits.core),
-        ("limits.as", Resource::RLIMIT_AS, limits.address_space),
-        ("limits.cpu", Resource::RLIMIT_CPU, limits.cpu),
-        ("limits.stack", Resource::RLIMIT_STACK, limits.stack),
-    ]
-    .into_iter()
-    .filter_map(|(name, resource, value)| Some((name, resource, value?)))
-    .collect()
+/// Runs this command line again, as the guard of what it runs.
+pub(crate) fn guard() -> Outcome {
+    let failed =
+        |error: &dyn std::error::Error| CliError::failed(format!("cannot run it: {error}"));
+    let own = std::process::id().to_string();
+    let words = std::env::args_os().skip(1);
+    let words = ["hilum".into(), "__oneoff".into(), own.into()].into_iter().chain(words);
+    let words: Vec<OsString> = words.collect();
+    let request = launch::again(&words).map_err(|error| failed(&error))?;
+    let exit = tether::run(request, End::Command).map_err(|error| failed(&error))?;
+    Ok(code(exit))
+}
+
+fn code(exit: Exit) -> ExitStatus {
+    ExitStatus::Native(ExitCode::from(exit.shell_code().clamp(0, 255) as u8))
 }
 
 fn context(

@@ -8,8 +8,9 @@ use hilum_shared::protocol::control;
 use hilum_shared::status::{Flag, InstanceStatus, Snapshot, State};
 
 use super::exit::{CliError, ExitStatus, Outcome};
+use super::link::Node;
 use super::output::{Output, Style, printable};
-use super::session::{Node, Session};
+use super::session::Session;
 use super::target::Selection;
 use super::{ps, time};
 

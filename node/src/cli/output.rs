@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
+use nix::sys::stat::{SFlag, fstat};
 use serde::Serialize;
 
 use super::exit::CliError;
@@ -179,7 +180,12 @@ impl Output {
 
     /// A stream of results, buffered; the caller flushes.
     pub(crate) fn stream(self) -> Stream {
-        Stream { out: BufWriter::with_capacity(64 * 1024, io::stdout().lock()) }
+        self.stream_to(io::stdout().lock())
+    }
+
+    /// The same to somewhere else: a pager.
+    pub(crate) fn stream_to(self, out: impl Write + 'static) -> Stream {
+        Stream { out: BufWriter::with_capacity(64 * 1024, Box::new(out)) }
     }
 
     /// Talk: left out with `-q`. A stderr that cannot be written is nobody's business.
@@ -241,7 +247,7 @@ impl Output {
 
 /// A buffered stdout for many lines.
 pub(crate) struct Stream {
-    out: BufWriter<StdoutLock<'static>>,
+    out: BufWriter<Box<dyn Write>>,
 }
 
 impl Stream {
@@ -273,10 +279,17 @@ impl Write for Stream {
 }
 
 fn failed(error: io::Error) -> CliError {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => CliError::Closed,
-        _ => CliError::Output(error),
+    // a terminal that was closed answers EIO, where a pipe answers EPIPE
+    let hung_up = error.raw_os_error() == Some(nix::libc::EIO) && stdout_is(SFlag::S_IFCHR);
+    if hung_up || error.kind() == io::ErrorKind::BrokenPipe {
+        return CliError::Closed;
     }
+    CliError::Output(error)
+}
+
+fn stdout_is(kind: SFlag) -> bool {
+    fstat(io::stdout())
+        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind)
 }
 
 /// The error of a write to stdout, told apart from a reader that went away.
@@ -286,9 +299,7 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), CliError> {
 
 /// Whether stdout is a pipe.
 pub(crate) fn stdout_is_pipe() -> bool {
-    use nix::sys::stat::{SFlag, fstat};
-    fstat(io::stdout())
-        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+    stdout_is(SFlag::S_IFIFO)
 }
 
 /// Whether stdout is a pipe that nobody reads any more.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hilum_shared::protocol::env;
 
@@ -52,6 +53,17 @@ impl Process {
         stat(self.pid).is_some_and(|now| now.started == self.started && !ended(now.state))
     }
 
+    /// How long it lives, by the machine's own clock; nothing where that cannot be read.
+    pub(crate) fn age(self) -> Duration {
+        let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let uptime = uptime.split(' ').next().and_then(|text| text.parse::<f64>().ok());
+        // 100 on every Linux that we know of (`man 5 proc_pid_stat`, field 22)
+        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK);
+        let ticks = ticks.ok().flatten().unwrap_or(100) as f64;
+        let age = uptime.unwrap_or(0.0) - self.started as f64 / ticks;
+        Duration::try_from_secs_f64(age).unwrap_or_default()
+    }
+
     /// The keeper of the node that is this process: its parent, when that is the same program.
     pub(crate) fn keeper(self) -> Option<Self> {
         let parent = stat(self.pid)?.parent;
@@ -62,6 +74,15 @@ impl Process {
             words.any(|word| word == b"__keeper" || word == b"node")
         });
         (same && keeper).then(|| Self::find(parent)).flatten()
+    }
+}
+
+/// Why a process does not run though it lives.
+pub(crate) fn halted(pid: u32) -> Option<&'static str> {
+    match stat(pid)?.state {
+        'T' => Some("it is stopped (SIGSTOP)"),
+        't' => Some("it is held by a debugger"),
+        _ => None,
     }
 }
 

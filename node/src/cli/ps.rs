@@ -5,8 +5,9 @@ use hilum_shared::units::{Bytes, format_size};
 use std::fmt::Write as _;
 
 use super::exit::{ExitStatus, Outcome};
+use super::link::Node;
 use super::output::{Style, printable};
-use super::session::{Node, Session};
+use super::session::Session;
 use super::table::{Align, Cell, Table};
 use super::target::{Names, Selection};
 use super::{ls, time};
@@ -218,13 +219,16 @@ pub(crate) fn info(one: &InstanceStatus) -> String {
         }
         _ => one.reason.clone().unwrap_or_else(|| own.to_owned()),
     };
-    if let Some(next) = one.next_at
-        && matches!(one.state, State::Backoff)
-    {
+    let step = match one.state {
+        State::Backoff => Some("next try"),
+        State::Waiting | State::Completed | State::Stopped => Some("runs next"),
+        _ => None,
+    };
+    if let (Some(step), Some(next)) = (step, one.next_at) {
         if !text.is_empty() {
             text.push_str(", ");
         }
-        let _ = write!(text, "next try in {}", time::seconds(next)); // a String takes all
+        let _ = write!(text, "{step} in {}", time::seconds(next)); // a String takes all
     }
     printable(&text).into_owned()
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use hilum_shared::protocol::control;
 
-use super::exit::{ExitStatus, Outcome};
+use super::exit::{CliError, ExitStatus, Outcome};
+use super::link::ANSWER;
 use super::operation;
 use super::output::{Output, Style};
-use super::session::{ANSWER, Session};
+use super::session::Session;
 use super::target::Selection;
 use super::time;
 
@@ -33,7 +34,8 @@ pub(crate) fn run(session: &Session, args: &ReloadArgs) -> Outcome {
     let node = session.node()?;
     let _ = session.status(&node)?; // says when the versions differ
     let order = control::Reload { dry_run: args.dry_run };
-    let answer: control::Reloaded = node.call("reload", &order, ANSWER)?;
+    let answer: control::Reloaded =
+        node.call("reload", &order, ANSWER).map_err(|error| explained(session, error))?;
     for warning in &answer.warnings {
         session.out.warn(warning);
     }
@@ -65,6 +67,22 @@ pub(crate) fn run(session: &Session, args: &ReloadArgs) -> Outcome {
     }
     let good = outcome.ok && outcome.survivors.is_empty();
     Ok(if good { ExitStatus::Done } else { ExitStatus::Failed })
+}
+
+/// The node sends its findings as a text. Where the file reads the same from here, they are had with their places.
+pub(crate) fn explained(session: &Session, error: CliError) -> CliError {
+    match &error {
+        CliError::Fault(fault) if fault.code == "invalid-config" => match session.config() {
+            Err(found @ CliError::Config(_)) => {
+                if !session.out.json {
+                    session.out.note("the configuration is not valid: nothing was changed");
+                }
+                found
+            }
+            _ => error,
+        },
+        _ => error,
+    }
 }
 
 /// Prints the lines of a plan.

@@ -11,7 +11,7 @@ use super::session::Session;
 #[command(after_help = "Examples:\n  \
     hilum run web                    its command with its environment, folder and limits\n  \
     hilum run web -- --port 9000     with more arguments\n\n\
-    It is not supervised and not counted; the exit code is the program's.")]
+    It is not supervised and not counted; the exit code is the program's. What it leaves running is ended with it.")]
 pub(crate) struct RunArgs {
     /// A service, or an instance for its index and ports
     #[arg(value_name = "SERVICE", add = super::completions::services())]
@@ -21,11 +21,11 @@ pub(crate) struct RunArgs {
     pub(crate) arguments: Vec<OsString>,
 }
 
-/// Runs `run`.
-pub(crate) fn run(session: &Session, args: &RunArgs) -> Outcome {
+/// Runs `run`, as the guard of this command.
+pub(crate) fn run(session: &Session, args: &RunArgs, command: u32) -> Outcome {
     let loaded = session.config()?;
     let oneoff = Oneoff::of(session, loaded, &args.service)?;
-    let mut command = oneoff.command()?;
-    command.extend(args.arguments.iter().cloned());
-    oneoff.become_command(&command)
+    let mut words = oneoff.command()?;
+    words.extend(args.arguments.iter().cloned());
+    oneoff.run(&words, command)
 }

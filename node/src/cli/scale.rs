@@ -9,8 +9,9 @@ use hilum_shared::protocol::control;
 use hilum_shared::status::Snapshot;
 
 use super::exit::{CliError, Outcome};
+use super::link::ANSWER;
 use super::operation;
-use super::session::{ANSWER, Session, config_error, shown};
+use super::session::{Session, shown};
 use super::target::{Selection, nearest};
 use super::time;
 
@@ -141,7 +142,7 @@ fn save(session: &Session, wanted: &[(String, u32)]) -> Result<(), CliError> {
 
 fn save_one(session: &Session, service: &str, count: u32) -> Result<PathBuf, CliError> {
     let project = session.project()?;
-    let before = session.load(&project.configs, project.name.clone())?.map_err(config_error)?;
+    let before = session.load(&project.configs, project.name.clone())?.map_err(CliError::Config)?;
     let mut why = None;
     for (path, text) in by_weight(&project.configs, &before.raw) {
         let new = match edit::set_numprocesses(text, service, count) {
@@ -156,7 +157,8 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<PathBuf, Cli
             path: path.clone(),
             source,
         })?;
-        let after = session.load(&project.configs, project.name.clone())?.map_err(config_error)?;
+        let after =
+            session.load(&project.configs, project.name.clone())?.map_err(CliError::Config)?;
         let now = after.cluster.services.get(service).map(|spec| spec.numprocesses);
         if now != Some(count) {
             return Err(CliError::failed(format!(

@@ -3,29 +3,27 @@
 //! A cluster is known by the canonical path of its first config, never by its content, so that what is
 //! only about the running node works while the file is broken.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded, Severity};
-use hilum_shared::rpc::blocking::{CallError, Client};
-use hilum_shared::run_dir::{Access, RunDir, StateDir};
+use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded};
+use hilum_shared::rpc::blocking::CallError;
+use hilum_shared::run_dir::StateDir;
 use hilum_shared::status::Snapshot;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::args::Common;
 use super::exit::CliError;
+use super::link::{ANSWER, Node, Nothing, silence};
 use super::output::Output;
+use super::process::Process;
 use super::target::Names;
-use super::time;
 use crate::daemon::launch::{self, NodeOptions};
-
-/// A call that does no work is answered at once; longer than this and the node is not well.
-pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// A node listens so soon after it took its lock, also on a busy machine.
 const OPENS: Duration = Duration::from_secs(5);
+/// It may hold its lock so long after it closed its sockets. What is older and listens nowhere has lost its run folder.
+const CLOSES: Duration = Duration::from_secs(1);
 /// Between two looks whether it does.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -157,6 +155,12 @@ impl Session {
                 help: None,
             })?);
         }
+        if let Some(folder) = configs.iter().find(|path| path.is_dir()) {
+            return Err(CliError::usage(
+                format!("config `{}`, given by {source}, is a folder", folder.display()),
+                "name the file in it, or the folder with `-C DIR` before the command",
+            ));
+        }
         let parent = configs[0].parent().unwrap_or(Path::new("/"));
         let project_folder = match (&self.directory, searched) {
             (Some(_), _) => folder,
@@ -214,7 +218,8 @@ impl Session {
             return Ok(loaded);
         }
         let project = self.project()?;
-        let loaded = self.load(&project.configs, project.name.clone())?.map_err(config_error)?;
+        let loaded =
+            self.load(&project.configs, project.name.clone())?.map_err(CliError::Config)?;
         Ok(self.loaded.get_or_init(|| loaded))
     }
 
@@ -265,20 +270,19 @@ impl Session {
     /// [`CliError::NotRunning`] when there is none.
     pub(crate) fn node(&self) -> Result<Node, CliError> {
         let project = self.project()?;
-        let deadline = Instant::now() + OPENS;
+        let begun = Instant::now();
         loop {
             let Some(pid) = self.node_pid()? else {
                 return Err(CliError::NotRunning { config: project.config().to_owned() });
             };
-            match Node::try_connect(&project.state, pid) {
-                // It holds its lock before it listens, and for a moment after.
-                Err(CallError::Gone { .. }) if Instant::now() < deadline => {
+            let young = Process::find(pid).is_none_or(|node| node.age() < OPENS);
+            let patience = if young { OPENS } else { CLOSES };
+            match Node::connect(&project.state, pid, Some(self.out)) {
+                // it holds its lock before it listens, and for a moment after
+                Err(CallError::Gone { .. }) if begun.elapsed() < patience => {
                     std::thread::sleep(AGAIN);
                 }
-                answer => {
-                    return answer
-                        .map_err(|error| CliError::Silent { pid, reason: error.to_string() });
-                }
+                answer => return answer.map_err(|error| silence(&project.state, pid, error)),
             }
         }
     }
@@ -321,114 +325,8 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     })
 }
 
-/// The findings of a load as an error.
-pub(crate) fn config_error(diagnostics: Diagnostics) -> CliError {
-    let errors = || diagnostics.0.iter().filter(|one| one.severity == Severity::Error);
-    let at = errors().find_map(|one| {
-        let file = one.file.as_ref()?.display();
-        Some(match (one.line, one.column) {
-            (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
-            _ => file.to_string(),
-        })
-    });
-    CliError::Config {
-        rendered: diagnostics.render(false),
-        coloured: diagnostics.render(true),
-        at,
-        count: errors().count(),
-    }
-}
-
 /// A path as short as it can be said from here.
 pub(crate) fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
-}
-
-/// The arguments of a call that takes none.
-#[derive(Debug, Serialize)]
-pub(crate) struct Nothing {}
-
-/// A connection to a running node.
-pub(crate) struct Node {
-    client: RefCell<Client>,
-    /// Its process.
-    pub(crate) pid: u32,
-    /// Its sockets' folder.
-    pub(crate) run_dir: RunDir,
-}
-
-impl Node {
-    /// Connects to the node with this state folder.
-    pub(crate) fn connect(state: &StateDir, pid: u32) -> Result<Self, CliError> {
-        Self::try_connect(state, pid)
-            .map_err(|error| CliError::Silent { pid, reason: error.to_string() })
-    }
-
-    fn try_connect(state: &StateDir, pid: u32) -> Result<Self, CallError> {
-        let run_dir = RunDir::find(state).unwrap_or_else(|_| RunDir::of(state, Access::Private));
-        let client = Client::connect(&run_dir.endpoint("node.sock"))?;
-        Ok(Self { client: RefCell::new(client), pid, run_dir })
-    }
-
-    /// Connects to the node with this run folder.
-    pub(crate) fn at(run_dir: RunDir, pid: u32) -> Result<Self, CliError> {
-        let client = Client::connect(&run_dir.endpoint("node.sock"))
-            .map_err(|error| CliError::Silent { pid, reason: error.to_string() })?;
-        Ok(Self { client: RefCell::new(client), pid, run_dir })
-    }
-
-    /// Calls `node.METHOD`, which answers at once.
-    pub(crate) fn call<A: Serialize, R: DeserializeOwned>(
-        &self,
-        method: &str,
-        arguments: &A,
-        timeout: Duration,
-    ) -> Result<R, CliError> {
-        self.client
-            .borrow_mut()
-            .call(&format!("node.{method}"), arguments, timeout)
-            .map_err(|error| self.explain(method, error, timeout))
-    }
-
-    /// Calls `node.METHOD`, which answers when the work is done; `cancelled` is asked many times a second.
-    /// A call that was cancelled, or not answered in time, is `None`.
-    pub(crate) fn call_long<A: Serialize, R: DeserializeOwned>(
-        &self,
-        method: &str,
-        arguments: &A,
-        timeout: Option<Duration>,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Option<R>, CliError> {
-        let limit = timeout.unwrap_or(Duration::MAX);
-        let answer = self.client.borrow_mut().call_with(
-            &format!("node.{method}"),
-            arguments,
-            limit,
-            cancelled,
-        );
-        match answer {
-            Ok(answer) => Ok(Some(answer)),
-            Err(CallError::Timeout { .. } | CallError::Cancelled) => Ok(None),
-            Err(error) => Err(self.explain(method, error, limit)),
-        }
-    }
-
-    fn explain(&self, method: &str, error: CallError, timeout: Duration) -> CliError {
-        match error {
-            CallError::Fault(fault) => CliError::Fault(fault),
-            CallError::Gone { .. } => CliError::Gone { pid: self.pid },
-            CallError::Timeout { .. } => CliError::Silent {
-                pid: self.pid,
-                reason: format!(
-                    "no answer to `{method}` within {}",
-                    time::seconds(timeout.as_secs_f64())
-                ),
-            },
-            error @ CallError::Denied { .. } => {
-                CliError::Silent { pid: self.pid, reason: error.to_string() }
-            }
-            other => CliError::Protocol { call: method.to_owned(), reason: other.to_string() },
-        }
-    }
 }

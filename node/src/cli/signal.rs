@@ -4,8 +4,9 @@ use hilum_shared::protocol::control;
 use hilum_shared::signal::Signal;
 
 use super::exit::Outcome;
+use super::link::ANSWER;
 use super::operation;
-use super::session::{ANSWER, Session};
+use super::session::Session;
 use super::target::Names;
 
 /// The words of `signal`.

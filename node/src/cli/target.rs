@@ -41,6 +41,12 @@ impl Names {
         self.services.keys().map(String::as_str)
     }
 
+    /// The instance of a service that has just one.
+    pub(crate) fn only_instance(&self, service: &str) -> Option<String> {
+        let indexes = self.services.get(service).filter(|indexes| indexes.len() == 1)?;
+        indexes.first().map(|index| format!("{service}.{index}"))
+    }
+
     /// Services and instances, as a shell completes them.
     pub(crate) fn all(&self) -> Vec<String> {
         let mut names: Vec<String> = self.services().map(str::to_owned).collect();

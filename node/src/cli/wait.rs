@@ -7,8 +7,9 @@ use hilum_shared::protocol::control::{Await, AwaitState, Outcome as Answer};
 use hilum_shared::status::State;
 
 use super::exit::{CliError, ExitStatus, Outcome};
+use super::link::Node;
 use super::operation::Display;
-use super::session::{Node, Session};
+use super::session::Session;
 use super::target::Names;
 use super::{ps, time};
 

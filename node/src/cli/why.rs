@@ -109,8 +109,7 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
             State::Backoff => "next try",
             State::Stopping => "kill",
             State::Starting => "given up as a failed start",
-            State::Waiting => "next step",
-            _ => "next check",
+            _ => "runs next",
         };
         say(", ", &format!("{step} in {}", time::seconds(next)));
     }
@@ -168,6 +167,17 @@ mod tests {
         let mut one = instance("web.1", State::Waiting);
         one.blocked_by = vec!["db.1 to be ready".into(), "db.2 to be ready".into()];
         assert_eq!(sentence(&one, None), "waiting; waits for db.1 to be ready, db.2 to be ready");
+    }
+
+    #[test]
+    fn a_scheduled_job_says_when_it_runs() {
+        let mut one = instance("job.1", State::Completed);
+        one.reason = Some("exit 0".into());
+        one.next_at = Some(599.0);
+        assert_eq!(sentence(&one, None), "completed: exit 0, runs next in 9m59s");
+        let mut one = instance("job.1", State::Waiting);
+        one.next_at = Some(227.0);
+        assert_eq!(sentence(&one, None), "waiting, runs next in 3m47s");
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub enum Action {
         /// Which of the two.
         purpose: ProbePurpose,
     },
-    /// Look whether the leader is stopped or traced. Answer: `Pulse`.
+    /// Look whether the leader is stopped, traced, or waits for a processor. Answer: `Pulse`.
     Inspect {
         /// Whose.
         instance: InstanceId,

@@ -44,6 +44,8 @@ pub enum EventKind {
         uptime: Duration,
         /// Whether nobody asked for it and it is no success.
         crash: bool,
+        /// Why the node ended it, or what was done to it by hand.
+        cause: Option<String>,
     },
     /// It will be started again after this delay.
     Restarting {
@@ -61,6 +63,8 @@ pub enum EventKind {
     },
     /// Given up.
     Failed(String),
+    /// All instances of the service crash: one at a time is tried.
+    TriedSingly,
     /// It ended with success and stays so.
     Completed,
     /// It could not be executed; there will be another try.
@@ -74,6 +78,8 @@ pub enum EventKind {
     ProbeLost(String),
     /// Found stopped or traced.
     Paused(String),
+    /// Silent, but the machine gives it no processor: nobody is blamed.
+    Starved,
     /// Goes on after that.
     Resumed,
     /// Survives KILL.
@@ -100,6 +106,13 @@ pub enum EventKind {
     DependencyTimeout(String),
     /// A watched file changed.
     FilesChanged(String),
+    /// It was told to read its configuration again: how and why.
+    ReloadAsked {
+        /// `signal HUP`, `message`.
+        via: String,
+        /// What changed.
+        why: String,
+    },
     /// A signal was sent by hand.
     Signalled(String),
     /// The process count changed.
@@ -135,11 +148,13 @@ impl EventKind {
             Self::Stopping(_) => "stopping",
             Self::Stopped { .. } => "stopped",
             Self::Failed(_) => "failed",
+            Self::TriedSingly => "tried-singly",
             Self::Completed => "completed",
             Self::SpawnFailed(_) => "spawn-failed",
             Self::HeartbeatLost { .. } => "heartbeat-lost",
             Self::ProbeLost(_) => "probe-lost",
             Self::Paused(_) => "paused",
+            Self::Starved => "starved",
             Self::Resumed => "resumed",
             Self::Stuck(_) => "stuck",
             Self::LeftBehind(_) => "left-behind",
@@ -148,6 +163,7 @@ impl EventKind {
             Self::HookFailed { .. } => "hook-failed",
             Self::DependencyTimeout(_) => "dependency-timeout",
             Self::FilesChanged(_) => "files-changed",
+            Self::ReloadAsked { .. } => "reload-asked",
             Self::Signalled(_) => "signalled",
             Self::Scaled { .. } => "scaled",
             Self::Reloaded(_) => "reloaded",
@@ -173,6 +189,8 @@ impl EventKind {
             | Self::OverMemory { .. }
             | Self::HookFailed { .. }
             | Self::RollingStopped(_)
+            | Self::Starved
+            | Self::TriedSingly
             | Self::Stalled(_) => Level::Warning,
             _ => Level::Info,
         }
@@ -197,6 +215,9 @@ impl EventKind {
             Self::Stopped { killed: false } => "stopped".into(),
             Self::Stopped { killed: true } => "stopped (killed)".into(),
             Self::Failed(why) => format!("failed: {why}"),
+            Self::TriedSingly => {
+                "all its instances crash: they are tried one at a time until one holds".into()
+            }
             Self::Completed => "completed".into(),
             Self::SpawnFailed(why) => format!("cannot start: {why}"),
             Self::HeartbeatLost { silence } => {
@@ -204,6 +225,9 @@ impl EventKind {
             }
             Self::ProbeLost(why) => format!("does not answer: {why}"),
             Self::Paused(why) => format!("paused: {why}"),
+            Self::Starved => {
+                "silent, but it waits for a processor: the machine is busy, it is not blamed".into()
+            }
             Self::Resumed => "goes on".into(),
             Self::Stuck(pids) => format!("stuck: survives SIGKILL: {}", list(pids)),
             Self::LeftBehind(pids) => {
@@ -216,6 +240,7 @@ impl EventKind {
             Self::HookFailed { point, message } => format!("hook {point} failed: {message}"),
             Self::DependencyTimeout(what) => format!("waited in vain for {what}"),
             Self::FilesChanged(path) => format!("{path} changed"),
+            Self::ReloadAsked { via, why } => format!("asked to reload ({via}): {why}"),
             Self::Signalled(signal) => format!("signal {signal} sent"),
             Self::Scaled { from, to } => format!("scaled from {from} to {to}"),
             Self::Reloaded(plan) if plan.is_empty() => "configuration unchanged".into(),
@@ -244,15 +269,17 @@ impl Event {
         map.insert("pid".into(), json!(self.pid));
         map.insert("text".into(), json!(self.kind.text()));
         match &self.kind {
-            EventKind::Exited { exit, uptime, crash } => {
-                let (code, signal) = match exit {
-                    Exit::Code(code) => (Some(*code), None),
-                    Exit::Signal { signal, .. } => (None, Some(signal.name())),
+            EventKind::Exited { exit, uptime, crash, cause } => {
+                let (code, signal, core) = match exit {
+                    Exit::Code(code) => (Some(*code), None, false),
+                    Exit::Signal { signal, core } => (None, Some(signal.name()), *core),
                 };
                 map.insert("code".into(), json!(code));
                 map.insert("signal".into(), json!(signal));
+                map.insert("core".into(), json!(core));
                 map.insert("uptime".into(), json!(uptime.as_secs_f64()));
                 map.insert("crash".into(), json!(crash));
+                map.insert("cause".into(), json!(cause));
             }
             EventKind::Restarting { delay, .. } => {
                 map.insert("delay".into(), json!(delay.as_secs_f64()));

@@ -59,7 +59,7 @@ pub(crate) fn service(name: &str, count: u32) -> ServiceSpec {
             log: LogPolicy {
                 max_line: Bytes(65536),
                 level_from: LevelFrom::Auto,
-                multiline: None,
+                multiline: Multiline::Auto,
                 color: Color::Keep,
                 rate: None,
                 file: None,
@@ -88,6 +88,7 @@ fn empty() -> Cluster {
         profiles: Vec::new(),
         name: String::new(),
         files: Vec::new(),
+        content: 0,
         services: BTreeMap::new(),
         sockets: Vec::new(),
         container: ContainerSpec {
@@ -100,6 +101,7 @@ fn empty() -> Cluster {
             keep_free: 0.05,
             segment: Bytes(64 << 20),
             max_age: None,
+            compress: false,
             overflow: Overflow::Block,
         },
         node: NodeSpec {

@@ -191,6 +191,8 @@ pub enum Pulse {
     Stopped,
     /// Held by a debugger (`TracerPid`).
     Traced,
+    /// Would run, and the machine gives it next to no processor time.
+    Starved,
 }
 
 /// Points of an instance's life at which a command may run.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use hilum_shared::config::spec::{AliveKind, ReadyKind, ServiceSpec};
 use hilum_shared::name::{InstanceId, Run};
-use hilum_shared::signal::Exit;
+use hilum_shared::signal::{Exit, Signal};
 
 use super::action::Action;
 use super::input::{FailureClass, Report};
@@ -154,6 +154,8 @@ pub struct Life {
     pub held: bool,
     /// KILL was needed.
     killed: bool,
+    /// The last signal that was sent by hand.
+    pub signalled: Option<Signal>,
     /// Its turn to be recycled has been asked for.
     old: bool,
 }
@@ -259,6 +261,11 @@ impl Instance {
     /// Whether it is ready now.
     pub fn ready(&self) -> bool {
         self.phase == Phase::Running && self.life.as_ref().is_some_and(|life| life.ready)
+    }
+
+    /// How many of its runs in a row failed too soon.
+    pub fn crashes(&self) -> u32 {
+        self.history.crashes()
     }
 
     /// Whether its leader has been executed and not ended.

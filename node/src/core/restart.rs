@@ -16,6 +16,8 @@ use super::time::Moment;
 pub struct History {
     /// Restarts since the last run that lasted.
     consecutive: u32,
+    /// Failures in a row before the policy's `min_uptime`.
+    crashes: u32,
     /// Times of restarts, none older than the policy's `within`; kept only under a limit.
     recent: VecDeque<Moment>,
 }
@@ -48,6 +50,11 @@ impl History {
         *self = Self::default();
     }
 
+    /// How many failures in a row came before the policy's `min_uptime`.
+    pub fn crashes(&self) -> u32 {
+        self.crashes
+    }
+
     /// Decides what follows `end`, and counts it.
     pub fn judge(
         &mut self,
@@ -59,6 +66,8 @@ impl History {
     ) -> Verdict {
         let success = !end.fault
             && matches!(end.exit, Some(Exit::Code(code)) if policy.success.contains(&code));
+        let crashed = !success && end.uptime < policy.min_uptime;
+        self.crashes = if crashed { self.crashes.saturating_add(1) } else { 0 };
         match policy.when {
             RestartWhen::Always => {}
             RestartWhen::OnFailure | RestartWhen::Never if success => return Verdict::Completed,

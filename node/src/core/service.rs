@@ -27,6 +27,8 @@ pub struct Service {
     pub fires_at: Option<Moment>,
     /// A scheduled job may start: its time has come, or it is tried again, or was asked for.
     pub due: bool,
+    /// All of it crash: they are tried one at a time.
+    pub breaker: bool,
     /// The schedule fired while the job ran (`overlap: queue`).
     pub queued: bool,
 }
@@ -43,6 +45,7 @@ impl Service {
             not_before: None,
             fires_at: None,
             due: false,
+            breaker: false,
             queued: false,
         }
     }

@@ -25,7 +25,7 @@ fn the_core_touches_neither_clock_nor_system() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.file_name().is_some_and(|name| name != "wall.rs" && name != "world.rs") {
+            } else if !path.ends_with("wall.rs") && !path.ends_with("world/random.rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
                 for word in forbidden {
                     assert!(!text.contains(word), "{} uses {word}", path.display());

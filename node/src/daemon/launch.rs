@@ -10,12 +10,15 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hilum_shared::lock;
 use hilum_shared::run_dir::{Access, RunDir, StateDir};
 use serde::{Deserialize, Serialize};
+
+use crate::driver::request::{NulByte, SpawnRequest, Stdio as Descriptors};
 
 /// What a node is started with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -171,6 +174,23 @@ pub fn node_pid(state: &StateDir) -> io::Result<Option<u32>> {
         }
     }
     Ok(None)
+}
+
+/// This program once more with these words, its environment and its descriptors.
+///
+/// # Errors
+/// When a word or a variable holds a NUL.
+pub fn again(words: &[OsString]) -> Result<SpawnRequest, NulByte> {
+    let mut request =
+        SpawnRequest { program: "hilum".into(), stdio: Descriptors::Inherit, ..Default::default() };
+    request.candidates.push(b"/proc/self/exe")?;
+    for word in words {
+        request.argv.push(word.as_bytes())?;
+    }
+    for (name, value) in std::env::vars_os() {
+        request.env.push_parts(&[name.as_bytes(), b"=", value.as_bytes()])?;
+    }
+    Ok(request)
 }
 
 pub(super) fn startup(options: &NodeOptions, launched: bool, mark: String) -> OsString {

@@ -1,15 +1,17 @@
 //! A node's life around its loop: start in the background or in place, lock, folders, own diagnostics.
 
 pub mod diagnostics;
+mod guard;
 pub mod launch;
 mod node;
 mod places;
+mod surroundings;
 
 use std::process::ExitCode;
 
 use self::launch::{NodeOptions, Startup};
 use crate::driver::keeper::{self, Mark};
-use crate::driver::request::{Session, SpawnRequest, Stdio, Strings};
+use crate::driver::request::{Session, SpawnRequest};
 
 /// The internal verb `__keeper`: the parent of a node in the background.
 pub fn keeper_main(startup: &str) -> ExitCode {
@@ -55,23 +57,9 @@ fn node_request(
     launched: bool,
     mark: &str,
 ) -> Result<SpawnRequest, crate::driver::request::NulByte> {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let mut request =
-        SpawnRequest { program: "hilum".into(), stdio: Stdio::Inherit, ..SpawnRequest::default() };
-    request.session = Session::Group;
-    request.candidates.push(b"/proc/self/exe")?;
     let startup = launch::startup(options, launched, mark.to_owned());
-    for argument in ["hilum".as_bytes(), b"__node", startup.as_bytes()] {
-        request.argv.push(argument)?;
-    }
-    let mut env = Strings::default();
-    for (name, value) in std::env::vars_os() {
-        let mut variable = name.into_vec();
-        variable.push(b'=');
-        variable.extend_from_slice(value.as_bytes());
-        env.push(&variable)?;
-    }
-    request.env = env;
+    let mut request = launch::again(&["hilum".into(), "__node".into(), startup])?;
+    request.session = Session::Group;
     Ok(request)
 }
 

@@ -1,9 +1,6 @@
 //! The node's process: from its folders to its last line.
 
 use std::ffi::OsString;
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,19 +12,18 @@ use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::run_dir::Access;
-use hilum_shared::signal::Signal;
 use hilum_shared::transport::Hub;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::diagnostics::{self, Sink};
+use super::guard::{Guard, NotifySocket, Seat};
 use super::launch::{NodeOptions, Startup, Status};
 use super::places::{PlaceError, Places};
+use super::surroundings::{listen, report, tell_manager};
 use crate::channels::control::Control;
 use crate::channels::counters::Counters;
 use crate::channels::heartbeat::Heartbeat;
-use crate::channels::notify::Notify;
 use crate::channels::publish::Publish;
 use crate::channels::records::{Batch, Records};
 use crate::channels::roster::Roster;
@@ -44,7 +40,7 @@ use crate::driver::sockets::Sockets;
 use crate::driver::{signals, sys};
 use crate::launch::context::{Context, Endpoints, inheritable};
 use crate::log::handle::{self as log, LogConfig, LogHandle, NodeRecord};
-use crate::runtime::{Clock, Order, Parts, Published, Runtime};
+use crate::runtime::{Clock, Parts, Published, Runtime};
 use crate::watch::Watcher;
 
 /// So long the node tries to end what is left when its loop is over.
@@ -137,7 +133,12 @@ async fn run(startup: &Startup) -> i32 {
         &Status::Started { pid: std::process::id(), run_dir: places.run.path().to_owned() },
     );
     tell_manager("READY=1\n");
+    let guard = node.guard(options, &places).map(|guard| tokio::task::spawn_local(guard.keep()));
     let code = node.runtime.run().await;
+    if let Some(guard) = guard {
+        guard.abort();
+        let _ = guard.await; // what it would keep is taken away now
+    }
     tell_manager("STOPPING=1\n");
     let reason = node.runtime.reason().to_owned();
     let survivors = node.end().await;
@@ -156,6 +157,7 @@ struct Node {
     log_thread: std::thread::JoinHandle<()>,
     hub: Hub,
     _heartbeat: Heartbeat,
+    notify: Option<(NotifySocket, JoinHandle<()>)>,
 }
 
 impl Node {
@@ -235,18 +237,14 @@ impl Node {
         )
         .map_err(Refusal::new)?;
         tokio::task::spawn_local(resume_records(records, held, inbox.clone()));
-        let notify = Notify::bind(&places.run.socket("notify.sock"), mode).map_err(Refusal::new)?;
-        let notify_path = notify.path().to_owned();
-        {
-            let (processes, inbox, counters) = (processes.clone(), inbox.clone(), counters.clone());
-            tokio::task::spawn_local(async move {
-                let resolve =
-                    move |sender: crate::channels::notify::Sender| processes.owner_of(sender.pid);
-                if let Err(error) = notify.run(resolve, inbox, counters).await {
-                    tracing::error!(%error, "the notify socket failed");
-                }
-            });
-        }
+        let notify = NotifySocket {
+            path: places.run.socket("notify.sock"),
+            mode,
+            processes: processes.clone(),
+            inbox: inbox.clone(),
+            counters: counters.clone(),
+        };
+        let serving = notify.serve().map_err(Refusal::new)?;
         if places.bereaved {
             log.handle.node(NodeRecord {
                 level: Some(Level::Warning),
@@ -265,7 +263,7 @@ impl Node {
                 heartbeat: endpoint("heartbeat.sock"),
                 log: endpoint("log.sock"),
                 log_endpoint,
-                notify: notify_path,
+                notify: notify.path.clone(),
             },
             lock: places.lock_path.clone(),
             config: options.configs.first().cloned().unwrap_or_default(),
@@ -320,6 +318,22 @@ impl Node {
             log_thread: log.thread,
             hub,
             _heartbeat: heartbeat,
+            notify: Some((notify, serving)),
+        })
+    }
+
+    /// What keeps the run folder; once.
+    fn guard(&mut self, options: &NodeOptions, places: &Places) -> Option<Guard> {
+        let (notify, serving) = self.notify.take()?;
+        Some(Guard {
+            run: places.run.clone(),
+            access: places.access,
+            project: places.project(options, &self.cluster),
+            lock: Seat::of(places.lock_path.clone()),
+            sockets: self.hub.mender(),
+            notify,
+            serving,
+            log: self.log.clone(),
         })
     }
 
@@ -429,78 +443,4 @@ fn first_requests(options: &NodeOptions) -> Vec<Request> {
         grace: None,
     }));
     requests
-}
-
-/// Signals, and the end of whoever started a foreground node.
-fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>> {
-    let (sender, receiver) = mpsc::channel(64);
-    let mut arrivals = signals::arrivals()?;
-    let detached = startup.options.detached;
-    let orders = sender.clone();
-    tokio::spawn(async move {
-        let mut stops = 0;
-        while let Some(signal) = arrivals.recv().await {
-            let order = match signal {
-                Signal::CHLD => Order::ChildEnded,
-                Signal::USR1 => Order::ReopenLogs,
-                Signal::HUP if detached => Order::Reload,
-                // A closing terminal may say it more than once.
-                Signal::HUP if stops > 0 => continue,
-                Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT => {
-                    stops += 1;
-                    let reason = format!("signal {signal}");
-                    if stops == 1 { Order::Stop(reason) } else { Order::StopNow(reason) }
-                }
-                _ => continue,
-            };
-            if orders.send(order).await.is_err() {
-                return;
-            }
-        }
-    });
-    if startup.launched && !detached {
-        let owner = std::io::stdin().as_fd().try_clone_to_owned()?;
-        let mut owner = pipe::Receiver::from_owned_fd(owner)?;
-        tokio::spawn(async move {
-            let mut buffer = [0; 16];
-            while !matches!(owner.read(&mut buffer).await, Ok(0) | Err(_)) {}
-            let _ = sender.send(Order::Stop("whoever started it is gone".into())).await; // the loop may be gone already
-        });
-    }
-    Ok(receiver)
-}
-
-/// One word to whoever launched the node; in the foreground a failure goes to stderr.
-fn report(startup: &Startup, status: &Status) -> ExitCode {
-    if startup.launched {
-        let line = serde_json::to_string(status).unwrap_or_default();
-        let mut stdout = std::io::stdout();
-        let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush()); // it may have gone away
-        return ExitCode::SUCCESS;
-    }
-    let message = match status {
-        Status::Started { .. } => return ExitCode::SUCCESS,
-        Status::Running { pid } => format!("a node for this project runs already, pid {pid}"),
-        Status::Failed { message, .. } => message.clone(),
-    };
-    let prefix = if message.starts_with("error") { "" } else { "error: " };
-    let _ = writeln!(std::io::stderr(), "{prefix}{message}"); // nowhere else to say it
-    ExitCode::FAILURE
-}
-
-/// A service manager above us (`Type=notify`) is told by its own socket.
-fn tell_manager(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET").map(PathBuf::from) else { return };
-    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return };
-    let sent = match path.to_str().and_then(|path| path.strip_prefix('@')) {
-        Some(name) => {
-            use std::os::linux::net::SocketAddrExt;
-            std::os::unix::net::SocketAddr::from_abstract_name(name)
-                .and_then(|address| socket.send_to_addr(state.as_bytes(), &address))
-        }
-        None => socket.send_to(state.as_bytes(), &path),
-    };
-    if let Err(error) = sent {
-        tracing::warn!(%error, "NOTIFY_SOCKET is set and does not listen");
-    }
 }

@@ -84,13 +84,19 @@ impl Places {
             write(&self.state.run_pointer(), &format!("{}\n", self.run.path().display()))?;
             let _ = fs::remove_file(self.exit_file()); // of an earlier life
         }
+        let (path, text) = self.project(options, cluster);
+        write(&path, &text)
+    }
+
+    /// The file in the run folder that says whose it is.
+    pub(super) fn project(&self, options: &NodeOptions, cluster: &Cluster) -> (PathBuf, String) {
         let project = json!({
             "project": cluster.name,
             "config": options.configs.first(),
             "pid": std::process::id(),
             "state": self.state.path(),
         });
-        write(&self.run.socket("project.json"), &project.to_string())
+        (self.run.socket("project.json"), project.to_string())
     }
 
     /// Where the node leaves word of its end.

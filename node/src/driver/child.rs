@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Instant;
 
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::signal::{Exit, Signal};
@@ -22,13 +23,22 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::dye::Colour;
-use super::procfs::{self, ChildrenFile, Stat};
+use super::procfs::{self, ChildrenFile, Stat, Thread};
 use super::request::{SpawnRequest, Stdio};
 use super::spawn::Spawner;
 use super::spawn_error::{SpawnError, Stage};
 use super::sys::{self, Epoll, Look, Usage};
 use crate::core::action::Scope;
 use crate::core::input::Pulse;
+
+/// A thread that wants to run and gets less than the fourth part of a processor is starved.
+const STARVED_SHARE: u32 = 4;
+
+/// What a run's leader was doing at one moment.
+pub struct Glance {
+    at: Instant,
+    threads: Vec<Thread>,
+}
 
 /// A handle to the table; clones share it. One thread only.
 #[derive(Clone)]
@@ -202,14 +212,33 @@ impl Processes {
         Ok(())
     }
 
-    /// Whether the leader is stopped or traced. A run that is gone counts as alive.
-    pub fn inspect(&self, instance: &InstanceId, run: Run) -> Pulse {
+    /// A first look at a silent leader; [`Self::inspect`] compares.
+    pub fn glance(&self, instance: &InstanceId, run: Run) -> Glance {
+        Glance { at: Instant::now(), threads: self.threads(instance, run) }
+    }
+
+    /// Whether the leader is stopped, traced, or has waited for a processor since the first look. A run that is gone
+    /// counts as alive.
+    pub fn inspect(&self, instance: &InstanceId, run: Run, before: &Glance) -> Pulse {
         let state = self.pid(instance, run).and_then(procfs::state_and_tracer);
         match state {
-            Some((_, tracer)) if tracer != 0 => Pulse::Traced,
-            Some((b'T', _)) => Pulse::Stopped,
-            _ => Pulse::Alive,
+            Some((_, tracer)) if tracer != 0 => return Pulse::Traced,
+            Some((b'T', _)) => return Pulse::Stopped,
+            _ => {}
         }
+        let fair = before.at.elapsed() / STARVED_SHARE;
+        let starved = |thread: &Thread| {
+            let known = before.threads.iter().find(|known| known.id == thread.id);
+            known.is_some_and(|known| {
+                (known.state, thread.state) == (b'R', b'R')
+                    && thread.used.saturating_sub(known.used) < fair
+            })
+        };
+        if self.threads(instance, run).iter().any(starved) { Pulse::Starved } else { Pulse::Alive }
+    }
+
+    fn threads(&self, instance: &InstanceId, run: Run) -> Vec<Thread> {
+        self.pid(instance, run).map(procfs::threads).unwrap_or_default()
     }
 
     /// The run that a process belongs to, for datagrams that name their sender only.

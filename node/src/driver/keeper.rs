@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Handed on to the node. The node has a process group of its own, so that a terminal's ^C and a `kill` to the group
 /// reach it once, through the keeper: a second INT would mean "now".
-const FORWARDED: [Number; 6] = [
+pub(super) const FORWARDED: [Number; 6] = [
     Number::SIGTERM,
     Number::SIGINT,
     Number::SIGHUP,
@@ -141,6 +141,12 @@ pub fn end_all(mark: &Mark, patience: Duration) -> Vec<u32> {
         left.extend(marked(mark));
         left
     })
+}
+
+/// Sends KILL to every descendant of this process, again and again. The answer is what survived.
+pub(super) fn end_descendants(patience: Duration) -> Vec<u32> {
+    let own = std::process::id();
+    end(patience, || procfs::descendants(&[own]))
 }
 
 /// Ends everything that an earlier, dead node of this cluster left; only for the holder of the

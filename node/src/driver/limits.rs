@@ -1,7 +1,6 @@
 //! The node's own limit of open files. ZeroMQ aborts the process when it cannot get a descriptor, so the
-//! limit is raised first thing, and one is kept in reserve.
+//! limit is raised first thing.
 
-use std::fs::File;
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -48,33 +47,6 @@ pub fn needed(instances: u64) -> u64 {
     PER_INSTANCE * instances + OF_NODE
 }
 
-/// A descriptor to let go of when there is no other, so that a client can still be answered.
-#[derive(Debug)]
-pub struct Reserve(Option<File>);
-
-impl Reserve {
-    /// Takes one.
-    ///
-    /// # Errors
-    /// When there is none already.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self(Some(File::open("/dev/null")?)))
-    }
-
-    /// Does something that needs a descriptor with the reserve let go, then takes it back as soon as there is one.
-    pub fn spend<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        self.0 = None;
-        let result = work();
-        self.0 = File::open("/dev/null").ok();
-        result
-    }
-
-    /// Whether the reserve is there.
-    pub fn is_held(&self) -> bool {
-        self.0.is_some()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,12 +57,5 @@ mod tests {
         assert_eq!(limit.too_few_for(1000), None);
         let text = limit.too_few_for(2000).unwrap();
         assert!(text.contains("8064") && text.contains("4096"), "{text}");
-    }
-
-    #[test]
-    fn the_reserve_comes_back() {
-        let mut reserve = Reserve::new().unwrap();
-        assert_eq!(reserve.spend(|| 7), 7);
-        assert!(reserve.is_held());
     }
 }

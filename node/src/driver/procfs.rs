@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A line of `/proc/PID/stat`, the parts that are needed here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +160,31 @@ pub fn state_and_tracer(pid: u32) -> Option<(u8, u32)> {
     let state = *value("State:")?.as_bytes().first()?;
     let tracer = value("TracerPid:")?.parse().ok()?;
     Some((state, tracer))
+}
+
+/// One thread, and what it has used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its number.
+    pub id: u32,
+    /// `R S D T …`: `R` also while it waits for a processor.
+    pub state: u8,
+    /// Processor time since its start.
+    pub used: Duration,
+}
+
+/// All threads of a process; those of which the kernel does not say how long they ran (`CONFIG_SCHED_INFO`) are missing.
+pub fn threads(pid: u32) -> Vec<Thread> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let read = |task: fs::DirEntry| {
+        let stat = Stat::parse(&fs::read(task.path().join("stat")).ok()?)?;
+        let times = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let used = Duration::from_nanos(times.split_ascii_whitespace().next()?.parse().ok()?);
+        Some(Thread { id: stat.pid, state: stat.state, used })
+    };
+    tasks.filter_map(|task| read(task.ok()?)).collect()
 }
 
 /// The process's dye, see [`super::dye`].

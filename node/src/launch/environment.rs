@@ -27,6 +27,8 @@ pub struct EnvVar {
     pub origin: Cow<'static, str>,
 }
 
+/// The origin of what comes from the node's own environment.
+pub const INHERITED: &str = "inherited";
 /// The origin of what the node sets.
 const OURS: &str = "hilum";
 /// The first descriptor of `LISTEN_FDS` (`man 3 sd_listen_fds`).
@@ -49,7 +51,7 @@ pub fn environment(
     let mut all = Variables::new();
     if spec.launch.inherit_env {
         for (name, value) in &context.inherited {
-            all.insert(name.clone(), (value.clone(), "inherited".into()));
+            all.insert(name.clone(), (value.clone(), INHERITED.into()));
         }
     }
     if let Some(user) = &spec.launch.user {

@@ -1,6 +1,6 @@
 //! From a spec to the request for the spawner.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ impl Start<'_> {
         Ok(Prepared { request, notify_fd })
     }
 
-    /// Another command as if it were the instance: a hook, a probe, `run`, `exec`. It has the same environment
+    /// Another command as if it were the instance: a hook, a probe. It has the same environment
     /// (besides `LISTEN_*` and the watchdog), folder, user and limits; `more` is added to the environment.
     ///
     /// # Errors
@@ -189,29 +189,57 @@ impl Start<'_> {
             value: value.into(),
             origin: "hilum".into(),
         }));
-        let mut argv = Strings::default();
+        let mut words = Vec::with_capacity(command.len());
+        for (at, argument) in command.iter().enumerate() {
+            words.push(self.expand(argument, &format!("{key}[{at}]"))?.into());
+        }
+        self.request(&words, key, &variables, account)
+    }
+
+    /// The words as they are, in the instance's place and without what only the node's own runs have: `run`, `exec`.
+    /// `omitted` says which variables these are.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub fn prepare_words(
+        &self,
+        words: &[OsString],
+        omitted: &[&str],
+    ) -> Result<SpawnRequest, LaunchError> {
+        let account = self.account()?;
+        let mut variables = self.environment_for(&account)?;
+        variables.retain(|variable| !omitted.iter().any(|name| variable.name == *name));
+        self.request(words, "command", &variables, account)
+    }
+
+    fn request(
+        &self,
+        words: &[OsString],
+        key: &str,
+        variables: &[EnvVar],
+        account: Account,
+    ) -> Result<SpawnRequest, LaunchError> {
+        let launch = &self.spec.launch;
         let nul = |key: &str| {
             let key = key.to_owned();
             move |source| LaunchError::Nul { key, source }
         };
-        let mut program = None;
-        for (at, argument) in command.iter().enumerate() {
-            let argument = self.expand(argument, &format!("{key}[{at}]"))?;
-            argv.push(argument.as_bytes()).map_err(nul(key))?;
-            program.get_or_insert(argument);
+        let mut argv = Strings::default();
+        for word in words {
+            argv.push(word.as_bytes()).map_err(nul(key))?;
         }
         let program =
-            program.filter(|program| !program.is_empty()).ok_or(LaunchError::NoCommand)?;
+            words.first().filter(|program| !program.is_empty()).ok_or(LaunchError::NoCommand)?;
         let directory = self.directory()?;
         let path = variables
             .iter()
             .find(|variable| variable.name == "PATH")
             .map_or(DEFAULT_PATH, |variable| variable.value.as_bytes());
-        let candidates = candidates(&program, path).map_err(nul("PATH"))?;
-        let (env, listen_pid) = env_block(&variables)?;
+        let candidates = candidates(program.as_bytes(), path).map_err(nul("PATH"))?;
+        let (env, listen_pid) = env_block(variables)?;
         let directory = CString::new(directory.into_os_string().into_encoded_bytes());
         Ok(SpawnRequest {
-            program,
+            program: program.to_string_lossy().into_owned(),
             candidates,
             argv,
             env,
@@ -248,17 +276,17 @@ impl Start<'_> {
 }
 
 /// The paths that `execvp` would try: the program itself where it has a slash, else each folder of `PATH`.
-fn candidates(program: &str, path: &[u8]) -> Result<Strings, NulByte> {
+fn candidates(program: &[u8], path: &[u8]) -> Result<Strings, NulByte> {
     let mut candidates = Strings::default();
-    if program.contains('/') {
-        candidates.push(program.as_bytes())?;
+    if program.contains(&b'/') {
+        candidates.push(program)?;
         return Ok(candidates);
     }
     for folder in path.split(|&byte| byte == b':') {
         match folder {
             // An empty entry is the working folder.
-            b"" => candidates.push_parts(&[b"./", program.as_bytes()])?,
-            _ => candidates.push_parts(&[folder, b"/", program.as_bytes()])?,
+            b"" => candidates.push_parts(&[b"./", program])?,
+            _ => candidates.push_parts(&[folder, b"/", program])?,
         };
     }
     Ok(candidates)

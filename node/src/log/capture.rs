@@ -35,10 +35,11 @@ pub(super) const PIPE: usize = 64 * 1024;
 pub(super) const WIDE: usize = 256 * 1024;
 /// So many reads in a row must have found the pipe full.
 pub(super) const WIDEN_AFTER: u8 = 16;
-/// A batch of this size goes to the disk at once; with no room there, reading stops.
-pub(super) const FULL: usize = 1024 * 1024;
+/// A batch of this size goes to the disk at once; with no room there, reading stops. Small enough that the next
+/// processor finds it in a cache, and that it stays below a MiB with one more read: its memory need not be taken anew.
+pub(super) const FULL: usize = 512 * 1024;
 /// Records that need no pipe are dropped and counted when a batch that waits has this size.
-pub(super) const OVERFULL: usize = 8 * FULL;
+pub(super) const OVERFULL: usize = 8 * 1024 * 1024;
 /// Batches that may be with the disk thread.
 pub(super) const IN_FLIGHT: usize = 2;
 /// An unfinished line is recorded after this time without bytes (`docs/config.md`, `max_line`).
@@ -53,6 +54,8 @@ pub(super) const STOP_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const GAP_AFTER: Duration = Duration::from_secs(1);
 /// Under a stream of small writes the next look is this much later, so that a read finds many lines.
 pub(super) const GATHER: Duration = Duration::from_micros(300);
+/// In a flood the disk thread is woken for a batch that pays, or after this.
+pub(super) const POSTPONED: Duration = Duration::from_millis(2);
 /// Turns that follow each other this fast are a stream.
 pub(super) const QUICK: Duration = Duration::from_millis(1);
 
@@ -60,6 +63,8 @@ pub(super) const QUICK: Duration = Duration::from_millis(1);
 pub(super) enum Timer {
     /// An unfinished line of this pipe.
     Partial(u32),
+    /// What the joiner of this pipe holds.
+    Joined(u32),
     /// The end of this run.
     Ending(u32),
     /// A gap that this run is owed.
@@ -101,6 +106,8 @@ pub(super) struct Capture {
     pub(super) turn: (usize, usize),
     pub(super) small_turns: u32,
     pub(super) last_turn: Instant,
+    /// Since when a batch that could have been handed over grows.
+    pub(super) postponed: Option<Instant>,
     pub(super) bytes: u64,
 }
 
@@ -137,6 +144,7 @@ impl Capture {
             turn: (0, 0),
             small_turns: 0,
             last_turn: Instant::now(),
+            postponed: None,
             bytes: 0,
         })
     }
@@ -173,7 +181,9 @@ impl Capture {
                 }
             }
             self.expire();
-            self.hand_over();
+            if !self.postpones() {
+                self.hand_over();
+            }
             self.turn_over();
         }
         self.finish();
@@ -204,7 +214,8 @@ impl Capture {
         let next = self.timers.peek().map(|Reverse((at, _))| *at);
         // While pipes are held back we look again and again who waits by now.
         let held = self.holding.map(|_| self.feed.now + HELD_AFTER);
-        let Some(at) = next.into_iter().chain(held).min() else {
+        let postponed = self.postponed.map(|since| since + POSTPONED);
+        let Some(at) = next.into_iter().chain(held).chain(postponed).min() else {
             return EpollTimeout::NONE;
         };
         let wait = at.saturating_duration_since(Instant::now());
@@ -238,8 +249,18 @@ impl Capture {
         let _ = ppoll(&mut fds, Some(TimeSpec::from(GATHER)), None); // EINTR: gathered less
     }
 
+    /// Whether more is about to come for this batch: then the disk thread sleeps on.
+    fn postpones(&mut self) -> bool {
+        let flood = self.turn.0 >= PIPE && self.holding.is_none();
+        if !flood || self.feed.batch.size() >= FULL || !self.after.is_empty() {
+            return false;
+        }
+        self.feed.now.duration_since(*self.postponed.get_or_insert(self.feed.now)) < POSTPONED
+    }
+
     /// Gives the batch to the disk thread; keeps it when that one has enough.
     pub(super) fn hand_over(&mut self) {
+        self.postponed = None;
         if self.feed.batch.is_empty() && self.after.is_empty() && self.crashes.is_empty() {
             self.release();
             return;

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
 
+use hilum_shared::name::Run;
+use hilum_shared::protocol::Level;
 use serde_json::{Map, Value, json};
 
 use super::line::color;
@@ -97,7 +99,12 @@ impl Console {
             let service = entry.service.clone().unwrap_or_else(|| entry.name.clone());
             let next = COLORS[self.colors.len() % COLORS.len()];
             let color = *self.colors.entry(service).or_insert(next);
-            let bar = if mark == '!' { "31" } else { "2" };
+            let bar = match entry.level {
+                Some(Level::Error | Level::Critical) => "1;31",
+                Some(Level::Warning) => "33",
+                _ if mark == '!' => "31",
+                _ => "2",
+            };
             let _ = write!(out, "\x1b[{color}m{name}\x1b[0m{:pad$}{mark}\x1b[{bar}m|\x1b[0m ", "");
         } else {
             let _ = write!(out, "{name}{:pad$}{mark}| ", "");
@@ -146,6 +153,11 @@ pub fn escape(line: &[u8], keep_colors: bool, out: &mut Vec<u8>) -> bool {
                     colored = true;
                 }
                 text = &text[at + length..];
+                continue;
+            }
+            // Compilers end their colours with it; where no cursor moves it does nothing.
+            if let Some(rest) = text[at..].strip_prefix("\x1b[K") {
+                text = rest;
                 continue;
             }
             escape_char(control, out);
@@ -204,6 +216,29 @@ pub fn to_json(entry: &Entry) -> Map<String, Value> {
     map
 }
 
+/// A record from what [`to_json`] made of it, as far as it can be shown.
+pub fn from_json(map: &Map<String, Value>) -> Entry {
+    let text = |key: &str| map.get(key).and_then(Value::as_str);
+    let number = |key: &str| map.get(key).and_then(Value::as_u64);
+    let name = text("instance").or_else(|| text("service")).unwrap_or(NODE_NAME);
+    let partial = map.get("partial").and_then(Value::as_bool).unwrap_or(false);
+    Entry {
+        seq: number("seq").unwrap_or_default(),
+        at: (map.get("at").and_then(Value::as_f64).unwrap_or_default() * 1e6) as u64,
+        name: name.into(),
+        service: text("service").map(Into::into),
+        instance: text("instance").map(Into::into),
+        run: number("run").and_then(|run| run.try_into().ok()).map(Run),
+        pid: number("pid").and_then(|pid| pid.try_into().ok()),
+        stream: text("stream").and_then(Stream::parse),
+        level: text("level").and_then(Level::parse),
+        text: text("line").unwrap_or_default().into(),
+        flags: if partial { Flags::PARTIAL } else { Flags::NONE },
+        dropped: number("dropped"),
+        fields: map.get("fields").and_then(Value::as_object).cloned(),
+    }
+}
+
 /// RFC 4648 with padding.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -225,7 +260,6 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hilum_shared::name::Run;
     use proptest::prelude::*;
 
     fn entry(text: &[u8]) -> Entry {
@@ -304,5 +338,58 @@ mod tests {
             let text = String::from_utf8(out).unwrap();
             prop_assert!(!text.chars().any(is_obeyed));
         }
+
+        /// Whatever is in a record, a terminal sees text and colours, and each line ends without colour.
+        #[test]
+        fn a_terminal_sees_text_and_colours_only(
+            text in hostile(), logger in hostile(), keep: bool, stream in 0_usize..4, partial: bool,
+        ) {
+            let mut record = entry(&text);
+            record.stream = Some(Stream::ALL[stream]);
+            record.flags = if partial { Flags::PARTIAL } else { Flags::NONE };
+            let fields = json!({"logger": String::from_utf8_lossy(&logger)});
+            record.fields = fields.as_object().cloned();
+            record.level = Some(Level::Error);
+            let mut out = Vec::new();
+            let look = Look { color: keep, prefix: true, times: true, width: 9 };
+            Console::new(look).render(&record, &mut out);
+            let shown = String::from_utf8(out).unwrap();
+            prop_assert!(shown.ends_with('\n'));
+            for line in shown.lines() {
+                let mut rest = line;
+                let mut on = false;
+                while let Some(at) = rest.find('\x1b') {
+                    let length = color(&rest.as_bytes()[at..]);
+                    prop_assert!(keep && length > 0, "{:?}", line);
+                    on = &rest[at..at + length] != "\x1b[0m";
+                    prop_assert!(!rest[..at].chars().any(is_obeyed), "{:?}", line);
+                    rest = &rest[at + length..];
+                }
+                prop_assert!(!rest.chars().any(is_obeyed), "{:?}", line);
+                prop_assert!(!on, "{:?}", line);
+            }
+        }
+    }
+
+    /// Bytes as a hostile program would choose them: titles, clipboard, cursor, screens, paste, C1, broken colours.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = prop_oneof![
+            Just(b"\x1b]0;title\x07".to_vec()),
+            Just(b"\x1b]52;c;aGk=\x1b\\".to_vec()),
+            Just(b"\x1b[2J\x1b[H\x1b[?1049h".to_vec()),
+            Just(b"\x1b[200~".to_vec()),
+            Just(b"\xc2\x9b31m\xc2\x9d0;x\xc2\x9c".to_vec()),
+            Just(b"\x9b31m".to_vec()),
+            Just(b"\x1b[31m".to_vec()),
+            Just(b"\x1b[38:2::1:2:3m".to_vec()),
+            Just(b"\x1b[31;m\x1b[".to_vec()),
+            Just(b"\x1b[0K\x1b[K\x1b[1m\x1b[K".to_vec()),
+            Just(b"\x1bP+q\x1b\\\x1b_x\x1bc".to_vec()),
+            Just(b"\r\n\x08\x7f\0".to_vec()),
+            Just("\u{202e}\u{2066}".as_bytes().to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..8),
+            "[a-z ]{0,8}".prop_map(String::into_bytes),
+        ];
+        proptest::collection::vec(pieces, 0..12).prop_map(|pieces| pieces.concat())
     }
 }

@@ -126,6 +126,9 @@ impl Disk {
                     return;
                 }
             }
+            for note in self.store.notes() {
+                self.say(Level::Warning, &format!("log store: {note}"));
+            }
             self.shared.store_bytes.store(self.store.size(), Ordering::Relaxed);
             self.shared.next_seq.store(self.store.next_seq(), Ordering::Relaxed);
         }

@@ -97,6 +97,13 @@ pub struct NodeRecord {
     pub fields: Map<String, Value>,
 }
 
+impl NodeRecord {
+    /// About so many bytes of the queue.
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.text.len() + 64 * self.fields.len()
+    }
+}
+
 /// What the log threads report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogReport {
@@ -234,6 +241,7 @@ impl Shared {
 /// What the log thread is asked for.
 pub(super) enum Command {
     Attach(Box<Source>, OwnedFd, Option<OwnedFd>),
+    AttachAfter(Box<NodeRecord>, usize, Box<Source>, OwnedFd, Option<OwnedFd>),
     AttachAside(Box<Source>, OwnedFd, OwnedFd),
     Policy(ServiceName, Arc<LogPolicy>),
     Structured(InstanceId, Run, u32, Vec<LogRecord>, usize),
@@ -349,7 +357,7 @@ pub fn start(config: LogConfig) -> Result<Started, LogError> {
     Ok(Started { handle, reports, thread })
 }
 
-fn block_signals() {
+pub(super) fn block_signals() {
     let _ = nix::sys::signal::SigSet::all().thread_block(); // cannot fail with a valid set
 }
 
@@ -364,6 +372,20 @@ impl LogHandle {
     /// Captures the output of a run. `stderr` is `None` where both come by one pseudo-terminal.
     pub fn attach(&self, source: Source, stdout: OwnedFd, stderr: Option<OwnedFd>) {
         self.0.send(Command::Attach(Box::new(source), stdout, stderr));
+    }
+
+    /// The same, after `record`, which tells of the start: it comes before every line of the run.
+    pub fn attach_after(
+        &self,
+        record: NodeRecord,
+        source: Source,
+        stdout: OwnedFd,
+        stderr: Option<OwnedFd>,
+    ) {
+        let size = record.size();
+        self.0.shared.queued.fetch_add(size, Ordering::Relaxed);
+        let source = Box::new(source);
+        self.0.send(Command::AttachAfter(Box::new(record), size, source, stdout, stderr));
     }
 
     /// Captures the output of a command beside a run (a hook): its lines carry the run's name and
@@ -404,7 +426,7 @@ impl LogHandle {
     /// Writes down what the node has to say. When the log is far behind it is counted, and a gap shows it.
     pub fn node(&self, record: NodeRecord) {
         let shared = &self.0.shared;
-        let size = size_of::<NodeRecord>() + record.text.len() + 64 * record.fields.len();
+        let size = record.size();
         if shared.queued.load(Ordering::Relaxed) > QUEUE {
             shared.unqueued.fetch_add(1, Ordering::Relaxed);
             return;

@@ -116,6 +116,11 @@ impl Span {
         self.seq + u64::from(self.count)
     }
 
+    /// The room that it takes in all files, but for the length of very long fields.
+    pub(super) fn weight(&self) -> u64 {
+        SPAN as u64 + u64::from(self.length) + u64::from(self.fields_length)
+    }
+
     /// Where its text ends.
     pub fn end(&self) -> u64 {
         self.offset + u64::from(self.length)

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::capture::{Capture, OVERFULL};
 use super::disk::Work;
 use super::handle::{Command, NodeRecord, Source};
+use super::join::Joiner;
 use super::level;
 use super::record::{NODE_NAME, Stream, Who};
 use super::sources::{Ending, Pipe, RunState};
@@ -42,6 +43,11 @@ impl Capture {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Attach(source, stdout, stderr) => self.attach(*source, stdout, stderr),
+            Command::AttachAfter(record, size, source, stdout, stderr) => {
+                self.shared.taken(size);
+                self.attach(*source, stdout, stderr); // read when all commands are done
+                self.node(*record);
+            }
             Command::AttachAside(source, stdout, stderr) => {
                 self.attach_aside(*source, stdout, stderr);
             }
@@ -79,6 +85,7 @@ impl Capture {
             Command::Flush(done) => {
                 for pipe in self.table.pipes.places() {
                     self.drain(pipe, 4);
+                    self.let_go(pipe);
                 }
                 self.after.push(done);
             }
@@ -153,6 +160,7 @@ impl Capture {
             full: 0,
             last: self.feed.now,
             tail: Vec::new(),
+            join: Joiner::default(),
         });
         let Some(pipe) = self.table.pipes.get(place) else {
             return Ok(());

@@ -9,7 +9,10 @@
 //! the files and nothing else.
 
 pub mod console;
+pub mod context;
 pub mod crashes;
+pub mod expr;
+pub mod fields;
 pub mod follow;
 pub mod handle;
 pub mod index;
@@ -19,11 +22,16 @@ pub mod query;
 pub mod record;
 pub mod recover;
 pub mod segment;
+pub mod stats;
 pub mod store;
 
 mod capture;
+mod closer;
 mod disk;
+mod fold;
 mod intake;
+mod join;
+mod pack;
 mod pipes;
 mod reader;
 mod scan;

@@ -12,6 +12,7 @@ use super::capture::{
     Capture, FULL, Found, GAP_AFTER, PARTIAL_AFTER, PIPE, READ_OUT, Timer, WIDE, WIDEN_AFTER,
 };
 use super::handle::Done;
+use super::join::QUIET;
 use super::sources::{Ending, Feed, NONE};
 
 impl Capture {
@@ -76,14 +77,19 @@ impl Capture {
                 pipe.tail.extend_from_slice(chunk);
             }
         } else {
-            self.feed.bytes(run, pipe.stream, &mut pipe.tail, &self.buffer[..count]);
+            let chunk = &self.buffer[..count];
+            self.feed.bytes(run, pipe.stream, &mut pipe.tail, &mut pipe.join, chunk);
         }
+        let holds = pipe.join.is_holding() && !std::mem::replace(&mut pipe.join.timer, true);
         let partial = !pipe.tail.is_empty() && !pipe.timer;
         pipe.timer |= partial;
         let owed = pipe.run;
         let gap = Feed::owes_gap(run);
         if partial {
             self.timer(PARTIAL_AFTER, Timer::Partial(place));
+        }
+        if holds {
+            self.timer(QUIET, Timer::Joined(place));
         }
         if gap && !self.timers.iter().any(|Reverse((_, timer))| *timer == Timer::Gap(owed)) {
             self.timer(GAP_AFTER, Timer::Gap(owed));
@@ -108,7 +114,7 @@ impl Capture {
         let Some(run) = self.table.runs.get(pipe.run) else {
             return;
         };
-        self.feed.close(run, pipe.stream, &mut pipe.tail);
+        self.feed.close(run, pipe.stream, &mut pipe.tail, &mut pipe.join);
         for slot in &mut run.pipes {
             if *slot == place {
                 *slot = NONE;
@@ -158,7 +164,7 @@ impl Capture {
         };
         for pipe in run.pipes {
             if let Some(pipe) = self.table.pipes.get(pipe) {
-                self.feed.close(run, pipe.stream, &mut pipe.tail);
+                self.feed.close(run, pipe.stream, &mut pipe.tail, &mut pipe.join);
             }
         }
         self.feed.gaps(run);
@@ -213,6 +219,7 @@ impl Capture {
                     }
                 }
                 Timer::Partial(place) => self.partial(place),
+                Timer::Joined(place) => self.joined(place),
             }
         }
     }
@@ -238,7 +245,37 @@ impl Capture {
             && let Some(pipe) = self.table.pipes.get(place)
             && let Some(run) = self.table.runs.get(pipe.run)
         {
-            self.feed.close(run, pipe.stream, &mut pipe.tail);
+            self.feed.close(run, pipe.stream, &mut pipe.tail, &mut pipe.join);
+        }
+    }
+
+    /// Records what the joiner of a pipe holds.
+    pub(super) fn let_go(&mut self, place: u32) {
+        if let Some(pipe) = self.table.pipes.get(place)
+            && let Some(run) = self.table.runs.get(pipe.run)
+        {
+            self.feed.release(run, pipe.stream, &mut pipe.join);
+        }
+    }
+
+    /// Lets go of what a joiner holds when its pipe has been quiet for a moment.
+    fn joined(&mut self, place: u32) {
+        let Some(pipe) = self.table.pipes.get(place) else {
+            return;
+        };
+        if !pipe.join.is_holding() {
+            pipe.join.timer = false;
+            return;
+        }
+        let due = pipe.last + QUIET;
+        if due > self.feed.now || self.holding.is_some() {
+            let wait = due.saturating_duration_since(self.feed.now).max(QUIET / 10);
+            self.timer(wait, Timer::Joined(place));
+            return;
+        }
+        pipe.join.timer = false;
+        if self.read(place) == Found::Nothing {
+            self.let_go(place);
         }
     }
 }

@@ -10,6 +10,7 @@ use hilum_shared::protocol::Level;
 use regex::bytes::Regex;
 use serde_json::{Map, Value};
 
+use super::expr::Expr;
 pub use super::reader::Reader;
 use super::record::{Flags, Stream};
 
@@ -35,10 +36,34 @@ pub struct Filter {
     pub until: Option<u64>,
     /// Only what matches. Gaps are shown all the same.
     pub grep: Option<Regex>,
+    /// Only what answers yes. Gaps are shown all the same.
+    pub expr: Option<Arc<Expr>>,
     /// At least this grave; a record without a level counts as INFO.
     pub level: Option<Level>,
     /// Only records with a smaller sequence number.
     pub before_seq: Option<u64>,
+}
+
+impl Filter {
+    /// The same without what looks at each record: level, `grep` and `expr`. What is left is a view, in which
+    /// [`Self::picks`] finds the records.
+    #[must_use]
+    pub fn view(&self) -> Self {
+        Self { grep: None, expr: None, level: None, ..self.clone() }
+    }
+
+    /// Whether level, `grep` and `expr` want this record; a gap is always wanted.
+    pub fn picks(&self, entry: &Entry) -> bool {
+        entry.dropped.is_some()
+            || self.level.is_none_or(|least| entry.level.unwrap_or(Level::Info) >= least)
+                && self.wants_text(entry, &entry.text)
+    }
+
+    /// Whether `grep` and `expr` want a record with this text, and all else as in `shared`.
+    pub(super) fn wants_text(&self, shared: &Entry, text: &[u8]) -> bool {
+        self.grep.as_ref().is_none_or(|grep| grep.is_match(text))
+            && self.expr.as_ref().is_none_or(|expr| expr.matches(shared, text))
+    }
 }
 
 /// Where to begin.
@@ -48,6 +73,8 @@ pub enum Start {
     All,
     /// With the last so many that are wanted.
     Tail(u64),
+    /// With this sequence number, or the next one there is.
+    From(u64),
     /// After the last record there is now (to follow).
     End,
 }
@@ -100,6 +127,18 @@ impl Entry {
     /// Whether it is a line, or a part of one, without its end.
     pub fn is_partial(&self) -> bool {
         self.flags.has(Flags::PARTIAL) || self.flags.has(Flags::SPLIT)
+    }
+
+    /// Appends the bytes as they came by the pipe, line ends included.
+    pub fn write_raw(&self, out: &mut Vec<u8>) {
+        let inner: &[u8] = if self.flags.has(Flags::CR) { b"\r\n" } else { b"\n" };
+        for (number, line) in self.text.split(|byte| *byte == b'\n').enumerate() {
+            if number > 0 {
+                out.extend_from_slice(inner);
+            }
+            out.extend_from_slice(line);
+        }
+        out.extend_from_slice(self.line_end());
     }
 
     /// The event's fields, when it is one: what `events --json` prints.

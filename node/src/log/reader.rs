@@ -11,7 +11,7 @@ use super::index::Span;
 use super::query::{Entry, Filter, QueryError, Start};
 use super::record::Flags;
 use super::scan::{Lines, SegmentReader};
-use super::segment::numbers;
+use super::segment::{Id, exists, list};
 
 /// A name of the timeline, resolved once.
 #[derive(Clone)]
@@ -25,8 +25,8 @@ struct Known {
 /// How far a reader goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Limit {
-    /// To what was there when it was opened: the segment and its number of spans.
-    Spans(u64, u64),
+    /// To what was there when it was opened: the last segment, and the sequence number after it.
+    Before(u64, u64),
     /// On and on.
     Never,
 }
@@ -47,10 +47,14 @@ pub struct Reader {
     shared: Entry,
     /// Wanted records that are still passed over.
     skip: u64,
+    /// Records before this one are passed over.
+    from: u64,
     /// The last segment that was read to its end.
     done: u64,
     /// The sequence number that must come next, once one has been seen.
     expected: Option<u64>,
+    /// The first one that was not there when it was opened: a hole before it is an old eviction and no loss of ours.
+    fresh: u64,
 }
 
 impl Reader {
@@ -61,23 +65,15 @@ impl Reader {
     pub fn open(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
         let mut reader = Self::new(dir, filter);
         reader.begin(start)?;
-        let found = reader.numbers()?;
-        reader.limit = match found.last() {
-            None => Limit::Spans(0, 0),
-            Some(last) => {
-                let spans = match &mut reader.segment {
-                    Some(segment) if segment.number == *last => segment.len(),
-                    _ => SegmentReader::open(dir, *last, 1).map_or(0, |mut segment| segment.len()),
-                };
-                Limit::Spans(*last, spans)
-            }
-        };
+        let (number, seq) = reader.end()?;
+        reader.limit = Limit::Before(number, seq);
         Ok(reader)
     }
 
     /// Opens the store for reading on and on: [`Self::read`] says `false` when nothing is there yet.
     pub(super) fn follow(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
         let mut reader = Self::new(dir, filter);
+        reader.fresh = reader.end()?.1;
         reader.begin(start)?;
         Ok(reader)
     }
@@ -94,22 +90,46 @@ impl Reader {
             span: None,
             shared: Entry::default(),
             skip: 0,
+            from: 0,
             done: 0,
             expected: None,
+            fresh: 0,
         }
     }
 
-    fn numbers(&self) -> Result<Vec<u64>, QueryError> {
-        numbers(&self.dir).map_err(|source| QueryError::Read { path: self.dir.clone(), source })
+    fn list(&self) -> Result<Vec<Id>, QueryError> {
+        list(&self.dir).map_err(|source| QueryError::Read { path: self.dir.clone(), source })
+    }
+
+    /// The last segment with something in it, and the sequence number after that.
+    fn end(&self) -> Result<(u64, u64), QueryError> {
+        for id in self.list()?.into_iter().rev() {
+            let Some(mut segment) = SegmentReader::open(&self.dir, id, 1) else {
+                continue;
+            };
+            let last = (0..segment.len()).rev().find_map(|at| segment.span(at));
+            if let Some(span) = last {
+                return Ok((id.number, span.next_seq()));
+            }
+        }
+        Ok((0, 0))
     }
 
     fn begin(&mut self, start: Start) -> Result<(), QueryError> {
-        let found = self.numbers()?;
+        let found = self.list()?;
         if found.is_empty() {
             self.expected = Some(1); // whatever is missed from now on is a hole
         }
         match start {
-            Start::All => self.begin_at_time(&found),
+            Start::All => {
+                if let Some(since) = self.filter.since {
+                    self.begin_at(&found, |span| span.key >= since);
+                }
+            }
+            Start::From(seq) => {
+                self.from = seq;
+                self.begin_at(&found, |span| span.next_seq() > seq);
+            }
             Start::End => {
                 if let Some(last) = found.last()
                     && let Some(mut segment) = SegmentReader::open(&self.dir, *last, 1)
@@ -129,18 +149,15 @@ impl Reader {
     }
 
     /// Goes to the first span that may be late enough.
-    fn begin_at_time(&mut self, found: &[u64]) {
-        let Some(since) = self.filter.since else {
-            return;
-        };
-        for number in found {
-            let Some(mut segment) = SegmentReader::open(&self.dir, *number, 1) else {
+    fn begin_at(&mut self, found: &[Id], is_late: impl Fn(&Span) -> bool) {
+        for id in found {
+            let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
                 continue;
             };
             let spans = segment.len();
             let late = |segment: &mut SegmentReader, at: u64| {
                 // A damaged span is taken for late: nothing is passed over for it.
-                segment.span(at).is_none_or(|span| span.key >= since)
+                segment.span(at).is_none_or(|span| is_late(&span))
             };
             if spans > 0 && late(&mut segment, spans - 1) {
                 let (mut low, mut high) = (0, spans);
@@ -156,15 +173,15 @@ impl Reader {
                 self.segment = Some(segment);
                 return;
             }
-            self.done = *number;
+            self.done = id.number;
         }
     }
 
     /// Goes back until enough wanted records lie ahead.
-    fn begin_at_tail(&mut self, found: &[u64], count: u64) {
+    fn begin_at_tail(&mut self, found: &[Id], count: u64) {
         let mut left = count;
-        for number in found.iter().rev() {
-            let Some(mut segment) = SegmentReader::open(&self.dir, *number, 1) else {
+        for id in found.iter().rev() {
+            let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
                 continue;
             };
             self.names.clear();
@@ -211,22 +228,44 @@ impl Reader {
                 _ => u64::from(span.count),
             };
         }
-        let name = self.known(segment, span).name.clone();
+        let shared = self.shared_by(segment, span);
         let mut lines = Lines::default();
-        if !segment.lines(span, &name, &mut lines) {
+        if !segment.lines(span, &shared.name, &mut lines) {
             return 0;
         }
         let mut hits = 0;
         let mut seq = span.seq;
         while let Some(text) = lines.next() {
-            hits += u64::from(self.wants_text(seq, text));
+            let before = self.filter.before_seq.is_none_or(|before| seq < before);
+            hits += u64::from(before && self.filter.wants_text(&shared, text));
             seq += 1;
         }
         hits
     }
 
     fn looks_at_text(&self, span: &Span) -> bool {
-        self.filter.grep.is_some() && !span.flags.has(Flags::GAP)
+        (self.filter.grep.is_some() || self.filter.expr.is_some()) && !span.flags.has(Flags::GAP)
+    }
+
+    /// What all records of a span share; `seq` is the number before the first one's.
+    fn shared_by(&mut self, segment: &mut SegmentReader, span: &Span) -> Entry {
+        let known = self.known(segment, span).clone();
+        let gap = span.flags.has(Flags::GAP);
+        Entry {
+            seq: span.seq.wrapping_sub(1),
+            at: span.at,
+            name: known.name,
+            service: known.service,
+            instance: known.instance,
+            run: (span.run > 0).then_some(Run(span.run)),
+            pid: (span.pid > 0).then_some(span.pid),
+            stream: Some(span.stream),
+            level: span.level,
+            text: Vec::new(),
+            flags: span.flags,
+            dropped: gap.then_some(u64::from(span.fields)),
+            fields: if gap { None } else { segment.fields(span) },
+        }
     }
 
     fn known(&mut self, segment: &mut SegmentReader, span: &Span) -> &Known {
@@ -262,11 +301,6 @@ impl Reader {
         fits && self.known(segment, span).wanted
     }
 
-    fn wants_text(&self, seq: u64, text: &[u8]) -> bool {
-        self.filter.before_seq.is_none_or(|before| seq < before)
-            && self.filter.grep.as_ref().is_none_or(|grep| grep.is_match(text))
-    }
-
     /// Reads the next wanted record into `entry`; `false` when there is none (now).
     ///
     /// # Errors
@@ -279,14 +313,14 @@ impl Reader {
                 }
                 self.span = None;
             }
-            if self.segment.is_none() && !self.open_next()? {
+            if self.segment.is_none() && (self.at_limit(self.done) || !self.open_next()?) {
                 return Ok(false);
             }
             let Some(mut segment) = self.segment.take() else {
                 return Ok(false);
             };
             let found = self.next_span(&mut segment, entry);
-            let more = matches!(found, Next::End) && !self.at_limit(segment.number);
+            let more = matches!(found, Next::End) && !self.at_limit(segment.id.number);
             self.segment = Some(segment);
             match found {
                 Next::Span | Next::Passed => {}
@@ -300,51 +334,58 @@ impl Reader {
         }
     }
 
+    /// Whether nothing after this segment is read.
     fn at_limit(&self, number: u64) -> bool {
-        matches!(self.limit, Limit::Spans(last, spans) if number > last || (number == last && self.next >= spans))
+        matches!(self.limit, Limit::Before(last, _) if number >= last)
     }
 
     /// Opens the segment after the last one.
     fn open_next(&mut self) -> Result<bool, QueryError> {
-        for number in self.numbers()? {
-            if number <= self.done || matches!(self.limit, Limit::Spans(last, _) if number > last) {
-                continue;
+        // What was listed may be gone when it is opened: evicted, or folded into another one.
+        for _ in 0..3 {
+            let found = self.list()?;
+            let mut later = found.into_iter().filter(|id| id.number > self.done).peekable();
+            if later.peek().is_none() {
+                return Ok(false);
             }
-            if let Some(segment) =
-                SegmentReader::open(&self.dir, number, self.expected.unwrap_or(1))
-            {
-                self.segment = Some(segment);
+            for id in later {
+                let next = self.expected.unwrap_or(1);
+                let Some(mut segment) = SegmentReader::open(&self.dir, id, next) else {
+                    if exists(&self.dir, id) {
+                        continue; // its index is made just now; one that stays without is passed over
+                    }
+                    break;
+                };
+                // Others that we have read are folded into it: their lines come first.
+                self.next =
+                    if id.first() <= self.done { first_from(&mut segment, next) } else { 0 };
                 self.names.clear();
-                self.next = 0;
+                self.segment = Some(segment);
                 return Ok(true);
             }
-            // Its index may be made just now; a segment that stays without one is passed over when the next begins.
         }
         Ok(false)
     }
 
     /// Goes to the next segment if this one is complete; `false` = wait here.
     fn leave_segment(&mut self) -> Result<bool, QueryError> {
-        let found = self.numbers()?;
+        let found = self.list()?;
         let Some(segment) = &mut self.segment else {
             return Ok(true);
         };
-        if !found.iter().any(|other| *other > segment.number) {
+        if !found.iter().any(|other| other.number > segment.id.number) {
             return Ok(false);
         }
         // The next one exists: no more comes to this one, but some may have come since we looked.
         if self.next < segment.len() {
             return Ok(true);
         }
-        self.done = segment.number;
+        self.done = segment.id.number;
         self.segment = None;
         self.open_next()
     }
 
     fn next_span(&mut self, segment: &mut SegmentReader, entry: &mut Entry) -> Next {
-        if self.at_limit(segment.number) {
-            return Next::End;
-        }
         if self.next >= segment.len() {
             return Next::End;
         }
@@ -353,8 +394,14 @@ impl Reader {
         let Some(span) = segment.span(position) else {
             return Next::Passed; // the hole shows in the sequence numbers
         };
+        if matches!(self.limit, Limit::Before(_, end) if span.seq >= end)
+            && self.at_limit(segment.id.number)
+        {
+            self.next = position;
+            return Next::End;
+        }
         let expected = self.expected.replace(span.next_seq());
-        if let Some(expected) = expected
+        if let Some(expected) = expected.map(|expected| expected.max(self.fresh))
             && span.seq > expected
             && self.limit == Limit::Never
         {
@@ -376,31 +423,15 @@ impl Reader {
             self.skip -= u64::from(span.count);
             return Next::Passed;
         }
-        let known = self.known(segment, &span).clone();
-        if !segment.lines(&span, &known.name, &mut self.lines) {
+        self.shared = self.shared_by(segment, &span);
+        if !segment.lines(&span, &self.shared.name, &mut self.lines) {
             // Somebody truncated or removed the text.
             lost(entry, span.seq, u64::from(span.count), span.at, "their text is gone");
-            entry.name = known.name;
-            entry.service = known.service;
-            entry.instance = known.instance;
+            entry.name = self.shared.name.clone();
+            entry.service.clone_from(&self.shared.service);
+            entry.instance.clone_from(&self.shared.instance);
             return Next::Gap;
         }
-        let gap = span.flags.has(Flags::GAP);
-        self.shared = Entry {
-            seq: span.seq.wrapping_sub(1),
-            at: span.at,
-            name: known.name,
-            service: known.service,
-            instance: known.instance,
-            run: (span.run > 0).then_some(Run(span.run)),
-            pid: (span.pid > 0).then_some(span.pid),
-            stream: Some(span.stream),
-            level: span.level,
-            text: Vec::new(),
-            flags: span.flags,
-            dropped: gap.then_some(u64::from(span.fields)),
-            fields: if gap { None } else { segment.fields(&span) },
-        };
         self.span = Some(span);
         Next::Span
     }
@@ -411,8 +442,8 @@ impl Reader {
             self.shared.seq = self.shared.seq.wrapping_add(1);
             let seq = self.shared.seq;
             let before = self.filter.before_seq.is_none_or(|before| seq < before);
-            let matches = gap || self.filter.grep.as_ref().is_none_or(|grep| grep.is_match(text));
-            if !(before && matches) {
+            let matches = gap || self.filter.wants_text(&self.shared, text);
+            if seq < self.from || !(before && matches) {
                 continue;
             }
             if self.skip > 0 {
@@ -428,6 +459,21 @@ impl Reader {
         }
         false
     }
+}
+
+/// The position of the first span with this sequence number or a later one.
+fn first_from(segment: &mut SegmentReader, seq: u64) -> u64 {
+    let (mut low, mut high) = (0, segment.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        // A damaged span is taken for a later one: nothing is passed over for it.
+        if segment.span(middle).is_none_or(|span| span.seq >= seq) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
 }
 
 enum Next {

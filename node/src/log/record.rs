@@ -75,6 +75,12 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// Without `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Both.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
@@ -242,6 +248,14 @@ impl Batch {
             self.fields.extend_from_slice(fields);
         }
         self.open = false;
+    }
+
+    /// Adds one record of several lines of whom `begin` named.
+    pub fn joined(&mut self, text: &[u8], level: Option<Level>, flags: Flags) {
+        self.record(text, level, &[], 0);
+        if let Some(last) = self.drafts.last_mut() {
+            last.flags = last.flags.with(flags);
+        }
     }
 
     /// Adds the mark of `count` lost lines.

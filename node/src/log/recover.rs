@@ -3,20 +3,23 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::index::{FIELDS_HEADER, HEADER, SPAN, Span, header};
+use super::pack::{Stored, packed_path, unpack};
 use super::record::{Flags, parse_line};
-use super::segment::{ENDINGS, path};
+use super::segment::{ENDINGS, Id, path};
 
 /// How closely a segment is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// The end of its index: it was closed in order.
     Closed,
-    /// The text of its end, too: it was being written to.
+    /// The text of its end, too: it was closed so shortly before that a power loss could have torn it.
+    Recent,
+    /// The same, and what its index lacks is put there: it was being written to.
     Last,
 }
 
@@ -42,37 +45,50 @@ const CHECKED: u64 = 1024 * 1024;
 /// What the file system says.
 pub fn recover(
     dir: &Path,
-    number: u64,
+    id: impl Into<Id>,
     next_seq: u64,
     key: u64,
     depth: Depth,
 ) -> io::Result<Recovered> {
-    let name = format!("{number:06}.log");
-    let log = OpenOptions::new().read(true).append(true).open(path(dir, number, "log"))?;
-    let text = log.metadata()?.len();
+    let id = id.into();
+    let name = format!("{id}.log");
     let mut found = Recovered { next_seq, key, ..Recovered::default() };
-    let (mut spans, whole) = intact_spans(dir, number)?;
+    if !path(dir, id, "log").exists() {
+        if let Ok(last) = last_packed(dir, id) {
+            return Ok(closed(found, last.as_ref()));
+        }
+        found.notes.push(format!("{name}.zst or its index is damaged: made plain again"));
+        if !make_plain(dir, id)? {
+            found.notes.push(format!("{name}.zst cannot be read: set aside as {name}.zst.corrupt"));
+            found.aside = true;
+            return Ok(found);
+        }
+    }
+    let log = OpenOptions::new().read(true).append(true).open(path(dir, id, "log"))?;
+    let text = log.metadata()?.len();
+    let (mut spans, whole) = intact_spans(dir, id)?;
     if !whole && text > 0 {
-        let rebuilt = rebuild(&log, 0, text, next_seq, key, FIELDS_HEADER.len() as u64, Bad::Skip)?;
+        let stored = Stored::Plain(log.try_clone()?);
+        let base = FIELDS_HEADER.len() as u64;
+        let rebuilt = rebuild(stored.stretch(0, text), 0, next_seq, key, base, Bad::Skip)?;
         if rebuilt.spans.is_empty() {
-            set_aside(dir, number)?;
+            set_aside(dir, id)?;
             found.notes.push(format!("{name} is no timeline: set aside as {name}.corrupt"));
             found.aside = true;
             return Ok(found);
         }
         let lines = rebuilt.lines;
-        rewrite(dir, number, &rebuilt)?;
+        rewrite(dir, id, &rebuilt)?;
         found
             .notes
             .push(format!("the index of {name} was damaged: rebuilt from {lines} lines of text"));
         cut(&log, rebuilt.end, text, depth, &name, &mut found.notes)?;
         return Ok(closed(found, rebuilt.spans.last()));
     }
-    let idx =
-        OpenOptions::new().read(true).append(true).create(true).open(path(dir, number, "idx"))?;
+    let idx = OpenOptions::new().read(true).append(true).create(true).open(path(dir, id, "idx"))?;
     let checked = match depth {
         Depth::Closed => 0,
-        Depth::Last => CHECKED,
+        Depth::Recent | Depth::Last => CHECKED,
     };
     let good = intact(&idx, &log, spans, text, checked)?;
     spans = good;
@@ -88,9 +104,11 @@ pub fn recover(
     found = closed(found, last.as_ref());
     if end < text && depth == Depth::Last {
         // Text whose index was not written any more: a node that was killed between the two writes.
-        let fields = open_fields(dir, number)?;
+        let fields = open_fields(dir, id)?;
         let base = fields.metadata()?.len();
-        let tail = rebuild(&log, end, text, found.next_seq, found.key, base, Bad::Stop)?;
+        let stored = Stored::Plain(log.try_clone()?);
+        let rest = stored.stretch(end, text);
+        let tail = rebuild(rest, end, found.next_seq, found.key, base, Bad::Stop)?;
         (&fields).write_all(&tail.fields)?;
         let mut bytes = Vec::new();
         if spans == 0 {
@@ -103,6 +121,9 @@ pub fn recover(
         (&idx).write_all(&bytes)?;
         cut(&log, tail.end, text, depth, &name, &mut found.notes)?;
         found = closed(found, tail.spans.last());
+    } else if end < text && depth == Depth::Recent {
+        // Their numbers could be those of lines in the next segment.
+        found.notes.push(format!("the last {} bytes of {name} are not in its index", text - end));
     }
     Ok(found)
 }
@@ -134,8 +155,8 @@ fn cut(
 }
 
 /// The number of spans in an index, and whether it is one.
-fn intact_spans(dir: &Path, number: u64) -> io::Result<(u64, bool)> {
-    let idx = match File::open(path(dir, number, "idx")) {
+fn intact_spans(dir: &Path, id: Id) -> io::Result<(u64, bool)> {
+    let idx = match File::open(path(dir, id, "idx")) {
         Ok(idx) => idx,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, false)),
         Err(error) => return Err(error),
@@ -148,7 +169,7 @@ fn intact_spans(dir: &Path, number: u64) -> io::Result<(u64, bool)> {
     let spans = length / SPAN as u64 - 1;
     // One damaged span in the middle is passed over by readers; an index without any sound span is none.
     let sound = spans == 0 || span_at(&idx, 0)?.is_some();
-    let fields = File::open(path(dir, number, "fld"));
+    let fields = File::open(path(dir, id, "fld"));
     let mut line = [0; FIELDS_HEADER.len()];
     let named =
         fields.is_ok_and(|file| file.read_exact_at(&mut line, 0).is_ok() && line == *FIELDS_HEADER);
@@ -237,22 +258,19 @@ pub struct Rebuilt {
 /// A rebuilt span grows no further than this.
 const LONGEST: u32 = 64 * 1024;
 
-/// Makes the index of a stretch of text; names get offsets from `fields_base` on.
+/// Makes the index of a stretch of text that begins at `from`; names get offsets from `fields_base` on.
 ///
 /// # Errors
 /// What the file system says.
 pub fn rebuild(
-    log: &File,
+    text: impl Read,
     from: u64,
-    to: u64,
     mut seq: u64,
     mut key: u64,
     fields_base: u64,
     bad: Bad,
 ) -> io::Result<Rebuilt> {
-    let mut file = log;
-    file.seek(SeekFrom::Start(from))?;
-    let mut reader = BufReader::with_capacity(256 * 1024, file.take(to - from));
+    let mut reader = BufReader::with_capacity(256 * 1024, text);
     let mut rebuilt = Rebuilt { end: from, ..Rebuilt::default() };
     let mut names: HashMap<String, u32> = HashMap::new();
     let mut offset = from;
@@ -317,9 +335,9 @@ pub fn rebuild(
     Ok(rebuilt)
 }
 
-fn open_fields(dir: &Path, number: u64) -> io::Result<File> {
+fn open_fields(dir: &Path, id: Id) -> io::Result<File> {
     let mut file =
-        OpenOptions::new().read(true).append(true).create(true).open(path(dir, number, "fld"))?;
+        OpenOptions::new().read(true).append(true).create(true).open(path(dir, id, "fld"))?;
     if file.metadata()?.len() < FIELDS_HEADER.len() as u64 {
         file.set_len(0)?;
         file.write_all(FIELDS_HEADER)?;
@@ -327,7 +345,7 @@ fn open_fields(dir: &Path, number: u64) -> io::Result<File> {
     Ok(file)
 }
 
-fn rewrite(dir: &Path, number: u64, rebuilt: &Rebuilt) -> io::Result<()> {
+fn rewrite(dir: &Path, id: Id, rebuilt: &Rebuilt) -> io::Result<()> {
     let mut fields = FIELDS_HEADER.to_vec();
     fields.extend_from_slice(&rebuilt.fields);
     let mut index = header().to_vec();
@@ -335,20 +353,68 @@ fn rewrite(dir: &Path, number: u64, rebuilt: &Rebuilt) -> io::Result<()> {
         index.extend_from_slice(&span.encode());
     }
     for (ending, bytes) in [("fld", fields), ("idx", index)] {
-        let new = dir.join(format!("{number:06}.{ending}.new"));
+        let new = dir.join(format!("{id}.{ending}.new"));
         fs::write(&new, bytes)?;
-        fs::rename(&new, path(dir, number, ending))?;
+        fs::rename(&new, path(dir, id, ending))?;
     }
     Ok(())
 }
 
 /// Renames all files of a segment so that nobody reads them for a segment.
-fn set_aside(dir: &Path, number: u64) -> io::Result<()> {
+fn set_aside(dir: &Path, id: Id) -> io::Result<()> {
     for ending in ENDINGS {
-        let from = path(dir, number, ending);
-        if from.exists() {
-            fs::rename(&from, dir.join(format!("{number:06}.{ending}.corrupt")))?;
+        let plain = path(dir, id, ending);
+        for from in [packed_path(&plain), plain] {
+            if from.exists() {
+                let mut to = from.clone().into_os_string();
+                to.push(".corrupt");
+                fs::rename(&from, to)?;
+            }
         }
     }
     Ok(())
+}
+
+/// The last sound span of a compressed segment; an error where one of its files is damaged.
+fn last_packed(dir: &Path, id: Id) -> io::Result<Option<Span>> {
+    let broken = || io::Error::from(io::ErrorKind::InvalidData);
+    Stored::open(&path(dir, id, "log"))?;
+    let (idx, fld) = (Stored::open(&path(dir, id, "idx"))?, Stored::open(&path(dir, id, "fld"))?);
+    let (mut head, mut line) = ([0; HEADER.len()], [0; FIELDS_HEADER.len()]);
+    idx.read_at(&mut head, 0)?;
+    fld.read_at(&mut line, 0)?;
+    if head != *HEADER || line != *FIELDS_HEADER {
+        return Err(broken());
+    }
+    let spans = idx.len()? / SPAN as u64;
+    let mut bytes = [0; SPAN];
+    for position in (1..spans).rev() {
+        idx.read_at(&mut bytes, SPAN as u64 * position)?;
+        if let Some(span) = Span::decode(&bytes) {
+            return Ok(Some(span));
+        }
+    }
+    if spans > 1 { Err(broken()) } else { Ok(None) }
+}
+
+/// Decompresses what can be of a segment; `false` when that is not its text, and it was set aside.
+fn make_plain(dir: &Path, id: Id) -> io::Result<bool> {
+    let text = packed_path(&path(dir, id, "log"));
+    let new = dir.join(format!("{id}.log.new"));
+    if unpack(&text, &new).is_err() {
+        let _ = fs::remove_file(&new); // may never have been made
+        set_aside(dir, id)?;
+        return Ok(false);
+    }
+    for ending in ["fld", "idx"] {
+        let plain = path(dir, id, ending);
+        if unpack(&packed_path(&plain), &plain).is_err() {
+            let _ = fs::remove_file(&plain); // an index that is missing is made again
+        }
+    }
+    fs::rename(&new, path(dir, id, "log"))?;
+    for ending in ENDINGS {
+        let _ = fs::remove_file(packed_path(&path(dir, id, ending))); // one of them may be what was missing
+    }
+    Ok(true)
 }

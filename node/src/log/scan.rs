@@ -1,15 +1,14 @@
 //! Reading one segment: spans by position, the text of a span line by line, names and fields by offset.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::index::{FIELDS_HEADER, HEADER, LONG_FIELDS, SPAN, Span};
+use super::pack::Stored;
 use super::record::{Flags, prefix_length};
 use super::recover::{Bad, Rebuilt, rebuild};
-use super::segment::path;
+use super::segment::{Id, path};
 
 /// Spans that are read at once.
 const BLOCK: u64 = 1024;
@@ -20,8 +19,8 @@ const NAME: usize = 128;
 
 enum Index {
     File {
-        idx: File,
-        fld: File,
+        idx: Stored,
+        fld: Stored,
         /// The position of the first span in `block`.
         first: u64,
         block: Vec<u8>,
@@ -32,8 +31,8 @@ enum Index {
 
 /// A segment open for reading.
 pub(super) struct SegmentReader {
-    pub(super) number: u64,
-    log: Option<File>,
+    pub(super) id: Id,
+    log: Option<Stored>,
     index: Index,
     window: Vec<u8>,
     window_at: u64,
@@ -41,29 +40,29 @@ pub(super) struct SegmentReader {
 
 impl SegmentReader {
     /// Opens it; `None` when there is nothing to read (yet). Where it has no index, its records count from `seq`.
-    pub(super) fn open(dir: &Path, number: u64, seq: u64) -> Option<Self> {
-        let log = File::open(path(dir, number, "log")).ok();
-        let index = match Self::open_index(dir, number) {
+    pub(super) fn open(dir: &Path, id: Id, seq: u64) -> Option<Self> {
+        let log = Stored::open(&path(dir, id, "log")).ok();
+        let index = match Self::open_index(dir, id) {
             Some(index) => index,
             None => {
                 let log = log.as_ref()?;
-                let text = log.metadata().ok()?.len();
+                let text = log.len().ok()?;
                 if text == 0 {
                     return None; // it is being made
                 }
                 let base = FIELDS_HEADER.len() as u64;
-                let rebuilt = rebuild(log, 0, text, seq, 0, base, Bad::Skip).ok()?;
+                let rebuilt = rebuild(log.stretch(0, text), 0, seq, 0, base, Bad::Skip).ok()?;
                 Index::Memory(rebuilt)
             }
         };
-        Some(Self { number, log, index, window: Vec::new(), window_at: 0 })
+        Some(Self { id, log, index, window: Vec::new(), window_at: 0 })
     }
 
-    fn open_index(dir: &Path, number: u64) -> Option<Index> {
-        let idx = File::open(path(dir, number, "idx")).ok()?;
-        let fld = File::open(path(dir, number, "fld")).ok()?;
+    fn open_index(dir: &Path, id: Id) -> Option<Index> {
+        let idx = Stored::open(&path(dir, id, "idx")).ok()?;
+        let fld = Stored::open(&path(dir, id, "fld")).ok()?;
         let mut head = [0; HEADER.len()];
-        idx.read_exact_at(&mut head, 0).ok()?;
+        idx.read_at(&mut head, 0).ok()?;
         (head == *HEADER).then_some(Index::File { idx, fld, first: 0, block: Vec::new() })
     }
 
@@ -71,7 +70,7 @@ impl SegmentReader {
     pub(super) fn len(&mut self) -> u64 {
         match &self.index {
             Index::File { idx, .. } => {
-                idx.metadata().map_or(0, |meta| (meta.len() / SPAN as u64).saturating_sub(1))
+                idx.len().map_or(0, |bytes| (bytes / SPAN as u64).saturating_sub(1))
             }
             Index::Memory(rebuilt) => rebuilt.spans.len() as u64,
         }
@@ -113,6 +112,11 @@ impl SegmentReader {
 
     /// The fields of a span's record.
     pub(super) fn fields(&self, span: &Span) -> Option<Map<String, Value>> {
+        serde_json::from_slice(&self.raw_fields(span)?).ok()
+    }
+
+    /// The same, as they were written.
+    pub(super) fn raw_fields(&self, span: &Span) -> Option<Vec<u8>> {
         let Index::File { fld, .. } = &self.index else {
             return None;
         };
@@ -135,30 +139,14 @@ impl SegmentReader {
             }
             bytes.resize(bytes.len() * 2, 0);
         }
-        serde_json::from_slice(&bytes).ok()
+        Some(bytes)
     }
 
     /// Loads the text of a span; `false` when it is not all there.
     pub(super) fn lines(&mut self, span: &Span, name: &str, lines: &mut Lines) -> bool {
-        let Some(log) = &self.log else {
+        let Some(text) = self.text(span) else {
             return false;
         };
-        let (start, end) = (span.offset, span.end());
-        let held = self.window_at + self.window.len() as u64;
-        if start < self.window_at || end > held {
-            let near = start >= self.window_at && start <= held + AHEAD as u64;
-            let length = span.length as usize;
-            let wanted = if near { length.max(AHEAD) } else { length };
-            self.window.resize(wanted, 0);
-            let got = read_at(log, &mut self.window, start);
-            self.window.truncate(got);
-            self.window_at = start;
-            if got < length {
-                return false;
-            }
-        }
-        let from = (start - self.window_at) as usize;
-        let text = &self.window[from..from + span.length as usize];
         let prefix = prefix_length(name, span.stream);
         if !text.ends_with(b"\n") || text.len() < prefix {
             return false;
@@ -166,20 +154,35 @@ impl SegmentReader {
         lines.load(text, prefix, span.flags.has(Flags::JOINED));
         true
     }
+
+    /// The text of a span; `None` when it is not all there.
+    pub(super) fn text(&mut self, span: &Span) -> Option<&[u8]> {
+        let log = self.log.as_ref()?;
+        let (start, end) = (span.offset, span.end());
+        let held = self.window_at + self.window.len() as u64;
+        if start < self.window_at || end > held {
+            let near = start >= self.window_at && start <= held + AHEAD as u64;
+            let length = span.length as usize;
+            let wanted = if near { length.max(AHEAD) } else { length };
+            self.window.resize(wanted, 0);
+            let mut got = read_at(log, &mut self.window, start);
+            if got < length && wanted > length {
+                got = read_at(log, &mut self.window[..length], start); // only what lies ahead is damaged
+            }
+            self.window.truncate(got);
+            self.window_at = start;
+            if got < length {
+                return None;
+            }
+        }
+        let from = (start - self.window_at) as usize;
+        self.window.get(from..from + span.length as usize)
+    }
 }
 
-/// Reads until the buffer is full or the file ends.
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> usize {
-    let mut length = 0;
-    while length < buffer.len() {
-        match file.read_at(&mut buffer[length..], offset + length as u64) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    length
+/// Reads until the buffer is full, the file ends or is damaged.
+fn read_at(file: &Stored, buffer: &mut [u8], offset: u64) -> usize {
+    file.read_at(buffer, offset).unwrap_or(0)
 }
 
 /// The records of a span, one after another.

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy};
+use hilum_shared::config::spec::{Color, LogPolicy};
 use hilum_shared::name::{InstanceId, Run};
 use serde_json::{Map, Value};
 
 use super::handle::{Done, Finished, LogReport, Reports, Source, Subscriber};
-use super::level;
+use super::join::{Joiner, Record, Rule};
+use super::level::Levels;
 use super::line::{End, close, split, strip_colors};
 use super::record::{Batch, Flags, Stamps, Stream, Who};
 
@@ -35,6 +36,8 @@ pub(super) struct Pipe {
     pub(super) last: Instant,
     /// The unfinished line.
     pub(super) tail: Vec<u8>,
+    /// Lines that may become one record.
+    pub(super) join: Joiner,
 }
 
 /// Lines a second that a run may write.
@@ -70,9 +73,22 @@ pub(super) struct Ending {
     pub(super) done: Vec<Done>,
 }
 
+/// How lines are understood.
+struct Reading {
+    levels: Levels,
+    rule: Rule,
+}
+
+impl Reading {
+    fn new(policy: &LogPolicy) -> Self {
+        Self { levels: Levels::new(&policy.level_from), rule: Rule::new(&policy.multiline) }
+    }
+}
+
 /// One run.
 pub(super) struct RunState {
     pub(super) who: Arc<Who>,
+    reading: Box<Reading>,
     pub(super) instance: InstanceId,
     pub(super) run: Run,
     pub(super) pid: u32,
@@ -94,8 +110,9 @@ pub(super) struct RunState {
 
 impl RunState {
     pub(super) fn new(source: Source, base: &Path, now: Instant) -> Self {
-        let mut state = Self {
+        Self {
             who: who(&source.instance, &source.policy, base),
+            reading: Box::new(Reading::new(&source.policy)),
             instance: source.instance,
             run: source.run,
             pid: source.pid,
@@ -108,14 +125,13 @@ impl RunState {
             late: false,
             held: false,
             overflowed: 0,
-        };
-        state.who = who(&state.instance, &state.policy, base);
-        state
+        }
     }
 
     /// Takes a changed policy.
     pub(super) fn reconfigure(&mut self, policy: &Arc<LogPolicy>, base: &Path, now: Instant) {
         self.who = who(&self.instance, policy, base);
+        *self.reading = Reading::new(policy);
         let dropped = self.rate.as_ref().map_or(0, |rate| rate.dropped);
         self.rate = policy.rate.map(|limit| Box::new(Rate::new(limit, now)));
         match &mut self.rate {
@@ -257,6 +273,7 @@ impl Feed {
         run: &mut RunState,
         stream: Stream,
         tail: &mut Vec<u8>,
+        join: &mut Joiner,
         chunk: &[u8],
     ) {
         self.begin(run, stream);
@@ -264,30 +281,77 @@ impl Feed {
         let strip = run.policy.color == Color::Strip;
         if strip || run.ready.is_some() || run.rate.is_some() || self.listened() {
             split(tail, max, chunk, |line, end| {
-                self.careful(run, stream, line, end);
+                self.careful(run, stream, join, line, end);
             });
             return;
         }
-        let mut records = 0;
-        let batch = &mut self.batch;
-        let from: &LevelFrom = &run.policy.level_from;
+        let run: &RunState = run;
+        let Reading { levels, rule } = &*run.reading;
         split(tail, max, chunk, |line, end| {
-            records += 1;
-            batch.line(line, level::of_line(from, line), run.flags(end));
+            let level = levels.of_line(line);
+            if join.passes(rule, line, level, end) {
+                self.records += 1;
+                self.batch.line(line, level, run.flags(end));
+            } else {
+                let now = self.wall;
+                let out = &mut |record: Record<'_>| self.joined(run, stream, &record);
+                join.take(rule, line, level, run.flags(end), now, out);
+            }
         });
-        self.records += records;
     }
 
-    /// Closes the unfinished line.
-    pub(super) fn close(&mut self, run: &mut RunState, stream: Stream, tail: &mut Vec<u8>) {
+    /// Closes the unfinished line, and what is held with it.
+    pub(super) fn close(
+        &mut self,
+        run: &mut RunState,
+        stream: Stream,
+        tail: &mut Vec<u8>,
+        join: &mut Joiner,
+    ) {
         if !tail.is_empty() {
             self.begin(run, stream);
-            close(tail, |line, end| self.careful(run, stream, line, end));
+            close(tail, |line, end| self.careful(run, stream, join, line, end));
+        }
+        self.release(run, stream, join);
+    }
+
+    /// Records what a pipe's joiner holds.
+    pub(super) fn release(&mut self, run: &RunState, stream: Stream, join: &mut Joiner) {
+        if join.is_holding() {
+            self.begin(run, stream);
+            join.release(&mut |record| self.joined(run, stream, &record));
         }
     }
 
+    /// Records what a joiner let go: at the time of its first line.
+    fn joined(&mut self, run: &RunState, stream: Stream, record: &Record<'_>) {
+        let now = self.wall;
+        if record.at != now {
+            self.wall = record.at;
+            self.begin(run, stream);
+            self.wall = now;
+        }
+        if record.flags.has(Flags::JOINED) {
+            self.batch.joined(record.text, record.level, record.flags);
+        } else {
+            self.batch.line(record.text, record.level, record.flags);
+        }
+        if record.at != now {
+            self.begin(run, stream);
+        }
+        self.records += 1;
+        self.publish(&run.who.name, stream, record.level, record.text);
+    }
+
     /// One line, with all that a policy may ask for.
-    fn careful(&mut self, run: &mut RunState, stream: Stream, line: &[u8], end: End) {
+    fn careful(
+        &mut self,
+        run: &mut RunState,
+        stream: Stream,
+        join: &mut Joiner,
+        line: &[u8],
+        end: End,
+    ) {
         if let Some(ready) = &run.ready
             && ready.is_match(line)
         {
@@ -311,10 +375,16 @@ impl Feed {
         } else {
             line
         };
-        let level = level::of_line(&run.policy.level_from, text);
-        self.batch.line(text, level, run.flags(end));
-        self.records += 1;
-        self.publish(&run.who.name, stream, level, text);
+        let run: &RunState = run;
+        let Reading { levels, rule } = &*run.reading;
+        let (level, flags) = (levels.of_line(text), run.flags(end));
+        if join.passes(rule, text, level, end) {
+            self.joined(run, stream, &Record { text, level, flags, at: self.wall });
+        } else {
+            let now = self.wall;
+            let out = &mut |record: Record<'_>| self.joined(run, stream, &record);
+            join.take(rule, text, level, flags, now, out);
+        }
         self.scratch = scratch;
     }
 

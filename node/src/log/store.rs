@@ -1,7 +1,8 @@
 //! The store: segments one after another, within a budget. It writes; [`super::query`] reads.
 //!
-//! The oldest segments go first: when all files together pass `budget`, when less than `keep_free` of the
-//! disk is free, when they are older than `max_age`, and when the disk is full.
+//! The oldest lines go first: when all files together pass `budget`, when less than `keep_free` of the
+//! disk is free, and when the disk is full; of each name its newest lines stay ([`super::fold`]). Segments older than
+//! `max_age` go whole.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -12,9 +13,11 @@ use std::time::{Duration, Instant};
 use hilum_shared::config::spec::LogsSpec;
 use hilum_shared::units::{Bytes, format_size};
 
+use super::closer::{self, Closer};
+use super::fold::{self, Plan, fold};
 use super::record::{Batch, wall};
 use super::recover::{Depth, recover, span_at};
-use super::segment::{AppendError, ENDINGS, Segment, numbers, path, size};
+use super::segment::{AppendError, Id, Segment, Shares, exists, files, list, path, remove, size};
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +34,19 @@ pub enum StoreError {
 
 /// A segment that is written to no more.
 struct Closed {
-    number: u64,
+    id: Id,
     size: u64,
     /// The latest wall time in it.
     key: u64,
+    /// Whether it is to be compressed, should that be asked for.
+    plain: bool,
+    /// How much room each name takes in it, once that is known.
+    shares: Option<Shares>,
 }
+
+/// So many of the newest segments are looked at closely when the store is opened: a power loss takes what was written in the
+/// half minute before it.
+const NEWEST: usize = 4;
 
 /// How much text may be written between two looks at the free space and at the names of the files.
 const LOOK_BYTES: u64 = 8 * 1024 * 1024;
@@ -49,6 +60,9 @@ pub struct Store {
     segment: u64,
     keep_free: f64,
     max_age: Option<Duration>,
+    compress: bool,
+    closer: Option<Closer>,
+    notes: Vec<String>,
     closed: VecDeque<Closed>,
     current: Option<Segment>,
     /// The number of the segment to open where none is.
@@ -75,6 +89,9 @@ impl Store {
             segment: 0,
             keep_free: 0.0,
             max_age: None,
+            compress: false,
+            closer: None,
+            notes: Vec::new(),
             closed: VecDeque::new(),
             current: None,
             next_number: 1,
@@ -86,48 +103,47 @@ impl Store {
         };
         store.configure(spec);
         let mut notes = Vec::new();
-        let found = numbers(dir).map_err(failed)?;
+        closer::tidy(dir).map_err(failed)?;
+        let found = list(dir).map_err(failed)?;
         let newest = found.last().copied();
-        // What is left of a segment whose text somebody took away.
-        for (number, ending) in super::segment::files(dir).map_err(failed)? {
-            store.next_number = store.next_number.max(number + 1);
-            if found.binary_search(&number).is_err() && ENDINGS.contains(&ending.as_str()) {
-                let _ = fs::remove_file(path(dir, number, &ending)); // it does no harm where it stays
+        // What is left of a segment whose text somebody took away, or that was folded into another.
+        for (id, ending) in files(dir).map_err(failed)? {
+            store.next_number = store.next_number.max(id.number + 1);
+            if !found.contains(&id) && !ending.ends_with(".corrupt") {
+                remove(dir, id);
             }
         }
-        for number in found {
-            let depth = if Some(number) == newest { Depth::Last } else { Depth::Closed };
-            match recover(dir, number, store.next_seq, store.key, depth) {
+        for (at, id) in found.iter().enumerate() {
+            let depth = match found.len() - at {
+                1 => Depth::Last,
+                from_the_end if from_the_end <= NEWEST => Depth::Recent,
+                _ => Depth::Closed,
+            };
+            match recover(dir, *id, store.next_seq, store.key, depth) {
                 Ok(recovered) => {
                     store.next_seq = recovered.next_seq;
                     store.key = recovered.key;
                     notes.extend(recovered.notes);
                     if !recovered.aside {
-                        store.closed.push_back(Closed {
-                            number,
-                            size: size(dir, number),
-                            key: store.key,
-                        });
+                        store.close(*id, None);
                     }
                 }
                 // It stays where it is and is evicted in its turn.
                 Err(error) => {
-                    notes.push(format!("{number:06}.log cannot be mended: {error}"));
-                    store.closed.push_back(Closed {
-                        number,
-                        size: size(dir, number),
-                        key: store.key,
-                    });
+                    notes.push(format!("{id}.log cannot be mended: {error}"));
+                    store.close(*id, None);
                 }
             }
         }
         // The node's next life goes on in the last segment.
         if let Some(last) = store.closed.back()
-            && Some(last.number) == newest
+            && Some(last.id) == newest
+            && last.id.from.is_none()
+            && last.plain
             && last.size < store.segment
         {
-            store.next_number = last.number;
-            store.since = first_key(dir, last.number).unwrap_or(store.since);
+            store.next_number = last.id.number;
+            store.since = first_key(dir, last.id).unwrap_or(store.since);
             store.closed.pop_back();
             // Opened now, as it was found sound now; where that fails the first append tries again.
             if let Ok(segment) = Segment::open(dir, store.next_number) {
@@ -145,6 +161,23 @@ impl Store {
         self.segment = spec.segment.0.clamp(16 * 1024, self.budget / 4);
         self.keep_free = spec.keep_free.clamp(0.0, 1.0);
         self.max_age = spec.max_age;
+        self.compress = spec.compress;
+    }
+
+    /// What happened to segments since the last call, in words.
+    pub fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Puts a segment among those that are written to no more.
+    fn close(&mut self, id: Id, shares: Option<Shares>) {
+        self.closed.push_back(Closed {
+            id,
+            size: size(&self.dir, id),
+            key: self.key,
+            plain: path(&self.dir, id, "log").exists(),
+            shares,
+        });
     }
 
     /// The sequence number of the next record.
@@ -183,8 +216,13 @@ impl Store {
                 Err(AppendError::Io(error))
                     if error.kind() == io::ErrorKind::NotFound && tries < 3 =>
                 {
-                    fs::create_dir_all(&self.dir)?;
-                    self.current = None;
+                    // Only itself: where what it lies in is gone, too, the project was moved or removed.
+                    match fs::create_dir(&self.dir) {
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                            return Err(error);
+                        }
+                        _ => self.current = None,
+                    }
                 }
                 Err(AppendError::Io(error)) => return Err(error),
             }
@@ -200,7 +238,7 @@ impl Store {
                 if opened.is_empty() {
                     self.since = wall();
                 }
-                self.next_number = opened.number + 1;
+                self.next_number = opened.id.number + 1;
                 self.current.insert(opened)
             }
         };
@@ -227,8 +265,8 @@ impl Store {
         }
         if let Some(age) = self.max_age {
             let oldest = wall().saturating_sub(age.as_micros() as u64);
-            while self.closed.front().is_some_and(|closed| closed.key < oldest) && self.evict_one()
-            {
+            while self.closed.front().is_some_and(|closed| closed.key < oldest) {
+                self.remove(0);
             }
             // A part of the age is enough for one segment, so that none lives twice as long.
             let part = wall().saturating_sub(age.as_micros() as u64 / 4);
@@ -238,6 +276,7 @@ impl Store {
             }
         }
         self.make_room(batch.size() as u64);
+        self.compress();
     }
 
     /// Keeps the floor of free space as far as old segments allow; others may have filled the disk.
@@ -261,12 +300,45 @@ impl Store {
     /// Ends the current segment; the next append opens a new one.
     pub fn rotate(&mut self) {
         if let Some(segment) = self.current.take() {
-            let _ = segment.sync(); // the text is written; only a power loss could take it
-            self.closed.push_back(Closed {
-                number: segment.number,
-                size: segment.size(),
-                key: self.key,
-            });
+            self.close(segment.id, segment.shares());
+            if let Some(closer) = self.closer() {
+                closer.sync(segment.into_files());
+            }
+        }
+    }
+
+    fn closer(&mut self) -> Option<&mut Closer> {
+        if self.closer.is_none() {
+            self.closer = Closer::start(&self.dir).ok();
+        }
+        self.closer.as_mut()
+    }
+
+    /// Gives the other thread the next segment to compress, and hears what became of the last one.
+    fn compress(&mut self) {
+        while let Some(packed) = self.closer.as_mut().and_then(Closer::packed) {
+            self.packed(packed);
+        }
+        if !self.compress {
+            return;
+        }
+        let Some(next) = self.closed.iter().find(|closed| closed.plain).map(|closed| closed.id)
+        else {
+            return;
+        };
+        if let Some(closer) = self.closer().filter(|closer| closer.is_idle()) {
+            closer.pack(next);
+        }
+    }
+
+    fn packed(&mut self, (id, result): (Id, io::Result<()>)) {
+        let Some(closed) = self.closed.iter_mut().find(|closed| closed.id == id) else {
+            return;
+        };
+        closed.plain = false;
+        closed.size = size(&self.dir, id);
+        if let Err(error) = result {
+            self.notes.push(format!("{id}.log cannot be compressed and stays plain: {error}"));
         }
     }
 
@@ -282,46 +354,102 @@ impl Store {
     /// Leaves a segment that somebody else changed as it is.
     fn abandon(&mut self) {
         if let Some(segment) = self.current.take() {
-            self.closed.push_back(Closed {
-                number: segment.number,
-                size: size(&self.dir, segment.number),
-                key: self.key,
-            });
+            if exists(&self.dir, segment.id) {
+                self.close(segment.id, None);
+            }
+            self.notes.push(format!(
+                "{}.log was truncated, moved or removed by somebody else: a new segment begins",
+                segment.id
+            ));
         }
-        let found = super::segment::files(&self.dir).unwrap_or_default();
-        let newest = found.iter().map(|(number, _)| *number).max().unwrap_or(0);
-        self.next_number = self.next_number.max(newest + 1);
+        let newest = files(&self.dir).unwrap_or_default().iter().map(|(id, _)| id.number).max();
+        self.next_number = self.next_number.max(newest.unwrap_or(0) + 1);
     }
 
-    /// Removes the oldest segment; `false` when only the current one is left.
-    ///
-    /// The one place that chooses what goes: a fairer choice among instances belongs here.
+    /// Makes room: what was set aside goes, then the oldest lines, of each name as many as it has beyond its
+    /// share. `false` when only the current segment is left.
     fn evict_one(&mut self) -> bool {
-        if let Some(number) = self.oldest_aside() {
-            for ending in ENDINGS {
-                let _ = fs::remove_file(self.dir.join(format!("{number:06}.{ending}.corrupt"))); // may never have been
-            }
+        if self.closed.is_empty() {
+            return self.remove_aside();
+        }
+        if self.remove_aside() {
             return true;
         }
-        let Some(oldest) = self.closed.pop_front() else {
-            return false;
-        };
-        // The index goes last: a reader that still finds it finds the rest missing and passes on.
-        for ending in ENDINGS {
-            let _ = fs::remove_file(path(&self.dir, oldest.number, ending)); // somebody else may have been first
+        match self.plan() {
+            Some(Plan::Fold(first, allowed)) if self.fold(first, &allowed) => {}
+            Some(Plan::Remove(at)) => self.remove(at),
+            // Where it cannot be done fairly it is done all the same.
+            _ => self.remove(0),
         }
         true
     }
 
-    /// A segment that was set aside and is older than all others.
-    fn oldest_aside(&self) -> Option<u64> {
-        let oldest = self.closed.front().map_or(self.next_number, |closed| closed.number);
-        super::segment::files(&self.dir)
-            .ok()?
-            .into_iter()
-            .filter(|(number, ending)| ending.ends_with(".corrupt") && *number <= oldest)
-            .map(|(number, _)| number)
-            .min()
+    fn plan(&mut self) -> Option<Plan> {
+        for closed in &mut self.closed {
+            if closed.shares.is_none() {
+                closed.shares = Some(fold::shares(&self.dir, closed.id));
+            }
+        }
+        let current = self.current.as_ref().and_then(Segment::shares).unwrap_or_default();
+        let closed: Vec<(&Shares, bool)> = self
+            .closed
+            .iter()
+            .filter_map(|closed| Some((closed.shares.as_ref()?, closed.id.from.is_some())))
+            .collect();
+        fold::plan(&closed, &current, self.budget, self.segment)
+    }
+
+    fn fold(&mut self, first: usize, allowed: &[Shares]) -> bool {
+        let range = first..first + allowed.len();
+        let ids: Vec<Id> = self.closed.range(range.clone()).map(|closed| closed.id).collect();
+        for id in &ids {
+            self.settle(*id);
+        }
+        let Ok(folded) = fold(&self.dir, &ids, allowed) else {
+            return false;
+        };
+        let key = self.closed.drain(range).map(|closed| closed.key).max().unwrap_or_default();
+        if let Some((id, files)) = folded {
+            if let Some(closer) = self.closer() {
+                closer.sync(files);
+            }
+            let shares = Some(fold::shares(&self.dir, id));
+            let size = size(&self.dir, id);
+            self.closed.insert(first, Closed { id, size, key, plain: true, shares });
+        }
+        true
+    }
+
+    fn remove(&mut self, at: usize) {
+        if let Some(id) = self.closed.get(at).map(|closed| closed.id) {
+            self.settle(id);
+            remove(&self.dir, id);
+            self.closed.remove(at);
+        }
+    }
+
+    /// Waits until the other thread leaves the files of this segment alone.
+    fn settle(&mut self, id: Id) {
+        if let Some(packed) = self.closer.as_mut().and_then(|closer| closer.wait_for(id)) {
+            self.packed(packed);
+        }
+    }
+
+    /// Removes the oldest segment that was set aside, if it is older than all others.
+    fn remove_aside(&mut self) -> bool {
+        let oldest = self.closed.front().map_or(self.next_number, |closed| closed.id.number);
+        let found = files(&self.dir).unwrap_or_default().into_iter();
+        let aside: Vec<(Id, String)> = found
+            .filter(|(id, ending)| ending.ends_with(".corrupt") && id.number <= oldest)
+            .collect();
+        let Some(first) = aside.iter().map(|(id, _)| id.number).min() else {
+            return false;
+        };
+        let mut removed = false;
+        for (id, ending) in aside.iter().filter(|(id, _)| id.number == first) {
+            removed |= fs::remove_file(path(&self.dir, *id, ending)).is_ok();
+        }
+        removed
     }
 
     /// Brings everything to the disk itself.
@@ -343,7 +471,7 @@ impl Store {
     }
 }
 
-fn first_key(dir: &Path, number: u64) -> Option<u64> {
-    let idx = fs::File::open(path(dir, number, "idx")).ok()?;
+fn first_key(dir: &Path, id: Id) -> Option<u64> {
+    let idx = fs::File::open(path(dir, id, "idx")).ok()?;
     Some(span_at(&idx, 0).ok()??.key)
 }

@@ -1,13 +1,10 @@
 //! Actions of the core, carried out.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::name::{InstanceId, Run};
-use serde_json::{Map, Value, json};
 
-use super::{REMEMBERED, Runtime};
+use super::{Output, REMEMBERED, Runtime};
 use crate::channels::shutdown::Heard;
 use crate::core::action::{Action, Reply};
 use crate::core::event::{Event, EventKind};
@@ -67,9 +64,10 @@ impl Runtime {
             }
             Action::Inspect { instance, run } => {
                 let (processes, inbox) = (self.parts.processes.clone(), self.parts.inbox.clone());
+                let before = processes.glance(&instance, run);
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(ON_ITS_WAY).await;
-                    let report = Report::Pulse(processes.inspect(&instance, run));
+                    let report = Report::Pulse(processes.inspect(&instance, run, &before));
                     let _ = inbox.send(Input::Report { instance, run, report }).await; // the loop may be gone already
                 });
             }
@@ -117,10 +115,7 @@ impl Runtime {
         if let (EventKind::Exited { crash: true, .. }, Some(instance), Some(run)) =
             (&event.kind, &event.instance, event.run)
         {
-            let mut facts = self.crash_facts(&event);
-            if let Some(spec) = self.parts.core.instance(instance).map(|i| Arc::clone(&i.spec)) {
-                facts.insert("config_hash".into(), json!(self.config_hash(spec)));
-            }
+            let facts = self.dossier(&event);
             self.parts.log.crash(instance.clone(), run, facts);
         }
         if let (EventKind::Exited { .. }, Some(instance), Some(run)) =
@@ -136,7 +131,7 @@ impl Runtime {
             "{}",
             event.kind.text()
         );
-        self.parts.log.node(NodeRecord {
+        let record = NodeRecord {
             service: event.service.clone(),
             instance: event.instance.clone(),
             run: event.run,
@@ -144,64 +139,26 @@ impl Runtime {
             level: Some(event.kind.level()),
             text: event.kind.text(),
             fields: event.to_json(),
-        });
+        };
+        match self.fresh_output(&event) {
+            Some(Output { source, stdout, stderr }) => {
+                self.parts.log.attach_after(record, source, stdout, stderr);
+            }
+            None => self.parts.log.node(record),
+        }
         if self.events.len() == REMEMBERED {
             self.events.pop_front();
         }
         self.events.push_back(event);
     }
 
-    fn config_hash(&mut self, spec: Arc<ServiceSpec>) -> &str {
-        let known = self.hashes.entry(spec.name.clone());
-        let (of, hash) = known.or_insert_with(|| (Arc::clone(&spec), super::config::hash(&spec)));
-        if !Arc::ptr_eq(of, &spec) {
-            *hash = super::config::hash(&spec);
-            *of = spec;
-        }
-        hash
-    }
-
-    /// What a crash dossier says besides the last lines.
-    fn crash_facts(&self, event: &Event) -> Map<String, Value> {
-        let mut facts = event.to_json();
-        facts.remove("seq");
-        let Some(instance) = event.instance.as_ref().and_then(|id| self.parts.core.instance(id))
+    /// What is to be read after this event.
+    fn fresh_output(&mut self, event: &Event) -> Option<Output> {
+        let (EventKind::Started, Some(instance), Some(run)) =
+            (&event.kind, &event.instance, event.run)
         else {
-            return facts;
+            return None;
         };
-        facts.insert("reason".into(), json!(instance.reason));
-        facts.insert("restarts".into(), json!(instance.restarts));
-        facts.insert("command".into(), json!(instance.spec.launch.command));
-        let dependencies: Map<String, Value> = instance
-            .spec
-            .policy
-            .depends_on
-            .iter()
-            .map(|dependency| {
-                let states: Vec<Value> = self
-                    .parts
-                    .core
-                    .instances()
-                    .filter(|other| other.id.service == dependency.service)
-                    .map(|other| json!({"instance": other.id, "state": other.state(), "ready": other.ready()}))
-                    .collect();
-                (dependency.service.to_string(), Value::Array(states))
-            })
-            .collect();
-        facts.insert("dependencies".into(), Value::Object(dependencies));
-        let usage = event.instance.as_ref().zip(event.run);
-        if let Some(usage) =
-            usage.and_then(|(instance, run)| self.parts.processes.usage(instance, run))
-        {
-            facts.insert("cpu_seconds".into(), json!(usage.cpu.as_secs_f64()));
-            facts.insert("peak_rss_bytes".into(), json!(usage.peak_rss));
-        }
-        let oom_kills = event.instance.clone().zip(event.run).and_then(|key| {
-            Some(self.held.get(&key)?.leaf.as_ref()?.oom_kills()).filter(|kills| *kills > 0)
-        });
-        if let Some(kills) = oom_kills {
-            facts.insert("oom_kills".into(), json!(kills));
-        }
-        facts
+        self.held.get_mut(&(instance.clone(), run))?.output.take()
     }
 }

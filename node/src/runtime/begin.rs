@@ -7,7 +7,7 @@ use hilum_shared::config::spec::{Limits, ReadyKind, ServiceSpec};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::wire::message::new_id;
 
-use super::{Held, Runtime, SETTLED};
+use super::{Held, Output, Runtime, SETTLED};
 use crate::channels::roster::Rhythm;
 use crate::core::input::{FailureClass, SpawnFailure};
 use crate::driver::cgroup::Leaf;
@@ -67,7 +67,7 @@ impl Runtime {
         };
         let policy = Arc::new(spec.policy.log.clone());
         let source = Source { instance: instance.clone(), run, pid, policy, ready_pattern };
-        self.parts.log.attach(source, stdout, stderr);
+        held.output = Some(Output { source, stdout, stderr });
         self.held.insert((instance.clone(), run), held);
         self.settles_at = Some(tokio::time::Instant::now() + SETTLED);
         if spec.policy.memory.is_some() {

@@ -107,6 +107,7 @@ impl Runtime {
                 uptime: self.parts.clock.uptime().as_secs_f64(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 stopping: self.parts.core.is_stopping(),
+                log_endpoint: Some(self.context.endpoints.log_endpoint.clone()),
                 warnings: self.warnings(),
                 ignored: self.ignored(),
             },

@@ -13,10 +13,12 @@ mod begin;
 mod calls;
 mod clock;
 mod config;
+mod dossier;
 mod observe;
 mod publish;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +45,7 @@ use crate::driver::sockets::Sockets;
 use crate::driver::stats::Sampler;
 use crate::driver::sweep::Remains;
 use crate::launch::context::Context;
-use crate::log::handle::{LogHandle, LogReport};
+use crate::log::handle::{LogHandle, LogReport, Source};
 use crate::watch::{Changed, Watcher};
 
 pub use self::clock::Clock;
@@ -134,6 +136,13 @@ enum Aside {
     SampleMemory,
 }
 
+/// Output that is not read yet.
+struct Output {
+    source: Source,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+}
+
 /// What is held for one run.
 #[derive(Default)]
 struct Held {
@@ -141,6 +150,8 @@ struct Held {
     probes: [Option<tokio::task::JoinHandle<()>>; 2],
     hooks: Vec<tokio::task::JoinHandle<()>>,
     leaf: Option<Leaf>,
+    /// Read from its `started` on, so that none of its lines comes before that.
+    output: Option<Output>,
     readiness: Option<tokio::task::JoinHandle<()>>,
     output_ended: bool,
 }
@@ -169,6 +180,7 @@ pub struct Runtime {
     settles_at: Option<tokio::time::Instant>,
     /// What crash dossiers call the state of a service's configuration, made at its first crash.
     hashes: HashMap<ServiceName, (Arc<ServiceSpec>, String)>,
+    oom: crate::driver::oom::Watch,
 
     to_read: VecDeque<config::Purpose>,
     reason: String,
@@ -199,6 +211,7 @@ impl Runtime {
             sampling: None,
             settles_at: None,
             hashes: HashMap::new(),
+            oom: crate::driver::oom::Watch::start(),
             to_read: VecDeque::new(),
             reason: String::new(),
             exit: None,

@@ -1,81 +1,20 @@
 //! A service as plain as can be, and the context of a node that is not there.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hilum_node::launch::context::{Context, Endpoints, Ports};
-use hilum_shared::config::spec::{
-    Color, Hooks, Kind, Launch, LevelFrom, Limits, LogPolicy, OnFailure, Policy, RestartPolicy,
-    RestartWhen, ServiceSpec, StopPolicy,
-};
+use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::config::template::Template;
-use hilum_shared::name::ServiceName;
-use hilum_shared::signal::Signal;
-use hilum_shared::units::Bytes;
+
+#[path = "../../src/core/fixtures.rs"]
+mod fixtures;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn service(name: &str, command: &[&str]) -> ServiceSpec {
-    ServiceSpec {
-        name: ServiceName::parse(name).unwrap(),
-        numprocesses: 1,
-        launch: Launch {
-            command: command.iter().map(|text| Template::new(*text)).collect(),
-            directory: None,
-            inherit_env: true,
-            env: BTreeMap::new(),
-            ports: Vec::new(),
-            sockets: Vec::new(),
-            tty: false,
-            limits: Limits::default(),
-            user: None,
-            group: None,
-            umask: None,
-            nice: None,
-            cpus: None,
-            no_new_privs: false,
-        },
-        policy: Policy {
-            kind: Kind::Service,
-            autostart: true,
-            profiles: Vec::new(),
-            depends_on: Vec::new(),
-            restart: RestartPolicy {
-                when: RestartWhen::Always,
-                min_uptime: SECOND,
-                delay: SECOND,
-                factor: 2.0,
-                max_delay: SECOND,
-                jitter: 0.0,
-                reset_after: SECOND,
-                limit: None,
-                within: SECOND,
-                success: vec![0],
-            },
-            on_failure: OnFailure::Continue,
-            ready: None,
-            alive: None,
-            stop: StopPolicy { signal: Signal::TERM, timeout: SECOND, exec: None },
-            rolling: None,
-            watch: None,
-            reload: None,
-            hooks: Hooks::default(),
-            log: LogPolicy {
-                max_line: Bytes(65536),
-                level_from: LevelFrom::Auto,
-                multiline: None,
-                color: Color::Keep,
-                rate: None,
-                file: None,
-            },
-            max_age: None,
-            schedule: None,
-            start_stagger: Duration::ZERO,
-            memory: None,
-            description: None,
-            labels: BTreeMap::new(),
-        },
-    }
+    let mut spec = fixtures::service(name, 1);
+    spec.launch.command = command.iter().map(|text| Template::new(*text)).collect();
+    spec
 }
 
 pub(crate) fn context() -> Context {

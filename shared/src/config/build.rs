@@ -83,6 +83,7 @@ pub(super) fn cluster(
     Cluster {
         name,
         files: Vec::new(),
+        content: 0,
         services,
         sockets,
         container,
@@ -237,6 +238,7 @@ fn logs(section: &Section<'_>, project_dir: &Path) -> LogsSpec {
             written => written,
         },
         max_age: section.duration("max_age"),
+        compress: section.truth("compress"),
         overflow: match section.text("overflow") {
             Some("drop") => Overflow::Drop,
             _ => Overflow::Block,

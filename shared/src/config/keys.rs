@@ -27,6 +27,8 @@ pub enum Type {
     Path,
     /// A regular expression.
     Regex,
+    /// `auto`, `json:KEY` or `regex:RE`.
+    LevelFrom,
     /// Five fields of cron.
     Cron,
     /// A glob.
@@ -146,6 +148,7 @@ impl Type {
             Self::Text | Self::Template => "a text".into(),
             Self::Path => "a path".into(),
             Self::Regex => "a regular expression".into(),
+            Self::LevelFrom => "`auto`, `json:KEY` or `regex:RE`".into(),
             Self::Cron => "five fields of cron such as `0 3 * * *`".into(),
             Self::Glob => "a glob such as `src/**/*.py`".into(),
             Self::Duration => "a duration such as `250ms`, `10s` or `2m`".into(),

@@ -92,6 +92,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
             let warnings = loader.problems.finish(&loader.sources);
             let notes = loader.notes.finish(&loader.sources);
             let cluster = Cluster {
+                content: loader.sources.hash(),
                 files: raw.iter().map(|(path, _)| path.clone()).collect(),
                 warnings: warnings.0.iter().map(one_line).collect(),
                 profiles: options.profiles.clone(),

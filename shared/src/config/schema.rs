@@ -112,6 +112,9 @@ fn of(ty: &'static Type) -> Value {
         ]),
         Type::Text | Type::Template => text(),
         Type::Path | Type::Regex | Type::Cron | Type::Glob | Type::Ip => json!({"type": "string"}),
+        Type::LevelFrom => {
+            json!({"type": "string", "pattern": format!("^(auto|json:.+|regex:.+)$|{REFERENCE}")})
+        }
         Type::Variable => json!({"type": ["string", "number", "boolean", "null"]}),
         Type::Any => json!({}),
         Type::List(item) => json!({"type": "array", "items": of(item)}),

@@ -1,5 +1,6 @@
 //! The files a configuration was read from, and places in them.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 /// A stretch of one file, in bytes.
@@ -82,6 +83,15 @@ impl Sources {
     /// All files.
     pub(super) fn files(&self) -> &[SourceFile] {
         &self.files
+    }
+
+    /// Another one when any file's name or text is another.
+    pub(super) fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for file in &self.files {
+            (&file.path, &file.text).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// `hilum.yml:12`, for people.

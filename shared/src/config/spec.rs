@@ -22,6 +22,8 @@ pub struct Cluster {
     pub name: String,
     /// All files that were read, the first config first; absolute.
     pub files: Vec<PathBuf>,
+    /// A hash of what the files hold, files of variables included: another one when that is another.
+    pub content: u64,
     /// The services by name, in name order.
     pub services: BTreeMap<ServiceName, Arc<ServiceSpec>>,
     /// Sockets that the node binds once, in the order of the file.
@@ -447,6 +449,15 @@ pub enum ReloadVia {
     Message,
 }
 
+impl std::fmt::Display for ReloadVia {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Message => f.write_str("message"),
+        }
+    }
+}
+
 /// Commands at points of an instance's life.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hooks {
@@ -480,8 +491,8 @@ pub struct LogPolicy {
     pub max_line: Bytes,
     /// Where a line's level is found.
     pub level_from: LevelFrom,
-    /// A line that matches begins a record, others join the one before.
-    pub multiline: Option<String>,
+    /// Which lines are one record.
+    pub multiline: Multiline,
     /// Whether colour codes stay in the store.
     pub color: Color,
     /// Lines a second; more are dropped and counted.
@@ -499,6 +510,17 @@ pub enum LevelFrom {
     Json(String),
     /// The first group of this expression.
     Regex(String),
+}
+
+/// Which lines are one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Multiline {
+    /// Stack traces of the common languages.
+    Auto,
+    /// None are joined.
+    Off,
+    /// A line that matches begins a record, others join the one before.
+    Starts(String),
 }
 
 /// What happens to colour codes.
@@ -579,6 +601,8 @@ pub struct LogsSpec {
     pub segment: Bytes,
     /// Older segments go.
     pub max_age: Option<Duration>,
+    /// Whether closed segments are compressed.
+    pub compress: bool,
     /// What happens to a worker that outruns the disk.
     pub overflow: Overflow,
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -14,7 +13,7 @@ use nix::sys::signal::SigSet;
 
 use super::endpoint::Endpoint;
 use super::monitor::watch;
-use super::slot::Slot;
+use super::slot::{Place, Slot};
 use super::socket::{Frames, Gate, Handler, Kind, LINGER_MS, OpenError, Socket, SocketSpec};
 
 pub(super) enum Command {
@@ -22,9 +21,13 @@ pub(super) enum Command {
     Send(u64, Frames),
     Subscribe(u64, Vec<u8>),
     Resume(u64),
+    Mend(Mended),
     Close(u64),
     Stop(Duration),
 }
+
+/// Gets what was bound anew.
+type Mended = Box<dyn FnOnce(Vec<Result<String, OpenError>>) + Send>;
 
 pub(super) struct Opening {
     id: u64,
@@ -79,6 +82,21 @@ impl Drop for Ending {
 pub struct Hub {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<CloseReport>>,
+}
+
+/// Looks after the paths of bound sockets.
+#[derive(Clone)]
+pub struct Mender {
+    shared: Arc<Shared>,
+}
+
+impl Mender {
+    /// Binds every socket anew whose path was removed or leads to somebody else's; connections stay. `done` gets
+    /// their addresses, on the ZeroMQ thread, so it must not block. Each time costs a descriptor: libzmq has no way
+    /// to give up the old listener that would not remove the new one's path.
+    pub fn mend(&self, done: impl FnOnce(Vec<Result<String, OpenError>>) + Send + 'static) {
+        self.shared.push(Command::Mend(Box::new(done)));
+    }
 }
 
 /// What was left when the thread ended.
@@ -138,6 +156,11 @@ impl Hub {
         })));
         let endpoint = answered.recv().map_err(|_| OpenError::Ended)??;
         Ok(Socket::new(id, endpoint, limit, gate, Arc::clone(&self.shared)))
+    }
+
+    /// For [`Mender::mend`].
+    pub fn mender(&self) -> Mender {
+        Mender { shared: Arc::clone(&self.shared) }
     }
 
     /// Ends the thread, giving messages that have not left this long.
@@ -254,6 +277,9 @@ impl Worker {
                         slot.resume();
                     }
                 }
+                Command::Mend(done) => {
+                    done(self.slots.iter_mut().filter_map(Slot::mend).collect());
+                }
                 Command::Close(id) => self.slots.retain(|slot| slot.id != id),
                 Command::Stop(within) => return Some(within),
             }
@@ -267,11 +293,12 @@ impl Worker {
 
     fn open(&mut self, opening: Opening) {
         let Opening { id, spec, handler, gate, answer } = opening;
-        let result = self.make(id, &spec).map(|(socket, monitor, endpoint)| {
+        let result = self.make(id, &spec).map(|(socket, monitor, endpoint, place)| {
             self.slots.push(Slot {
                 id,
                 socket,
                 monitor,
+                place,
                 router: spec.kind == Kind::Router,
                 receives: !matches!(spec.kind, Kind::Push | Kind::Pub),
                 handler,
@@ -294,7 +321,7 @@ impl Worker {
         &self,
         id: u64,
         spec: &SocketSpec,
-    ) -> Result<(zmq::Socket, Option<zmq::Socket>, String), OpenError> {
+    ) -> Result<(zmq::Socket, Option<zmq::Socket>, String, Option<Place>), OpenError> {
         let kind = match spec.kind {
             Kind::Router => zmq::ROUTER,
             Kind::Dealer => zmq::DEALER,
@@ -312,6 +339,7 @@ impl Worker {
             None
         };
         let mut shown = String::new();
+        let mut place = None;
         for (at, (parsed, text)) in spec.endpoints()?.into_iter().enumerate() {
             let binding = at < spec.bind.len();
             let (action, done) = if binding {
@@ -324,12 +352,8 @@ impl Worker {
                 endpoint: text.to_owned(),
                 source,
             })?;
-            if let (true, Endpoint::Ipc(path)) = (binding, &parsed) {
-                let mode = std::fs::Permissions::from_mode(spec.mode);
-                std::fs::set_permissions(path, mode).map_err(|source| OpenError::Mode {
-                    path: path.display().to_string(),
-                    source,
-                })?;
+            if let (true, Endpoint::Ipc(path)) = (binding, parsed) {
+                place = Some(Place::take(text, path, spec.mode)?);
             }
             if shown.is_empty() {
                 shown = match (binding, socket.get_last_endpoint()) {
@@ -338,7 +362,7 @@ impl Worker {
                 };
             }
         }
-        Ok((socket, monitor, shown))
+        Ok((socket, monitor, shown, place))
     }
 
     /// Sends what waits, within bounds, and closes everything.

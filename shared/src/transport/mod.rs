@@ -22,7 +22,7 @@ pub(crate) mod monitor;
 mod slot;
 pub mod socket;
 
-pub use hub::{CloseReport, Hub};
+pub use hub::{CloseReport, Hub, Mender};
 pub use socket::{
     Flow, Frame, Frames, Handler, Kind, OpenError, Port, SendError, Socket, SocketEvent,
     SocketSpec, Undelivered,

@@ -1,12 +1,15 @@
 //! One socket on the ZeroMQ thread: reading for its handler, writing from its queue.
 
 use std::collections::VecDeque;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::monitor::{monitor_event, receive};
-use super::socket::{Attempt, Flow, Frames, Gate, Handler, Port, Undelivered, try_send};
+use super::socket::{Attempt, Flow, Frames, Gate, Handler, OpenError, Port, Undelivered, try_send};
 
 /// Messages of one socket before the others get their turn.
 const BATCH: usize = 256;
@@ -16,6 +19,7 @@ pub(super) struct Slot {
     pub(super) id: u64,
     pub(super) socket: zmq::Socket,
     pub(super) monitor: Option<zmq::Socket>,
+    pub(super) place: Option<Place>,
     pub(super) router: bool,
     pub(super) receives: bool,
     pub(super) handler: Box<dyn Handler>,
@@ -31,7 +35,49 @@ pub(super) struct Slot {
     pub(super) rest: Option<Instant>,
 }
 
+/// The path that a socket is bound to, and the file that libzmq made there.
+pub(super) struct Place {
+    endpoint: String,
+    path: PathBuf,
+    mode: u32,
+    file: Option<(u64, u64)>,
+}
+
+impl Place {
+    /// Notes what has just been bound, and gives it its mode.
+    pub(super) fn take(endpoint: &str, path: PathBuf, mode: u32) -> Result<Self, OpenError> {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode))
+            .map_err(|source| OpenError::Mode { path: path.display().to_string(), source })?;
+        let file = identity(&path);
+        Ok(Self { endpoint: endpoint.to_owned(), path, mode, file })
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
 impl Slot {
+    /// Binds its path anew where that leads elsewhere; `None` where all is well.
+    pub(super) fn mend(&mut self) -> Option<Result<String, OpenError>> {
+        let place = self.place.as_mut()?;
+        if place.file.is_some() && identity(&place.path) == place.file {
+            return None;
+        }
+        let bound = self.socket.bind(&place.endpoint).map_err(|source| OpenError::Address {
+            action: "bind",
+            endpoint: place.endpoint.clone(),
+            source,
+        });
+        let taken =
+            bound.and_then(|()| Place::take(&place.endpoint, place.path.clone(), place.mode));
+        Some(taken.map(|new| {
+            *place = new;
+            place.endpoint.clone()
+        }))
+    }
+
     /// Lets the handler work with its socket.
     pub(super) fn with_port<T>(
         &mut self,

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use hilum_worker::http::axum::{Router, routing::get};
+use hilum_worker::http::{Config, Server};
 use hilum_worker::{ServiceResult, Worker};
 use tokio::time::sleep;
 
@@ -16,6 +18,9 @@ async fn serve(worker: Worker) -> ServiceResult {
     let what = std::env::args().nth(1).unwrap_or_default();
     let run = worker.contract().run.map_or(0, |run| run.0);
     worker.set_status(format!("as {what}"));
+    if what == "web" {
+        return web(worker).await;
+    }
     worker.ready();
     match what.as_str() {
         // Blocks the task that beats, in the first run only.
@@ -48,4 +53,31 @@ async fn serve(worker: Worker) -> ServiceResult {
             }
         }
     }
+}
+
+/// Tells who it is, at once or slowly, on the shared socket of `WEB_PORT` or of the name `WEB_SOCKET`.
+async fn web(worker: Worker) -> ServiceResult {
+    let contract = worker.contract();
+    let instance = contract.instance.as_ref().map(ToString::to_string).unwrap_or_default();
+    let me = format!("{instance} {}", contract.run.map_or(0, |run| run.0));
+    let slowly = me.clone();
+    let routes = Router::new().route("/", get(|| async move { me })).route(
+        "/slow",
+        get(|| async move {
+            sleep(Duration::from_millis(100)).await;
+            slowly
+        }),
+    );
+    let config = Config {
+        port: std::env::var("WEB_PORT").ok().map(|port| port.parse()).transpose()?,
+        socket: std::env::var("WEB_SOCKET").ok(),
+        ..Config::default()
+    };
+    let bound = Server::new(routes).config(config).bind()?;
+    if !bound.is_shared() {
+        return Err("the socket is not shared".into());
+    }
+    worker.ready();
+    bound.serve(&worker).await?;
+    Ok(())
 }

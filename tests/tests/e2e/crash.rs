@@ -64,6 +64,48 @@ fn a_dossier_of_the_crash_is_kept() {
 }
 
 #[test]
+fn a_dossier_says_why_and_can_be_handed_on() {
+    let yaml = "
+x-once: &once {delay: 60s, max_delay: 60s, min_uptime: 60s}
+instances:
+  db: {command: sleep 1000}
+  late: {command: sleep 1000, ready: {tcp: '127.0.0.1:1', within: 200ms}, restart: *once}
+  hand: {command: sleep 1000, restart: *once, depends_on: [db], env: {MODE: test, API_KEY: hush}}
+  other: {command: sleep 1000, restart: *once}
+  calm: {command: \"sh -c 'trap \\\"exit 0\\\" TERM; while :; do sleep 0.02; done'\", alive: {exec: 'false', interval: 50ms, failures: 1, diagnose: {signal: TERM, pause: 20s}}, restart: *once}
+";
+    let cluster = Cluster::new(yaml);
+    cluster.run("up -d");
+    cluster.wait_state("hand.1", "running");
+    cluster.ok("signal KILL hand");
+    signal("KILL", cluster.pid("other.1"));
+    for id in ["late.1", "hand.1", "other.1", "calm.1"] {
+        cluster.wait_state(id, "backoff");
+    }
+    let title =
+        |of: &str| cluster.ok(&format!("crash show {of}")).lines().next().unwrap().to_owned();
+    assert!(title("late").contains("(not ready within "), "{}", title("late"));
+    assert!(title("hand").ends_with("killed by KILL (the signal was sent by hand)"));
+    assert!(title("other").contains("not by the node"), "{}", title("other"));
+    let calm = title("calm");
+    assert!(calm.contains("exit 0 (does not answer"), "a polite end is a crash, too: {calm}");
+    let shown = cluster.ok("crash show hand");
+    assert!(shown.contains("API_KEY=********") && shown.contains("MODE=test"), "{shown}");
+    assert!(shown.contains("db.1 running") && !shown.contains("hush"), "{shown}");
+    cluster.ok("crash export hand -o out.json");
+    let dossier = cluster.json("crash show ./out.json --json");
+    assert_eq!(dossier["instance"], "hand.1");
+    assert!(dossier["timeline"].as_array().unwrap().len() > 5, "all services around it");
+    // Elsewhere, without a project.
+    cluster.ok("down");
+    std::fs::remove_file(cluster.path("hilum.yml")).unwrap();
+    assert_eq!(cluster.ok("crash show ./out.json").lines().next(), shown.lines().next());
+    cluster.write("no.json", "{}");
+    cluster.run("crash show ./no.json").code(2);
+    cluster.configure(yaml);
+}
+
+#[test]
 fn jobs_complete_and_schedules_repeat() {
     let yaml = "
 node: {on_all_exited: keep}

@@ -136,3 +136,69 @@ fn a_node_whose_state_folder_was_removed_is_not_doubled() {
     signal("TERM", node);
     wait_until(LIMIT, "the first one's end", || !alive(node) && !alive(web));
 }
+
+#[test]
+fn a_removed_run_folder_and_stolen_sockets_are_made_anew() {
+    let yaml = format!(
+        "node: {{heartbeat: {{interval: 100ms, timeout: 1s}}}}\ninstances:\n  web: {{command: [{}, hello], ready: heartbeat}}\n",
+        hilum_tests::worker()
+    );
+    let cluster = Cluster::up(&yaml);
+    cluster.wait("web.1", "readiness", |web| web["ready"] == true);
+    let folder = std::path::PathBuf::from(cluster.read(".hilum/hilum.yml/run").trim());
+    std::fs::remove_dir_all(&folder).unwrap();
+    let begun = Instant::now();
+    let pid = cluster.pid("web.1");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    // Old connections stay, new ones are taken.
+    cluster.ok("restart web");
+    let new = cluster.wait("web.1", "readiness", |web| web["ready"] == true);
+    assert_ne!(new["pid"], pid);
+    cluster.wait_log("it is made anew");
+
+    let path = folder.join("node.sock");
+    std::fs::remove_file(&path).unwrap();
+    let _thief = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    wait_until(LIMIT, "the node's own socket", || {
+        cluster.run("ps --quiet").status.code() == Some(0)
+    });
+    cluster.wait_log("somebody removed or took over");
+    std::fs::remove_file(folder.join("notify.sock")).unwrap();
+    wait_until(LIMIT, "the notify socket", || folder.join("notify.sock").exists());
+    assert_eq!(cluster.instance("web.1")["run"], 2);
+    cluster.down().code(0);
+    cluster.assert_empty();
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_moved_project_folder_is_said_once_and_nothing_is_written_at_the_old_place() {
+    let cluster = Cluster::new("instances: {}");
+    let (old, new) = (cluster.path("old"), cluster.path("new"));
+    cluster.write("old/hilum.yml", "logs: {segment: 64KiB}\ninstances: {web: {command: [sh, -c, 'while :; do seq 2000; sleep 0.02; done']}}\n");
+    let hilum = |folder: &std::path::Path, words: &[&str]| {
+        cluster.command(words).current_dir(folder).env_remove("HILUM_CONFIG").output().unwrap()
+    };
+    assert!(hilum(&old, &["up", "-d"]).status.success());
+    std::fs::rename(&old, &new).unwrap();
+    let logs = new.join(".hilum/hilum.yml/logs");
+    let said = || {
+        let files = std::fs::read_dir(&logs).unwrap().flatten();
+        let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        texts.map(|text| text.matches("was moved or removed").count()).sum::<usize>()
+    };
+    wait_until(LIMIT, "a word about it", || {
+        said() > 0 || {
+            // The log has lost its folder, too, where a new file was due before that.
+            let diagnostics = std::fs::read_dir(new.join(".hilum/hilum.yml")).unwrap().flatten();
+            diagnostics
+                .filter(|file| file.file_name().to_string_lossy().starts_with("node.log"))
+                .filter_map(|file| std::fs::read_to_string(file.path()).ok())
+                .any(|text| text.contains("was moved or removed"))
+        }
+    });
+    assert!(!old.exists(), "made anew");
+    // The same node, found by its lock where that is now.
+    assert!(hilum(&new, &["down"]).status.success());
+    assert!(!old.exists(), "made anew");
+}

@@ -65,3 +65,28 @@ fn a_saved_configuration_is_applied_and_a_broken_one_is_not() {
     cluster.wait_state("web.3", "running");
     assert_eq!(cluster.pid("web.1"), pid);
 }
+
+#[test]
+fn a_service_that_reads_the_configuration_itself_is_told_when_it_changed() {
+    let yaml = |count, own| {
+        format!(
+            "node: {{watch_config: false}}\ncomponents: {{size: {own}}}\ninstances:\n  web: {{command: [sh, -c, 'trap \"echo told\" HUP; echo here; while :; do sleep 0.05; done'], \
+             reload: {{signal: HUP}}, ready: {{log: here}}}}\n  db: {{command: sleep 1000, numprocesses: {count}}}\n"
+        )
+    };
+    let cluster = Cluster::new(&yaml(1, 1));
+    cluster.ok("up -d --wait");
+    let pid = cluster.pid("web.1");
+    let asked =
+        |cluster: &Cluster| cluster.events("web").iter().filter(|e| *e == "reload-asked").count();
+    assert!(!cluster.ok("reload").contains("told"));
+    cluster.configure(&yaml(1, 2));
+    let plan = cluster.ok("reload --dry-run");
+    assert!(plan.contains("web.1 content: told by signal HUP"), "{plan}");
+    assert_eq!(asked(&cluster), 0);
+    cluster.ok("reload");
+    cluster.wait_log("told");
+    cluster.configure(&yaml(2, 2));
+    cluster.ok("reload");
+    assert_eq!((asked(&cluster), cluster.pid("web.1")), (2, pid));
+}

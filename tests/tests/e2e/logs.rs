@@ -117,3 +117,31 @@ fn a_terminal_is_given_where_asked_for() {
     );
     cluster.wait_log("a terminal");
 }
+
+#[test]
+fn no_line_comes_before_the_word_that_its_run_was_started() {
+    // Forty at once, which write the moment they run and are restarted: the log thread is busy all the while.
+    let cluster = Cluster::up(
+        "instances: {web: {command: [/bin/echo, here], numprocesses: 40, restart: {policy: always, delay: 50ms, max_delay: 50ms}}}",
+    );
+    wait_until(LIMIT, "hundreds of runs", || {
+        cluster.json("ps --json")["instances"]
+            .as_array()
+            .is_some_and(|all| all.iter().all(|one| one["run"].as_u64() >= Some(8)))
+    });
+    cluster.ok("stop web");
+    let mut started = std::collections::BTreeMap::new();
+    let mut lines = 0;
+    for record in json(&cluster.logs("web --json")) {
+        let run = (record["instance"].to_string(), record["run"].as_u64().unwrap());
+        if record["event"] == "started" || record["fields"]["event"] == "started" {
+            let at = record["fields"]["at"].as_f64().or(record["at"].as_f64()).unwrap();
+            started.insert(run, at);
+        } else if record["stream"] == "out" {
+            lines += 1;
+            let said = started.get(&run).unwrap_or_else(|| panic!("{record} comes first"));
+            assert!(record["at"].as_f64().unwrap() >= *said - 0.000_001, "{record}, {said}");
+        }
+    }
+    assert!(lines >= 300, "{lines}");
+}

@@ -36,6 +36,41 @@ fn exit_codes_say_what_went_wrong() {
 }
 
 #[test]
+fn a_wrong_config_is_a_list_of_places_for_programs() {
+    let wrong = "node: {watch_config: false}\ninstances: {a: {comand: x}, b: {command: y, depends_on: [c]}}";
+    let check = |outcome: hilum_tests::Outcome| {
+        let error: Value = serde_json::from_str(&outcome.err)
+            .unwrap_or_else(|error| panic!("{error}: {}", outcome.err));
+        let error = &error["error"];
+        assert_eq!(error["code"], "invalid-config");
+        let all = error["errors"].as_array().unwrap();
+        assert_eq!((&error["message"], &error["where"]), (&all[0]["message"], &all[0]["where"]));
+        let typo = all.iter().find(|one| one["message"] == "unknown key `comand`").unwrap();
+        assert_eq!(
+            typo["where"],
+            serde_json::json!({"file": "hilum.yml", "line": 2, "column": 17})
+        );
+        assert!(all.iter().all(|one| one["where"]["line"] == 2), "{all:#?}");
+        has(typo, &["message", "help", "key", "where"]);
+    };
+    check(Cluster::new(wrong).run("up -d --json").code(2));
+    let cluster = Cluster::up("node: {watch_config: false}\ninstances: {a: {command: sleep 1000}}");
+    cluster.configure(wrong);
+    check(cluster.run("reload --json").code(2));
+    assert_eq!(cluster.state("a.1"), "running");
+}
+
+#[test]
+fn what_is_no_target_says_where_to_look() {
+    let cluster = Cluster::up("instances: {bad: {command: ./missing, autostart: false}}");
+    cluster.run("logs hilum").code(2).says("--stream node");
+    cluster.run("logs -n -1").code(2).says("`-1` is no count");
+    cluster.run("check -c .").code(2).says("is a folder");
+    let down = cluster.run("up -d bad").code(1).says("hilum why");
+    assert!(!down.err.contains("the others run"), "{down}");
+}
+
+#[test]
 fn wait_ends_when_it_is_so() {
     let cluster = Cluster::up(WEB);
     cluster.ok("wait web --for running");

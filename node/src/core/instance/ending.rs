@@ -193,11 +193,24 @@ impl Instance {
         life.paused = None;
         let uptime = now.since(life.up_at.unwrap_or(life.since));
         self.exit = Some((exit, out.wall()));
-        let asked = matches!(&self.phase, Phase::Stopping(Stopping { cause, .. }) | Phase::Killing(Killing { cause, .. }) if *cause == Cause::Asked);
+        let by_hand = life
+            .signalled
+            .filter(|sent| matches!(exit, Exit::Signal { signal, .. } if signal == *sent));
+        let (asked, fault) = match &self.phase {
+            Phase::Stopping(Stopping { cause, .. }) | Phase::Killing(Killing { cause, .. }) => {
+                match cause {
+                    Cause::Asked => (true, None),
+                    Cause::Fault(why) => (false, Some(why.clone())),
+                    Cause::Exited => (false, None),
+                }
+            }
+            _ => (false, None),
+        };
         let success =
             matches!(exit, Exit::Code(code) if self.spec.policy.restart.success.contains(&code));
-        let crash = !asked && !success;
-        out.event(self, EventKind::Exited { exit, uptime, crash });
+        let crash = !asked && (!success || fault.is_some());
+        let cause = fault.or_else(|| by_hand.map(|_| "the signal was sent by hand".to_owned()));
+        out.event(self, EventKind::Exited { exit, uptime, crash, cause });
         match &mut self.phase {
             Phase::Stopping(stop) => stop.sweep_at = Some(now + SWEEP_PAUSE.0),
             Phase::Killing(_) => {}
@@ -299,7 +312,7 @@ impl Instance {
         out.action(Action::Forget { instance: self.id.clone(), run: self.run });
     }
 
-    pub(super) fn rest(&mut self, phase: Phase, now: Moment, out: &mut Output) {
+    pub(in crate::core) fn rest(&mut self, phase: Phase, now: Moment, out: &mut Output) {
         self.phase = phase;
         self.waiting_since = now;
         out.notice(&self.id, if self.waits() { Notice::Waits } else { Notice::Rests });

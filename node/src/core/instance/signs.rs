@@ -174,7 +174,7 @@ impl Instance {
             return;
         };
         let paused = match pulse {
-            Pulse::Alive => None,
+            Pulse::Alive | Pulse::Starved => None,
             Pulse::Stopped => Some("stopped by SIGSTOP"),
             Pulse::Traced => Some("held by a debugger"),
         };
@@ -188,6 +188,11 @@ impl Instance {
                 if first {
                     out.event(self, EventKind::Paused(how.to_owned()));
                 }
+            }
+            (None, Suspicion::Silence(_) | Suspicion::Probe(_)) if pulse == Pulse::Starved => {
+                life.failed_probes = [0, 0];
+                life.last_sign = life.last_sign.map(|_| now);
+                out.event(self, EventKind::Starved);
             }
             (None, Suspicion::Paused) => {
                 let told = life.paused.take().is_none(); // by a sign that came during the look

@@ -39,6 +39,7 @@ impl Instance {
             paused: None,
             held: false,
             killed: false,
+            signalled: None,
             old: false,
         });
         if self.spec.policy.hooks.before_start.is_some() {

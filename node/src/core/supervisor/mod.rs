@@ -1,10 +1,13 @@
 //! Routes every input to the instances it concerns, and decides what concerns more than one: who may
 //! start (`start`), in which order things stop (`stop`), what an operator asks (`request`), what a new
-//! configuration changes (`reload`), and how many are replaced one after another (`rolling`).
+//! configuration changes (`reload`), how many are replaced one after another (`rolling`), and what news of one
+//! instance mean for others (`settle`, `breaker`).
 
+mod breaker;
 mod reload;
 mod request;
 mod rolling;
+mod settle;
 mod start;
 mod stop;
 
@@ -12,21 +15,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hilum_shared::config::spec::{
-    Cluster, NodeSpec, OnDependencyRestart, OnFailure, ServiceSpec, WatchAction,
-};
+use hilum_shared::config::spec::{Cluster, NodeSpec, ReloadVia, ServiceSpec, WatchAction};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
+use hilum_shared::signal::Signal;
 use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus};
 
 use self::rolling::Roll;
+use self::start::STARTS_AT_ONCE;
 use self::stop::{Going, Order};
-use super::action::{Action, OrderKind, Reply, Scope};
+use super::action::{Action, OrderKind, Scope};
 use super::event::EventKind;
 use super::graph::Graph;
 use super::input::{Input, Report};
 use super::instance::{Instance, Phase, Settings, Want};
-use super::operation::{Answers, Awaiting, Operations, arrived};
-use super::output::{Notice, Output};
+use super::operation::{Awaiting, Operations};
+use super::output::Output;
 use super::service::Service;
 use super::time::{Moment, Now};
 
@@ -59,6 +62,8 @@ pub struct Supervisor {
     gate_dirty: bool,
     /// How many instances are between start and ready.
     starting: usize,
+    /// How many may be started before the next tick.
+    starts_left: usize,
     /// The machine is short of something until then: no start before.
     paused_until: Option<Moment>,
     /// Of what, in words; until something could be started again.
@@ -95,6 +100,7 @@ impl Supervisor {
             gate_at: None,
             gate_dirty: false,
             starting: 0,
+            starts_left: STARTS_AT_ONCE,
             paused_until: None,
             shortage: None,
             wave: BTreeMap::new(),
@@ -132,7 +138,8 @@ impl Supervisor {
         let schedules = self.services.values().filter_map(|service| service.fires_at).min();
         let rolls = self.rolls.values().filter_map(Roll::deadline).min();
         let going = self.going.as_ref().and_then(Going::deadline);
-        [instances, schedules, rolls, going, self.gate_at].into_iter().flatten().min()
+        let breakers = self.breaker_deadline();
+        [instances, schedules, rolls, going, breakers, self.gate_at].into_iter().flatten().min()
     }
 
     /// Whether the cluster is on its way down.
@@ -152,11 +159,14 @@ impl Supervisor {
         for service in self.services.values() {
             let blocked = self.blocked_by(service);
             for instance in service.instances.values() {
-                let blocked = if instance.waits() && !instance.ignore_deps {
+                let mut blocked = if instance.waits() && !instance.ignore_deps {
                     blocked.clone()
                 } else {
                     Vec::new()
                 };
+                if let Some(tried) = service.on_trial().filter(|_| instance.waits()) {
+                    blocked.push(format!("{} to hold: all of them crash", tried.id));
+                }
                 let mut status = instance.status(now, service, blocked);
                 if let Some(shortage) = self.shortage.as_ref().filter(|_| instance.waits()) {
                     status.flags.push(Flag::Starved);
@@ -308,7 +318,9 @@ impl Supervisor {
         }
         self.fire_schedules(now);
         self.advance_rolls(now);
+        self.close_breakers(now);
         self.hasten_shutdown(now);
+        self.starts_left = STARTS_AT_ONCE;
         if self.gate_at.is_some_and(|at| at <= now.mono) {
             self.gate_dirty = true;
         }
@@ -333,184 +345,35 @@ impl Supervisor {
             WatchAction::Run(command) => self.out.action(Action::RunWatchCommand { spec, command }),
             WatchAction::Reload => {
                 for id in up {
-                    self.ask_to_reload(&id, path);
+                    self.ask_to_reload(&id, &format!("{path} changed"));
                 }
             }
         }
     }
 
+    /// Tells what runs to read its configuration again.
     fn ask_to_reload(&mut self, id: &InstanceId, why: &str) {
-        use hilum_shared::config::spec::ReloadVia;
-        let Some(instance) = self.instance(id) else { return };
-        if !instance.started() {
-            return;
-        }
-        let (instance, run) = (id.clone(), instance.run);
         let via = self.services.get(&id.service).and_then(|service| service.spec.policy.reload);
-        let reason = format!("{why} changed");
-        self.out.action(
-            match via.unwrap_or(ReloadVia::Signal(hilum_shared::signal::Signal::HUP)) {
+        let via = via.unwrap_or(ReloadVia::Signal(Signal::HUP));
+        self.with(id, |instance, out| {
+            if !instance.started() {
+                return;
+            }
+            let (instance_id, run) = (instance.id.clone(), instance.run);
+            let event = EventKind::ReloadAsked { via: via.to_string(), why: why.to_owned() };
+            out.event(instance, event);
+            out.action(match via {
                 ReloadVia::Signal(signal) => {
-                    Action::Signal { instance, run, signal, scope: Scope::Leader }
+                    Action::Signal { instance: instance_id, run, signal, scope: Scope::Leader }
                 }
-                ReloadVia::Message => {
-                    Action::Order { instance, run, order: OrderKind::Reload, reason }
-                }
-            },
-        );
-    }
-
-    // --- what follows from what happened --------------------------------------------------------
-
-    fn settle(&mut self, now: Now) {
-        loop {
-            let notices = self.out.take_notices();
-            if notices.is_empty() {
-                break;
-            }
-            self.gate_dirty = true;
-            for (id, notice) in notices {
-                self.noticed(&id, notice, now);
-            }
-            self.release_wave(now);
-            self.advance_rolls(now);
-        }
-        if self.gate_dirty {
-            self.gate_dirty = false;
-            self.start_waiting(now);
-        }
-        self.finish_shutdown();
-        self.exit_when_idle(now);
-    }
-
-    fn noticed(&mut self, id: &InstanceId, notice: Notice, now: Now) {
-        let killed = matches!(notice, Notice::Stopped { killed: true });
-        let mut answers = Answers::new();
-        if let Some(instance) =
-            self.services.get(&id.service).and_then(|service| service.instances.get(&id.index))
-        {
-            self.operations.settle(instance, killed, &mut answers);
-        }
-        for (request, outcome) in answers {
-            self.out.action(Action::Reply { id: request, reply: Reply::Outcome(outcome) });
-        }
-        self.check_awaiting(Some(id));
-        match notice {
-            Notice::Ready { first } if first => self.dependents_of_restarted(id, now),
-            Notice::Failed => self.failed(id, now),
-            Notice::Shortage(until) => {
-                self.paused_until = self.paused_until.max(Some(until));
-                self.shortage = self.instance(id).and_then(|instance| instance.reason.clone());
-            }
-            Notice::Started => self.shortage = None,
-            Notice::Restarting => {
-                if let Some(service) = self.services.get_mut(&id.service) {
-                    service.due = true;
-                }
-            }
-            Notice::Old => self.recycle(id, now),
-            Notice::Rests => {
-                self.rested(id);
-                self.run_queued(&id.service, now);
-            }
-            Notice::Waits | Notice::Ready { .. } | Notice::Stopped { .. } | Notice::Stuck => {}
-        }
-    }
-
-    /// Answers those who wait for what will not be done.
-    fn fail_operations(&mut self, ids: &[InstanceId], why: &str) {
-        let mut answers = Answers::new();
-        for id in ids {
-            self.operations.fail(id, why, &mut answers);
-        }
-        for (request, outcome) in answers {
-            self.out.action(Action::Reply { id: request, reply: Reply::Outcome(outcome) });
-        }
-    }
-
-    fn rested(&mut self, id: &InstanceId) {
-        let gone = self
-            .instance(id)
-            .is_some_and(|i| i.dropping && i.want == Want::Down && i.phase == Phase::Down);
-        if gone {
-            self.remove(id);
-        }
-    }
-
-    fn check_awaiting(&mut self, changed: Option<&InstanceId>) {
-        let mut answered = Vec::new();
-        for (at, awaiting) in self.awaiting.iter().enumerate() {
-            let concerned =
-                changed.is_none_or(|id| awaiting.instances.iter().any(|(other, _)| other == id));
-            if !concerned {
-                continue;
-            }
-            // One that is gone for good has arrived wherever it was waited for.
-            let states: Vec<Option<bool>> = awaiting
-                .instances
-                .iter()
-                .map(|(id, run)| {
-                    self.instance(id).map_or(Some(true), |i| arrived(awaiting.state, *run, i))
-                })
-                .collect();
-            let failed = states.contains(&Some(false));
-            if failed || states.iter().all(Option::is_some) {
-                answered.push((at, !failed));
-            }
-        }
-        for (at, ok) in answered.into_iter().rev() {
-            let awaiting = self.awaiting.remove(at);
-            let reply = Reply::Outcome(self.outcome_of(&awaiting, ok));
-            self.out.action(Action::Reply { id: awaiting.request, reply });
-        }
-    }
-
-    fn dependents_of_restarted(&mut self, id: &InstanceId, now: Now) {
-        if self.instance(id).is_none_or(|instance| instance.run.0 < 2) {
-            return;
-        }
-        let dependents: Vec<ServiceName> = self
-            .graph
-            .dependents(&id.service)
-            .filter(|name| {
-                self.services.get(*name).is_some_and(|service| {
-                    service.spec.policy.depends_on.iter().any(|dependency| {
-                        dependency.service == id.service
-                            && dependency.on_restart == OnDependencyRestart::Restart
-                    })
-                })
-            })
-            .cloned()
-            .collect();
-        for name in dependents {
-            let up: Vec<InstanceId> = self.services.get(&name).map_or(Vec::new(), |service| {
-                service.instances.values().filter(|i| i.is_up()).map(|i| i.id.clone()).collect()
+                ReloadVia::Message => Action::Order {
+                    instance: instance_id,
+                    run,
+                    order: OrderKind::Reload,
+                    reason: why.to_owned(),
+                },
             });
-            self.replace(&name, up, &format!("{id} was restarted"), None, now);
-        }
-    }
-
-    fn failed(&mut self, id: &InstanceId, now: Now) {
-        let Some(instance) = self.instance(id) else { return };
-        let code = instance.exit.map_or(1, |(exit, _)| exit.shell_code()).max(1);
-        let shutdown =
-            instance.spec.policy.on_failure == OnFailure::Shutdown || self.out.abort_on_failure();
-        if shutdown {
-            self.shut_down(&format!("{id} failed"), None, code, now);
-            return;
-        }
-        if instance.spec.policy.on_failure == OnFailure::StopDependents {
-            let names = self.graph.with_dependents(self.graph.dependents(&id.service).cloned());
-            let ids: Vec<InstanceId> = self
-                .instances()
-                .filter(|i| names.contains(&i.id.service) && i.want == Want::Up)
-                .map(|i| i.id.clone())
-                .collect();
-            for other in ids {
-                self.end_later(&other, Order::stop(&format!("{id} failed"), None));
-            }
-            self.release_wave(now);
-        }
+        });
     }
 }
 

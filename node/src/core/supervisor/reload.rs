@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hilum_shared::config::spec::Cluster;
+use hilum_shared::config::spec::{Cluster, ReloadVia};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::control::{Reloaded, Targets};
 
@@ -31,7 +31,8 @@ impl Supervisor {
         now: Now,
     ) {
         let plan = diff(&self.cluster, &new);
-        let lines = self.describe(&plan.services, &new, &plan.node);
+        let told = self.told(&plan.services, &new);
+        let lines = self.describe(&plan.services, &told, &new, &plan.node);
         let mut reloaded =
             Reloaded { plan: lines.clone(), warnings: new.warnings.clone(), ..Reloaded::default() };
         if !dry_run && self.going.is_none() {
@@ -43,6 +44,10 @@ impl Supervisor {
                 self.apply(&name, change, &new, &mut items, now);
             }
             self.graph = Graph::of(&self.cluster);
+            for (id, _) in told {
+                self.ask_to_reload(&id, "the configuration changed");
+                items.push((id, "reload", Err("sent")));
+            }
             if request.is_some() || !lines.is_empty() {
                 self.out.event_of(None, EventKind::Reloaded(lines));
             }
@@ -66,10 +71,39 @@ impl Supervisor {
         self.deadlines.extend(deadlines);
     }
 
-    /// The plan in lines: `+ web.2`, `- web.3`, `~ db.1 env: restart`.
+    /// Who reads the changed files by itself when it is told: what has `reload:`, runs, and goes on as it is.
+    fn told(
+        &self,
+        changes: &[(ServiceName, Change)],
+        new: &Cluster,
+    ) -> Vec<(InstanceId, ReloadVia)> {
+        if new.content == self.cluster.content {
+            return Vec::new();
+        }
+        let mut told = Vec::new();
+        for (name, service) in &self.services {
+            let Some(spec) = new.services.get(name) else { continue };
+            let Some(via) = spec.policy.reload else { continue };
+            let mut most = service.count;
+            match changes.iter().find(|(changed, _)| changed == name) {
+                None => {}
+                Some((_, Change::Changed { launch, count, .. })) if launch.is_empty() => {
+                    most = count.unwrap_or(most);
+                }
+                Some(_) => continue,
+            }
+            let stay = service.instances.range(..=most).map(|(_, instance)| instance);
+            let up = stay.filter(|instance| instance.started() && !instance.dropping);
+            told.extend(up.map(|instance| (instance.id.clone(), via)));
+        }
+        told
+    }
+
+    /// The plan in lines: `+ web.2`, `- web.3`, `~ db.1 env: restart`, `~ web.1 content: told by signal HUP`.
     fn describe(
         &self,
         changes: &[(ServiceName, Change)],
+        told: &[(InstanceId, ReloadVia)],
         new: &Cluster,
         node: &[&str],
     ) -> Vec<String> {
@@ -111,6 +145,7 @@ impl Supervisor {
                 }
             }
         }
+        lines.extend(told.iter().map(|(id, via)| format!("~ {id} content: told by {via}")));
         lines.extend(node.iter().map(|key| format!("~ {key}: at the next start of the node")));
         lines
     }

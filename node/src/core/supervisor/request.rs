@@ -328,14 +328,15 @@ impl Supervisor {
         let mut items = Items::new();
         for id in self.resolve(patterns)? {
             let Some(instance) =
-                self.services.get(&id.service).and_then(|s| s.instances.get(&id.index))
+                self.services.get_mut(&id.service).and_then(|s| s.instances.get_mut(&id.index))
             else {
                 continue;
             };
-            if instance.life.as_ref().is_none_or(|life| life.pid.is_none()) {
+            let Some(life) = instance.life.as_mut().filter(|life| life.pid.is_some()) else {
                 items.push((id, "signal", Err("stopped")));
                 continue;
-            }
+            };
+            life.signalled = Some(signal);
             let run = instance.run;
             self.out.event(instance, EventKind::Signalled(signal.name()));
             self.out.action(Action::Signal {
@@ -443,6 +444,7 @@ mod tests {
         for request in requests.chain([Request::Scale(Scale { changes })]) {
             core.handle(Input::Request { id: RequestId(1), request }, now, &mut actions);
         }
+        core.handle(Input::Tick, now, &mut actions);
         actions.iter().filter(|action| matches!(action, Action::Spawn { .. })).count()
     }
 

@@ -12,12 +12,22 @@ use crate::core::instance::{Phase, Want};
 use crate::core::service::Service;
 use crate::core::time::{Moment, Now};
 
-/// So many starts at once; then other inputs have their turn. A spawn takes about 0.4 ms, and a
+/// So many starts between two ticks; then other inputs have their turn. A spawn takes about 0.4 ms, and a
 /// command is to be answered within some tens of milliseconds.
-const STARTS_AT_ONCE: usize = 16;
+pub(super) const STARTS_AT_ONCE: usize = 16;
+
+/// What follows a look at the waiting instances of one service.
+#[derive(PartialEq, Eq)]
+enum Look {
+    /// A look at the next service.
+    On,
+    /// Another look, after the news of a spawn or at the next tick.
+    Later,
+}
 
 impl Supervisor {
-    /// Starts what waits and may.
+    /// Starts what waits and may: one process, and the others when that is reported. So each is known to be up
+    /// before the next is made, and none of its lines comes before that word.
     pub(super) fn start_waiting(&mut self, now: Now) {
         self.gate_at = None;
         if self.going.is_some() || self.waiting.is_empty() {
@@ -30,27 +40,32 @@ impl Supervisor {
             }
             self.paused_until = None;
         }
-        let mut budget = STARTS_AT_ONCE;
         let names: Vec<ServiceName> = self.waiting.keys().cloned().collect();
         for name in names {
-            self.start_waiting_of(&name, &mut budget, now);
+            if self.start_waiting_of(&name, now) == Look::Later {
+                self.look_again(now.mono);
+                return;
+            }
         }
     }
 
-    fn start_waiting_of(&mut self, name: &ServiceName, budget: &mut usize, now: Now) {
-        let Some(service) = self.services.get(name) else { return };
+    fn start_waiting_of(&mut self, name: &ServiceName, now: Now) -> Look {
+        let Some(service) = self.services.get(name) else { return Look::On };
         if service.spec.policy.schedule.is_some() && !service.due {
-            return;
+            return Look::On;
         }
         let blocked = !self.blocked_by(service).is_empty() || self.dependency_restarts(name);
         let stagger = service.spec.policy.start_stagger;
         let indexes: Vec<u32> = self.waiting.get(name).map_or(Vec::new(), |set| {
             // Only as many as can matter now: the set may be long.
-            set.iter().take(if blocked { usize::MAX } else { *budget + 1 }).copied().collect()
+            set.iter()
+                .take(if blocked { usize::MAX } else { STARTS_AT_ONCE + 1 })
+                .copied()
+                .collect()
         });
         for index in indexes {
             let id = InstanceId::new(name.clone(), index);
-            let Some(service) = self.services.get(name) else { return };
+            let Some(service) = self.services.get(name) else { return Look::On };
             let Some(instance) = service.instances.get(&index) else { continue };
             if self.wave.contains_key(&id) {
                 continue; // it is to end first
@@ -61,16 +76,18 @@ impl Supervisor {
             }
             if let Some(at) = service.not_before.filter(|at| *at > now.mono) {
                 self.look_again(at);
-                return;
+                return Look::On;
+            }
+            if service.on_trial().is_some() {
+                return Look::On; // its end, or that it holds, looks again
             }
             if self.starting >= self.cluster.node.start_parallel as usize {
-                return; // the next `ready` looks again
+                return Look::On; // the next `ready` looks again
             }
-            if *budget == 0 {
-                self.look_again(now.mono);
-                return;
+            if self.starts_left == 0 {
+                return Look::Later;
             }
-            *budget -= 1;
+            self.starts_left -= 1;
             let spec = service.spec.clone();
             self.with(&id, |instance, out| instance.start(spec, now.mono, out));
             if !stagger.is_zero()
@@ -78,7 +95,17 @@ impl Supervisor {
             {
                 service.not_before = Some(now.mono + stagger);
             }
+            if self.instance(&id).is_some_and(|instance| instance.phase == Phase::Starting) {
+                self.look_is_over(name);
+                return Look::Later;
+            }
         }
+        self.look_is_over(name);
+        Look::On
+    }
+
+    /// A scheduled job's time is used up when the last of its instances has started.
+    fn look_is_over(&mut self, name: &ServiceName) {
         if let Some(service) = self.services.get_mut(name)
             && !self.waiting.contains_key(name)
         {

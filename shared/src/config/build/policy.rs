@@ -7,9 +7,9 @@ use super::super::keys::service::{DEPENDENCY, HOOK, RELOAD, RUN};
 use super::super::raw::join;
 use super::super::spec::{
     AliveCheck, AliveKind, Color, Condition, Dependency, Diagnose, Hook, Hooks, Kind, LevelFrom,
-    LogPolicy, MaxAge, OnDependencyRestart, OnFailure, Overlap, Policy, Probe, Quorum, ReadyCheck,
-    ReadyKind, ReloadVia, RestartPolicy, RestartWhen, Rolling, RollingFailure, Schedule,
-    ScheduleWhen, StopPolicy, Watch, WatchAction,
+    LogPolicy, MaxAge, Multiline, OnDependencyRestart, OnFailure, Overlap, Policy, Probe, Quorum,
+    ReadyCheck, ReadyKind, ReloadVia, RestartPolicy, RestartWhen, Rolling, RollingFailure,
+    Schedule, ScheduleWhen, StopPolicy, Watch, WatchAction,
 };
 use super::super::template::Template;
 use super::super::tree::Node;
@@ -272,13 +272,21 @@ impl Builder<'_> {
     fn log(&self, section: &Section<'_>) -> LogPolicy {
         LogPolicy {
             max_line: section.size("max_line").unwrap_or(Bytes(64 << 10)),
-            level_from: LevelFrom::Auto,
-            multiline: None,
+            level_from: match section.text("level_from").and_then(|text| text.split_once(':')) {
+                Some(("json", key)) => LevelFrom::Json(key.to_owned()),
+                Some(("regex", text)) => LevelFrom::Regex(text.to_owned()),
+                _ => LevelFrom::Auto,
+            },
+            multiline: match section.text("multiline") {
+                None | Some("auto") => Multiline::Auto,
+                Some("off") => Multiline::Off,
+                Some(text) => Multiline::Starts(text.to_owned()),
+            },
             color: match section.text("color") {
                 Some("strip") => Color::Strip,
                 _ => Color::Keep,
             },
-            rate: None,
+            rate: section.count("rate"),
             file: section.text("file").map(|file| self.project_dir.join(file)),
         }
     }

@@ -1,9 +1,9 @@
 //! The keys of `instances.<name>`.
 
 use super::Type::{
-    Any, Bool, Command, Cron, Duration, Glob, Int, Kinds as KindsOf, List, Map, Mode, NamedOrList,
-    Number, OneOrMore, Or, Path, Positive, Regex, Share, Short, Signal, Size, Table, Template,
-    Text, Variable, Word,
+    Any, Bool, Command, Cron, Duration, Glob, Int, Kinds as KindsOf, LevelFrom, List, Map, Mode,
+    NamedOrList, Number, OneOrMore, Or, Path, Positive, Regex, Share, Short, Signal, Size, Table,
+    Template, Text, Variable, Word,
 };
 use super::{Key, Kinds};
 
@@ -32,7 +32,7 @@ pub static SERVICE: &[Key] = &[
     Key::new("stop", Map(STOP), "How it is stopped.").or("{}"),
     Key::new("rolling", Map(ROLLING), "How several instances are replaced.").or_as("all at once"),
     Key::new("watch", Short("paths", WATCH), "Files whose change restarts it; `.gitignore` is honoured.").or_as("none"),
-    Key::new("reload", Or(&[Word(&["message"]), Map(RELOAD)]), "How it takes a new configuration without a restart: `{signal: HUP}` or `message`.").or_as("by a restart"),
+    Key::new("reload", Or(&[Word(&["message"]), Map(RELOAD)]), "How it is told that the configuration files changed, where it goes on as it is: `{signal: HUP}` or `message`.").or_as("it is not told"),
     Key::new("hooks", Map(HOOKS), "Commands at points of an instance's life.").or("{}"),
     Key::new("ports", Table(&Or(&[Word(&["auto"]), Int(1, 65535), Map(PORT)])), "Ports by name, one number for each instance: `auto`, a number, or a map.").or("{}"),
     Key::new("sockets", List(&Or(&[Int(1, 65535), Text])), "Shared sockets to pass, by name or port.").or_as("all of the top-level `sockets`"),
@@ -302,11 +302,26 @@ pub static LIMITS: &[Key] = &[
 pub static LOG: &[Key] = &[
     Key::new("max_line", Size, "Longer lines are split and marked; from 256 bytes to 1 MiB.")
         .or("64KiB"),
-    Key::new("level_from", Any, "Where a line's level is found.").refused(),
-    Key::new("multiline", Any, "Joins lines to records.").refused(),
+    Key::new(
+        "level_from",
+        LevelFrom,
+        "Where a plain line's level is found: in the common forms, under a key of JSON lines, or in the first group of an expression.",
+    )
+    .or("auto"),
+    Key::new(
+        "multiline",
+        Or(&[Word(&["auto", "off"]), Regex]),
+        "Which lines are one record: `auto` joins stack traces of the common languages; with an expression a line that matches begins a record and others join it.",
+    )
+    .or("auto"),
     Key::new("color", Word(&["keep", "strip"]), "Whether colour codes stay in the store.")
         .or("keep"),
-    Key::new("rate", Any, "Lines a second.").refused(),
+    Key::new(
+        "rate",
+        Int(1, 1_000_000),
+        "Lines a second that an instance may write; more are dropped and counted.",
+    )
+    .or_as("none"),
     Key::new("file", Path, "A file that is written besides the store.").or_as("none"),
 ];
 

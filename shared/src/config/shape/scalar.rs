@@ -156,11 +156,13 @@ fn check(scalar: &Scalar, ty: &Type) -> Result<(), Wrong> {
             _ if text.contains('\0') => Err(("a NUL character cannot stand here".to_owned(), None)),
             _ => Ok(()),
         },
-        Type::Regex => regex::RegexBuilder::new(text)
-            .size_limit(MAX_REGEX)
-            .build()
-            .map(|_| ())
-            .map_err(|error| (format!("{} is no regular expression: {}", quote(text), reason(&error)), Some("the syntax is that of the Rust crate `regex`; a literal `(`, `[`, `.`, `*`, `+`, `?` needs a backslash".to_owned()))),
+        Type::Regex => expression(text),
+        Type::LevelFrom => match text.split_once(':') {
+            None if text == "auto" => Ok(()),
+            Some(("json", key)) if !key.is_empty() => Ok(()),
+            Some(("regex", text)) if !text.is_empty() => expression(text),
+            _ => Err((wrong().0, Some("`json:severity` reads that key of JSON lines, `regex:sev=(\\w+)` the first group of an expression".to_owned()))),
+        },
         Type::Cron => cron::check(text).map_err(|error| (error.to_string(), Some("write minute, hour, day of month, month and weekday: `*/5 8-18 * * MON-FRI`".to_owned()))),
         Type::Glob => ignore::overrides::OverrideBuilder::new("/")
             .add(text)
@@ -191,6 +193,17 @@ fn check(scalar: &Scalar, ty: &Type) -> Result<(), Wrong> {
         Type::Word(words) => if words.contains(&text) { Ok(()) } else { Err((wrong().0, nearest(text, words.iter().copied()).map(|near| format!("did you mean `{near}`?")))) },
         _ => Ok(()),
     }
+}
+
+fn expression(text: &str) -> Result<(), Wrong> {
+    let built = regex::RegexBuilder::new(text).size_limit(MAX_REGEX).build();
+    built.map(|_| ()).map_err(|error| {
+        let help = "the syntax is that of the Rust crate `regex`; a literal `(`, `[`, `.`, `*`, `+`, `?` needs a backslash";
+        (
+            format!("{} is no regular expression: {}", quote(text), reason(&error)),
+            Some(help.to_owned()),
+        )
+    })
 }
 
 /// A share: `20%` or a number from 0 to 1.

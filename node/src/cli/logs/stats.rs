@@ -1,0 +1,177 @@
+//! `logs --stats`: lines and bytes by instance and level, and over time.
+
+use std::path::Path;
+
+use hilum_shared::units::{Bytes, format_size};
+use serde_json::{Map, Value, json};
+
+use super::super::exit::{ExitStatus, Outcome};
+use super::super::lines;
+use super::super::output::{Painter, Style};
+use super::super::session::Session;
+use super::super::table::{Align, Cell, Table};
+use super::super::time;
+use crate::log::query::{Entry, Filter, Reader, Start};
+use crate::log::record::NODE_NAME;
+use crate::log::stats::{Bar, Count, LEVELS, Stats};
+
+/// Heights of a bar, from next to nothing to full.
+const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Counts and shows.
+pub(super) fn run(session: &Session, dir: &Path, filter: Filter, start: Start) -> Outcome {
+    let mut reader = Reader::open(dir, filter, start).map_err(lines::unreadable)?;
+    let mut stats = Stats::default();
+    let mut entry = Entry::default();
+    while reader.read(&mut entry).map_err(lines::unreadable)? {
+        stats.add(&entry);
+    }
+    let out = session.out;
+    if out.json {
+        out.json(&to_json(&stats))?;
+    } else if stats.range.is_none() {
+        out.note("no records");
+    } else {
+        out.text(&render(&stats, out.paint, &|at| time::local(at)))?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn to_json(stats: &Stats) -> Value {
+    let seconds = stats.seconds();
+    let count = |count: &Count| {
+        let levels: Map<String, Value> = LEVELS
+            .iter()
+            .zip(count.levels)
+            .map(|(level, lines)| (level.as_str().to_owned(), json!(lines)))
+            .collect();
+        json!({
+            "records": count.records,
+            "lines": count.lines,
+            "bytes": count.bytes,
+            "lines_per_second": count.lines as f64 / seconds,
+            "levels": levels,
+            "dropped": count.dropped,
+        })
+    };
+    let names: Map<String, Value> =
+        stats.names.iter().map(|(name, one)| (shown(name).to_owned(), count(one))).collect();
+    let (width, bars) = stats.bars();
+    let bars: Vec<Value> = bars
+        .iter()
+        .map(|(at, bar)| json!({"at": at, "lines": bar.lines, "bad": bar.bad}))
+        .collect();
+    json!({
+        "from": stats.range.map(|(first, _)| first as f64 / 1e6),
+        "to": stats.range.map(|(_, last)| last as f64 / 1e6),
+        "total": count(&stats.total),
+        "names": names,
+        "bar_seconds": width,
+        "bars": bars,
+    })
+}
+
+fn shown(name: &str) -> &str {
+    if name == NODE_NAME { "hilum" } else { name }
+}
+
+fn render(stats: &Stats, paint: Painter, local: &dyn Fn(f64) -> String) -> String {
+    let mut table = Table::new(&[
+        ("NAME", Align::Left),
+        ("LINES", Align::Right),
+        ("BYTES", Align::Right),
+        ("LINES/S", Align::Right),
+        ("DEBUG", Align::Right),
+        ("INFO", Align::Right),
+        ("WARNING", Align::Right),
+        ("ERROR", Align::Right),
+        ("CRITICAL", Align::Right),
+        ("DROPPED", Align::Right),
+    ]);
+    let seconds = stats.seconds();
+    let mut names: Vec<(&str, &Count)> =
+        stats.names.iter().map(|(name, count)| (shown(name), count)).collect();
+    names.sort_by_key(|(_, count)| std::cmp::Reverse(count.lines));
+    if names.len() > 1 {
+        names.push(("all", &stats.total));
+    }
+    for (name, count) in names {
+        let number = |lines: u64, style: Option<Style>| match (lines, style) {
+            (0, _) => Cell::new("-"),
+            (lines, Some(style)) => Cell::styled(lines.to_string(), style),
+            (lines, None) => Cell::new(lines.to_string()),
+        };
+        let [debug, info, warning, error, critical] = count.levels;
+        table.row(vec![
+            name.into(),
+            count.lines.to_string().into(),
+            format_size(Bytes(count.bytes)).into(),
+            format!("{:.1}", count.lines as f64 / seconds).into(),
+            number(debug, None),
+            number(info, None),
+            number(warning, Some(Style::Warn)),
+            number(error, Some(Style::Bad)),
+            number(critical, Some(Style::Bad)),
+            number(count.dropped, Some(Style::Warn)),
+        ]);
+    }
+    let mut text = table.render(paint);
+    let (width, bars) = stats.bars();
+    if let (Some((first, last)), true) = (stats.range, bars.len() > 1) {
+        let most = bars.iter().map(|(_, bar)| bar.lines).max().unwrap_or(0);
+        let row = |count: &dyn Fn(&Bar) -> u64| -> String {
+            bars.iter().map(|(_, bar)| height(count(bar), most)).collect()
+        };
+        let width = time::seconds(width as f64);
+        let all = row(&|bar| bar.lines);
+        let mut say = |line: String| text.extend(["\n", &line]);
+        say(format!("lines      {all}  a bar is {width}, the highest {most}"));
+        if bars.iter().any(|(_, bar)| bar.bad > 0) {
+            let bad = paint.paint(Style::Warn, &row(&|bar| bar.bad));
+            say(format!("warnings+  {bad}"));
+        }
+        let at = |micros: u64| local(micros as f64 / 1e6);
+        say(format!("from {} to {}\n", at(first), at(last)));
+    }
+    text
+}
+
+/// A bar: something is never shown as nothing.
+fn height(lines: u64, most: u64) -> char {
+    if lines == 0 {
+        return ' ';
+    }
+    let step = (lines * HEIGHTS.len() as u64).div_ceil(most.max(1)) as usize;
+    HEIGHTS[step.clamp(1, HEIGHTS.len()) - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hilum_shared::protocol::Level;
+
+    #[test]
+    fn counts_are_a_table_and_a_picture() {
+        let mut stats = Stats::default();
+        for second in 0..30_u64 {
+            for number in 0..=second % 7 {
+                let level = (number == 3).then_some(Level::Error);
+                stats.add(&Entry {
+                    name: if number % 2 == 0 { "web.1" } else { NODE_NAME }.into(),
+                    at: (1_795_232_531 + second) * 1_000_000,
+                    text: b"a line of text".to_vec(),
+                    level,
+                    ..Entry::default()
+                });
+            }
+        }
+        let local = |at: f64| format!("second {at}");
+        insta::assert_snapshot!(render(&stats, Painter::plain(), &local));
+        assert_eq!(to_json(&stats)["total"]["levels"]["ERROR"], 16);
+    }
+
+    #[test]
+    fn a_few_lines_beside_many_are_still_seen() {
+        assert_eq!((height(0, 9), height(1, 1_000_000), height(9, 9)), (' ', '▁', '█'));
+    }
+}

@@ -1,0 +1,260 @@
+//! `up` in the foreground: the logs, the way up, and the end, which is ours and the cluster's.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{TICK, UpArgs};
+use crate::cli::exit::{CliError, ExitStatus, Outcome};
+use crate::cli::farewell::Farewell;
+use crate::cli::interrupts::{Interrupt, Interrupts};
+use crate::cli::lines::Feed;
+use crate::cli::link::Node;
+use crate::cli::operation::{self, Display};
+use crate::cli::ps;
+use crate::cli::session::Session;
+use crate::cli::target::Selection;
+
+/// Why the cluster is stopped when nobody reads its logs any more; said to nobody, since a broken pipe ends silently.
+const CLOSED: &str = "the output was closed";
+
+/// A cluster whose life is ours.
+pub(super) struct Foreground<'a> {
+    session: &'a Session,
+    selection: &'a Selection,
+    farewell: Option<Farewell<'a>>,
+    node: Option<Node>,
+    feed: Option<Feed>,
+    display: Display,
+    /// Closed by our end, whatever that is.
+    owner: Option<OwnedFd>,
+    began: f64,
+    pid: u32,
+    stage: Stage,
+    silent: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Running,
+    Stopping,
+    Killing,
+}
+
+impl<'a> Foreground<'a> {
+    pub(super) fn new(
+        session: &'a Session,
+        args: &UpArgs,
+        selection: &'a Selection,
+        pid: u32,
+        owner: Option<OwnedFd>,
+        began: f64,
+    ) -> Result<Self, CliError> {
+        let everything = Selection::default();
+        let feed =
+            if args.no_logs { None } else { Some(Feed::since(session, &everything, began)?) };
+        Ok(Self {
+            session,
+            selection,
+            farewell: Farewell::of(session, pid),
+            node: session.node().ok(),
+            feed,
+            display: Display::new(session.out),
+            owner,
+            began,
+            pid,
+            stage: Stage::Starting,
+            silent: false,
+        })
+    }
+
+    pub(super) fn run(mut self, interrupts: &Interrupts) -> Outcome {
+        let mut output = Ok(());
+        loop {
+            if output.is_ok() {
+                output = self.pump();
+                // Nobody reads us any more: that is a stop, too, but never a second one.
+                if output.is_err() && self.stage < Stage::Stopping {
+                    self.stop(CLOSED)?;
+                }
+            }
+            match interrupts.wait(TICK) {
+                Some(Interrupt::Int) => self.stop("Ctrl-C")?,
+                Some(Interrupt::Term) => self.stop("SIGTERM")?,
+                Some(Interrupt::Hup) if self.stage < Stage::Stopping => {
+                    self.stop("the terminal was closed")?;
+                }
+                Some(Interrupt::Hup) | None => {}
+            }
+            self.show();
+            if self.farewell.as_ref().is_none_or(Farewell::over) {
+                break;
+            }
+        }
+        self.clear();
+        if output.is_ok() {
+            output = self.pump();
+        }
+        drop(self.owner.take());
+        let survivors = self.farewell.as_ref().map(Farewell::survivors).unwrap_or_default();
+        if !survivors.is_empty() {
+            return Err(CliError::failed(format!(
+                "these processes survived: {}",
+                operation::survivors(&survivors)
+            )));
+        }
+        match output {
+            // that nobody reads us is no fault of the cluster
+            Ok(()) | Err(CliError::Closed) => self.verdict(),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn pump(&mut self) -> Result<(), CliError> {
+        let Self { feed, display, farewell, session, .. } = self;
+        let clear = || {
+            display.clear();
+            if let Some(farewell) = &*farewell {
+                farewell.clear();
+            }
+        };
+        match feed {
+            Some(feed) => feed.pump(session, &clear),
+            None => Ok(()),
+        }
+    }
+
+    /// The first time in order, the second time by KILL.
+    fn stop(&mut self, why: &str) -> Result<(), CliError> {
+        self.clear();
+        let out = self.session.out;
+        self.silent |= why == CLOSED;
+        let grace = match self.stage {
+            Stage::Starting | Stage::Running => {
+                if why != CLOSED {
+                    out.note(&format!("stopping ({why}); Ctrl-C again kills"));
+                }
+                self.stage = Stage::Stopping;
+                None
+            }
+            Stage::Stopping => {
+                out.note("killing");
+                self.stage = Stage::Killing;
+                Some(0.0)
+            }
+            Stage::Killing => return Ok(()),
+        };
+        match &self.farewell {
+            Some(farewell) => farewell.order(grace, why).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn show(&mut self) {
+        if matches!(self.stage, Stage::Stopping | Stage::Killing) {
+            if let Some(farewell) = &mut self.farewell
+                && !self.silent
+            {
+                farewell.look();
+            }
+            return;
+        }
+        if self.stage != Stage::Starting || !self.display.due() {
+            return;
+        }
+        let Some(snapshot) = self.node.as_ref().and_then(|node| self.session.status(node).ok())
+        else {
+            return;
+        };
+        self.display.show(&snapshot, self.selection);
+        let waiting = ps::chosen(&snapshot, self.selection)
+            .any(|one| operation::waiting_text(one, Duration::ZERO).is_some());
+        if !waiting {
+            self.stage = Stage::Running;
+            self.display.clear();
+        }
+    }
+
+    fn clear(&self) {
+        self.display.clear();
+        if let Some(farewell) = &self.farewell {
+            farewell.clear();
+        }
+    }
+
+    /// What the node left as its last word.
+    fn verdict(&self) -> Outcome {
+        let state = &self.session.project()?.state;
+        let path = state.path().join("exit");
+        let fresh = std::fs::metadata(&path)
+            .and_then(|meta| meta.modified())
+            .ok()
+            .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
+            // file systems round: a second is far below any node's life that matters
+            .is_some_and(|at| at.as_secs_f64() >= self.began - 1.0);
+        let last: Option<LastWord> = std::fs::read(&path)
+            .ok()
+            .filter(|_| fresh)
+            .and_then(|text| serde_json::from_slice(&text).ok());
+        match last {
+            Some(last) => last.verdict(),
+            None if matches!(self.stage, Stage::Stopping | Stage::Killing) => Ok(ExitStatus::Done),
+            None => Err(CliError::Failed {
+                message: format!(
+                    "the node (pid {}) was killed; its keeper ended what it left",
+                    self.pid
+                ),
+                help: Some("`hilum logs --stream node` shows its last words".into()),
+            }),
+        }
+    }
+}
+
+impl PartialOrd for Stage {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        (*self as u8).partial_cmp(&(*other as u8))
+    }
+}
+
+/// The file `exit` of the state folder.
+#[derive(Debug, Deserialize)]
+struct LastWord {
+    code: i32,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    service: Option<String>,
+}
+
+impl LastWord {
+    fn verdict(self) -> Outcome {
+        if self.code == 0 {
+            return Ok(ExitStatus::Done);
+        }
+        let who = self.service.map_or_else(String::new, |service| format!("`{service}`: "));
+        let why = self.reason.unwrap_or_else(|| "no reason given".into());
+        Err(CliError::Failed {
+            message: format!("the cluster ended by itself: {who}{why} (code {})", self.code),
+            help: Some("`hilum crash` shows how it ended".into()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_ended_itself_says_whose_code_it_was() {
+        let word: LastWord =
+            serde_json::from_str(r#"{"code": 3, "reason": "exit 3", "service": "api"}"#).unwrap();
+        let error = word.verdict().unwrap_err();
+        assert_eq!(error.to_string(), "the cluster ended by itself: `api`: exit 3 (code 3)");
+        assert_eq!(error.status(), ExitStatus::Failed);
+        let word: LastWord =
+            serde_json::from_str(r#"{"code": 0, "reason": "hilum down"}"#).unwrap();
+        assert_eq!(word.verdict().unwrap(), ExitStatus::Done);
+    }
+}

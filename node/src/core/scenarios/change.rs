@@ -1,0 +1,257 @@
+//! What operators and changed files bring about: reloads, scales, rolling restarts.
+
+use super::*;
+
+#[test]
+fn what_the_user_stopped_stays_stopped_through_reloads() {
+    let config = cluster(vec![service("db", 1), service("web", 2)]);
+    let mut world = World::up(config.clone());
+    world.ask(Request::Stop(named("web.2")));
+    assert_eq!(world.state("web.2"), "stopped");
+    let mut changed = (*config).clone();
+    let mut web = (*changed.services["web"]).clone();
+    web.launch.nice = Some(1);
+    changed.services.insert(web.name.clone(), Arc::new(web));
+    reload(&mut world, Arc::new(changed), false);
+    assert_eq!((world.state("web.1"), world.state("web.2")), ("running", "stopped"));
+    assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (2, 1));
+}
+
+#[test]
+fn a_reload_touches_only_the_difference() {
+    let before = cluster(vec![service("db", 1), service("web", 2), service("old", 1)]);
+    let mut world = World::up(before.clone());
+    let mut after = (*before).clone();
+    after.services.remove("old");
+    let mut web = (*after.services["web"]).clone();
+    web.numprocesses = 3;
+    web.policy.stop.timeout = SECOND;
+    after.services.insert(web.name.clone(), Arc::new(web));
+    let mut db = (*after.services["db"]).clone();
+    db.launch.umask = Some(0o77);
+    after.services.insert(db.name.clone(), Arc::new(db));
+    let new = service("new", 1);
+    after.services.insert(new.name.clone(), Arc::new(new));
+    let after = Arc::new(after);
+    reload(&mut world, after.clone(), true);
+    assert_eq!(
+        (world.state("old.1"), world.state("new.1")),
+        ("running", "gone"),
+        "a dry run changes nothing"
+    );
+    reload(&mut world, after, false);
+    assert_eq!(
+        (world.state("old.1"), world.state("new.1"), world.state("web.3")),
+        ("gone", "running", "running")
+    );
+    assert_eq!((world.run_of("db.1"), world.run_of("web.1"), world.run_of("web.2")), (2, 1, 1));
+}
+
+#[test]
+fn what_reads_the_changed_files_itself_is_told_and_not_restarted() {
+    let own = |name: &str| {
+        let mut spec = service(name, 1);
+        spec.policy.reload = Some(ReloadVia::Signal(Signal::HUP));
+        spec
+    };
+    let mut listener = service("listener", 1);
+    listener.policy.reload = Some(ReloadVia::Message);
+    let mut down = own("down");
+    down.policy.autostart = false;
+    let config = cluster(vec![own("web"), own("moved"), listener, down, service("other", 1)]);
+    let mut world = World::up(config.clone());
+    let asked = |world: &World| -> Vec<String> {
+        world.events.iter().filter(|e| e.ends_with("reload-asked")).cloned().collect()
+    };
+    reload(&mut world, config.clone(), false);
+    assert!(asked(&world).is_empty(), "nothing changed");
+
+    let mut new = (*config).clone();
+    new.content = 1;
+    let mut moved = (*new.services["moved"]).clone();
+    moved.launch.nice = Some(5);
+    new.services.insert(moved.name.clone(), Arc::new(moved));
+    let new = Arc::new(new);
+    reload(&mut world, new.clone(), true);
+    assert!(asked(&world).is_empty(), "a dry run");
+    let request = Some(RequestId(999));
+    world.open(999);
+    world.feed(Input::Reconfigure { request, cluster: new.clone(), dry_run: false });
+    let Reply::Reloaded(reloaded) = &world.replies[&999] else { panic!() };
+    assert_eq!(
+        reloaded.plan,
+        [
+            "~ moved.1 nice: restart",
+            "~ listener.1 content: told by message",
+            "~ web.1 content: told by signal HUP"
+        ]
+    );
+    assert_eq!(asked(&world), ["listener.1 reload-asked", "web.1 reload-asked"]);
+    assert_eq!((world.run_of("web.1"), world.run_of("moved.1")), (1, 2));
+    world.events.clear();
+    reload(&mut world, new, false);
+    assert!(asked(&world).is_empty(), "they were told of this already");
+}
+
+#[test]
+fn a_scale_by_hand_survives_a_reload_until_the_file_says_another_number() {
+    let config = cluster(vec![service("web", 2)]);
+    let mut world = World::up(config.clone());
+    scale(&mut world, "web", 4);
+    reload(&mut world, config.clone(), false);
+    assert_eq!(world.state("web.4"), "running");
+    let mut file = (*config).clone();
+    let mut web = (*file.services["web"]).clone();
+    web.numprocesses = 1;
+    file.services.insert(web.name.clone(), Arc::new(web));
+    reload(&mut world, Arc::new(file), false);
+    assert_eq!(
+        (world.state("web.1"), world.state("web.2"), world.state("web.4")),
+        ("running", "gone", "gone")
+    );
+}
+
+#[test]
+fn a_burst_of_scales_ends_at_the_last_number() {
+    let mut world = World::up(cluster(vec![service("web", 1)]));
+    scale(&mut world, "web", 100);
+    scale(&mut world, "web", 0);
+    let last = scale(&mut world, "web", 3);
+    world.pass(SECOND);
+    assert_eq!((world.state("web.3"), world.state("web.4")), ("running", "gone"));
+    let Reply::Accepted(accepted) = world.replies[&last.0].clone() else { panic!("not accepted") };
+    let waited = world.ask(Request::Wait(Wait { operation: accepted.operation }));
+    assert_eq!(outcome(&world, waited).len(), 3);
+}
+
+#[test]
+fn scaling_below_zero_or_past_the_most_is_refused() {
+    let mut world = World::up(cluster(vec![service("web", 1)]));
+    for (count, relative) in [(-1, false), (-2, true), (10_001, false)] {
+        let changes = vec![ScaleTo { service: "web".into(), count, relative }];
+        let id = world.ask(Request::Scale(Scale { changes }));
+        assert!(
+            matches!(&world.replies[&id.0], Reply::Fault(fault) if fault.code == "usage"),
+            "{count}"
+        );
+    }
+    assert_eq!(world.state("web.1"), "running");
+}
+
+#[test]
+fn an_unknown_target_names_the_nearest() {
+    let mut world = World::up(cluster(vec![service("worker", 1)]));
+    let id = world.ask(Request::Stop(named("wroker")));
+    let Reply::Fault(fault) = &world.replies[&id.0] else { panic!("not refused") };
+    assert_eq!(fault.code, "unknown-target");
+    assert!(fault.help.as_ref().unwrap().contains("`worker`"), "{fault:?}");
+}
+
+fn rolling(count: u32, on_failure: RollingFailure) -> ServiceSpec {
+    let mut web = service("web", count);
+    web.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    web.policy.rolling = Some(Rolling {
+        max_unavailable: 1,
+        max_surge: 0,
+        min_ready: SECOND,
+        deadline: 30 * SECOND,
+        on_failure,
+    });
+    web
+}
+
+fn changed(config: &Arc<Cluster>) -> Arc<Cluster> {
+    let mut after = (**config).clone();
+    let mut web = (*after.services["web"]).clone();
+    web.launch.nice = Some(3);
+    after.services.insert(web.name.clone(), Arc::new(web));
+    Arc::new(after)
+}
+
+#[test]
+fn a_rolling_restart_goes_on_only_when_the_new_one_is_ready() {
+    let config = cluster(vec![rolling(3, RollingFailure::Pause)]);
+    let mut world = World::up(config.clone());
+    world.all_say_ready();
+    reload(&mut world, changed(&config), false);
+    let runs = |world: &World| [1, 2, 3].map(|n| world.run_of(&format!("web.{n}")));
+    assert_eq!(runs(&world), [2, 1, 1]);
+    world.all_say_ready();
+    world.pass(SECOND / 2);
+    assert_eq!(runs(&world), [2, 1, 1], "ready, but not for min_ready yet");
+    world.pass(SECOND);
+    assert_eq!(runs(&world), [2, 2, 1]);
+    world.all_say_ready();
+    world.pass(2 * SECOND);
+    assert_eq!(runs(&world), [2, 2, 2]);
+}
+
+#[test]
+fn a_failed_rolling_restart_pauses_or_rolls_back() {
+    for (on_failure, second) in [(RollingFailure::Pause, 2), (RollingFailure::Rollback, 3)] {
+        let config = cluster(vec![rolling(2, on_failure)]);
+        let mut world = World::up(config.clone());
+        world.all_say_ready();
+        reload(&mut world, changed(&config), false);
+        for _ in 0..31 {
+            world.pass(SECOND);
+            world.says_ready("web.2");
+        }
+        assert!(world.events.contains(&"* rolling-stopped".to_owned()));
+        assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (second, 1), "{on_failure:?}");
+        let nice = world.instance("web.1").unwrap().spec.launch.nice;
+        assert_eq!(nice, if second == 3 { None } else { Some(3) });
+    }
+}
+
+#[test]
+fn a_rolling_restart_whose_new_one_crashes_stops_there_and_says_so() {
+    let mut world = World::up(cluster(vec![service("web", 3)]));
+    world.pass(2 * SECOND);
+    let id = world.ask(Request::Restart {
+        targets: Targets { rolling: true, ..named("web") },
+        fresh: None,
+        note: None,
+    });
+    let Reply::Accepted(accepted) = world.replies[&id.0].clone() else { panic!("not accepted") };
+    world.ends("web.1", Exit::Code(1));
+    world.pass(SECOND);
+    assert_eq!([1, 2, 3].map(|n| world.run_of(&format!("web.{n}")).min(2)), [2, 1, 1]);
+    let waited = world.ask(Request::Wait(Wait { operation: accepted.operation }));
+    let Reply::Outcome(outcome) = &world.replies[&waited.0] else { panic!("not done") };
+    assert!(!outcome.ok, "{outcome:?}");
+}
+
+#[test]
+fn a_surge_stands_in_while_the_others_are_replaced() {
+    let mut web = rolling(2, RollingFailure::Pause);
+    web.policy.rolling.as_mut().unwrap().max_surge = 1;
+    let config = cluster(vec![web]);
+    let mut world = World::up(config.clone());
+    world.all_say_ready();
+    reload(&mut world, changed(&config), false);
+    assert_eq!((world.state("web.3"), world.run_of("web.1")), ("starting", 1));
+    for _ in 0..10 {
+        world.all_say_ready();
+        world.pass(SECOND);
+    }
+    assert_eq!(
+        (world.run_of("web.1"), world.run_of("web.2"), world.state("web.3")),
+        (2, 2, "gone")
+    );
+}
+
+#[test]
+fn a_changed_file_restarts_the_service_that_watches_it() {
+    let mut web = service("web", 1);
+    web.policy.watch = Some(Watch {
+        paths: vec!["src/**".into()],
+        ignore: Vec::new(),
+        debounce: Duration::ZERO,
+        action: WatchAction::Restart,
+    });
+    let mut world = World::up(cluster(vec![web, service("db", 1)]));
+    let name = hilum_shared::name::ServiceName::parse("web").unwrap();
+    world.feed(Input::FilesChanged { service: name, path: "src/a.rs".into() });
+    assert_eq!((world.run_of("web.1"), world.run_of("db.1")), (2, 1));
+}

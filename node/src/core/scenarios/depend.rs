@@ -1,0 +1,151 @@
+//! What waits for what, and in which order all stops.
+
+use super::*;
+
+#[test]
+fn dependents_wait_until_what_they_need_is_ready_and_go_on_through_its_restarts() {
+    let mut db = service("db", 1);
+    db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut web = service("web", 1);
+    web.policy.depends_on = vec![needs("db", Condition::Ready)];
+    let mut world = World::up(cluster(vec![db, web]));
+    assert_eq!((world.state("db.1"), world.state("web.1")), ("starting", "waiting"));
+    assert_eq!(world.blocked_by("web.1"), ["db.1 to be ready (it is starting)"]);
+    world.ends("db.1", Exit::Code(1));
+    world.pass(5 * SECOND);
+    assert_eq!((world.state("db.1"), world.state("web.1")), ("starting", "waiting"));
+    world.says_ready("db.1");
+    assert_eq!(world.state("web.1"), "running");
+}
+
+#[test]
+fn a_dependency_that_does_not_come_in_time_fails_the_one_that_waits() {
+    let mut db = service("db", 1);
+    db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut web = service("web", 1);
+    web.policy.depends_on =
+        vec![Dependency { timeout: Some(3 * SECOND), ..needs("db", Condition::Ready) }];
+    let mut world = World::up(cluster(vec![db, web]));
+    world.pass(2 * SECOND);
+    assert_eq!(world.state("web.1"), "waiting");
+    world.pass(2 * SECOND);
+    assert_eq!(world.state("web.1"), "failed");
+    assert!(world.events.contains(&"web.1 dependency-timeout".to_owned()));
+}
+
+#[test]
+fn a_quorum_opens_the_gate() {
+    for (quorum, enough) in
+        [(Quorum::Any, 1), (Quorum::Count(2), 2), (Quorum::Percent(75), 3), (Quorum::All, 4)]
+    {
+        let mut db = service("db", 4);
+        db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+        let mut web = service("web", 1);
+        web.policy.depends_on = vec![Dependency { quorum, ..needs("db", Condition::Ready) }];
+        let mut world = World::new(cluster(vec![db, web]));
+        // The world's own check of dependencies knows `all` only.
+        world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
+        for index in 1..=4 {
+            assert_eq!(
+                world.state("web.1"),
+                if index > enough { "running" } else { "waiting" },
+                "{quorum:?}"
+            );
+            world.says_ready(&format!("db.{index}"));
+        }
+        assert_eq!(world.state("web.1"), "running", "{quorum:?}");
+    }
+}
+
+#[test]
+fn a_dependent_restarts_with_its_dependency_when_it_says_so() {
+    let db = service("db", 1);
+    let mut web = service("web", 1);
+    web.policy.depends_on = vec![Dependency {
+        on_restart: OnDependencyRestart::Restart,
+        ..needs("db", Condition::Started)
+    }];
+    let mut calm = service("calm", 1);
+    calm.policy.depends_on = vec![needs("db", Condition::Started)];
+    let mut world = World::up(cluster(vec![db, web, calm]));
+    world.pass(2 * SECOND);
+    world.ends("db.1", Exit::Code(1));
+    world.pass(SECOND);
+    assert_eq!((world.run_of("db.1"), world.run_of("web.1"), world.run_of("calm.1")), (2, 2, 1));
+}
+
+#[test]
+fn everything_stops_in_the_reverse_order() {
+    let mut web = service("web", 1);
+    web.policy.depends_on = vec![needs("db", Condition::Started)];
+    let mut world = World::up(cluster(vec![service("db", 1), web]));
+    world.stubborn(true);
+    world.ask(Request::Restart { targets: named("web"), fresh: None, note: None });
+    world.pass(20 * SECOND);
+    world.ask(Request::Shutdown { grace: None, reason: String::new() });
+    assert_eq!((world.state("web.1"), world.state("db.1")), ("stopping", "running"));
+    world.pass(11 * SECOND);
+    assert_eq!((world.state("web.1"), world.state("db.1")), ("stopped", "stopped"));
+    assert_eq!(world.exits(), [0]);
+}
+
+#[test]
+fn a_restart_of_both_takes_the_dependent_down_first_and_up_last() {
+    let mut web = service("web", 1);
+    web.policy.depends_on = vec![needs("db", Condition::Started)];
+    let mut world = World::up(cluster(vec![service("db", 1), web]));
+    world.events.clear();
+    world.ask(Request::Restart { targets: Targets::default(), fresh: None, note: None });
+    let order: Vec<&str> = world
+        .events
+        .iter()
+        .map(String::as_str)
+        .filter(|e| e.ends_with("stopped") || e.ends_with("started"))
+        .collect();
+    assert_eq!(order, ["web.1 stopped", "db.1 stopped", "db.1 started", "web.1 started"]);
+}
+
+#[test]
+fn one_that_is_down_starts_only_once_in_a_restart_of_all() {
+    let mut web = service("web", 1);
+    web.policy.depends_on = vec![needs("db", Condition::Started)];
+    let mut edge = service("edge", 1);
+    edge.policy.depends_on = vec![needs("web", Condition::Started)];
+    let mut world = World::up(cluster(vec![service("db", 1), web, edge]));
+    world.ask(Request::Stop(named("web")));
+    world.stubborn(true);
+    world.ask(Request::Restart { targets: named("edge"), fresh: None, note: None });
+    world.pass(20 * SECOND);
+    world.ask(Request::Restart { targets: Targets::default(), fresh: None, note: None });
+    world.pass(60 * SECOND);
+    assert_eq!((world.state("web.1"), world.run_of("web.1")), ("running", 2));
+}
+
+#[test]
+fn a_failure_may_stop_what_depends_on_it() {
+    let mut db = service("db", 1);
+    db.policy.restart.when = RestartWhen::Never;
+    db.policy.on_failure = OnFailure::StopDependents;
+    let mut web = service("web", 1);
+    web.policy.depends_on = vec![needs("db", Condition::Started)];
+    let mut edge = service("edge", 1);
+    edge.policy.depends_on = vec![needs("web", Condition::Started)];
+    let mut world = World::up(cluster(vec![db, web, edge, service("other", 1)]));
+    world.ends("db.1", Exit::Code(1));
+    let states = ["db.1", "web.1", "edge.1", "other.1"].map(|id| world.state(id));
+    assert_eq!(states, ["failed", "stopped", "stopped", "running"]);
+}
+
+#[test]
+fn who_waits_for_one_that_waits_in_vain_is_answered_at_once() {
+    let mut db = service("db", 1);
+    db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut web = service("web", 1);
+    web.policy.depends_on =
+        vec![Dependency { timeout: Some(3 * SECOND), ..needs("db", Condition::Ready) }];
+    let mut world = World::up(cluster(vec![db, web]));
+    let targets = vec!["web".into()];
+    let waiting = world.ask(Request::Await(Await { targets, state: AwaitState::Ready }));
+    world.pass(3 * SECOND);
+    assert_eq!(outcome(&world, waiting), [pair("web.1", "failed")]);
+}

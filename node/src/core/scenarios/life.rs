@@ -1,0 +1,299 @@
+//! The life of instances: signs, ends, failures, schedules.
+
+use super::*;
+
+#[test]
+fn a_silent_worker_is_restarted_and_a_paused_or_excused_one_is_not() {
+    let mut world = World::up(cluster(vec![service("web", 1)]));
+    world.pass(20 * SECOND);
+    assert_eq!(world.run_of("web.1"), 1, "who never sent a heartbeat owes none");
+    world.says_ready("web.1");
+    world.pass(4 * SECOND);
+    world.stall(60 * SECOND);
+    world.pass(Duration::from_millis(900));
+    assert_eq!(world.run_of("web.1"), 1, "the node did not run: that is nobody's silence");
+    world.says_ready("web.1");
+    world.pause("web.1", true);
+    world.pass(60 * SECOND);
+    assert_eq!((world.run_of("web.1"), world.state("web.1")), (1, "running"));
+    assert!(world.events.contains(&"web.1 paused".to_owned()));
+    world.pause("web.1", false);
+    world.pass(2 * SECOND);
+    world.says_ready("web.1");
+    world.starve("web.1", true);
+    world.pass(60 * SECOND);
+    assert_eq!(world.run_of("web.1"), 1, "the machine gives it no processor");
+    assert!(world.events.contains(&"web.1 starved".to_owned()));
+    world.starve("web.1", false);
+    world.says_ready("web.1");
+    world.tell("web.1", Report::Held(true));
+    world.pass(60 * SECOND);
+    assert_eq!(world.run_of("web.1"), 1, "its output is held back by us");
+    world.tell("web.1", Report::Held(false));
+    world.pass(4 * SECOND);
+    assert_eq!(world.run_of("web.1"), 1);
+    world.pass(2 * SECOND);
+    assert_eq!(world.run_of("web.1"), 2);
+    assert!(world.events.contains(&"web.1 heartbeat-lost".to_owned()));
+}
+
+#[test]
+fn whatever_the_wall_clock_says_the_same_happens() {
+    let story = |jumps: [f64; 4]| {
+        let mut db = service("db", 1);
+        db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+        let mut web = service("web", 2);
+        web.policy.depends_on =
+            vec![Dependency { timeout: Some(30 * SECOND), ..needs("db", Condition::Ready) }];
+        web.policy.max_age = Some(MaxAge { age: 40 * SECOND, variance: Duration::ZERO });
+        let mut tidy = service("tidy", 1);
+        tidy.policy.kind = Kind::Job;
+        tidy.policy.schedule =
+            Some(Schedule { when: ScheduleWhen::Every(20 * SECOND), overlap: Overlap::Skip });
+        let mut world = World::up(cluster(vec![db, web, tidy]));
+        for (at, jump) in jumps.into_iter().enumerate() {
+            world.set_clock(jump);
+            world.pass(2 * SECOND);
+            world.says_ready("db.1");
+            if at % 2 == 1 {
+                world.ends("web.1", Exit::Code(1));
+            }
+            world.set_clock(-jump / 2.0);
+            world.pass(9 * SECOND);
+        }
+        world.events
+    };
+    let steady = story([0.0; 4]);
+    assert!(steady.len() > 20, "{steady:?}");
+    assert_eq!(story([-86_400.0, 3600.0, -1.0, 1e6]), steady);
+}
+
+#[test]
+fn one_that_is_not_ready_in_time_is_a_failed_start() {
+    let mut web = service("web", 1);
+    web.policy.ready = Some(ReadyCheck { within: 3 * SECOND, ..ready(ReadyKind::Notify) });
+    web.policy.restart.limit = Some(1);
+    let mut world = World::up(cluster(vec![web]));
+    world.pass(4 * SECOND);
+    assert_eq!(world.run_of("web.1"), 2);
+    world.pass(60 * SECOND);
+    assert_eq!(world.state("web.1"), "failed");
+    assert!(
+        world.instance("web.1").unwrap().reason.as_ref().unwrap().contains("not ready within 3s")
+    );
+}
+
+#[test]
+fn a_stop_is_told_then_signalled_then_killed() {
+    let mut world = World::up(cluster(vec![service("web", 1)]));
+    world.stubborn(true);
+    world.ask(Request::Restart { targets: named("web"), fresh: None, note: None });
+    let stop = world.ask(Request::Stop(named("web")));
+    world.pass(9 * SECOND);
+    assert_eq!(world.state("web.1"), "stopping");
+    world.pass(2 * SECOND);
+    assert_eq!(world.state("web.1"), "stopped");
+    let Reply::Accepted(accepted) = world.replies[&stop.0].clone() else { panic!("not accepted") };
+    let waited = world.ask(Request::Wait(Wait { operation: accepted.operation }));
+    assert_eq!(outcome(&world, waited), [pair("web.1", "killed")]);
+}
+
+#[test]
+fn a_job_that_succeeds_is_completed_and_one_that_fails_is_tried_again() {
+    let mut job = service("job", 2);
+    job.policy.kind = Kind::Job;
+    job.policy.restart.when = RestartWhen::OnFailure;
+    job.policy.restart.limit = Some(1);
+    let mut after = service("after", 1);
+    after.policy.depends_on =
+        vec![Dependency { quorum: Quorum::Any, ..needs("job", Condition::Completed) }];
+    let mut world = World::up(cluster(vec![job, after]));
+    world.ends("job.2", Exit::Code(1));
+    assert_eq!(world.state("after.1"), "waiting");
+    world.ends("job.1", Exit::Code(0));
+    assert_eq!((world.state("job.1"), world.state("after.1")), ("completed", "running"));
+    world.pass(SECOND);
+    assert_eq!(world.run_of("job.2"), 2);
+    world.ends("job.2", Exit::Signal { signal: Signal::SEGV, core: true });
+    assert_eq!(world.state("job.2"), "failed");
+}
+
+#[test]
+fn a_failure_may_end_the_cluster_with_its_code() {
+    let mut web = service("web", 1);
+    web.policy.restart.when = RestartWhen::Never;
+    web.policy.on_failure = OnFailure::Shutdown;
+    let mut world = World::up(cluster(vec![web, service("db", 1)]));
+    world.ends("web.1", Exit::Code(7));
+    world.pass(SECOND);
+    assert_eq!(world.exits(), [7]);
+}
+
+#[test]
+fn starts_are_staggered() {
+    let mut web = service("web", 3);
+    web.policy.start_stagger = 10 * SECOND;
+    let mut world = World::up(cluster(vec![web]));
+    let up =
+        |world: &World| (1..=3).filter(|n| world.state(&format!("web.{n}")) == "running").count();
+    for expected in [1, 2, 3] {
+        assert_eq!(up(&world), expected);
+        world.pass(10 * SECOND);
+    }
+}
+
+#[test]
+fn no_more_than_start_parallel_are_between_start_and_ready() {
+    let mut web = service("web", 5);
+    web.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut config = (*cluster(vec![web])).clone();
+    config.node.start_parallel = 2;
+    let mut world = World::up(Arc::new(config));
+    let starting =
+        |world: &World| (1..=5).filter(|n| world.state(&format!("web.{n}")) == "starting").count();
+    assert_eq!(starting(&world), 2);
+    world.says_ready("web.1");
+    assert_eq!((starting(&world), world.state("web.3")), (2, "starting"));
+}
+
+#[test]
+fn many_starts_leave_others_their_turn() {
+    let mut world = World::new(cluster(vec![service("web", 100)]));
+    let started = |world: &World| world.events.iter().filter(|e| e.ends_with(" started")).count();
+    world.ask(Request::Start(Targets::default()));
+    assert_eq!(started(&world), 16);
+    world.ask(Request::Start(Targets::default()));
+    assert_eq!(started(&world), 16, "no tick came between");
+    world.pass(Duration::ZERO);
+    assert_eq!(started(&world), 100);
+}
+
+#[test]
+fn when_all_crash_one_is_tried_and_the_others_follow_when_it_holds() {
+    let mut world = World::up(cluster(vec![service("web", 4), service("other", 1)]));
+    let up = |world: &World| -> Vec<String> {
+        let all = (1..=4).map(|index| format!("web.{index}"));
+        all.filter(|id| world.state(id) == "running").collect()
+    };
+    let mut most = 0;
+    for _ in 0..40 {
+        for id in up(&world) {
+            world.ends(&id, Exit::Code(1));
+        }
+        world.pass(Duration::from_millis(200));
+        if world.events.iter().any(|event| event.ends_with("tried-singly")) {
+            most = most.max(up(&world).len());
+        }
+    }
+    assert_eq!(most, 1);
+    assert_eq!(world.events.iter().filter(|e| e.ends_with("tried-singly")).count(), 1);
+    assert_eq!(world.state("other.1"), "running");
+    // What they need is back: the next one holds, and nobody waits for its own backoff of many seconds.
+    while up(&world).is_empty() {
+        world.pass(Duration::from_millis(100));
+    }
+    assert_eq!(up(&world).len(), 1);
+    world.pass(Duration::from_millis(1100));
+    assert_eq!(up(&world).len(), 4);
+}
+
+#[test]
+fn an_old_instance_is_recycled_one_at_a_time() {
+    let mut web = service("web", 2);
+    web.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    web.policy.max_age = Some(MaxAge { age: 100 * SECOND, variance: Duration::ZERO });
+    let mut world = World::up(cluster(vec![web]));
+    for id in ["web.1", "web.2"] {
+        world.says_ready(id);
+    }
+    // Beats would be owed from the first one on.
+    for _ in 0..99 {
+        world.pass(SECOND);
+        world.all_say_ready();
+    }
+    assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (1, 1));
+    world.pass(SECOND + SECOND / 2);
+    assert_eq!(
+        (world.run_of("web.1"), world.run_of("web.2")),
+        (2, 1),
+        "the second waits for the first"
+    );
+    world.all_say_ready();
+    world.pass(SECOND);
+    assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (2, 2));
+}
+
+#[test]
+fn a_scheduled_job_runs_when_its_time_comes_and_skips_or_queues() {
+    for (overlap, runs) in [(Overlap::Skip, 1), (Overlap::Queue, 2)] {
+        let mut job = service("job", 1);
+        job.policy.kind = Kind::Job;
+        job.policy.restart.when = RestartWhen::OnFailure;
+        job.policy.schedule = Some(Schedule { when: ScheduleWhen::Every(60 * SECOND), overlap });
+        let mut world = World::up(cluster(vec![job]));
+        world.pass(SECOND);
+        assert_eq!((world.state("job.1"), world.run_of("job.1")), ("running", 1));
+        world.pass(65 * SECOND);
+        world.ends("job.1", Exit::Code(0));
+        world.pass(SECOND);
+        assert_eq!(world.run_of("job.1"), runs, "{overlap:?}");
+        if runs == 1 {
+            assert_eq!(world.state("job.1"), "completed");
+            world.pass(60 * SECOND);
+            assert_eq!((world.state("job.1"), world.run_of("job.1")), ("running", 2));
+        }
+    }
+}
+
+#[test]
+fn above_its_memory_limit_an_instance_is_restarted() {
+    let mut web = service("web", 1);
+    web.policy.memory = Some(Bytes(1000));
+    let mut world = World::up(cluster(vec![web]));
+    world.tell("web.1", Report::Memory(Bytes(1000)));
+    assert_eq!(world.run_of("web.1"), 1);
+    world.pass(2 * SECOND);
+    world.tell("web.1", Report::Memory(Bytes(1001)));
+    world.pass(SECOND);
+    assert_eq!(world.run_of("web.1"), 2);
+}
+
+#[test]
+fn waiting_for_a_state_is_answered_when_it_is_reached() {
+    let mut web = service("web", 2);
+    web.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut world = World::up(cluster(vec![web]));
+    let wait = |world: &mut World, state| {
+        world.ask(Request::Await(Await { targets: vec!["web".into()], state }))
+    };
+    let running = wait(&mut world, AwaitState::Running);
+    assert!(world.replies.contains_key(&running.0), "they run already");
+    let ready = wait(&mut world, AwaitState::Ready);
+    let exit = wait(&mut world, AwaitState::Exit);
+    world.says_ready("web.1");
+    assert!(!world.replies.contains_key(&ready.0));
+    world.says_ready("web.2");
+    assert!(world.replies.contains_key(&ready.0));
+    world.ends("web.1", Exit::Code(0));
+    assert!(!world.replies.contains_key(&exit.0));
+    world.ends("web.2", Exit::Code(0));
+    assert!(world.replies.contains_key(&exit.0));
+    let stopped = wait(&mut world, AwaitState::Stopped);
+    world.ask(Request::Stop(named("web")));
+    assert!(world.replies.contains_key(&stopped.0));
+}
+
+#[test]
+fn a_node_with_nothing_left_to_do_exits_when_it_may() {
+    use crate::core::supervisor::Options;
+    let mut job = service("job", 1);
+    job.policy.kind = Kind::Job;
+    job.policy.restart.when = RestartWhen::Never;
+    for (code, expected) in [(0, 0), (3, 1)] {
+        let options = Options { exit_when_idle: true, ..Options::default() };
+        let mut world = World::with(cluster(vec![job.clone()]), options);
+        world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
+        world.ends("job.1", Exit::Code(code));
+        assert_eq!(world.exits(), [expected]);
+    }
+}

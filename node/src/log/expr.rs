@@ -1,0 +1,274 @@
+//! Questions about records in a small language: `level>=warn && status=500 && path~"^/api"`.
+//!
+//! ```text
+//! any   = all { "||" all }          field  = level | instance | service | stream | run | pid
+//! all   = one { "&&" one }                 | logger | message | line | NAME | fields.NAME
+//! one   = "!" one | "(" any ")"     NAME   = a key of the record's fields, dots lead into objects
+//!       | field [ op value ]        value  = WORD | NUMBER | "text" | 'text' | true | false | null
+//! op    = "=" "!=" "<" "<=" ">" ">=" "~" "!~"
+//! ```
+//! Fields are those of a structured record, of a JSON line, of logfmt. Numbers compare as numbers, also where the field
+//! holds one as text. A field that is not there is equal to nothing: `=` and the orders are false, `!=` and `!~` true. A
+//! field alone asks whether it is there, and not `false`.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::fmt;
+
+use hilum_shared::protocol::Level;
+use regex::bytes::Regex;
+use serde_json::{Map, Value};
+
+use super::fields;
+use super::level;
+use super::query::Entry;
+
+mod parse;
+
+/// A question that a record answers with yes or no.
+#[derive(Clone, Debug)]
+pub struct Expr(Node);
+
+#[derive(Clone, Debug)]
+enum Node {
+    All(Vec<Node>),
+    Any(Vec<Node>),
+    Not(Box<Node>),
+    Has(Field),
+    Level(Op, Level),
+    Compare(Field, Op, Literal),
+    Matches(Field, Regex),
+    Trace(String, Regex),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Field {
+    Level,
+    Instance,
+    Service,
+    Stream,
+    Run,
+    Pid,
+    Logger,
+    Message,
+    Line,
+    Named(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Op {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Literal {
+    Text(String),
+    Number(f64, String),
+    Bool(bool),
+    Null,
+}
+
+/// What is wrong with a question, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ExprError {
+    /// The question.
+    pub source_text: String,
+    /// The place, in characters from 0.
+    pub at: usize,
+    /// What is wrong there.
+    pub message: String,
+}
+
+impl fmt::Display for ExprError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source_text, at, message } = self;
+        write!(f, "{message}\n\n  {source_text}\n  {:at$}^ column {}", "", at + 1)
+    }
+}
+
+impl Expr {
+    /// Reads a question.
+    ///
+    /// # Errors
+    /// When it cannot be read: what is wrong and where.
+    pub fn parse(text: &str) -> Result<Self, ExprError> {
+        parse::parse(text).map(Self)
+    }
+
+    /// Whether the record belongs to this trace: its `trace_id`, whichever way its program spells it (`traceId`,
+    /// `trace.id`, `"trace": {"id": …}`, the middle of a `traceparent`), in fields or in the text.
+    pub fn trace(id: &str) -> Self {
+        let id_text = regex::escape(id);
+        let forms = format!(
+            r#"(?i:trace[._-]?id|"trace"\s*:\s*\{{[^{{}}]*"id)["']?\s*[:=]\s*["']?{id_text}(?:[^0-9A-Za-z_-]|$)|\b[0-9a-f]{{2}}-{id_text}-[0-9a-f]{{16}}\b"#
+        );
+        match Regex::new(&forms) {
+            Ok(regex) => Self(Node::Trace(id.to_owned(), regex)),
+            // An id of many kilobytes is nobody's.
+            Err(_) => Self(Node::Any(Vec::new())),
+        }
+    }
+
+    /// All of them.
+    pub fn all(questions: Vec<Self>) -> Option<Self> {
+        let mut nodes: Vec<Node> = questions.into_iter().map(|question| question.0).collect();
+        if nodes.len() > 1 {
+            return Some(Self(Node::All(nodes)));
+        }
+        nodes.pop().map(Self)
+    }
+
+    /// Whether a record with this `text`, and all else as in `shared`, is meant.
+    pub fn matches(&self, shared: &Entry, text: &[u8]) -> bool {
+        let facts = Facts { shared, text, parsed: OnceCell::new() };
+        self.0.matches(&facts)
+    }
+}
+
+/// A record, and its line's fields once somebody has asked for them.
+struct Facts<'a> {
+    shared: &'a Entry,
+    text: &'a [u8],
+    parsed: OnceCell<Option<Map<String, Value>>>,
+}
+
+enum Found<'a> {
+    Text(Cow<'a, str>),
+    Bytes(&'a [u8]),
+    Number(f64),
+    Bool(bool),
+    Absent,
+}
+
+impl Node {
+    fn matches(&self, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::All(nodes) => nodes.iter().all(|node| node.matches(facts)),
+            Self::Any(nodes) => nodes.iter().any(|node| node.matches(facts)),
+            Self::Not(node) => !node.matches(facts),
+            Self::Has(field) => !matches!(facts.find(field), Found::Absent | Found::Bool(false)),
+            // As with `--level`: what has no level counts as INFO.
+            Self::Level(op, level) => {
+                op.holds(Some(facts.shared.level.unwrap_or(Level::Info).cmp(level)))
+            }
+            Self::Compare(field, op, literal) => op.holds(facts.find(field).compare(literal)),
+            Self::Matches(field, regex) => facts.find(field).matches(regex),
+            Self::Trace(id, regex) => {
+                let own =
+                    facts.shared.fields.as_ref().and_then(|all| fields::find(all, "trace_id"));
+                own.and_then(Value::as_str) == Some(id) || regex.is_match(facts.text)
+            }
+        }
+    }
+}
+
+impl Op {
+    /// Whether it holds for two values that compare like this; `None`: there is nothing to compare.
+    fn holds(self, order: Option<std::cmp::Ordering>) -> bool {
+        let Some(order) = order else {
+            return self == Self::NotEqual;
+        };
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::NotEqual => order.is_ne(),
+            Self::Less => order.is_lt(),
+            Self::LessOrEqual => order.is_le(),
+            Self::Greater => order.is_gt(),
+            Self::GreaterOrEqual => order.is_ge(),
+        }
+    }
+}
+
+impl<'a> Facts<'a> {
+    fn find(&self, field: &Field) -> Found<'_> {
+        let shared = self.shared;
+        let text =
+            |text: Option<&'a str>| text.map_or(Found::Absent, |text| Found::Text(text.into()));
+        match field {
+            Field::Level => text(Some(shared.level.unwrap_or(Level::Info).as_str())),
+            Field::Instance => text(shared.instance.as_deref()),
+            Field::Service => text(shared.service.as_deref()),
+            Field::Stream => text(shared.stream.map(super::record::Stream::as_str)),
+            Field::Run => shared.run.map_or(Found::Absent, |run| Found::Number(f64::from(run.0))),
+            Field::Pid => shared.pid.map_or(Found::Absent, |pid| Found::Number(f64::from(pid))),
+            Field::Line => Found::Bytes(self.text),
+            Field::Logger => self.first(&["logger", "logger_name", "log.logger", "target", "name"]),
+            Field::Message => match self.first(&["message", "msg"]) {
+                Found::Absent => Found::Bytes(self.text),
+                found => found,
+            },
+            Field::Named(name) => self.first(&[name]),
+        }
+    }
+
+    /// The first of these fields that is there.
+    fn first(&self, names: &[&str]) -> Found<'_> {
+        let own = self.shared.fields.as_ref();
+        let in_line = || self.parsed.get_or_init(|| fields::of_line(self.text)).as_ref();
+        let found = names
+            .iter()
+            .find_map(|name| fields::find(own?, name))
+            .or_else(|| names.iter().find_map(|name| fields::find(in_line()?, name)));
+        match found {
+            None | Some(Value::Null) => Found::Absent,
+            Some(Value::Bool(value)) => Found::Bool(*value),
+            Some(Value::Number(number)) => Found::Number(number.as_f64().unwrap_or_default()),
+            Some(Value::String(text)) => Found::Text(text.into()),
+            Some(other) => Found::Text(other.to_string().into()),
+        }
+    }
+}
+
+impl Found<'_> {
+    fn text(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::Text(text) => Cow::Borrowed(text.as_ref()),
+            Self::Bytes(bytes) => String::from_utf8_lossy(bytes),
+            Self::Number(number) => number.to_string().into(),
+            Self::Bool(value) => value.to_string().into(),
+            Self::Absent => return None,
+        })
+    }
+
+    fn matches(&self, regex: &Regex) -> bool {
+        match self {
+            Self::Bytes(bytes) => regex.is_match(bytes),
+            other => other.text().is_some_and(|text| regex.is_match(text.as_bytes())),
+        }
+    }
+
+    /// How it compares to a value; `None` when it does not.
+    fn compare(&self, literal: &Literal) -> Option<std::cmp::Ordering> {
+        match literal {
+            Literal::Null => matches!(self, Self::Absent).then_some(std::cmp::Ordering::Equal),
+            Literal::Bool(value) => {
+                Some(self.text()?.as_ref().cmp(if *value { "true" } else { "false" }))
+            }
+            Literal::Text(text) => Some(self.text()?.as_ref().cmp(text.as_str())),
+            Literal::Number(number, written) => {
+                let own = match self {
+                    Self::Number(own) => Some(*own),
+                    other => other.text()?.trim().parse().ok(),
+                };
+                match own {
+                    Some(own) => own.partial_cmp(number),
+                    // Not a number: equal only if it is the same text, in no order to it.
+                    None => (self.text()?.as_ref() == written).then_some(std::cmp::Ordering::Equal),
+                }
+            }
+        }
+    }
+}
+
+/// The level that a word names.
+fn level_named(text: &str) -> Option<Level> {
+    Level::parse(text).or_else(|| level::word(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests;

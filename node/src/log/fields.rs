@@ -1,0 +1,237 @@
+//! The fields of a line that has some: a JSON object, or logfmt (`key=value key="two words"`).
+//!
+//! The walkers allocate nothing and stop where the line stops making sense; what was seen until then counts.
+
+use memchr::{memchr2, memchr3};
+use serde_json::{Map, Value};
+
+/// Calls `see` with each key (as written between its quotes) and value (as written) of a JSON object, until it returns
+/// something. A line that ends in the middle ends the walk.
+pub fn json_members<'a, T>(
+    line: &'a [u8],
+    mut see: impl FnMut(&'a [u8], &'a [u8]) -> Option<T>,
+) -> Option<T> {
+    let mut at = space(line, 0);
+    if line.get(at) != Some(&b'{') {
+        return None;
+    }
+    at += 1;
+    loop {
+        at = space(line, at);
+        if line.get(at) != Some(&b'"') {
+            return None;
+        }
+        let key_end = string(line, at)?;
+        let key = &line[at + 1..key_end - 1];
+        at = space(line, key_end);
+        if line.get(at) != Some(&b':') {
+            return None;
+        }
+        at = space(line, at + 1);
+        let end = value(line, at)?;
+        if let Some(found) = see(key, &line[at..end]) {
+            return Some(found);
+        }
+        at = space(line, end);
+        if line.get(at) != Some(&b',') {
+            return None;
+        }
+        at += 1;
+    }
+}
+
+fn space(line: &[u8], at: usize) -> usize {
+    at + line[at.min(line.len())..].iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+}
+
+/// The end of the string that begins at `at` with its quote.
+fn string(line: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        at += memchr2(b'"', b'\\', line.get(at..)?)?;
+        if line[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// The end of the value that begins at `at`.
+fn value(line: &[u8], at: usize) -> Option<usize> {
+    match line.get(at)? {
+        b'"' => string(line, at),
+        b'{' | b'[' => {
+            let mut depth = 0_usize;
+            let mut at = at;
+            loop {
+                match line.get(at)? {
+                    b'"' => {
+                        at = string(line, at)?;
+                        continue;
+                    }
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => {
+                        depth -= 1;
+                        if depth == 0 {
+                            return Some(at + 1);
+                        }
+                    }
+                    _ => {}
+                }
+                at += 1;
+            }
+        }
+        _ => {
+            let end = memchr3(b',', b'}', b']', &line[at..])?;
+            Some(at + line[at..at + end].trim_ascii_end().len())
+        }
+    }
+}
+
+/// Calls `see` with each key and value (in its quotes, where it has some) of a logfmt line, until it returns something.
+/// The first word that has no `=` ends the walk.
+pub fn logfmt_pairs<'a, T>(
+    line: &'a [u8],
+    mut see: impl FnMut(&'a [u8], &'a [u8]) -> Option<T>,
+) -> Option<T> {
+    let mut at = 0;
+    loop {
+        at = space(line, at);
+        let end = at + memchr3(b'=', b' ', b'"', line.get(at..)?)?;
+        if end == at || line[end] != b'=' {
+            return None;
+        }
+        let key = &line[at..end];
+        at = end + 1;
+        let end = if line.get(at) == Some(&b'"') {
+            string(line, at)?
+        } else {
+            at + memchr2(b' ', b'\t', &line[at..]).unwrap_or(line.len() - at)
+        };
+        if let Some(found) = see(key, &line[at..end]) {
+            return Some(found);
+        }
+        at = end;
+    }
+}
+
+/// The fields of a line, where it is a JSON object or logfmt.
+pub fn of_line(line: &[u8]) -> Option<Map<String, Value>> {
+    let line = line.trim_ascii();
+    if line.first() == Some(&b'{') {
+        return serde_json::from_slice(line).ok();
+    }
+    let mut fields = Map::new();
+    logfmt_pairs(line, |key, value| {
+        let key = std::str::from_utf8(key).ok()?;
+        fields.insert(key.to_owned(), logfmt_value(value));
+        None::<()>
+    });
+    (!fields.is_empty()).then_some(fields)
+}
+
+/// A value as its type: a number or truth value where it is not quoted and reads as one.
+fn logfmt_value(value: &[u8]) -> Value {
+    if value.first() == Some(&b'"') {
+        return serde_json::from_slice(value).unwrap_or_else(|_| {
+            Value::String(String::from_utf8_lossy(&value[1..value.len().max(2) - 1]).into_owned())
+        });
+    }
+    let text = String::from_utf8_lossy(value);
+    match serde_json::from_str(&text) {
+        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+        _ => Value::String(text.into_owned()),
+    }
+}
+
+/// The field of this name: as a whole, or the dots as a path into objects (`http.status`).
+pub fn find<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    if let Some(value) = fields.get(name) {
+        return Some(value);
+    }
+    name.match_indices('.').find_map(|(dot, _)| {
+        let inner = fields.get(&name[..dot])?.as_object()?;
+        find(inner, &name[dot + 1..])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn fields(line: &str) -> Value {
+        of_line(line.as_bytes()).map_or(Value::Null, Value::Object)
+    }
+
+    #[test]
+    fn a_json_line_and_logfmt_have_fields() {
+        assert_eq!(fields(r#" {"a": 1, "b": {"c": "d"}} "#), json!({"a": 1, "b": {"c": "d"}}));
+        assert_eq!(
+            fields(r#"status=500 path=/api/x msg="two \"words\"" ok=true took=1.5ms"#),
+            json!({"status": 500, "path": "/api/x", "msg": "two \"words\"", "ok": true, "took": "1.5ms"})
+        );
+        assert_eq!(fields("a plain line with x=y in it"), Value::Null);
+        assert_eq!(fields("{not json}"), Value::Null);
+        assert_eq!(fields("[1, 2]"), Value::Null);
+        assert_eq!(fields("a= b=2"), json!({"a": "", "b": 2}));
+    }
+
+    #[test]
+    fn a_dotted_name_is_a_path_or_a_key() {
+        let fields = of_line(br#"{"a.b": 1, "a": {"b": 2, "c": {"d": 3}, "e.f": 4}}"#).unwrap();
+        let found = |name| find(&fields, name).cloned();
+        assert_eq!(found("a.b"), Some(json!(1)));
+        assert_eq!(found("a.c.d"), Some(json!(3)));
+        assert_eq!(found("a.e.f"), Some(json!(4)));
+        assert_eq!((found("a.x"), found("")), (None, None));
+    }
+
+    fn members(line: &str) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        json_members(line.as_bytes(), |key, value| {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            all.push((text(key), text(value)));
+            None::<()>
+        });
+        all
+    }
+
+    #[test]
+    fn the_walker_sees_members_of_the_outermost_object_only() {
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            members(r#"{"a" : "x\"}" , "b":[{"c":1},"]"],"d":{"e":{}} ,"f":-1.5 }"#),
+            [
+                pair("a", r#""x\"}""#),
+                pair("b", r#"[{"c":1},"]"]"#),
+                pair("d", r#"{"e":{}}"#),
+                pair("f", "-1.5")
+            ]
+        );
+        assert_eq!(members(r#"{"a":1,"b":"cut of"#), [pair("a", "1")]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_walker_agrees_with_serde(map in proptest::collection::hash_map("[a-z\"\\\\é]{0,4}", any::<(i64, String)>(), 0..6)) {
+            let value = json!(map);
+            let seen = members(&value.to_string());
+            prop_assert_eq!(seen.len(), map.len());
+            for (key, text) in seen {
+                let key: String = serde_json::from_str(&format!("\"{key}\"")).unwrap();
+                prop_assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value[&key].clone());
+            }
+        }
+
+        #[test]
+        fn no_bytes_break_the_walkers(bytes in proptest::collection::vec(
+            prop_oneof![any::<u8>(), Just(b'"'), Just(b'{'), Just(b'\\'), Just(b'='), Just(b':'), Just(b','), Just(b'}')], 0..60))
+        {
+            let _ = of_line(&bytes);
+            json_members(&bytes, |_, _| None::<()>);
+            json_members(&[b"{\"a\":".as_slice(), &bytes].concat(), |_, _| None::<()>);
+        }
+    }
+}

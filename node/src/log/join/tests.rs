@@ -1,0 +1,249 @@
+//! Traces as runtimes print them, and random lines.
+
+use super::*;
+use crate::log::level;
+use proptest::prelude::*;
+
+/// What a joiner makes of lines, with a pause wherever a line is `…`.
+fn records(rule: &Rule, lines: &[&str]) -> Vec<(String, Option<Level>, Flags)> {
+    let mut joiner = Joiner::default();
+    let mut all = Vec::new();
+    let mut out = |record: Record<'_>| {
+        all.push((String::from_utf8_lossy(record.text).into_owned(), record.level, record.flags));
+    };
+    for line in lines {
+        if *line == "…" {
+            joiner.release(&mut out);
+            continue;
+        }
+        let level = level::auto(line.as_bytes());
+        let record = Record { text: line.as_bytes(), level, flags: Flags::NONE, at: 0 };
+        if joiner.passes(rule, record.text, level, End::Newline) {
+            out(record);
+        } else {
+            joiner.take(rule, record.text, level, Flags::NONE, 0, &mut out);
+        }
+    }
+    joiner.release(&mut out);
+    all
+}
+
+/// Checks that `lines` are one record of this level, also between plain lines, and when each line comes alone but in time.
+#[track_caller]
+fn is_one(level: Level, lines: &str) {
+    let lines: Vec<&str> = lines.lines().collect();
+    let all: Vec<&str> = [&["before"][..], &lines, &["after it"]].concat();
+    let found = records(&Rule::Traces, &all);
+    let texts: Vec<&str> = found.iter().map(|(text, ..)| text.as_str()).collect();
+    assert_eq!(texts, ["before", &lines.join("\n"), "after it"]);
+    assert_eq!(found[1].1, Some(level));
+    assert!(found[1].2.has(Flags::JOINED) && !found[2].2.has(Flags::JOINED));
+}
+
+/// Checks that no two of these lines become one record.
+#[track_caller]
+fn are_many(lines: &str) {
+    let lines: Vec<&str> = lines.lines().collect();
+    let found = records(&Rule::Traces, &lines);
+    let texts: Vec<&str> = found.iter().map(|(text, ..)| text.as_str()).collect();
+    assert_eq!(texts, lines);
+}
+
+#[test]
+fn python() {
+    is_one(
+        Level::Error,
+        "Traceback (most recent call last):\n  File \"a.py\", line 3, in <module>\n    pay()\n    ~~~^^\n  File \"a.py\", line 1, in pay\n    raise ValueError('none')\nValueError: none",
+    );
+    is_one(
+        Level::Error,
+        "ERROR:shop:cannot pay\nTraceback (most recent call last):\n  File \"a.py\", line 3, in <module>\n    pay()\nKeyError: 'x'\n\nDuring handling of the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  File \"a.py\", line 5, in <module>\n    raise shop.NoStock\nshop.NoStock",
+    );
+    is_one(
+        Level::Error,
+        "  + Exception Group Traceback (most recent call last):\n  |   File \"a.py\", line 1, in <module>\n  | ExceptionGroup: two (2 sub-exceptions)\n  +-+---------------- 1 ----------------\n    | ValueError: 1\n    +------------------------------------",
+    );
+    is_one(
+        Level::Error,
+        "Traceback (most recent call last):\n  File \"a.py\", line 3, in <module>\n    x()\npydantic.ValidationError: 1 error\n  Input should be an integer\n    For further information visit x",
+    );
+}
+
+#[test]
+fn java_and_kotlin() {
+    is_one(
+        Level::Error,
+        "Exception in thread \"main\" java.lang.IllegalStateException: no\n\tat com.shop.Cart.pay(Cart.java:3)\n\tat com.shop.Main.main(Main.java:9)\n\tSuppressed: java.io.IOException: y\n\t\tat a.B.c(B.java:1)\nCaused by: java.io.IOException: x\n\tat com.shop.Cart.read(Cart.java:7)\n\t... 2 more",
+    );
+    is_one(
+        Level::Error,
+        "2026-11-24 12:00:00,123 [main] ERROR c.s.Cart - cannot pay\njava.lang.IllegalStateException: no\nand why\n\tat com.shop.Cart.pay(Cart.java:3)",
+    );
+    is_one(
+        Level::Warning,
+        "12:00:00.123 [main] WARN c.s.Cart - slow\n\tat com.shop.Cart.pay(Cart.kt:3)\n\tat com.shop.Main.main(Main.kt:9)",
+    );
+    is_one(
+        Level::Error,
+        "kotlin.UninitializedPropertyAccessException: lateinit property x\n\tat MainKt.main(Main.kt:9)",
+    );
+}
+
+#[test]
+fn rust() {
+    is_one(
+        Level::Error,
+        "thread 'main' panicked at src/main.rs:3:5:\nindex out of bounds: the len is 1 but the index is 2\nstack backtrace:\n   0: rust_begin_unwind\n             at /rustc/x/library/std/src/panicking.rs:3\n   1: core::panicking::panic_fmt\nnote: Some details are omitted, run with `RUST_BACKTRACE=full` for a verbose backtrace.",
+    );
+    is_one(
+        Level::Error,
+        "thread 'main' (19963) panicked at src/main.rs:3:5:\nassertion `left == right` failed\n  left: 1\n right: 2\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace",
+    );
+    is_one(
+        Level::Error,
+        "thread 'main' panicked at 'old form', src/main.rs:3:5\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace",
+    );
+}
+
+#[test]
+fn go() {
+    is_one(
+        Level::Critical,
+        "panic: runtime error: index out of range [2] with length 1\n\ngoroutine 1 [running]:\nmain.pay(0x1, {0x2, 0x3})\n\t/app/main.go:3 +0x1d\nmain.main()\n\t/app/main.go:9 +0x2\n\ngoroutine 7 [chan receive]:\nmain.wait()\n\t/app/main.go:5\ncreated by main.main in goroutine 1\n\t/app/main.go:8\nexit status 2",
+    );
+    is_one(
+        Level::Critical,
+        "panic: no\n[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x1]\n\ngoroutine 1 [running]:\nmain.main()\n\t/app/main.go:9 +0x2",
+    );
+    is_one(
+        Level::Error,
+        "fatal error: all goroutines are asleep - deadlock!\n\ngoroutine 1 [chan receive]:\nmain.main()\n\t/app/main.go:9 +0x2",
+    );
+}
+
+#[test]
+fn node_ruby_and_dotnet() {
+    is_one(
+        Level::Error,
+        "/app/cart.js:12\n    throw new TypeError('no');\n    ^\n\nTypeError: no\n    at pay (/app/cart.js:12:11)\n    at Object.<anonymous> (/app/cart.js:15:1) {\n  code: 'E_NO',\n  [cause]: Error: why\n      at x (/app/y.js:1:1)\n}\n\nNode.js v20.1.0",
+    );
+    is_one(
+        Level::Error,
+        "Error: connect ECONNREFUSED 127.0.0.1:1\n    at TCPConnectWrap.afterConnect [as oncomplete] (node:net:1555:16)",
+    );
+    is_one(Level::Error, "cart.rb:3:in 'Cart#pay': none (NoStock)\n\tfrom cart.rb:9:in '<main>'");
+    is_one(
+        Level::Error,
+        "Unhandled exception. System.InvalidOperationException: no\n ---> System.IO.IOException: x\n   at Shop.Cart.Read() in /app/Cart.cs:line 7\n   --- End of inner exception stack trace ---\n   at Shop.Cart.Pay() in /app/Cart.cs:line 3",
+    );
+}
+
+#[test]
+fn what_is_no_trace_stays_line_by_line() {
+    are_many("ERROR: one\nERROR: two\n  indented\nplain\n\n\nERROR: three\nplain");
+    are_many("panic: said somebody\na\nb\nc\nd\ne\nf\ng\nh\ni\nj");
+    are_many("TypeError: one\nTypeError: two\nsomething else");
+    are_many("{\n  \"pretty\": \"json\",\n  \"at\": 3\n}");
+    are_many("  at noon\n  at midnight");
+    are_many("/app/cart.js:12\nanother line\nTraceback is a word");
+    are_many("note: x\nstack backtrace:\n   0: not after a panic");
+}
+
+#[test]
+fn two_traces_in_a_row_are_two_records() {
+    let one = "Traceback (most recent call last):\n  File \"a.py\", line 3\nValueError: x";
+    let text = format!("{one}\n{one}");
+    let lines: Vec<&str> = text.lines().collect();
+    let found = records(&Rule::Traces, &lines);
+    assert_eq!(found.iter().map(|(text, ..)| text.as_str()).collect::<Vec<_>>(), [one, one]);
+}
+
+#[test]
+fn a_pause_ends_a_record() {
+    let found = records(
+        &Rule::Traces,
+        &["ERROR: x", "…", "Traceback (most recent call last):", "  File", "…", "    y()", "E: z"],
+    );
+    let texts: Vec<&str> = found.iter().map(|(text, ..)| text.as_str()).collect();
+    assert_eq!(
+        texts,
+        ["ERROR: x", "Traceback (most recent call last):\n  File", "    y()", "E: z"]
+    );
+}
+
+#[test]
+fn an_expression_says_where_records_begin() {
+    let rule = Rule::new(&Multiline::Starts("^\\d{4}-".into()));
+    let found = records(&rule, &["rest", "2026-11-24 ERROR a", "b", " c", "2026-11-25 d"]);
+    let texts: Vec<&str> = found.iter().map(|(text, ..)| text.as_str()).collect();
+    assert_eq!(texts, ["rest", "2026-11-24 ERROR a\nb\n c", "2026-11-25 d"]);
+    assert_eq!((found[0].1, found[1].1), (None, Some(Level::Error)));
+    let off = Rule::new(&Multiline::Off);
+    assert_eq!(records(&off, &["Traceback (most recent call last):", "  File"]).len(), 2);
+}
+
+#[test]
+fn pieces_of_lines_are_never_joined_and_line_ends_do_not_mix() {
+    let mut joiner = Joiner::default();
+    let mut all = Vec::new();
+    for (line, flags) in [
+        ("ERROR: x", Flags::SPLIT),
+        ("Traceback (most recent call last):", Flags::NONE),
+        ("Traceback (most recent call last):", Flags::CR),
+        ("  File", Flags::CR),
+        ("  File", Flags::NONE),
+        ("Traceback (most recent call last):", Flags::NONE),
+        ("  unfini", Flags::PARTIAL),
+        ("  shed", Flags::NONE),
+    ] {
+        let out = &mut |record: Record<'_>| {
+            all.push((String::from_utf8_lossy(record.text).into_owned(), record.flags));
+        };
+        joiner.take(&Rule::Traces, line.as_bytes(), level::auto(line.as_bytes()), flags, 0, out);
+    }
+    let trace = "Traceback (most recent call last):";
+    assert_eq!(
+        all,
+        [
+            ("ERROR: x".into(), Flags::SPLIT),
+            (trace.into(), Flags::NONE),
+            (format!("{trace}\n  File"), Flags::CR.with(Flags::JOINED)),
+            ("  File".into(), Flags::NONE),
+            (format!("{trace}\n  unfini"), Flags::PARTIAL.with(Flags::JOINED)),
+            ("  shed".into(), Flags::NONE),
+        ]
+    );
+}
+
+#[test]
+fn a_record_is_bounded() {
+    let long = "  x".repeat(1000);
+    let mut lines = vec!["Traceback (most recent call last):"];
+    lines.extend(std::iter::repeat_n(long.as_str(), 500));
+    let found = records(&Rule::Traces, &lines);
+    assert!(found.len() > 3 && found.iter().all(|(text, ..)| text.len() < MOST_BYTES + 4000));
+    assert_eq!(found.iter().map(|(text, ..)| text.lines().count()).sum::<usize>(), 501);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn every_line_comes_out_once_and_in_order(lines in proptest::collection::vec(prop_oneof![
+        Just("Traceback (most recent call last):"), Just("  File \"x\""), Just("ValueError: x"), Just(""),
+        Just("During handling of the above exception, another exception occurred:"),
+        Just("ERROR: x"), Just("java.lang.Error: y"), Just("\tat a.b(C.java:1)"), Just("Caused by: x.YException"),
+        Just("thread 'main' panicked at a.rs:1:2:"), Just("note: x"), Just("stack backtrace:"), Just("   0: x"),
+        Just("panic: z"), Just("goroutine 1 [running]:"), Just("main.main()"), Just("/a/b.js:1"), Just("}"), Just("…"), Just("plain"),
+    ], 0..60), rule in prop_oneof![Just("auto"), Just("off"), Just("RE")]) {
+        let rule = match rule {
+            "RE" => Rule::new(&Multiline::Starts("^[A-Z]".into())),
+            "off" => Rule::Off,
+            _ => Rule::Traces,
+        };
+        let found = records(&rule, &lines);
+        let back: Vec<&str> = found.iter().flat_map(|(text, ..)| text.split('\n')).collect();
+        let lines: Vec<&str> = lines.into_iter().filter(|line| *line != "…").collect();
+        prop_assert_eq!(back, lines);
+        prop_assert!(found.iter().all(|(text, _, flags)| text.contains('\n') == flags.has(Flags::JOINED)));
+    }
+}

@@ -1,0 +1,171 @@
+//! How much was written: by instance, by level, over time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hilum_shared::protocol::Level;
+use serde::Serialize;
+
+use super::query::Entry;
+
+/// The levels in the order of [`Count::levels`].
+pub const LEVELS: [Level; 5] =
+    [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
+/// Widths of a bar, in seconds; each is a multiple of the one before.
+const WIDTHS: [u64; 12] = [1, 5, 10, 30, 60, 300, 600, 1800, 3600, 21_600, 86_400, 604_800];
+/// At most so many bars.
+const BARS: u64 = 60;
+
+/// How much of something there is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Count {
+    /// Records: a joined one counts once.
+    pub records: u64,
+    /// Lines of text.
+    pub lines: u64,
+    /// Bytes of text, line ends included.
+    pub bytes: u64,
+    /// Lines by level; what has none counts as INFO.
+    pub levels: [u64; 5],
+    /// Lines that are lost.
+    pub dropped: u64,
+}
+
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Bar {
+    /// Lines.
+    pub lines: u64,
+    /// Those that are a WARNING or worse.
+    pub bad: u64,
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// All together.
+    pub total: Count,
+    /// By the name in the timeline.
+    pub names: BTreeMap<Arc<str>, Count>,
+    /// The first and the last time, in microseconds since 1970.
+    pub range: Option<(u64, u64)>,
+    /// Which of [`WIDTHS`].
+    width: usize,
+    bars: BTreeMap<u64, Bar>,
+}
+
+impl Count {
+    fn add(&mut self, lines: u64, bytes: u64, level: Level, dropped: u64) {
+        self.dropped += dropped;
+        if dropped > 0 {
+            return;
+        }
+        self.records += 1;
+        self.lines += lines;
+        self.bytes += bytes;
+        self.levels[level as usize] += lines;
+    }
+}
+
+impl Stats {
+    /// Counts a record.
+    pub fn add(&mut self, entry: &Entry) {
+        let lines = 1 + memchr::memchr_iter(b'\n', &entry.text).count() as u64;
+        let bytes = (entry.text.len() + entry.line_end().len()) as u64;
+        let level = entry.level.unwrap_or(Level::Info);
+        let dropped = entry.dropped.unwrap_or(0);
+        self.total.add(lines, bytes, level, dropped);
+        let name = match self.names.get_mut(&entry.name) {
+            Some(name) => name,
+            None => self.names.entry(entry.name.clone()).or_default(),
+        };
+        name.add(lines, bytes, level, dropped);
+        let (first, last) = self.range.unwrap_or((entry.at, entry.at));
+        self.range = Some((first.min(entry.at), last.max(entry.at)));
+        if dropped > 0 {
+            return;
+        }
+        let bar = self.bars.entry(entry.at / 1_000_000 / WIDTHS[self.width]).or_default();
+        bar.lines += lines;
+        bar.bad += if level >= Level::Warning { lines } else { 0 };
+        while self.span() > BARS && self.width + 1 < WIDTHS.len() {
+            self.widen();
+        }
+    }
+
+    /// How many bars there are from the first to the last.
+    fn span(&self) -> u64 {
+        match (self.bars.first_key_value(), self.bars.last_key_value()) {
+            (Some((first, _)), Some((last, _))) => last - first + 1,
+            _ => 0,
+        }
+    }
+
+    fn widen(&mut self) {
+        let factor = WIDTHS[self.width + 1] / WIDTHS[self.width];
+        self.width += 1;
+        for (at, bar) in std::mem::take(&mut self.bars) {
+            let wide = self.bars.entry(at / factor).or_default();
+            wide.lines += bar.lines;
+            wide.bad += bar.bad;
+        }
+    }
+
+    /// How long it took, in seconds; never nothing.
+    pub fn seconds(&self) -> f64 {
+        let (first, last) = self.range.unwrap_or_default();
+        ((last - first) as f64 / 1e6).max(1.0)
+    }
+
+    /// The width of a bar in seconds, and all bars from the first to the last with their Unix seconds.
+    pub fn bars(&self) -> (u64, Vec<(u64, Bar)>) {
+        let width = WIDTHS[self.width];
+        let Some((first, _)) = self.bars.first_key_value() else {
+            return (width, Vec::new());
+        };
+        // A clock that jumped by decades must not make millions of bars.
+        let last = first + self.span().min(4 * BARS);
+        let bar = |at| (at * width, self.bars.get(&at).copied().unwrap_or_default());
+        (width, (*first..last).map(bar).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, at: u64, text: &str, level: Option<Level>) -> Entry {
+        Entry { name: name.into(), at, text: text.into(), level, ..Entry::default() }
+    }
+
+    #[test]
+    fn lines_bytes_and_levels_are_counted_by_name() {
+        let mut stats = Stats::default();
+        stats.add(&entry("web.1", 1_000_000, "one", None));
+        stats.add(&entry("web.1", 3_500_000, "Traceback\n  x\nE: y", Some(Level::Error)));
+        stats.add(&entry("db.1", 2_000_000, "", Some(Level::Debug)));
+        let mut gap = entry("db.1", 2_000_000, "… 7 lines dropped", Some(Level::Warning));
+        gap.dropped = Some(7);
+        stats.add(&gap);
+        let web = &stats.names["web.1"];
+        assert_eq!((web.records, web.lines, web.bytes), (2, 4, 4 + 19));
+        assert_eq!(web.levels, [0, 1, 0, 3, 0]);
+        assert_eq!((stats.total.lines, stats.total.dropped), (5, 7));
+        assert_eq!(stats.range, Some((1_000_000, 3_500_000)));
+        let (width, bars) = stats.bars();
+        let lines: Vec<(u64, u64, u64)> =
+            bars.iter().map(|(at, bar)| (*at, bar.lines, bar.bad)).collect();
+        assert_eq!((width, lines), (1, vec![(1, 1, 0), (2, 1, 0), (3, 3, 3)]));
+    }
+
+    #[test]
+    fn however_long_the_time_there_are_few_bars() {
+        let mut stats = Stats::default();
+        for hour in 0..1000_u64 {
+            stats.add(&entry("a.1", hour * 3_600_000_000, "x", None));
+        }
+        let (width, bars) = stats.bars();
+        assert_eq!(width, 86_400);
+        assert!(bars.len() <= 60 && bars.iter().map(|(_, bar)| bar.lines).sum::<u64>() == 1000);
+    }
+}

@@ -1,0 +1,92 @@
+//! A disk that is full.
+
+use super::*;
+
+/// A file system of this size, unmounted in the end; `None` where we may not mount.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(dir.path())
+            .output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(dir));
+        }
+        let _ = writeln!(std::io::stderr(), "skipped: a tmpfs cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn a_full_disk_holds_no_worker_back_and_the_loss_is_counted_when_it_is_mended() {
+    const LINES: u64 = 120_000;
+    let Some(disk) = SmallDisk::mount("16m") else {
+        return;
+    };
+    let dir = disk.0.path().join("logs");
+    let filler = disk.0.path().join("filler");
+    std::fs::write(&filler, vec![1; 15 << 20]).unwrap();
+    let mut log = Log::start(&dir, spec());
+    let (mut out, err) = log.attach("a.1", 1, policy());
+    // About 17 MB of timeline: 1 MB fits the disk, a few the memory. No write may wait for the disk.
+    for number in 0..LINES {
+        writeln!(out, "{number:>99}").unwrap();
+    }
+    log.flush();
+    assert!(
+        matches!(log.reports.blocking_recv(), Some(LogReport::Degraded(why)) if why.contains("disk full"))
+    );
+    assert!(log.handle.stats().degraded && log.handle.stats().dropped > 0);
+    std::fs::remove_file(&filler).unwrap();
+    let dropped = loop {
+        match log.reports.blocking_recv().unwrap() {
+            LogReport::Dropped { lines, .. } => break lines,
+            LogReport::Degraded(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(log.reports.blocking_recv(), Some(LogReport::Recovered));
+    writeln!(out, "after").unwrap();
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    log.stop();
+    let entries = all(&dir);
+    let (gaps, lines): (Vec<&Entry>, Vec<&Entry>) =
+        entries.iter().partition(|entry| entry.dropped.is_some());
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(gaps[0].dropped, Some(dropped));
+    assert_eq!(gaps[0].text, format!("… {dropped} lines dropped (disk full)").as_bytes());
+    assert_eq!(lines.len() as u64 - 1 + dropped, LINES);
+    assert_eq!(lines.last().unwrap().text, b"after");
+    for (number, line) in lines[..lines.len() - 1].iter().enumerate() {
+        assert_eq!(String::from_utf8_lossy(&line.text), format!("{number:>99}"));
+    }
+}
+
+#[test]
+fn old_segments_make_room_on_a_full_disk() {
+    let Some(disk) = SmallDisk::mount("2m") else {
+        return;
+    };
+    let log = Log::start(disk.0.path(), LogsSpec { segment: Bytes(256 << 10), ..spec() });
+    let (mut out, err) = log.attach("a.1", 1, policy());
+    for number in 0..50_000 {
+        writeln!(out, "{number:>99}").unwrap();
+    }
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    assert_eq!(log.handle.stats().dropped, 0);
+    log.stop();
+    let entries = all(disk.0.path());
+    assert!(entries.len() > 1000, "{}", entries.len());
+    assert_eq!(entries.last().unwrap().text, format!("{:>99}", 49_999).as_bytes());
+}

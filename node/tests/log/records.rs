@@ -1,0 +1,191 @@
+//! What comes by no pipe, and what is said to others.
+
+use super::*;
+
+#[test]
+fn structured_records_keep_their_fields_and_a_hole_is_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let record = |seq, level: &str, message: &str| LogRecord {
+        instance: id("a.1"),
+        seq: Some(seq),
+        at: 0.0,
+        level: level.to_owned(),
+        logger: "shop.cart".to_owned(),
+        message: message.to_owned(),
+        fields: [("items".to_owned(), serde_json::json!(3))].into(),
+        trace_id: Some("t1".to_owned()),
+    };
+    log.handle
+        .structured(
+            id("a.1"),
+            Run(1),
+            7,
+            vec![record(1, "warn", "one\ntwo"), record(4, "loud", "four")],
+        )
+        .unwrap();
+    log.flush();
+    let entries = all(dir.path());
+    assert_eq!(
+        texts(&entries),
+        ["one\ntwo", "… 2 lines dropped (records that the worker did not deliver)", "four"]
+    );
+    assert_eq!(entries[0].level, Some(Level::Warning));
+    assert_eq!(entries[2].level, Some(Level::Info));
+    let fields = entries[0].fields.as_ref().unwrap();
+    assert_eq!(fields["logger"], "shop.cart");
+    assert_eq!((&fields["trace_id"], &fields["items"]), (&"t1".into(), &3.into()));
+    let grave =
+        Filter { level: Some(Level::Warning), streams: vec![Stream::Log], ..Filter::default() };
+    let shown = read(dir.path(), grave, Start::All);
+    assert_eq!(shown.len(), 2, "the gap is shown, the INFO is not: {shown:?}");
+    log.stop();
+}
+
+#[test]
+fn a_thousand_events_at_once_come_in_order_with_their_fields() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    for number in 1..=1000 {
+        let mut fields = serde_json::Map::new();
+        fields.insert("event".into(), "started".into());
+        fields.insert("number".into(), number.into());
+        log.handle.node(NodeRecord {
+            instance: Some(id(&format!("a.{number}"))),
+            run: Some(Run(1)),
+            pid: Some(number),
+            level: Some(Level::Info),
+            text: "started".into(),
+            fields,
+            ..NodeRecord::default()
+        });
+    }
+    log.handle.node(NodeRecord { text: "node ready".into(), ..NodeRecord::default() });
+    log.flush();
+    let events = read(
+        dir.path(),
+        Filter { streams: vec![Stream::Node], ..Filter::default() },
+        Start::Tail(1001),
+    );
+    assert_eq!(events.len(), 1001);
+    for (number, event) in (1..=1000).zip(&events) {
+        assert_eq!(event.event().unwrap()["number"], number);
+    }
+    assert_eq!((&*events[1000].name, events[1000].instance.as_ref()), ("*", None));
+    log.stop();
+}
+
+#[test]
+fn the_next_life_goes_on_in_number_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    for life in 0..3 {
+        let log = Log::start(dir.path(), spec());
+        let (mut out, err) = log.attach("a.1", 1, policy());
+        writeln!(out, "life {life}").unwrap();
+        drop((out, err));
+        log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+        log.stop();
+    }
+    let entries = all(dir.path());
+    assert_eq!(texts(&entries), ["life 0", "life 1", "life 2"]);
+    assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(!dir.path().join("000002.log").exists());
+}
+
+#[test]
+fn a_crash_is_noted_with_its_last_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    for run in 1..=2 {
+        let (mut out, err) = log.attach("a.1", run, policy());
+        for number in 0..300 {
+            writeln!(out, "run {run} line {number}").unwrap();
+        }
+        let facts = serde_json::json!({"instance": "a.1", "run": run, "pid": 100 + run, "code": 3});
+        log.handle.crash(id("a.1"), Run(run), facts.as_object().unwrap().clone());
+        drop((out, err));
+        log.ended("a.1", run).recv_timeout(LONG).unwrap();
+    }
+    log.stop();
+    let known = crashes::list(dir.path()).unwrap();
+    assert_eq!(known.iter().map(|crash| crash.id).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(known[0].facts["code"], 3);
+    let lines = texts(&crashes::last_lines(dir.path(), &known[0]).unwrap());
+    assert_eq!(lines.len(), 200);
+    assert_eq!((lines[0].as_str(), lines[199].as_str()), ("run 1 line 100", "run 1 line 299"));
+}
+
+#[test]
+fn a_file_besides_the_store_has_the_same_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let (mut out, _err) =
+        log.attach("a.1", 1, LogPolicy { file: Some("own.txt".into()), ..policy() });
+    let (mut other, _err2) = log.attach("b.1", 1, policy());
+    writeln!(out, "mine").unwrap();
+    writeln!(other, "not mine").unwrap();
+    log.flush();
+    std::fs::rename(dir.path().join("own.txt"), dir.path().join("own.1")).unwrap();
+    log.handle.reopen();
+    writeln!(out, "again").unwrap();
+    log.flush();
+    let first = std::fs::read_to_string(dir.path().join("own.1")).unwrap();
+    let second = std::fs::read_to_string(dir.path().join("own.txt")).unwrap();
+    assert!(first.ends_with(" a.1 out | mine\n") && first.lines().count() == 1, "{first}");
+    assert!(second.ends_with(" a.1 out | again\n") && second.lines().count() == 1, "{second}");
+    log.stop();
+}
+
+/// Counts what it sees.
+struct Listener(mpsc::Sender<(String, Stream, Option<Level>, Vec<u8>)>);
+
+impl hilum_node::log::Subscriber for Listener {
+    fn wanted(&self) -> bool {
+        true
+    }
+
+    fn record(&mut self, record: &hilum_node::log::handle::Finished<'_>) {
+        let _ = self.0.send((
+            record.name.to_owned(),
+            record.stream,
+            record.level,
+            record.text.to_vec(),
+        ));
+    }
+}
+
+#[test]
+fn a_subscriber_sees_every_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tell, told) = mpsc::channel();
+    let started = hilum_node::log::start(LogConfig {
+        dir: dir.path().to_owned(),
+        base: dir.path().to_owned(),
+        spec: spec(),
+        subscriber: Some(Box::new(Listener(tell))),
+    })
+    .unwrap();
+    let log = Log { handle: started.handle, reports: started.reports, thread: started.thread };
+    let (mut out, err) = log.attach("a.1", 1, policy());
+    out.write_all(b"hello\nrest").unwrap();
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    log.handle.node(NodeRecord {
+        instance: Some(id("a.1")),
+        level: Some(Level::Error),
+        text: "failed".into(),
+        ..NodeRecord::default()
+    });
+    log.stop();
+    let seen: Vec<_> = told.iter().collect();
+    let of =
+        |stream, level, text: &str| ("a.1".to_owned(), stream, level, text.as_bytes().to_vec());
+    assert_eq!(
+        seen,
+        [
+            of(Stream::Out, None, "hello"),
+            of(Stream::Out, None, "rest"),
+            of(Stream::Node, Some(Level::Error), "failed"),
+        ]
+    );
+}

@@ -1,0 +1,133 @@
+//! What the machine may do to a node: no more processes, a namespace of its own. Both need root, and a test without it
+//! says so and passes.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until};
+
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: this test needs root");
+    }
+    root
+}
+
+#[test]
+fn a_user_without_room_for_more_processes_gets_what_fits_and_the_rest_later() {
+    // A user of its own: the limit counts all that one has.
+    let uid = 40_000 + std::process::id() % 20_000;
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000, numprocesses: 40}}");
+    for folder in [cluster.dir(), &cluster.path("run")] {
+        std::fs::create_dir_all(folder).unwrap();
+        std::os::unix::fs::chown(folder, Some(uid), Some(uid)).unwrap();
+    }
+    std::fs::set_permissions(cluster.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let user = uid.to_string();
+    let hilum = |words: &str| {
+        let wrap = [
+            "prlimit",
+            "--nproc=30",
+            "setpriv",
+            "--reuid",
+            &user,
+            "--regid",
+            &user,
+            "--clear-groups",
+        ];
+        let words: Vec<&str> = words.split(' ').collect();
+        wrapped(&cluster, &wrap, &words).output().unwrap()
+    };
+    let up = hilum("up -d");
+    let said = String::from_utf8_lossy(&up.stderr);
+    assert!(said.contains("waiting: cannot make a process (EAGAIN)"), "{said}");
+    // Others have no such limit, and root may ask.
+    let ps = || cluster.json("ps --json");
+    let count = |ps: &serde_json::Value, what: &dyn Fn(&serde_json::Value) -> bool| {
+        ps["instances"].as_array().unwrap().iter().filter(|one| what(one)).count()
+    };
+    let running = |one: &serde_json::Value| one["state"] == "running";
+    let starved = |one: &serde_json::Value| {
+        one["flags"].as_array().unwrap().contains(&"starved".into())
+            && one["reason"].as_str().is_some_and(|why| why.contains("EAGAIN"))
+    };
+    wait_until(LIMIT, "some run and the others are starved", || {
+        let ps = ps();
+        count(&ps, &running) > 5 && count(&ps, &starved) > 0
+    });
+    let all = ps();
+    assert!(count(&all, &running) < 30, "{all}");
+    assert_eq!(count(&all, &|one| one["restarts"] != 0), 0, "a shortage is no restart");
+    // Room again: those that fit are all that is wanted.
+    cluster.ok("scale web=5");
+    wait_until(LIMIT, "five", || count(&ps(), &running) == 5);
+    cluster.ok("down");
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_node_that_is_process_one_reaps_and_ends_with_its_code() {
+    if !is_root() {
+        return;
+    }
+    let yaml =
+        "instances: {web: {command: [sh, -c, '(setsid sh -c \"sleep 0.1\" &) ; exec sleep 1000']}}";
+    let cluster = Cluster::new(yaml);
+    let wrap = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    let mut unshare = wrapped(&cluster, &wrap, &["node"]).spawn().unwrap();
+    let own = unshare.id();
+    let keeper = || children(own).first().copied();
+    let events = cluster.path(".hilum/hilum.yml/logs");
+    let logged = |what: &str| {
+        let files = std::fs::read_dir(&events).into_iter().flatten().flatten();
+        let mut texts = files.filter_map(|file| std::fs::read(file.path()).ok());
+        texts.any(|text| String::from_utf8_lossy(&text).contains(what))
+    };
+    wait_until(LIMIT, "the start", || {
+        if let Some(status) = unshare.try_wait().unwrap() {
+            panic!("{status}");
+        }
+        logged("started")
+    });
+    let keeper = keeper().unwrap();
+    // The orphan is adopted, ends, and is reaped: web's shell and its sleep are all that is left.
+    let node = children(keeper)[0];
+    wait_until(LIMIT, "the orphan's end", || {
+        let web = children(node);
+        children(keeper) == [node] && web.len() == 1 && children(web[0]).is_empty()
+    });
+    signal("TERM", keeper);
+    assert_eq!(unshare.wait().unwrap().code(), Some(0));
+    wait_until(LIMIT, "the end", || !alive(keeper));
+    cluster.assert_empty();
+}
+
+/// The command line, started by other programs.
+fn wrapped(cluster: &Cluster, wrap: &[&str], words: &[&str]) -> Command {
+    let inner = cluster.command(words);
+    let mut command = Command::new(wrap[0]);
+    command.args(&wrap[1..]).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(cluster.dir()).stdin(Stdio::null());
+    command
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    texts
+        .flat_map(|text| {
+            text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
+}

@@ -1,0 +1,173 @@
+//! What a user sees on a terminal, and what is left when it goes away.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+/// A command on a terminal of its own.
+struct Terminal {
+    /// Closed: the terminal is gone.
+    screen: Option<File>,
+    child: Child,
+}
+
+impl Terminal {
+    fn start(cluster: &Cluster, arguments: &[&str]) -> Self {
+        let pair = nix::pty::openpty(None, None).unwrap();
+        // else the command would hold its own terminal open
+        for end in [&pair.master, &pair.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
+        let plain = cluster.command(arguments);
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env("TERM", "xterm").env_remove("CI").current_dir(cluster.dir());
+        let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().unwrap());
+        command.stdin(end(&pair.slave)).stdout(end(&pair.slave)).stderr(end(&pair.slave));
+        let child = command.spawn().unwrap();
+        Self { screen: Some(File::from(pair.master)), child }
+    }
+
+    /// Reads until the screen has shown this.
+    fn wait_for(&mut self, text: &str) {
+        let mut seen = String::new();
+        let mut buffer = [0; 4096];
+        while !seen.contains(text) {
+            let count = self.screen.as_mut().unwrap().read(&mut buffer).unwrap();
+            seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until(LIMIT, "an end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_closed_terminal_is_a_stop_and_no_failure() {
+    // it writes all the time, so that somebody writes to the terminal that is gone
+    let cluster = Cluster::new(
+        "instances: {web: {command: \"sh -c 'while :; do echo tick; sleep 0.02; done'\"}}",
+    );
+    let mut up = Terminal::start(&cluster, &["up"]);
+    up.wait_for("tick");
+    drop(up.screen.take());
+    assert_eq!(up.code(), Some(0));
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_killed_run_leaves_nothing() {
+    let cluster = Cluster::new(
+        "instances: {web: {command: \"sh -c 'sleep 1000 & setsid sleep 1000 & touch up; wait'\", autostart: false}}",
+    );
+    let run = cluster.start(&["run", "web"]);
+    wait_until(LIMIT, "a start", || cluster.path("up").exists());
+    wait_until(LIMIT, "all of it", || cluster.processes().len() >= 5);
+    signal("KILL", run.pid());
+    cluster.assert_empty_within(Duration::from_secs(2));
+}
+
+#[test]
+fn what_a_run_starts_ends_with_it_also_when_its_guard_is_killed() {
+    let cluster = Cluster::new(
+        "instances: {web: {command: \"sh -c 'sleep 1000 & touch up; wait'\", autostart: false}}",
+    );
+    let run = cluster.start(&["run", "web"]);
+    wait_until(LIMIT, "a start", || cluster.path("up").exists());
+    let guard = cluster.processes().into_iter().find(|one| one.command.contains("__oneoff"));
+    signal("KILL", guard.expect("a second process").pid);
+    run.finish(LIMIT).code(137);
+    cluster.assert_empty_within(Duration::from_secs(2));
+}
+
+#[test]
+fn a_run_hands_signals_on() {
+    let cluster = Cluster::new(
+        "instances: {web: {command: \"sh -c 'trap \\\"exit 9\\\" TERM; touch up; while :; do sleep 0.02; done'\", autostart: false}}",
+    );
+    let run = cluster.start(&["run", "web"]);
+    wait_until(LIMIT, "a start", || cluster.path("up").exists());
+    signal("TERM", run.pid());
+    run.finish(LIMIT).code(9);
+    cluster.assert_empty();
+}
+
+#[test]
+fn ctrl_c_on_a_run_reaches_the_program_once() {
+    use std::io::Write;
+    let cluster = Cluster::new(
+        "instances: {web: {command: \"sh -c 'trap \\\"echo int >> ints; exit 5\\\" INT; echo here; while :; do sleep 0.02; done'\", autostart: false}}",
+    );
+    let mut run = Terminal::start(&cluster, &["run", "web"]);
+    run.wait_for("here");
+    run.screen.as_mut().unwrap().write_all(b"\x03").unwrap();
+    assert_eq!(run.code(), Some(5));
+    assert_eq!(cluster.read("ints"), "int\n");
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_stopped_node_is_told_and_ended() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    signal("STOP", node);
+    for verb in ["ps", "why web", "restart web", "reload", "up -d", "scale web=2"] {
+        let begun = Instant::now();
+        let told = cluster.run(verb).code(1);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{verb} took {:?}", begun.elapsed());
+        told.says("does not answer: it is stopped (SIGSTOP)").says("kill -CONT");
+    }
+    cluster.run("down --now").code(0).says("is stopped (SIGSTOP)").says("killed the node");
+    assert!(!alive(node));
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_stopped_node_can_still_be_stopped_in_order() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: \"sh -c 'trap \\\"touch bye; exit 0\\\" TERM; touch up; while :; do sleep 0.02; done'\"}}",
+    );
+    wait_until(LIMIT, "a start", || cluster.path("up").exists());
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    signal("STOP", node);
+    cluster.run("down").code(0).says("sending it SIGTERM").says("nothing is left");
+    assert!(cluster.path("bye").exists(), "it was stopped, not killed");
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_node_without_its_run_folder_is_told_soon() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    let age = || cluster.ps()["node"]["uptime"].as_f64().unwrap();
+    wait_until(LIMIT, "a grown node", || age() > 6.0);
+    std::fs::remove_dir_all(cluster.path("run/hilum")).unwrap();
+    let begun = Instant::now();
+    cluster.run("ps").code(1).says("its run folder").says("hilum down");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    cluster.run("down").code(0).says("nothing is left");
+    cluster.assert_empty();
+}
