@@ -116,6 +116,8 @@ pub enum Flag {
     Starved,
     /// Its output waits for us.
     HeldBack,
+    /// Lines of this run were dropped; the timeline says how many and why.
+    LinesDropped,
     /// The file has it no more.
     Removed,
 }

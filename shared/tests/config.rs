@@ -183,6 +183,7 @@ fn what_is_shown_means_the_same_when_it_is_read_again() {
     let mut pair = [first, second].map(|loaded| (*loaded.cluster).clone());
     for cluster in &mut pair {
         cluster.files.clear();
+        cluster.content = 0; // of the texts, which differ
         cluster.name.clear();
         cluster.warnings.clear();
         for service in cluster.services.values_mut() {

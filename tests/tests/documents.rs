@@ -20,10 +20,23 @@ fn file(name: &str) -> String {
         "change" | "depend" | "life" => format!("node/src/core/scenarios/{name}.rs"),
         "config" | "config_diagnostics" => format!("shared/tests/{name}.rs"),
         _ if name.starts_with("wire_") => format!("shared/tests/{name}.rs"),
+        _ if name.starts_with("log/") => format!("node/tests/{name}.rs"),
         _ if name.starts_with("e2e/") => format!("tests/tests/{name}"),
         _ if name.contains('/') => name.to_owned(),
         _ => format!("node/tests/{name}.rs"),
     }
+}
+
+/// A file's text; of a test that is a folder the texts of all its files.
+fn sources(path: &str) -> String {
+    let Some(folder) = path.strip_suffix(".rs").map(|name| root().join(name)) else {
+        return text(path);
+    };
+    if root().join(path).exists() {
+        return text(path);
+    }
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
 }
 
 #[test]
@@ -36,7 +49,7 @@ fn every_test_that_the_faults_name_exists() {
             continue; // how they are written
         }
         count += 1;
-        let source = text(&file(place));
+        let source = sources(&file(place));
         // A function, or a case of a macro that makes one of each line.
         let there =
             source.contains(&format!("fn {test}(")) || source.contains(&format!("    {test}: "));
@@ -50,9 +63,14 @@ fn every_link_and_path_of_the_documents_leads_somewhere() {
     let link = Regex::new(r"\]\(([\w./-]+)(#[\w-]+)?\)").unwrap();
     let path =
         Regex::new(r"`((?:node|shared|worker|tests|conf|scripts|docs)/[\w./-]*\w)`").unwrap();
-    for name in
-        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/faults.md"]
-    {
+    for name in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/faults.md",
+        "docs/logs.md",
+    ] {
         let page = text(name);
         let folder = Path::new(name).parent().unwrap();
         for found in link.captures_iter(&page) {

@@ -1,11 +1,14 @@
 //! Every line of every instance for whoever wants to listen, in lymph's frames `[LEVEL, endpoint, text]`.
 //!
-//! Nobody waits for a slow subscriber: libzmq drops what does not fit into that subscriber's queue. What does not even
-//! reach libzmq is counted, and a line says how many were lost. The files on disk never lose one.
+//! Nobody waits for a slow subscriber: what does not fit into its queue, or into ours, is counted. Whoever publishes is told
+//! ([`Publish::lost`]), and so are the subscribers, before the next line that they get. The files on disk never lose a
+//! line by it. The number is the least that it can be: while a subscriber's queue is full libzmq passes it over in silence, and says so
+//! only when the queue has filled anew.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use hilum_shared::protocol::Level;
 use hilum_shared::transport::{
@@ -15,12 +18,41 @@ use hilum_shared::transport::{
 /// Topics that are told apart; past that somebody is taken to listen for ever.
 const MAX_TOPICS: usize = 1024;
 
-/// The endpoint. Dropping it closes the socket. Clones publish to the same.
-#[derive(Clone)]
+/// The endpoint. Dropping it closes the socket.
 pub struct Publish {
     socket: Socket,
     listened: Arc<AtomicBool>,
-    dropped: Arc<AtomicU64>,
+    losses: Arc<Losses>,
+    telling: Option<Telling>,
+}
+
+/// Lines that a subscriber certainly did not get.
+#[derive(Default)]
+struct Losses {
+    /// Since the last [`Publish::lost`].
+    new: AtomicU64,
+    /// In the trouble at hand.
+    all: AtomicU64,
+}
+
+impl Losses {
+    fn add(&self) {
+        self.new.fetch_add(1, Ordering::Relaxed);
+        self.all.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// After the first word of a loss it is said again, each time after twice as long: whoever stands still hears nothing, and
+/// when it goes on nobody knows.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Then it has been said often enough.
+const ENOUGH: Duration = Duration::from_secs(60);
+
+/// Telling subscribers of a loss.
+struct Telling {
+    lines: u64,
+    at: Instant,
+    pause: Duration,
 }
 
 impl Publish {
@@ -30,7 +62,12 @@ impl Publish {
     /// When it cannot be bound.
     pub fn open(hub: &Hub, endpoint: &str, mode: u32) -> Result<Self, OpenError> {
         let listened = Arc::new(AtomicBool::new(false));
-        let ear = Ear { topics: HashSet::new(), listened: Arc::clone(&listened) };
+        let losses: Arc<Losses> = Arc::default();
+        let ear = Ear {
+            topics: HashSet::new(),
+            listened: Arc::clone(&listened),
+            losses: Arc::clone(&losses),
+        };
         // An XPUB is a PUB that hears its subscribers: where nobody listens nothing is queued.
         let spec = SocketSpec {
             mode,
@@ -38,7 +75,7 @@ impl Publish {
             queue: 10_000,
             ..SocketSpec::new(Kind::Xpub).bind(endpoint)
         };
-        Ok(Self { socket: hub.open(spec, ear)?, listened, dropped: Arc::default() })
+        Ok(Self { socket: hub.open(spec, ear)?, listened, losses, telling: None })
     }
 
     /// The address that others connect to, with a real port.
@@ -52,21 +89,34 @@ impl Publish {
     }
 
     /// Publishes one line. Never blocks.
-    pub fn publish(&self, level: Level, text: &str) {
+    pub fn publish(&mut self, level: Level, text: &str) {
         if !self.is_listened_to() {
             return;
         }
-        let lost = self.dropped.swap(0, Ordering::Relaxed);
-        if lost > 0
-            && !self.send(
-                Level::Warning,
-                &format!("{lost} lines dropped: the node had no time to publish them"),
-            )
-        {
-            self.dropped.fetch_add(lost, Ordering::Relaxed);
-        }
+        self.tell();
         if !self.send(level, text) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.losses.add();
+        }
+    }
+
+    /// Tells of losses when it is time to.
+    fn tell(&mut self) {
+        let lines = self.losses.all.load(Ordering::Relaxed);
+        if lines == 0 {
+            return;
+        }
+        let pause = match &self.telling {
+            None => AGAIN,
+            Some(telling) if telling.at.elapsed() < telling.pause => return,
+            Some(telling) if lines > telling.lines => AGAIN,
+            Some(telling) => telling.pause * 2,
+        };
+        self.send(Level::Warning, &notice(lines)); // what is not heard is said again
+        if pause > ENOUGH {
+            self.telling = None;
+            self.losses.all.fetch_sub(lines, Ordering::Relaxed);
+        } else {
+            self.telling = Some(Telling { lines, at: Instant::now(), pause });
         }
     }
 
@@ -76,14 +126,37 @@ impl Publish {
             .send(vec![level.as_str().as_bytes().to_vec(), endpoint, text.as_bytes().to_vec()])
             .is_ok()
     }
+
+    /// Lines that a subscriber did not get since the last call.
+    pub fn lost(&self) -> u64 {
+        self.losses.new.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// Why subscribers miss lines.
+const TOO_SLOW: &str = "at least: a subscriber of the log endpoint was too slow";
+
+const NOTICE: &str = "* node | … ";
+
+fn notice(lines: u64) -> String {
+    let word = if lines == 1 { "line" } else { "lines" };
+    format!("{NOTICE}{lines} {word} dropped ({TOO_SLOW})")
 }
 
 struct Ear {
     topics: HashSet<Vec<u8>>,
     listened: Arc<AtomicBool>,
+    losses: Arc<Losses>,
 }
 
 impl Handler for Ear {
+    fn missed(&mut self, frames: &Frames) {
+        let notice = frames.get(2).is_some_and(|text| text.starts_with(NOTICE.as_bytes()));
+        if !notice {
+            self.losses.add();
+        }
+    }
+
     fn message(&mut self, frames: Frames, _port: &mut Port<'_>) -> Flow {
         match frames.first().and_then(|frame| frame.split_first()) {
             Some((1, topic)) if self.topics.len() < MAX_TOPICS => {
@@ -107,7 +180,7 @@ mod tests {
     #[test]
     fn lines_go_out_in_lymphs_frames_while_somebody_listens() {
         let world = World::new();
-        let publish = Publish::open(&world.hub, "tcp://127.0.0.1:*", 0o600).unwrap();
+        let mut publish = Publish::open(&world.hub, "tcp://127.0.0.1:*", 0o600).unwrap();
         assert!(!publish.endpoint().ends_with('*'));
         publish.publish(Level::Info, "to nobody");
         let tail = world.subscriber_at(publish.endpoint(), "ERROR");
@@ -125,12 +198,13 @@ mod tests {
     #[test]
     fn a_subscriber_that_does_not_read_blocks_nobody() {
         let world = World::new();
-        let publish = Publish::open(&world.hub, &world.address("p"), 0o600).unwrap();
+        let mut publish = Publish::open(&world.hub, &world.address("p"), 0o600).unwrap();
         let _silent = world.deaf_subscriber("p");
         wait_until(|| publish.is_listened_to());
         for _ in 0..50_000 {
             publish.publish(Level::Info, &"x".repeat(100));
         }
+        wait_until(|| publish.lost() > 0);
         let tail = world.subscriber("p", "");
         wait_until(|| {
             publish.publish(Level::Info, "last");

@@ -393,7 +393,7 @@ fn leftovers(session: &Session, mend: bool, findings: &mut Findings) {
         match fs::remove_dir_all(&folder) {
             Ok(()) => findings.ok(check, format!("removed {shown}{whose}")),
             Err(error) => {
-                findings.bad(check, format!("cannot remove {shown}: {error}"), "remove it by hand")
+                findings.bad(check, format!("cannot remove {shown}: {error}"), "remove it by hand");
             }
         }
     }

@@ -1,5 +1,7 @@
 //! `events`: what happened, from the log's files.
 
+use serde_json::{Map, Value, json};
+
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::lines;
 use super::logs::{self, Tail, tail};
@@ -42,7 +44,8 @@ pub(crate) fn run(session: &Session, args: &EventsArgs) -> Outcome {
     let start = logs::beginning(args.tail, args.follow, args.since.is_some());
     let out = session.out;
     let show = move |entry: &Entry, stream: &mut Output| -> Result<(), CliError> {
-        let Some(event) = entry.event() else {
+        let dropped = dropped(entry);
+        let Some(event) = entry.event().or(dropped.as_ref()) else {
             return Ok(()); // the node's own diagnostics are no events
         };
         if out.json {
@@ -76,4 +79,18 @@ pub(crate) fn run(session: &Session, args: &EventsArgs) -> Outcome {
     }
     stream.flush()?;
     Ok(ExitStatus::Done)
+}
+
+/// A gap of the timeline is something that happened, too.
+fn dropped(entry: &Entry) -> Option<Map<String, Value>> {
+    let lines = entry.dropped?;
+    let event = json!({
+        "seq": null, "at": entry.at as f64 / 1e6, "event": "lines-dropped", "service": entry.service,
+        "instance": entry.instance, "run": entry.run, "pid": entry.pid, "lines": lines,
+        "message": String::from_utf8_lossy(&entry.text),
+    });
+    match event {
+        Value::Object(map) => Some(map),
+        _ => None,
+    }
 }

@@ -63,7 +63,14 @@ impl<'a> Oneoff<'a> {
                 known,
             });
         };
-        let snapshot = session.node().and_then(|node| session.status(&node)).ok();
+        let snapshot = match session.node().and_then(|node| session.status(&node)) {
+            Ok(snapshot) => Some(snapshot),
+            Err(CliError::NotRunning { .. }) => None,
+            Err(error) => {
+                session.out.warn(&format!("{error}: ports are taken from the config"));
+                None
+            }
+        };
         let instance = InstanceId::new(spec.name.clone(), index);
         let run = snapshot
             .as_ref()

@@ -165,6 +165,7 @@ fn flag_text(flag: Flag) -> &'static str {
         Flag::Stuck => "stuck",
         Flag::Starved => "starved",
         Flag::HeldBack => "held-back",
+        Flag::LinesDropped => "lines-dropped",
         Flag::Removed => "removed",
     }
 }

@@ -17,7 +17,7 @@ use super::exit::{CliError, ExitStatus, Outcome};
 use super::interrupts::Interrupts;
 use super::output::{Style, written};
 use super::session::Session;
-use super::table::{Align, Table, cut};
+use super::table::{Align, Table, cut, terminal_width};
 use super::target::Names;
 use super::{ps, time};
 
@@ -137,8 +137,10 @@ impl Drop for Screen {
 }
 
 fn draw(session: &Session, snapshot: &Snapshot, sort: Sort) -> Result<(), CliError> {
-    let (columns, rows) = crossterm::terminal::size().unwrap_or((80, 24));
-    let (columns, rows) = (usize::from(columns), usize::from(rows));
+    let columns = terminal_width();
+    let rows = crossterm::terminal::size().map_or(0, |(_, rows)| usize::from(rows));
+    // a terminal that nobody has told its size says 0
+    let rows = if rows == 0 { 24 } else { rows };
     let paint = session.out.paint;
     let mut lines = vec![cut(&summary(snapshot, sort), columns)];
     lines.extend(table(&snapshot.instances).lines(paint, Some(columns)));

@@ -54,9 +54,10 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
         session.out.line("no processes are wanted: its count is 0")?;
     }
     let several = sentences.len() > 1;
+    let width = sentences.iter().map(|(one, ..)| one.instance.to_string().len()).max().unwrap_or(0);
     for (one, sentence, _) in &sentences {
         if several {
-            session.out.line(&format!("{}  {sentence}", one.instance))?;
+            session.out.line(&format!("{:width$}  {sentence}", one.instance.to_string()))?;
         } else {
             session.out.line(sentence)?;
         }
@@ -126,6 +127,9 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
                 Flag::Starved => "the machine has no time for it",
                 Flag::HeldBack => {
                     "its output waits for the log store, so its silence is not held against it"
+                }
+                Flag::LinesDropped => {
+                    "lines of its output were dropped; `hilum logs` says how many and why"
                 }
                 Flag::Removed => "the config has it no more",
             },

@@ -27,8 +27,6 @@ const SETTLES: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(1);
 /// So many repairs in a node's life. Each costs a descriptor, since libzmq keeps the old listener.
 const MOST: u32 = 100;
-/// A folder that was moved together with its parents is told by nobody, so it is looked at.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// The notify socket with what its messages need.
 pub(super) struct NotifySocket {
@@ -94,28 +92,30 @@ impl Guard {
     /// Keeps it for ever.
     pub(super) async fn keep(mut self) {
         let watch = match Folder::new() {
-            Ok(watch) => Some(watch),
+            Ok(watch) => watch,
             Err(error) => {
                 tracing::warn!(%error, "the run folder is not watched: who removes it cuts off the node");
-                None
+                return;
             }
         };
+        for ancestor in self.lock.path.ancestors().skip(1) {
+            if let Err(error) = watch.add_place(ancestor) {
+                let path = ancestor.display();
+                tracing::debug!(%path, %error, "not watched: when it is moved, nobody will say so");
+            }
+        }
         let mut notify = Seat::of(self.notify.path.clone());
         let mut repairs = 0;
         let mut moved = false;
         let mut watched = None;
-        let mut suspect = true;
         loop {
             // A folder that was made anew is another one to the kernel.
             let folder = identity(self.run.path());
-            if watched != folder
-                && let Some(watch) = &watch
-                && watch.add(self.run.path()).is_ok()
-            {
+            if watched != folder && watch.add(self.run.path()).is_ok() {
                 watched = folder;
                 continue; // it may have gone again before it was watched
             }
-            if suspect && self.repair(&mut notify).await {
+            if self.repair(&mut notify).await {
                 repairs += 1;
                 if repairs == MOST {
                     self.say(
@@ -138,19 +138,8 @@ impl Guard {
                     ),
                 );
             }
-            let changed = async {
-                match &watch {
-                    Some(watch) => watch.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
-            suspect = tokio::select! {
-                () = changed => true,
-                () = tokio::time::sleep(LOOK) => false,
-            };
-            if suspect {
-                tokio::time::sleep(SETTLES).await;
-            }
+            watch.changed().await;
+            tokio::time::sleep(SETTLES).await;
         }
     }
 

@@ -46,6 +46,18 @@ impl Folder {
         Ok(())
     }
 
+    /// Watches whether this folder itself is moved or removed. To be said before [`Self::add`] of the same one, which
+    /// tells that and more.
+    ///
+    /// # Errors
+    /// Where there is none, or it may not be read.
+    pub fn add_place(&self, folder: &Path) -> io::Result<()> {
+        let news =
+            AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_ONLYDIR;
+        self.0.get_ref().0.add_watch(folder, news)?;
+        Ok(())
+    }
+
     /// Waits until something happened, and forgets what. Cancel-safe.
     pub async fn changed(&self) {
         let Ok(mut ready) = self.0.readable().await else {

@@ -69,6 +69,8 @@ pub(super) enum Timer {
     Ending(u32),
     /// A gap that this run is owed.
     Gap(u32),
+    /// What subscribers did not get.
+    Lost,
     /// Reports that found no room.
     Reports,
 }
@@ -96,6 +98,7 @@ pub(super) struct Capture {
     pub(super) table: Table,
     pub(super) timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     pub(super) report_timer: bool,
+    pub(super) lost_timer: bool,
     /// The next sequence number of each worker's structured records.
     pub(super) next_record: HashMap<InstanceId, (Run, u64)>,
     pub(super) buffer: Vec<u8>,
@@ -137,6 +140,7 @@ impl Capture {
             table: Table::default(),
             timers: BinaryHeap::new(),
             report_timer: false,
+            lost_timer: false,
             next_record: HashMap::new(),
             buffer: Vec::new(),
             stopping: false,
@@ -196,8 +200,9 @@ impl Capture {
 
     /// The end of a turn: figures, reports, the subscriber's batch.
     pub(super) fn turn_over(&mut self) {
-        if let Some(subscriber) = &mut self.feed.subscriber {
-            subscriber.turn_over();
+        if std::mem::take(&mut self.feed.published) && !self.lost_timer {
+            self.lost_timer = true;
+            self.timer(GAP_AFTER, Timer::Lost);
         }
         let shared = &self.shared;
         shared.records.fetch_add(std::mem::take(&mut self.feed.records), Ordering::Relaxed);

@@ -12,12 +12,11 @@
 //! field alone asks whether it is there, and not `false`.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::fmt;
 
 use hilum_shared::protocol::Level;
 use regex::bytes::Regex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::fields;
 use super::level;
@@ -125,16 +124,14 @@ impl Expr {
 
     /// Whether a record with this `text`, and all else as in `shared`, is meant.
     pub fn matches(&self, shared: &Entry, text: &[u8]) -> bool {
-        let facts = Facts { shared, text, parsed: OnceCell::new() };
-        self.0.matches(&facts)
+        self.0.matches(&Facts { shared, text })
     }
 }
 
-/// A record, and its line's fields once somebody has asked for them.
+/// A record: its text, and all else.
 struct Facts<'a> {
     shared: &'a Entry,
     text: &'a [u8],
-    parsed: OnceCell<Option<Map<String, Value>>>,
 }
 
 enum Found<'a> {
@@ -206,25 +203,33 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The first of these fields that is there.
+    /// The first of these fields that is there: in the record's own, then in the line.
     fn first(&self, names: &[&str]) -> Found<'_> {
         let own = self.shared.fields.as_ref();
-        let in_line = || self.parsed.get_or_init(|| fields::of_line(self.text)).as_ref();
-        let found = names
-            .iter()
-            .find_map(|name| fields::find(own?, name))
-            .or_else(|| names.iter().find_map(|name| fields::find(in_line()?, name)));
-        match found {
-            None | Some(Value::Null) => Found::Absent,
-            Some(Value::Bool(value)) => Found::Bool(*value),
-            Some(Value::Number(number)) => Found::Number(number.as_f64().unwrap_or_default()),
-            Some(Value::String(text)) => Found::Text(text.into()),
-            Some(other) => Found::Text(other.to_string().into()),
+        if let Some(value) = names.iter().find_map(|name| fields::find(own?, name)) {
+            return Found::of(Cow::Borrowed(value));
         }
+        let in_line = names.iter().find_map(|name| fields::in_line(self.text, name));
+        in_line.map_or(Found::Absent, |value| Found::of(Cow::Owned(value)))
     }
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
+    fn of(value: Cow<'a, Value>) -> Self {
+        match value.as_ref() {
+            Value::Null => return Self::Absent,
+            Value::Bool(value) => return Self::Bool(*value),
+            Value::Number(number) => return Self::Number(number.as_f64().unwrap_or_default()),
+            Value::Array(_) | Value::Object(_) => return Self::Text(value.to_string().into()),
+            Value::String(_) => {}
+        }
+        match value {
+            Cow::Borrowed(Value::String(text)) => Self::Text(text.into()),
+            Cow::Owned(Value::String(text)) => Self::Text(text.into()),
+            _ => Self::Absent,
+        }
+    }
+
     fn text(&self) -> Option<Cow<'_, str>> {
         Some(match self {
             Self::Text(text) => Cow::Borrowed(text.as_ref()),

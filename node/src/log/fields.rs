@@ -115,19 +115,24 @@ pub fn logfmt_pairs<'a, T>(
     }
 }
 
-/// The fields of a line, where it is a JSON object or logfmt.
-pub fn of_line(line: &[u8]) -> Option<Map<String, Value>> {
+/// The field of this name in a line that is a JSON object or logfmt, names as [`find`] has them. Nothing else of the line is
+/// taken apart, so that a gigabyte can be asked.
+pub fn in_line(line: &[u8], name: &str) -> Option<Value> {
     let line = line.trim_ascii();
     if line.first() == Some(&b'{') {
-        return serde_json::from_slice(line).ok();
+        return in_json(line, name);
     }
-    let mut fields = Map::new();
-    logfmt_pairs(line, |key, value| {
+    logfmt_pairs(line, |key, value| (key == name.as_bytes()).then(|| logfmt_value(value)))
+}
+
+fn in_json(line: &[u8], name: &str) -> Option<Value> {
+    json_members(line, |key, value| {
         let key = std::str::from_utf8(key).ok()?;
-        fields.insert(key.to_owned(), logfmt_value(value));
-        None::<()>
-    });
-    (!fields.is_empty()).then_some(fields)
+        if key == name {
+            return serde_json::from_slice(value).ok();
+        }
+        in_json(value, name.strip_prefix(key)?.strip_prefix('.')?)
+    })
 }
 
 /// A value as its type: a number or truth value where it is not quoted and reads as one.
@@ -161,27 +166,35 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn fields(line: &str) -> Value {
-        of_line(line.as_bytes()).map_or(Value::Null, Value::Object)
-    }
-
     #[test]
-    fn a_json_line_and_logfmt_have_fields() {
-        assert_eq!(fields(r#" {"a": 1, "b": {"c": "d"}} "#), json!({"a": 1, "b": {"c": "d"}}));
+    fn json_lines_and_logfmt_have_fields() {
+        let json = r#" {"a": 1, "b": {"c": "d", "e.f": 4}, "b.c": 2, "x": null} "#;
+        let field = |name| in_line(json.as_bytes(), name);
+        assert_eq!(field("a"), Some(json!(1)));
+        assert_eq!(field("b.c"), Some(json!("d")), "the first in the line");
         assert_eq!(
-            fields(r#"status=500 path=/api/x msg="two \"words\"" ok=true took=1.5ms"#),
-            json!({"status": 500, "path": "/api/x", "msg": "two \"words\"", "ok": true, "took": "1.5ms"})
+            (field("b.e.f"), field("b")),
+            (Some(json!(4)), Some(json!({"c": "d", "e.f": 4})))
         );
-        assert_eq!(fields("a plain line with x=y in it"), Value::Null);
-        assert_eq!(fields("{not json}"), Value::Null);
-        assert_eq!(fields("[1, 2]"), Value::Null);
-        assert_eq!(fields("a= b=2"), json!({"a": "", "b": 2}));
+        assert_eq!(
+            (field("x"), field("c"), field(""), field("b.")),
+            (Some(Value::Null), None, None, None)
+        );
+        let logfmt = br#"status=500 path=/api/x msg="two \"words\"" ok=true took=1.5ms none="#;
+        let field = |name| in_line(logfmt, name);
+        assert_eq!((field("status"), field("ok")), (Some(json!(500)), Some(json!(true))));
+        assert_eq!(field("path"), Some(json!("/api/x")));
+        assert_eq!(field("msg"), Some(json!("two \"words\"")));
+        assert_eq!((field("took"), field("none")), (Some(json!("1.5ms")), Some(json!(""))));
+        assert_eq!(in_line(b"a plain line with x=y in it", "x"), None);
+        assert_eq!(in_line(b"{not json}", "not"), None);
+        assert_eq!(in_line(b"[1, 2]", "1"), None);
     }
 
     #[test]
     fn a_dotted_name_is_a_path_or_a_key() {
-        let fields = of_line(br#"{"a.b": 1, "a": {"b": 2, "c": {"d": 3}, "e.f": 4}}"#).unwrap();
-        let found = |name| find(&fields, name).cloned();
+        let fields = json!({"a.b": 1, "a": {"b": 2, "c": {"d": 3}, "e.f": 4}});
+        let found = |name| find(fields.as_object().unwrap(), name).cloned();
         assert_eq!(found("a.b"), Some(json!(1)));
         assert_eq!(found("a.c.d"), Some(json!(3)));
         assert_eq!(found("a.e.f"), Some(json!(4)));
@@ -229,7 +242,7 @@ mod tests {
         fn no_bytes_break_the_walkers(bytes in proptest::collection::vec(
             prop_oneof![any::<u8>(), Just(b'"'), Just(b'{'), Just(b'\\'), Just(b'='), Just(b':'), Just(b','), Just(b'}')], 0..60))
         {
-            let _ = of_line(&bytes);
+            in_line(&bytes, "a.b");
             json_members(&bytes, |_, _| None::<()>);
             json_members(&[b"{\"a\":".as_slice(), &bytes].concat(), |_, _| None::<()>);
         }

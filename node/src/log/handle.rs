@@ -47,8 +47,10 @@ pub trait Subscriber: Send {
     fn wanted(&self) -> bool;
     /// One record.
     fn record(&mut self, record: &Finished<'_>);
-    /// No more for now: send what you have gathered.
-    fn turn_over(&mut self) {}
+    /// How many records did not reach everybody who listens, since the last call: a gap will say so, in the timeline and here.
+    fn lost(&mut self) -> u64 {
+        0
+    }
 }
 
 /// A record as a subscriber sees it.

@@ -296,6 +296,16 @@ impl Capture {
         overfull
     }
 
+    /// Writes down that subscribers did not get so many lines: they are told by who publishes.
+    pub(super) fn unheard(&mut self, count: u64) {
+        let who = named(NODE_NAME);
+        let stamp = self.feed.stamps.write(self.feed.wall);
+        self.feed.batch.begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
+        let why = "at least: a subscriber of the log endpoint was too slow";
+        self.feed.gap_unpublished(&who.name, count, why);
+        self.feed.dropped += count;
+    }
+
     pub(super) fn node_gap(&mut self, count: u64, why: &str) {
         let who = named(NODE_NAME);
         let stamp = self.feed.stamps.write(self.feed.wall);

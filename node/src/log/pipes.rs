@@ -201,6 +201,14 @@ impl Capture {
                     self.report_timer = false;
                     self.feed.reports.flush();
                 }
+                Timer::Lost => {
+                    self.lost_timer = false;
+                    let lost =
+                        self.feed.subscriber.as_mut().map_or(0, |subscriber| subscriber.lost());
+                    if lost > 0 {
+                        self.unheard(lost);
+                    }
+                }
                 Timer::Gap(place) => {
                     if let Some(run) = self.table.runs.get(place) {
                         self.feed.gaps(run);

@@ -240,6 +240,8 @@ pub(super) struct Feed {
     pub(super) records: u64,
     /// Lines that were dropped since the last turn.
     pub(super) dropped: u64,
+    /// Whether a subscriber got something since the last turn.
+    pub(super) published: bool,
     scratch: Vec<u8>,
 }
 
@@ -254,6 +256,7 @@ impl Feed {
             now: Instant::now(),
             records: 0,
             dropped: 0,
+            published: false,
             scratch: Vec::new(),
         }
     }
@@ -413,13 +416,7 @@ impl Feed {
     /// Writes down a gap of whom `begin` named.
     pub(super) fn gap_here(&mut self, name: &Arc<str>, count: u64, why: &str) {
         let start = self.batch.text.len();
-        self.batch.gap(count, why);
-        self.records += 1;
-        self.reports.send(LogReport::Dropped {
-            name: name.clone(),
-            lines: count,
-            why: why.to_owned(),
-        });
+        self.gap_unpublished(name, count, why);
         if self.listened() {
             let line = self.batch.text[start..].to_vec();
             if let Some(parsed) = super::record::parse_line(&line) {
@@ -434,6 +431,14 @@ impl Feed {
         }
     }
 
+    /// The same, for the files alone.
+    pub(super) fn gap_unpublished(&mut self, name: &Arc<str>, count: u64, why: &str) {
+        self.batch.gap(count, why);
+        self.records += 1;
+        let (name, why) = (name.clone(), why.to_owned());
+        self.reports.send(LogReport::Dropped { name, lines: count, why });
+    }
+
     pub(super) fn publish(
         &mut self,
         name: &str,
@@ -445,6 +450,7 @@ impl Feed {
             && subscriber.wanted()
         {
             subscriber.record(&Finished { name, stream, level, text });
+            self.published = true;
         }
     }
 }

@@ -91,6 +91,9 @@ impl Runtime {
                     status.flags.push(Flag::Paused);
                 }
             }
+            if self.dropped.get(&status.instance) == Some(&status.run) {
+                status.flags.push(Flag::LinesDropped);
+            }
             if let Some(age) = self.parts.roster.heartbeat_age(&status.instance) {
                 status.heartbeat_age = Some(age.as_secs_f64());
             }

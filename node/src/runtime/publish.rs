@@ -30,4 +30,8 @@ impl Subscriber for Published {
         let _ = write!(self.text, "{} {} | {line}", record.name, record.stream.as_str()); // a String takes all
         self.publish.publish(record.level.unwrap_or(Level::Info), &self.text);
     }
+
+    fn lost(&mut self) -> u64 {
+        self.publish.lost()
+    }
 }

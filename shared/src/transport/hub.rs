@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 
 use super::endpoint::Endpoint;
+use super::lossless::refuse_when_full;
 use super::monitor::watch;
 use super::slot::{Place, Slot};
 use super::socket::{Frames, Gate, Handler, Kind, LINGER_MS, OpenError, Socket, SocketSpec};
@@ -300,6 +301,7 @@ impl Worker {
                 monitor,
                 place,
                 router: spec.kind == Kind::Router,
+                xpub: spec.kind == Kind::Xpub,
                 receives: !matches!(spec.kind, Kind::Push | Kind::Pub),
                 handler,
                 gate,
@@ -331,8 +333,11 @@ impl Worker {
             Kind::Push => zmq::PUSH,
             Kind::Pub => zmq::PUB,
         };
-        let socket = self.context.socket(kind).map_err(OpenError::Socket)?;
+        let mut socket = self.context.socket(kind).map_err(OpenError::Socket)?;
         spec.apply(&socket).map_err(OpenError::Socket)?;
+        if spec.kind == Kind::Xpub {
+            refuse_when_full(&mut socket, true).map_err(OpenError::Socket)?;
+        }
         let monitor = if spec.monitor {
             Some(watch(&self.context, &socket, id).map_err(OpenError::Socket)?)
         } else {

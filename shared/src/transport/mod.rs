@@ -18,6 +18,7 @@
 
 pub mod endpoint;
 pub mod hub;
+mod lossless;
 pub(crate) mod monitor;
 mod slot;
 pub mod socket;

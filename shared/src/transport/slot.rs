@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::lossless::refuse_when_full;
 use super::monitor::{monitor_event, receive};
 use super::socket::{Attempt, Flow, Frames, Gate, Handler, OpenError, Port, Undelivered, try_send};
 
@@ -21,6 +22,8 @@ pub(super) struct Slot {
     pub(super) monitor: Option<zmq::Socket>,
     pub(super) place: Option<Place>,
     pub(super) router: bool,
+    /// Whether it sends to subscribers: one that does not read loses messages and holds up nobody.
+    pub(super) xpub: bool,
     pub(super) receives: bool,
     pub(super) handler: Box<dyn Handler>,
     pub(super) gate: Arc<Gate>,
@@ -150,6 +153,9 @@ impl Slot {
     }
 
     pub(super) fn send(&mut self, frames: Frames) {
+        if self.xpub {
+            return self.publish(frames);
+        }
         if !self.outbox.is_empty() {
             self.outbox.push_back(frames);
             return;
@@ -158,6 +164,22 @@ impl Slot {
             Ok(()) => self.gate.release(),
             Err((Attempt::Later, frames)) => self.outbox.push_back(frames),
             Err((Attempt::Never(why), frames)) => self.give_up(frames, why),
+        }
+    }
+
+    /// Sends to every subscriber that has room, and tells when one had none.
+    fn publish(&mut self, frames: Frames) {
+        match try_send(&self.socket, false, frames) {
+            Ok(()) => self.gate.release(),
+            Err((Attempt::Never(why), frames)) => self.give_up(frames, why),
+            Err((Attempt::Later, frames)) => {
+                self.handler.missed(&frames);
+                // Refused for one, it is still for the others. Neither option nor send can fail on an open socket.
+                let _ = refuse_when_full(&mut self.socket, false);
+                let _ = try_send(&self.socket, false, frames);
+                let _ = refuse_when_full(&mut self.socket, true);
+                self.gate.release();
+            }
         }
     }
 

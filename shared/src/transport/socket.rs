@@ -191,6 +191,9 @@ pub trait Handler: Send {
     /// A message did not leave.
     fn undelivered(&mut self, _frames: Frames, _why: Undelivered) {}
 
+    /// A message of an XPUB leaves now, but a subscriber's queue is full and it will not get it.
+    fn missed(&mut self, _frames: &Frames) {}
+
     /// A message had more than [`MAX_FRAMES`] frames and was dropped.
     fn rejected(&mut self) {}
 

@@ -10,6 +10,7 @@ mod http;
 mod launch;
 mod lifecycle;
 mod logs;
+mod loss;
 mod machine;
 mod many;
 mod output;

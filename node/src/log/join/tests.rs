@@ -85,6 +85,10 @@ fn java_and_kotlin() {
     );
     is_one(
         Level::Error,
+        "Exception in thread \"main\" java.lang.Error: x\n\tat a.B.c(B.java:1)\nCaused by: a.NoException: one\ntwo\n\tat a.B.d(B.java:2)\n\t... 1 more\nCaused by: a.NoException: one\ntwo\n\t... 3 more",
+    );
+    is_one(
+        Level::Error,
         "kotlin.UninitializedPropertyAccessException: lateinit property x\n\tat MainKt.main(Main.kt:9)",
     );
 }
@@ -156,6 +160,22 @@ fn two_traces_in_a_row_are_two_records() {
     let lines: Vec<&str> = text.lines().collect();
     let found = records(&Rule::Traces, &lines);
     assert_eq!(found.iter().map(|(text, ..)| text.as_str()).collect::<Vec<_>>(), [one, one]);
+}
+
+#[test]
+fn the_end_of_a_program_does_not_belong_to_its_last_warning() {
+    let found = records(
+        &Rule::Traces,
+        &[
+            "WARNING: careful",
+            "Exception in thread \"main\" a.NoException: x",
+            "\tat a.B.c(B.java:1)",
+        ],
+    );
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[0].1, found[1].1), (Some(Level::Warning), Some(Level::Error)));
+    let found = records(&Rule::Traces, &["ERROR x", "panic: y", "", "goroutine 1 [running]:"]);
+    assert_eq!(found.len(), 2);
 }
 
 #[test]

@@ -182,6 +182,21 @@ fn is_frame(line: &[u8]) -> bool {
                 || begins(b"[cause]: ")))
 }
 
+/// What may follow such a line: more of them, the properties that Node prints, or the rest of a message.
+fn after_frame(line: &[u8]) -> State {
+    let text = line.trim_ascii_start();
+    if [b"Caused by: ".as_slice(), b"Suppressed: ", b"---> "]
+        .iter()
+        .any(|word| text.starts_with(word))
+    {
+        State::Exception
+    } else if line.ends_with(b" {") {
+        State::Properties
+    } else {
+        State::Frames
+    }
+}
+
 /// `   0: core::panicking::panic`, `             at src/main.rs:3`
 fn is_backtrace(line: &[u8]) -> bool {
     let text = line.trim_ascii_start();
@@ -231,13 +246,18 @@ impl State {
         let blank = line.trim_ascii().is_empty();
         match self {
             Self::Header => match begin(line) {
-                Some(begin) if begin.sure || is_frame(line) => Step::Join(begin.state),
-                Some(begin) => Step::Perhaps(begin.state),
-                None if is_frame(line) => Step::Join(Self::Frames),
-                None => Step::Cut,
+                _ if is_frame(line) => Step::Join(after_frame(line)),
+                Some(Begin { state: state @ (Self::Python | Self::PythonEnd), .. }) => {
+                    Step::Join(state)
+                }
+                Some(Begin { state: Self::Exception, sure: false }) => {
+                    Step::Perhaps(Self::Exception)
+                }
+                // What a runtime prints of its own end belongs to no line of a logger.
+                _ => Step::Cut,
             },
             Self::Exception => match begin(line) {
-                _ if is_frame(line) => Step::Join(Self::Frames),
+                _ if is_frame(line) => Step::Join(after_frame(line)),
                 // A head of its own: one more line that says error, not the message's second.
                 Some(begin) if begin.state != Self::Place => Step::Cut,
                 _ => Step::Perhaps(Self::Exception),
@@ -249,8 +269,7 @@ impl State {
             },
             Self::Frames => {
                 if is_frame(line) {
-                    let opens = line.ends_with(b" {");
-                    Step::Join(if opens { Self::Properties } else { Self::Frames })
+                    Step::Join(after_frame(line))
                 } else if blank {
                     Step::Perhaps(Self::Frames)
                 } else if line.starts_with(b"Node.js v") {

@@ -1,0 +1,139 @@
+//! What cannot be kept is counted and said, and a flood harms only who makes it.
+#![allow(clippy::unwrap_used, reason = "a test fails where it is disappointed, helpers included")]
+
+use std::time::Instant;
+
+use hilum_tests::{Cluster, LIMIT, wait_until};
+use serde_json::Value;
+
+fn gaps(cluster: &Cluster, arguments: &str) -> Vec<Value> {
+    let all = cluster.logs(&format!("{arguments} --json"));
+    let lines = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["dropped"].is_u64()).collect()
+}
+
+#[test]
+fn lines_beyond_the_rate_are_counted_in_the_timeline_in_events_and_in_ps() {
+    let yaml = "
+instances:
+  loud: {command: sh -c 'seq 1 500; exec sleep 1000', log: {rate: 100}}
+  calm: {command: sh -c 'seq 1 50; exec sleep 1000', log: {rate: 100}}
+";
+    let cluster = Cluster::up(yaml);
+    wait_until(LIMIT, "a gap", || !gaps(&cluster, "loud").is_empty());
+    let dropped: u64 =
+        gaps(&cluster, "loud").iter().map(|gap| gap["dropped"].as_u64().unwrap()).sum();
+    let kept = cluster.logs("loud --stream out --no-prefix");
+    let lines = kept.lines().filter(|line| line.parse::<u32>().is_ok()).count() as u64;
+    assert_eq!(lines + dropped, 500);
+    assert!(kept.contains("lines dropped (rate limit)"), "{kept}");
+    assert!(cluster.events("loud").contains(&"lines-dropped".to_owned()));
+    cluster
+        .wait("loud.1", "the flag", |loud| loud["flags"] == serde_json::json!(["lines-dropped"]));
+    assert!(gaps(&cluster, "calm").is_empty());
+    assert_eq!(cluster.instance("calm.1")["flags"], serde_json::json!([]));
+    // A new run has lost nothing yet.
+    cluster.configure(&yaml.replace("seq 1 500", "seq 1 5"));
+    cluster.ok("up -d");
+    cluster.wait("loud.1", "no flag", |loud| {
+        loud["run"] == 2 && loud["flags"] == serde_json::json!([])
+    });
+}
+
+/// As `lymph tail` does: a SUB socket, frames `[LEVEL, endpoint, text]`.
+fn subscriber(endpoint: &str, high_water: i32) -> zmq::Socket {
+    let tail = zmq::Context::new().socket(zmq::SUB).unwrap();
+    tail.set_rcvhwm(high_water).unwrap();
+    tail.set_rcvtimeo(200).unwrap();
+    tail.set_subscribe(b"").unwrap();
+    tail.connect(endpoint).unwrap();
+    tail
+}
+
+/// Reads until it is told of missing lines, or `end` has come: how many came, how many it was told of.
+fn listen(cluster: &Cluster, tail: &zmq::Socket, endpoint: &str, end: u64) -> (u64, u64) {
+    let (mut got, mut last) = (0, 0);
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < LIMIT, "{got} came, up to {last}");
+        let Ok(frames) = tail.recv_multipart(0) else {
+            cluster.ok("signal CONT web"); // word comes with the next line, and an event is one
+            continue;
+        };
+        assert_eq!(frames[1], endpoint.as_bytes());
+        let text = String::from_utf8(frames[2].clone()).unwrap();
+        if let Some(number) = text.strip_prefix("web.1 out | ") {
+            assert_eq!(frames[0], b"INFO");
+            let number = number.parse::<u64>().expect("a number");
+            assert!(number > last, "{number} after {last}");
+            last = number;
+            got += 1;
+            if number == end {
+                return (got, 0);
+            }
+        } else if let Some(gap) = text.strip_prefix("* node | … ")
+            && gap.ends_with("a subscriber of the log endpoint was too slow)")
+        {
+            assert_eq!(frames[0], b"WARNING");
+            return (got, gap.split(' ').find_map(|word| word.parse().ok()).expect("a number"));
+        }
+    }
+}
+
+#[test]
+fn a_subscriber_that_does_not_keep_up_is_told_how_much_it_missed_and_the_files_miss_nothing() {
+    const LINES: u64 = 100_000;
+    let cluster = Cluster::new("instances: {}");
+    let endpoint = format!("ipc://{}", cluster.path("pub.sock").display());
+    cluster.configure(&format!(
+        "
+container: {{log_endpoint: '{endpoint}'}}
+instances:
+  web: {{command: sh -c 'until test -e go; do sleep 0.01; done; seq 1 {LINES}; exec sleep 1000'}}
+"
+    ));
+    cluster.ok("up -d");
+    let (awake, asleep) = (subscriber(&endpoint, 0), subscriber(&endpoint, 10));
+    wait_until(LIMIT, "both to have seen something", || {
+        cluster.ok("signal CONT web");
+        [&awake, &asleep].iter().all(|tail| tail.poll(zmq::POLLIN, 10).unwrap() > 0)
+    });
+    cluster.write("go", "");
+    let (got, told) = listen(&cluster, &awake, &endpoint, LINES);
+    assert!(got == LINES || told > 0, "{got} came, {told} were told of");
+    let (_, told) = listen(&cluster, &asleep, &endpoint, u64::MAX);
+    assert!(told > 0);
+    wait_until(LIMIT, "a gap in the timeline", || !gaps(&cluster, "").is_empty());
+    assert!(cluster.events("").contains(&"lines-dropped".to_owned()));
+    let kept = cluster.logs("web --stream out --no-prefix");
+    assert_eq!(kept.lines().filter(|line| line.parse::<u64>().is_ok()).count() as u64, LINES);
+}
+
+#[test]
+fn a_flood_delays_neither_restarts_nor_the_lines_of_others() {
+    let yaml = "
+instances:
+  flood: {command: sh -c 'exec yes a line that says nothing at all', numprocesses: 1}
+  tick:
+    command: sh -c 'i=0; while test $i -lt 100; do i=$((i+1)); echo tick $i; sleep 0.01; done; exec sleep 1000'
+    autostart: false
+  crash:
+    command: sh -c 'echo life $HILUM_RUN; sleep 0.05; test $HILUM_RUN = 5 && exec sleep 1000; exit 1'
+    autostart: false
+    restart: {delay: 10ms, min_uptime: 0s}
+logs: {budget: 64MiB}
+";
+    let cluster = Cluster::new(&yaml.replace("$((i+1))", "$$((i+1))"));
+    cluster.ok("up -d");
+    let follow = cluster.start(&["logs", "-f", "tick", "crash", "--no-prefix", "--stream", "out"]);
+    cluster.ok("start tick crash --no-wait");
+    follow.wait_out("tick 100\n");
+    follow.wait_out("life 5\n");
+    cluster.ok("stop flood");
+    let seen = follow.out();
+    let of = |word: &str| seen.lines().filter(|line| line.starts_with(word)).collect::<Vec<_>>();
+    let wanted: Vec<String> = (1..=100).map(|number| format!("tick {number}")).collect();
+    assert_eq!(of("tick "), wanted);
+    assert_eq!(of("life "), ["life 1", "life 2", "life 3", "life 4", "life 5"]);
+    assert!(gaps(&cluster, "tick crash").is_empty());
+}
