@@ -13,7 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
+use crate::container::Figures;
 use crate::fault::{CallError, Fault, Raised};
+use crate::metrics::Registry;
 use crate::worker::Worker;
 
 /// Who is being served, and whom it may ask. Clones are the same context; keep one for work that outlives the call.
@@ -28,6 +30,7 @@ pub struct Context {
 pub(crate) struct Process {
     pub(crate) client: Client,
     pub(crate) worker: Worker,
+    pub(crate) figures: Figures,
 }
 
 impl Context {
@@ -56,7 +59,7 @@ impl Context {
         let options =
             CallOptions { trace_id: Some(self.trace_id.to_string()), ..CallOptions::default() };
         Proxy {
-            client: self.process.client.clone(),
+            process: Arc::clone(&self.process),
             service: service.into(),
             options,
             version: None,
@@ -66,6 +69,11 @@ impl Context {
     /// The client below the proxies, with the process' endpoint and registry.
     pub fn client(&self) -> &Client {
         &self.process.client
+    }
+
+    /// The process' metrics: add your own here. They are in `lymph.get_metrics` and in the heartbeats.
+    pub fn metrics(&self) -> &Registry {
+        &self.process.figures.registry
     }
 
     /// Runs a future in this context's trace: for tasks that are spawned.
@@ -86,7 +94,7 @@ impl fmt::Debug for Context {
 /// A service to call, and how: three seconds, any instance, any version, unless it is said otherwise.
 #[derive(Clone)]
 pub struct Proxy {
-    client: Client,
+    process: Arc<Process>,
     service: String,
     options: CallOptions,
     /// A version that was asked for and is none; the call says so.
@@ -156,7 +164,7 @@ impl Proxy {
         args: impl Serialize + Send + Sync,
     ) -> Result<R, CallFailed> {
         let subject = self.subject(method)?;
-        self.client.call(&subject, &args, &self.options).await
+        self.counted(self.process.client.call(&subject, &args, &self.options).await)
     }
 
     /// Calls a method and waits for its answer as it came: an ACK among them.
@@ -169,7 +177,7 @@ impl Proxy {
         args: impl Serialize + Send + Sync,
     ) -> Result<Reply, CallFailed> {
         let subject = self.subject(method)?;
-        self.client.request(&subject, &args, &self.options).await
+        self.counted(self.process.client.request(&subject, &args, &self.options).await)
     }
 
     /// Calls a method now; the future is its result, for later. Dropping it gives the call up.
@@ -207,6 +215,10 @@ impl Proxy {
                 Err(declared.map_or(CallError::Failed(error), CallError::Declared))
             }
         }
+    }
+
+    fn counted<T>(&self, result: Result<T, CallFailed>) -> Result<T, CallFailed> {
+        result.inspect_err(|error| self.process.figures.failed(&self.service, error))
     }
 
     fn subject(&self, method: &str) -> Result<String, CallFailed> {

@@ -298,7 +298,7 @@ async fn a_version_is_asked_for_and_said_when_there_is_none() {
 
 #[tokio::test]
 async fn what_every_container_answers() {
-    let (network, _, _) = store().await;
+    let (network, _, store) = store().await;
     let context = network.context().await;
     let address = network.registry().lookup("store").await.unwrap().instances()[0].endpoint.clone();
     let lymph = context.proxy("lymph").at(address.clone());
@@ -313,6 +313,14 @@ async fn what_every_container_answers() {
     assert_eq!(get["params"], Value::List(vec![Value::Str("name".into())]));
     assert_eq!(get["help"].as_str(), Some("Returns an item.\n\n  Indented, as an example is."));
     assert_eq!(lymph.call::<i32>("ping", args! { payload: 5 }).await.unwrap(), 5);
+    store.get("full".into()).await.unwrap_err();
+    let metrics: Vec<(String, f64, BTreeMap<String, Option<String>>)> =
+        lymph.call("get_metrics", args! {}).await.unwrap();
+    let calls = metrics
+        .iter()
+        .find(|(name, _, tags)| name == "rpc" && tags["subject"].as_deref() == Some("store.get"));
+    let (_, count, tags) = calls.unwrap();
+    assert_eq!((*count, tags["identity"].as_ref()), (1.0, Some(&status["identity"])));
     let level = args! { qualname: "", loglevel: "loud" };
     assert_eq!(
         lymph.call::<Value>("change_loglevel", level).await.unwrap_err().kind(),

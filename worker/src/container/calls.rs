@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hilum_shared::rpc::{self, Handler, Incoming, Request, Server};
+use hilum_shared::wire::{Value, to_value};
 use tokio::sync::watch;
 
 use super::build::{Installed, Part};
@@ -37,7 +38,14 @@ impl Calls {
             components: components.iter().map(|part| Arc::clone(&part.component)).collect(),
             running: watch::Sender::new(0),
         });
-        let mut server = Server::default().change_loglevel(change_level);
+        let asked = Arc::downgrade(&shared);
+        let metrics = move || {
+            let process = asked.upgrade().and_then(|shared| shared.process());
+            let series =
+                process.map(|process| process.figures.registry.series()).unwrap_or_default();
+            to_value(&series).unwrap_or_else(|_| Value::List(Vec::new())) // figures and texts always pack
+        };
+        let mut server = Server::default().change_loglevel(change_level).metrics(metrics);
         for installed in interfaces {
             server = server.interface(served(installed, settings, &shared));
         }
@@ -123,6 +131,7 @@ async fn serve(
     let _counted = Counted::new(&shared.running);
     let trace_id: Arc<str> = request.trace_id().into();
     let subject = request.subject().to_owned();
+    process.figures.served(&subject);
     let context =
         Context { process, interface: Arc::clone(&interface), trace_id: Arc::clone(&trace_id) };
     let channel = ReplyChannel { inner: channel };

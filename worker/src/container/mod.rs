@@ -9,11 +9,13 @@
 
 mod build;
 mod calls;
+mod figures;
 mod registry;
 mod settings;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,17 +23,20 @@ use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
 use hilum_shared::registry::{Instance, InvalidVersion, Registry, RegistryError, Version};
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 pub(crate) use build::{Classes, ComponentClass, InterfaceClass, snake};
 use build::{Installed, Part};
 use calls::Calls;
+pub(crate) use figures::Figures;
 use registry::Wanted;
 pub use settings::{Connection, Overrides, Settings};
 
 use crate::component::Component;
 use crate::context::{Context, Process};
 use crate::interface::{Error, Interface};
+use crate::metrics::{Publisher, report};
 use crate::run::ServiceResult;
 use crate::worker::Worker;
 
@@ -239,7 +244,11 @@ impl Container {
         };
         let registry = self.registry.open(worker.contract(), &endpoint).await;
         let client = Client::new(endpoint.clone(), Arc::clone(&registry));
-        let process = Arc::new(Process { client, worker });
+        let figures = Figures::new(worker.contract(), &self.settings, &endpoint);
+        let publisher = publisher(&self.settings);
+        let monitoring = publisher.as_ref().map(|publisher| publisher.endpoint().to_owned());
+        let report = tokio::spawn(report(figures.registry.clone(), worker.clone(), publisher));
+        let process = Arc::new(Process { client, worker, figures });
         calls.open(&process, endpoint.address());
         let mut running = Running {
             endpoint,
@@ -249,6 +258,8 @@ impl Container {
             interfaces: Vec::new(),
             components: started,
             registered: Vec::new(),
+            monitoring,
+            report: report.abort_handle(),
         };
         for installed in self.interfaces {
             let context = Context::new(Arc::clone(&running.process), &installed.name);
@@ -285,10 +296,7 @@ async fn open(
     calls: &Arc<Calls>,
 ) -> Result<Endpoint, StartError> {
     let port = settings.port.map_or_else(|| "*".to_owned(), |port| port.to_string());
-    let ip = match settings.ip {
-        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-        std::net::IpAddr::V4(ip) => ip.to_string(),
-    };
+    let ip = host(settings.ip);
     let mut addresses = addresses.unwrap_or_else(|| {
         let local = registry::local_address(worker.contract());
         std::iter::once(format!("tcp://{ip}:{port}")).chain(local).collect()
@@ -311,6 +319,23 @@ async fn open(
     }
 }
 
+/// Where the metrics are published, if they are to be. A process that cannot publish serves all the same.
+fn publisher(settings: &Settings) -> Option<Publisher> {
+    if !settings.publish_metrics {
+        return None;
+    }
+    let published = Publisher::start(&format!("tcp://{}:*", host(settings.ip)));
+    published.inspect_err(|error| tracing::warn!(%error, "metrics are not published")).ok()
+}
+
+/// An address as it stands in an endpoint.
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    }
+}
+
 async fn stop_components(started: Vec<Part>) {
     for part in started.iter().rev() {
         part.component.stop().await;
@@ -327,6 +352,9 @@ pub struct Running {
     components: Vec<Part>,
     /// Names and ids under which it is registered.
     registered: Vec<(String, String)>,
+    /// Where the metrics are published.
+    monitoring: Option<String>,
+    report: AbortHandle,
 }
 
 impl Running {
@@ -405,6 +433,7 @@ impl Running {
         instance.hostname = Some(hostname);
         instance.ip = Some(settings.ip.to_string());
         instance.log_endpoint.clone_from(&self.process.worker.contract().log_endpoint);
+        instance.monitoring_endpoint.clone_from(&self.monitoring);
         instance.local_endpoint = self.endpoint.addresses().get(1).cloned();
         instance
     }
@@ -427,5 +456,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         // The calls lead to the endpoint, and the endpoint to the calls.
         self.calls.close();
+        self.report.abort();
     }
 }

@@ -20,8 +20,10 @@ pub struct Settings {
     pub connection: Connection,
     /// Calls that are worked on at once, of each interface; more wait.
     pub pool: Option<usize>,
-    /// Tags of every metric.
+    /// Tags of every metric, beside `service`, `host` and `identity`.
     pub tags: BTreeMap<String, String>,
+    /// Whether metrics are published, too, as lymph does; who asks gets them in any case.
+    pub publish_metrics: bool,
     /// What this process is called in metrics.
     pub service_name: Option<String>,
     /// Whether others are to find it.
@@ -102,6 +104,7 @@ struct Rpc {
 #[serde(default, deny_unknown_fields)]
 struct Metrics {
     tags: BTreeMap<String, String>,
+    publish: bool,
 }
 
 /// Keys of `container` that somebody else reads: the registry, the node, the event system.
@@ -109,6 +112,9 @@ const OTHERS: [&str; 3] = ["registry", "log_endpoint", "events"];
 
 /// The variable in which a node says where its services listen.
 const NODE_IP: &str = "LYMPH_NODE_IP";
+
+/// The variable in which a node says what its services are called.
+const SERVICE_NAME: &str = "LYMPH_SERVICE_NAME";
 
 impl Default for Settings {
     /// lymph's: this machine only, a free port.
@@ -119,6 +125,7 @@ impl Default for Settings {
             connection: Connection::default(),
             pool: None,
             tags: BTreeMap::new(),
+            publish_metrics: false,
             service_name: None,
             isolated: false,
         }
@@ -166,9 +173,11 @@ impl Settings {
             connection,
             pool: written.pool.size.filter(|size| *size > 0),
             tags: written.metrics.tags,
-            service_name: match written.service_name {
-                Some(name) => Some(name),
-                None => config.get("name").text()?,
+            publish_metrics: written.metrics.publish,
+            service_name: match (env.get(SERVICE_NAME), written.service_name) {
+                (Some(name), _) if !name.is_empty() => Some(name.clone()),
+                (_, Some(name)) => Some(name),
+                _ => config.get("name").text()?,
             },
             isolated: overrides.isolated,
         })
