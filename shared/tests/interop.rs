@@ -1,14 +1,15 @@
 //! A container in Python and one of ours call each other, over lymph's pair of sockets and over one connection.
 //!
-//! Needs a Python with pyzmq and msgpack, which `scripts/python-env` makes; where it cannot, the test says so and skips.
+//! Needs a Python with pyzmq and msgpack, which `scripts/python-env` makes; without one the tests say so and skip.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
     reason = "a test may panic, and says that it skips"
 )]
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,15 +30,28 @@ struct Python {
     endpoint: String,
 }
 
+/// `$HILUM_TEST_PYTHON`, else the one that `scripts/python-env` made, else `python3`.
+fn python(root: &Path) -> Option<OsString> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let made = target.join("python/bin/python");
+    let python = match std::env::var_os("HILUM_TEST_PYTHON") {
+        Some(python) => python,
+        None if made.exists() => made.into_os_string(),
+        None => "python3".into(),
+    };
+    let tried = Command::new(&python).args(["-c", "import zmq, msgpack"]).output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: {} with pyzmq and msgpack is needed", python.to_string_lossy());
+        return None;
+    }
+    Some(python)
+}
+
 impl Python {
     fn start() -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let made = Command::new(root.join("scripts/python-env")).output().unwrap();
-        if !made.status.success() {
-            eprintln!("skipped: {}", String::from_utf8_lossy(&made.stderr));
-            return None;
-        }
-        let mut child = Command::new(String::from_utf8(made.stdout).unwrap().trim())
+        let mut child = Command::new(python(root)?)
             .arg(root.join("shared/tests/interop/peer.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,5 +1,6 @@
 //! One suite for every registry.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stderr, reason = "a test says that it skips")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -226,4 +227,140 @@ async fn of_the_node_a_refusal_says_why() {
     let registry = node.registry("a").await;
     let error = registry.register("", instance("echo", 1)).await.unwrap_err();
     assert!(error.to_string().contains("cannot be the name"), "{error}");
+}
+
+/// A ZooKeeper of its own, by `scripts/services`; none where that cannot be had.
+#[cfg(feature = "zookeeper")]
+mod zookeeper {
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+
+    use hilum_shared::registry::ZooKeeper;
+
+    use super::*;
+
+    struct Server {
+        child: Child,
+        port: u16,
+        folder: tempfile::TempDir,
+    }
+
+    impl Server {
+        async fn start() -> Option<Self> {
+            let fetched = Command::new(script()).arg("fetch").output().unwrap();
+            let java = Command::new("java").arg("-version").output();
+            if !fetched.status.success() || java.is_err() {
+                let why = String::from_utf8_lossy(&fetched.stderr);
+                eprintln!("SKIPPED: ZooKeeper cannot be had (java: {}): {why}", java.is_ok());
+                return None;
+            }
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            let folder = tempfile::tempdir().unwrap();
+            let child = Self::run(port, folder.path());
+            let server = Self { child, port, folder };
+            server.is_up().await;
+            Some(server)
+        }
+
+        fn run(port: u16, folder: &Path) -> Child {
+            let mut command = Command::new(script());
+            command.args(["zookeeper", &port.to_string()]).arg(folder);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        }
+
+        async fn is_up(&self) {
+            let begun = tokio::time::Instant::now();
+            while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+                assert!(begun.elapsed() < 2 * LIMIT, "ZooKeeper does not start");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+
+        fn end(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+
+        fn registry(&self) -> ZooKeeper {
+            ZooKeeper::new(&format!("127.0.0.1:{}", self.port))
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.end();
+        }
+    }
+
+    fn script() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scripts/services")
+    }
+
+    #[tokio::test]
+    async fn in_zookeeper() {
+        let Some(mut server) = Server::start().await else { return };
+        conforms(&server.registry(), &server.registry()).await;
+
+        // What lymph would find there.
+        let ours = server.registry();
+        ours.register("echo", instance("echo", 1)).await.unwrap();
+        let hosts = format!("127.0.0.1:{}", server.port);
+        let client = zookeeper_client::Client::connect(&hosts).await.unwrap();
+        let path = format!("/lymph/services/echo/{}", instance("echo", 1).id);
+        let (data, stat) = client.get_data(&path).await.unwrap();
+        assert_ne!(stat.ephemeral_owner, 0);
+        let json: serde_json::Value = serde_json::from_slice(&data).unwrap();
+        for key in [
+            "id",
+            "identity",
+            "version",
+            "endpoint",
+            "log_endpoint",
+            "monitoring_endpoint",
+            "backdoor_endpoint",
+            "fqdn",
+            "hostname",
+            "ip",
+            "type",
+        ] {
+            assert!(json.get(key).is_some(), "{key}");
+        }
+
+        // An entry by somebody else, changed in place; and one that is none.
+        let theirs = server.registry();
+        let mut view = theirs.lookup("echo").await.unwrap();
+        let persistent = zookeeper_client::CreateMode::Persistent
+            .with_acls(zookeeper_client::Acls::anyone_all());
+        let entry = br#"{"id": "x", "endpoint": "tcp://10.0.0.1:1"}"#;
+        client.create("/lymph/services/echo/x", entry, &persistent).await.unwrap();
+        client.create("/lymph/services/echo/y", b"what", &persistent).await.unwrap();
+        wait_for(&mut view, |now| now.len() == 2).await;
+        let entry = br#"{"id": "x", "endpoint": "tcp://10.0.0.1:2"}"#;
+        client.set_data("/lymph/services/echo/x", entry, None).await.unwrap();
+        wait_for(&mut view, |now| now.iter().any(|one| one.endpoint == "tcp://10.0.0.1:2")).await;
+        client.delete("/lymph/services/echo/x", None).await.unwrap();
+
+        // Another root.
+        let rooted = ZooKeeper::new(&format!("{hosts}/other/place"));
+        rooted.register("r", instance("r", 1)).await.unwrap();
+        let found = client.list_children("/other/place/services/r").await.unwrap();
+        assert_eq!(found.len(), 1);
+
+        // A process that ends takes its entries with it.
+        let mine = server.registry();
+        mine.register("echo", instance("echo", 2)).await.unwrap();
+        wait_for(&mut view, |now| now.len() == 2).await;
+        drop(mine);
+        wait_for(&mut view, |now| now.len() == 1).await;
+
+        // A ZooKeeper that forgets everything: entered anew, and seen again.
+        server.end();
+        std::fs::remove_dir_all(server.folder.path()).unwrap();
+        server.child = Server::run(server.port, server.folder.path());
+        server.is_up().await;
+        ours.register("echo", instance("echo", 3)).await.unwrap();
+        wait_for(&mut view, |now| now.len() == 2).await;
+    }
 }

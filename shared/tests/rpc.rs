@@ -461,6 +461,32 @@ async fn a_server_that_ends_ends_the_calls_and_is_found_again() {
     client.call::<_, Value>("echo.ack", &json!({}), &options).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_local_way_is_taken_where_it_is_open_to_us() {
+    let folder = tempfile::Builder::new().prefix("h").tempdir_in("/tmp").unwrap();
+    let local = format!("ipc://{}/s", folder.path().display());
+    let world = World::tcp();
+    let server = Arc::new(Server::new("me").interface(echo()));
+    let network = Arc::clone(&world.network);
+    let addresses = ["tcp://127.0.0.1:*", &local];
+    let server = Endpoint::open(network, &addresses, server, Config::default()).await.unwrap();
+    let mut instance = Instance::new("echo", server.address(), None);
+    instance.hostname = Some(hilum_shared::registry::hostname().to_owned());
+    instance.local_endpoint = Some(local.clone());
+    world.registry.register("echo", instance.clone()).await.unwrap();
+    let client = world.client().await;
+    let used = async |client: &Client| {
+        client.request("echo.ack", &json!({}), &quick()).await.unwrap().address
+    };
+    assert_eq!(used(&client).await, local);
+    instance.local_endpoint = Some("ipc:///nowhere/s".to_owned());
+    world.registry.register("echo", instance.clone()).await.unwrap();
+    assert_eq!(used(&client).await, server.address());
+    instance.hostname = Some("elsewhere".to_owned());
+    world.registry.register("echo", instance).await.unwrap();
+    assert_eq!(used(&client).await, server.address());
+}
+
 /// A peer that shakes hands and then says nothing.
 async fn mute(network: &dyn Network, address: &str) -> tokio::task::JoinHandle<usize> {
     use hilum_shared::wire::zmtp::{Hello, greeting, write_ready};
@@ -546,7 +572,7 @@ async fn the_first_of_many_at_once_is_not_lost() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn garbage_ends_its_own_connection_only() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let world = World::memory();

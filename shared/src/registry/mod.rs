@@ -2,6 +2,7 @@
 //!
 //! A [`Registry`] takes [`Instance`]s under service names and gives live views of them. [`Memory`] keeps them in the process,
 //! [`StaticHosts`] knows a fixed list; [`Directory`](directory::Directory) is what a node keeps, and [`Embedded`] speaks to it.
+//! `ZooKeeper` (a cargo feature) is where lymph's services meet.
 
 pub mod directory;
 mod embedded;
@@ -9,6 +10,8 @@ mod instance;
 mod memory;
 mod static_hosts;
 mod version;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -21,6 +24,8 @@ pub use instance::{Instance, hostname};
 pub use memory::Memory;
 pub use static_hosts::StaticHosts;
 pub use version::{InvalidVersion, Version, VersionRequest};
+#[cfg(feature = "zookeeper")]
+pub use zookeeper::ZooKeeper;
 
 use crate::rpc::BoxFuture;
 

@@ -237,10 +237,23 @@ impl Client {
             return Err(none_compatible(target, options.version.as_ref(), &all));
         }
         let endpoint = &self.shared.endpoint;
-        let alive = |one: &&Instance| endpoint.liveness(one.dial()) != Liveness::Unresponsive;
-        let alive: Vec<&Instance> = fits.iter().copied().filter(alive).collect();
-        let fresh = |one: &&Instance| !tried.iter().any(|address| address == one.dial());
-        let mut choice: Vec<&Instance> = alive.iter().copied().filter(fresh).collect();
+        let mut alive = Vec::new();
+        let mut refused = Vec::new();
+        for instance in &fits {
+            let address = self.address(instance);
+            match endpoint.liveness(address) {
+                Liveness::Unresponsive => {}
+                Liveness::Refused => refused.push((address, *instance)),
+                Liveness::Unknown | Liveness::Responsive => alive.push((address, *instance)),
+            }
+        }
+        let is_fresh =
+            |(address, _): &(&str, &Instance)| !tried.iter().any(|other| other == address);
+        // One that refused a moment ago may be back: asking costs nothing, where there is no other.
+        let mut choice: Vec<_> = alive.iter().copied().filter(is_fresh).collect();
+        if choice.is_empty() {
+            choice = refused.into_iter().filter(is_fresh).collect();
+        }
         if choice.is_empty() && options.retries > 0 {
             choice = alive; // the same again is better than none
         }
@@ -248,9 +261,18 @@ impl Client {
             return Err(Error::NoneAlive { service: target.to_owned(), count: fits.len() });
         }
         let turn = known.turn.fetch_add(1, Ordering::Relaxed);
-        let pending = |at: usize| endpoint.waiting(choice[at].dial());
-        let chosen = choice[options.balance.pick(choice.len(), turn, pending)];
-        Ok(Chosen { address: chosen.dial().to_owned(), version: chosen.version.clone() })
+        let pending = |at: usize| endpoint.waiting(choice[at].0);
+        let (address, chosen) = choice[options.balance.pick(choice.len(), turn, pending)];
+        Ok(Chosen { address: address.to_owned(), version: chosen.version.clone() })
+    }
+
+    /// Where an instance is called: the faster way, unless that is closed to us (another user's folder, another mount).
+    fn address<'a>(&self, instance: &'a Instance) -> &'a str {
+        let local = instance.dial();
+        match self.shared.endpoint.liveness(local) {
+            Liveness::Refused | Liveness::Unresponsive => &instance.endpoint,
+            Liveness::Unknown | Liveness::Responsive => local,
+        }
     }
 
     /// The live view of a service's instances.

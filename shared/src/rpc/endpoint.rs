@@ -16,7 +16,7 @@
 //! **Liveness**: a connection that is in use and silent is pinged each second; after three seconds without a sign its
 //! instance is passed over, after thirty it is closed and the pings end with it. An unused connection is closed after a minute.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,7 +53,7 @@ pub struct Config {
     pub idle_disconnect: Duration,
     /// How long connecting and shaking hands may take.
     pub handshake: Duration,
-    /// How long an address that refused a connection is passed over when an instance is chosen.
+    /// How long an address that refused a connection is called only where there is no other.
     pub retry_after: Duration,
     /// The largest message taken, in bytes.
     pub max_message: usize,
@@ -149,7 +149,7 @@ struct State {
     /// By id of the request.
     pending: HashMap<CallId, Pending>,
     dials: HashMap<String, Arc<Dial>>,
-    /// Addresses that refused a connection, until when they are passed over.
+    /// Addresses that refused a connection, and how long they count as such.
     refused: HashMap<String, Instant>,
     accepted: HashMap<usize, Arc<Wire>>,
     tasks: Vec<AbortHandle>,
@@ -278,27 +278,12 @@ impl Endpoint {
             return dial.wire.liveness();
         }
         match state.refused.get(address) {
-            Some(until) if *until > Instant::now() => Liveness::Unresponsive,
+            Some(until) if *until > Instant::now() => Liveness::Refused,
             Some(_) => {
                 state.refused.remove(address);
                 Liveness::Unknown
             }
             None => Liveness::Unknown,
-        }
-    }
-
-    /// Forgets that an address refused a connection: somebody new is there.
-    pub fn forgive(&self, address: &str) {
-        self.inner.state().refused.remove(address);
-    }
-
-    /// Closes the connections to addresses that are no longer of use, as soon as nothing waits on them.
-    pub fn retain(&self, wanted: &HashSet<String>) {
-        let state = self.inner.state();
-        for (address, dial) in &state.dials {
-            if !wanted.contains(address) && dial.wire.open.load(Ordering::Relaxed) == 0 {
-                dial.wire.close();
-            }
         }
     }
 

@@ -45,6 +45,8 @@ pub enum Liveness {
     Responsive,
     /// Silent for too long.
     Unresponsive,
+    /// Refused a connection, or broke one off, a moment ago.
+    Refused,
 }
 
 /// What others hold of a connection: where to put messages, and how it is.

@@ -19,6 +19,9 @@ pub(super) enum Wanted {
     Default,
     /// A fixed list.
     Static(Hosts),
+    /// ZooKeeper at these hosts.
+    #[cfg(feature = "zookeeper")]
+    ZooKeeper(String),
     /// One that is there already.
     This(Arc<dyn Registry>),
 }
@@ -80,8 +83,11 @@ impl Wanted {
                 }
                 Ok(Self::Static(all))
             }
+            Some(name) if name == "zookeeper" || name.starts_with("lymph.discovery.zookeeper:") => {
+                zookeeper(&class, zookeeper_hosts(config, &rest)?)
+            }
             Some(other) => {
-                let help = "known are `embedded` (the node's) and `static`".to_owned();
+                let help = "known are `embedded` (the node's), `static` and `zookeeper`".to_owned();
                 Err(class.error(format!("there is no registry `{other}`"), Some(help)))
             }
         }
@@ -96,12 +102,44 @@ impl Wanted {
         match (self, &contract.node) {
             (Self::This(registry), _) => registry,
             (Self::Static(hosts), _) => Arc::new(StaticHosts::new(&hosts).await),
+            #[cfg(feature = "zookeeper")]
+            (Self::ZooKeeper(hosts), _) => Arc::new(hilum_shared::registry::ZooKeeper::new(&hosts)),
             (Self::Default, Some(node)) => {
                 Arc::new(Embedded::new(endpoint.clone(), node.as_str(), contract.token.clone()))
             }
             (Self::Default, None) => Arc::new(Memory::new()),
         }
     }
+}
+
+/// `{class: zookeeper, hosts: …}`, or lymph's `zkclient`, which is a map with `hosts` or the name of one in `dependencies`.
+fn zookeeper_hosts(config: &Section, registry: &Section) -> Result<String, Diagnostics> {
+    let client = registry.get("zkclient");
+    let hosts = if client.is_given() {
+        match client.text() {
+            Ok(Some(name)) => match name.strip_prefix("dep:") {
+                Some(name) => config.get("dependencies").get(name).get("hosts"),
+                None => return Err(client.error("expected a map with `hosts`, or `dep:NAME`", None)),
+            },
+            _ => client.get("hosts"),
+        }
+    } else {
+        registry.get("hosts")
+    };
+    let help = "write `hosts: 'host:2181,host:2181/path'`".to_owned();
+    hosts.text()?.ok_or_else(|| registry.error("`hosts` is missing", Some(help)))
+}
+
+#[cfg(feature = "zookeeper")]
+#[expect(clippy::unnecessary_wraps, reason = "without the feature it fails")]
+fn zookeeper(_: &Section, hosts: String) -> Result<Wanted, Diagnostics> {
+    Ok(Wanted::ZooKeeper(hosts))
+}
+
+#[cfg(not(feature = "zookeeper"))]
+fn zookeeper(class: &Section, _: String) -> Result<Wanted, Diagnostics> {
+    let help = "add `features = [\"zookeeper\"]` to `hilum-worker` in its Cargo.toml".to_owned();
+    Err(class.error("this binary was built without ZooKeeper", Some(help)))
 }
 
 /// Where a process under a node is reached from the same machine: beside the node's sockets, under the instance's name.
