@@ -1,5 +1,35 @@
 //! The library that services supervised by hilum are written on. A worker also runs without a node.
 //!
+//! # Interfaces
+//!
+//! ```no_run
+//! use hilum_worker::prelude::*;
+//!
+//! #[derive(Debug, thiserror::Error, Declared)]
+//! #[error("{length} characters are too many")]
+//! struct TextTooLong { length: usize }
+//!
+//! /// Says things back.
+//! #[derive(Default)]
+//! struct Echo;
+//!
+//! #[interface]
+//! impl Echo {
+//!     /// Returns the text in upper case.
+//!     #[rpc(raises(TextTooLong))]
+//!     async fn upper(&self, text: String) -> Result<String, TextTooLong> {
+//!         if text.len() > 100 { Err(TextTooLong { length: text.len() }) } else { Ok(text.to_uppercase()) }
+//!     }
+//! }
+//!
+//! hilum_worker::main!(Echo); // a program with the commands `instance` and `inspect`
+//! ```
+//!
+//! Others call it by name: `ctx.proxy("echo").call("upper", args! { text: "foo" })`, or by the typed `EchoProxy`. The guide is
+//! `docs/services.md`.
+//!
+//! # Services without interfaces
+//!
 //! ```no_run
 //! use std::process::ExitCode;
 //! use std::time::Duration;
@@ -77,7 +107,29 @@ pub use hilum_shared::rpc;
 pub use hilum_shared::transport::OpenError;
 pub use hilum_shared::transport::endpoint::EndpointError;
 pub use hilum_shared::wire::{Value, types};
-pub use hilum_worker_macros::{Declared, interface, proxy};
+/// Lets a struct or an enum cross the wire as an error; see the trait.
+pub use hilum_worker_macros::Declared;
+/// Makes an `impl` block an [`Interface`], and a typed proxy beside it (`Echo` → `EchoProxy`).
+///
+/// Methods with `#[rpc]` or `#[raw_rpc]` can be called; `on_start`, `on_stop`, `from_config` and `is_healthy` are hooks; everything else
+/// is the author's own. `config = Type` names the configuration, which goes to `from_config`, or into the field `config` of the type's default;
+/// `proxy = pub` makes the proxy public.
+pub use hilum_worker_macros::interface;
+/// Makes a typed proxy of a trait that describes a service written elsewhere (`Billing` → `BillingProxy`).
+///
+/// ```
+/// # use hilum_worker::prelude::*;
+/// #[hilum_worker::proxy]
+/// pub trait Billing {
+///     /// Takes the money.
+///     async fn charge(&self, amount: u32, card: Option<String>) -> Result<String>;
+/// }
+///
+/// async fn pay(ctx: &Context) -> Result<String> {
+///     Ok(BillingProxy::from(ctx.proxy("billing")).charge(7, None).await?)
+/// }
+/// ```
+pub use hilum_worker_macros::proxy;
 pub use interface::{Error, Interface, Method, NoConfig, Parameter};
 pub use links::LinkError;
 pub use run::{Builder, RunError, ServiceResult, run};

@@ -119,7 +119,9 @@ fn zookeeper_hosts(config: &Section, registry: &Section) -> Result<String, Diagn
         match client.text() {
             Ok(Some(name)) => match name.strip_prefix("dep:") {
                 Some(name) => config.get("dependencies").get(name).get("hosts"),
-                None => return Err(client.error("expected a map with `hosts`, or `dep:NAME`", None)),
+                None => {
+                    return Err(client.error("expected a map with `hosts`, or `dep:NAME`", None));
+                }
             },
             _ => client.get("hosts"),
         }
