@@ -6,6 +6,7 @@ pub mod config;
 pub mod lock;
 pub mod name;
 pub mod protocol;
+pub mod registry;
 pub mod rpc;
 pub mod run_dir;
 pub mod secret;

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use hilum_shared::protocol::control::Fault;
-use hilum_shared::rpc::server::Incoming;
-use hilum_shared::rpc::{CallError, Client};
+use hilum_shared::rpc::blocking::{CallError, Client};
+use hilum_shared::rpc::router::Incoming;
 use hilum_shared::transport::{Flow, Frames, Hub, Kind, Port, Socket, SocketSpec};
 use serde_json::{Value, json};
 

@@ -47,6 +47,11 @@ pub fn worker() -> String {
     binary("worker-under-test").display().to_string()
 }
 
+/// The path of the demo's services.
+pub fn demo() -> String {
+    binary("demo-under-test").display().to_string()
+}
+
 /// A cluster in a temporary folder. Dropping it takes it down and checks that nothing is left.
 #[derive(Debug)]
 pub struct Cluster {

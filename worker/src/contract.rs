@@ -35,6 +35,8 @@ pub struct Contract {
     pub log: Option<String>,
     /// The node as a service.
     pub node: Option<String>,
+    /// Where the node publishes all lines of its instances.
+    pub log_endpoint: Option<String>,
     /// The node's lock, which tells whether there is a node at all.
     pub lock: Option<PathBuf>,
     /// Between two heartbeats, until an echo says otherwise.
@@ -89,6 +91,7 @@ impl Contract {
             shutdown: None,
             log: None,
             node: None,
+            log_endpoint: None,
             lock: None,
             interval: INTERVAL,
             timeout: TIMEOUT,
@@ -129,6 +132,7 @@ impl Contract {
             shutdown: endpoint(env::SHUTDOWN)?,
             log: endpoint(env::LOG)?,
             node: endpoint(env::NODE)?,
+            log_endpoint: endpoint(env::LOG_ENDPOINT)?,
             lock: get(env::LOCK).map(PathBuf::from),
             interval: seconds(env::HEARTBEAT_INTERVAL)?.unwrap_or(INTERVAL),
             timeout: seconds(env::HEARTBEAT_TIMEOUT)?.unwrap_or(TIMEOUT),

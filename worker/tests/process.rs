@@ -19,7 +19,7 @@ struct Service(Child);
 impl Service {
     fn start(name: &str, node: Option<&FakeNode>, more: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hilum-demo"));
-        command.arg(name).stderr(Stdio::piped()).env_remove("RUST_LOG");
+        command.args(name.split(' ')).stderr(Stdio::piped()).env_remove("RUST_LOG");
         if let Some(node) = node {
             command.envs(node.env());
         }
@@ -56,7 +56,7 @@ impl Drop for Service {
 #[test]
 fn an_ordered_service_drains_flushes_and_exits_0() {
     let node = FakeNode::start_for("echo.2", 4).unwrap();
-    let mut service = Service::start("echo", Some(&node), &[]);
+    let mut service = Service::start("instance --interface Echo", Some(&node), &[]);
     let beat = node.wait_for_beat(|beat| beat.state == WorkerState::Ready);
     assert_eq!(beat.pid, service.0.id());
     node.shutdown("down", Duration::from_secs(5));
@@ -92,7 +92,7 @@ fn a_panic_is_on_stderr_and_a_critical_record() {
     assert_eq!(stderr.matches("the demo's disk has a sector").count(), 1, "{stderr}");
     let record = node.wait_for_record(|record| record.level == "CRITICAL");
     assert_eq!(record.message, "the demo's disk has a sector");
-    assert!(record.fields["place"].as_str().unwrap().contains("demo.rs"));
+    assert!(record.fields["place"].as_str().unwrap().contains("demo/main.rs"));
     node.wait_for_record(|record| record.level == "WARNING");
 }
 
@@ -140,4 +140,43 @@ fn a_service_that_lost_its_node_leaves() {
         std::thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(service.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_command_line_says_what_is_wrong_with_it() {
+    for (line, code, expected) in [
+        ("instance --port x", 2, "invalid value 'x' for '--port <PORT>'"),
+        ("instance --config gone.yml", 2, "cannot read"),
+        ("instance --interface Gone", 2, "this binary has no class `Gone`"),
+        ("inspect gone", 2, "no interface `gone`; there is echo, demo"),
+        ("no-such-thing", 2, "unrecognized subcommand"),
+    ] {
+        let (status, stderr) = Service::start(line, None, &[]).end();
+        assert_eq!(status.code(), Some(code), "{line}: {stderr}");
+        assert!(stderr.contains(expected), "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn inspect_shows_a_programs_own_methods() {
+    let run = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_hilum-demo"))
+            .arg("inspect")
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&["echo"]);
+    assert!(text.contains("rpc echo.upper(text)\n    Returns the text in upper case.\n"), "{text}");
+    assert!(text.contains("raises TextTooLong") && !text.contains("demo.shout"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    let names: Vec<&str> = json["interfaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["echo", "demo"]);
 }

@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use hilum_shared::rpc::{CallError, Client};
+use hilum_shared::rpc::blocking::{CallError, Client};
 use hilum_shared::run_dir::{Access, RunDir, StateDir};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

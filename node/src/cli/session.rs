@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hilum_shared::config::{self, Diagnostics, LoadOptions, Loaded};
-use hilum_shared::rpc::CallError;
+use hilum_shared::rpc::blocking::CallError;
 use hilum_shared::run_dir::StateDir;
 use hilum_shared::status::Snapshot;
 

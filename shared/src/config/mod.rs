@@ -18,6 +18,7 @@ mod load;
 mod raw;
 mod read;
 mod schema;
+pub mod service;
 mod shape;
 mod source;
 pub mod spec;

@@ -1,362 +1,397 @@
-//! A blocking client: one DEALER in the calling thread.
-//!
-//! It never waits for a node that is not there: a refused connection is told from a slow one by libzmq's monitor and
-//! a look at the socket's file.
+//! Calls of services by name.
 
-use std::os::fd::AsRawFd;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use crate::protocol::control::Fault;
-use crate::transport::endpoint::{Endpoint, EndpointError};
-use crate::transport::monitor::{monitor_event, receive, watch};
-use crate::transport::{Frames, Kind as SocketKind, SocketEvent, SocketSpec};
-use crate::wire::limits::MAX_ANSWER;
-use crate::wire::message::{DecodeError, EncodeError, Kind, Message, pack};
+use super::endpoint::{Endpoint, Outgoing};
+use super::error::Error;
+use super::link::Liveness;
+use super::select::Balance;
+use crate::registry::{Instance, Lookup, Registry, Version, VersionRequest};
+use crate::wire::Value;
+use crate::wire::message::{Kind, Message, pack};
 
-/// How long a node may take to shake hands; a stopped one never does.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-
-/// How often `cancelled` is asked while nothing comes. A signal is seen at once: it interrupts the wait.
-const SLICE: Duration = Duration::from_millis(100);
-
-/// A connection to one node or service.
-pub struct Client {
-    // In this order: sockets close before their context ends.
-    socket: zmq::Socket,
-    monitor: zmq::Socket,
-    endpoint: Endpoint,
-    text: String,
-    connected: bool,
-    /// How many connections have ended: an answer does not come over the next one.
-    losses: u64,
+/// How a call is made.
+#[derive(Clone, Debug)]
+pub struct CallOptions {
+    /// The service or the address (`tcp://…`, `ipc://…`) that is asked; `None`: the service that the subject names.
+    pub target: Option<String>,
+    /// Only instances of a compatible version.
+    pub version: Option<VersionRequest>,
+    /// How long to wait for the answer, all tries together.
+    pub timeout: Duration,
+    /// Which of several instances.
+    pub balance: Balance,
+    /// How many times to try again after a timeout or a lost connection, where working on it twice does no harm. A request that did not
+    /// leave goes to another instance in any case.
+    pub retries: u32,
+    /// The trace; `None`: that of the current task, or a new one.
+    pub trace_id: Option<String>,
 }
 
-/// Why a call brought no result.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// Somebody is there, but said nothing in time.
-    #[error("`{subject}` at `{endpoint}` was not answered within {after:?}")]
-    Timeout {
-        /// Where.
-        endpoint: String,
-        /// What was called.
-        subject: String,
-        /// How long we waited.
-        after: Duration,
-    },
-    /// Nobody listens there.
-    #[error("nobody listens at `{endpoint}`")]
-    Gone {
-        /// Where.
-        endpoint: String,
-    },
-    /// Whoever listened there ended, or threw us out, before the answer.
-    #[error("the connection to `{endpoint}` ended before `{subject}` was answered")]
-    Lost {
-        /// Where.
-        endpoint: String,
-        /// What was called.
-        subject: String,
-    },
-    /// Another user's.
-    #[error("no permission to connect to `{endpoint}`: it belongs to another user")]
-    Denied {
-        /// Where.
-        endpoint: String,
-    },
-    /// The caller did not want to wait any longer.
-    #[error("cancelled")]
-    Cancelled,
-    /// Refused without a reason: the peer knows no such method.
-    #[error("`{subject}` was refused: the other side is of a version that does not know it")]
-    Nack {
-        /// What was called.
-        subject: String,
-    },
-    /// Refused with a reason.
-    #[error("{}", .0.message)]
-    Fault(Fault),
-    /// The answer has another shape.
-    #[error("answer to `{subject}`: {source}")]
-    Protocol {
-        /// What was called.
-        subject: String,
-        /// What is wrong.
-        source: DecodeError,
-    },
-    /// The address is wrong.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The arguments cannot be sent.
-    #[error("arguments of `{subject}`: {source}")]
-    Arguments {
-        /// What was called.
-        subject: String,
-        /// Why.
-        source: EncodeError,
-    },
-    /// libzmq failed.
-    #[error("ZeroMQ: {0}")]
-    Socket(#[from] zmq::Error),
+impl Default for CallOptions {
+    /// Three seconds, as in lymph; random; no tries again.
+    fn default() -> Self {
+        Self {
+            target: None,
+            version: None,
+            timeout: Duration::from_secs(3),
+            balance: Balance::Random,
+            retries: 0,
+            trace_id: None,
+        }
+    }
+}
+
+/// An answer that is no refusal.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The message: a REP, or an ACK with nil.
+    pub message: Message,
+    /// Who answered.
+    pub address: String,
+}
+
+/// Calls services by name. Clones are the same client.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    registry: Arc<dyn Registry>,
+    services: Mutex<HashMap<String, Arc<Known>>>,
+    budget: Budget,
+}
+
+struct Known {
+    lookup: Lookup,
+    turn: AtomicUsize,
+}
+
+/// Tries again cost what successful first tries earn: at most one in ten in the long run, so that a service that is down is not
+/// buried under them.
+struct Budget(AtomicI64);
+
+impl Budget {
+    const TRY: i64 = 10;
+    const MOST: i64 = 10 * Self::TRY;
+
+    fn earn(&self) {
+        let earn = |have: i64| (have < Self::MOST).then_some(have + 1);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn); // full is full
+    }
+
+    fn spend(&self) -> bool {
+        let spend = |have: i64| (have >= Self::TRY).then_some(have - Self::TRY);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+    }
+}
+
+/// One instance, as a call goes to it.
+struct Chosen {
+    address: String,
+    version: Option<String>,
 }
 
 impl Client {
-    /// Connects and waits until the other side has shaken hands.
-    ///
-    /// # Errors
-    /// [`CallError::Gone`] at once where nobody listens, [`CallError::Timeout`] after 5 s where somebody does but is stuck.
-    pub fn connect(endpoint: &str) -> Result<Self, CallError> {
-        Self::connect_with(endpoint, CONNECT_LIMIT, &|| false)
+    /// A client that calls through an endpoint whom a registry knows.
+    pub fn new(endpoint: Endpoint, registry: Arc<dyn Registry>) -> Self {
+        let budget = Budget(AtomicI64::new(Budget::MOST));
+        let services = Mutex::default();
+        Self { shared: Arc::new(Shared { endpoint, registry, services, budget }) }
     }
 
-    /// [`Client::connect`] with another limit, and a question asked again and again whether to give up.
-    ///
-    /// # Errors
-    /// As [`Client::connect`]; [`CallError::Cancelled`] when `cancelled` says so.
-    pub fn connect_with(
-        endpoint: &str,
-        limit: Duration,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Self, CallError> {
-        let parsed = Endpoint::parse(endpoint)?;
-        let context = zmq::Context::new();
-        let socket = context.socket(zmq::DEALER)?;
-        let spec = SocketSpec {
-            max_frame: MAX_ANSWER,
-            immediate: true,
-            ..SocketSpec::new(SocketKind::Dealer)
-        };
-        spec.apply(&socket)?;
-        let monitor = watch(&context, &socket, 0)?;
-        socket.connect(endpoint)?;
-        let mut client = Self {
-            socket,
-            monitor,
-            endpoint: parsed,
-            text: endpoint.to_owned(),
-            connected: false,
-            losses: 0,
-        };
-        client.ready("connect", Wait::new(limit, cancelled))?;
-        Ok(client)
+    /// The endpoint that it calls through.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.shared.endpoint
     }
 
-    /// Where it is connected to.
-    pub fn endpoint(&self) -> &str {
-        &self.text
+    /// The registry that it asks.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.shared.registry
     }
 
-    /// Calls `interface.method` with a map (a struct) of arguments and waits for the result.
-    ///
-    /// An answer that comes after its call timed out is thrown away.
-    ///
-    /// # Errors
-    /// See [`CallError`].
-    pub fn call<A, R>(&mut self, subject: &str, args: &A, timeout: Duration) -> Result<R, CallError>
-    where
-        A: Serialize + ?Sized,
-        R: DeserializeOwned,
-    {
-        self.call_with(subject, args, timeout, &|| false)
+    /// A service (or an address) to call with the same options again and again.
+    pub fn proxy(&self, service: impl Into<String>) -> Proxy {
+        Proxy { client: self.clone(), interface: service.into(), options: CallOptions::default() }
     }
 
-    /// [`Client::call`] that also asks `cancelled`, at least ten times a second and after each signal.
-    /// `Duration::MAX` waits as long as the other side lives.
+    /// Calls `service.method` and waits for its result as a type.
     ///
     /// # Errors
-    /// See [`CallError`].
-    pub fn call_with<A, R>(
-        &mut self,
+    /// See [`Error`].
+    pub async fn call<A, R>(
+        &self,
         subject: &str,
         args: &A,
-        timeout: Duration,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<R, CallError>
+        options: &CallOptions,
+    ) -> Result<R, Error>
     where
         A: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let body = pack(args)
-            .map_err(|source| CallError::Arguments { subject: subject.to_owned(), source })?;
-        let wait = Wait::new(timeout, cancelled);
-        self.ready(subject, wait)?;
-        let request = Message::request(subject, body);
-        let id = request.id.clone();
-        let losses = self.losses;
-        self.socket.send_multipart(request.encode(), zmq::DONTWAIT).map_err(
-            |error| match error {
-                zmq::Error::EAGAIN => self.gone(),
-                other => CallError::Socket(other),
-            },
-        )?;
-        let answer = self.answer(subject, &id, losses, wait)?;
-        let broken = |source| CallError::Protocol { subject: subject.to_owned(), source };
-        match answer.kind {
-            Kind::Nack => Err(CallError::Nack { subject: subject.to_owned() }),
-            Kind::Error => {
-                Err(CallError::Fault(answer.unpack::<AnyFault>().map_err(broken)?.into()))
-            }
-            Kind::Reply | Kind::Ack | Kind::Request => answer.unpack().map_err(broken),
-        }
+        let reply = self.request(subject, args, options).await?;
+        let answer =
+            |source| Error::Answer { subject: subject.to_owned(), source: Arc::new(source) };
+        reply.message.unpack().map_err(answer)
     }
 
-    /// Waits until there is a connection.
-    fn ready(&mut self, subject: &str, wait: Wait<'_>) -> Result<(), CallError> {
-        loop {
-            self.observe()?;
-            if self.connected {
-                return Ok(());
-            }
-            self.pause(subject, wait)?;
-        }
-    }
-
-    fn answer(
-        &mut self,
+    /// Calls `service.method` and waits for its answer.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn request<A>(
+        &self,
         subject: &str,
-        id: &str,
-        losses: u64,
-        wait: Wait<'_>,
-    ) -> Result<Message, CallError> {
-        loop {
-            let observed = self.observe();
-            // Read after looking at the connection: what came before its end is an answer all the same.
-            while let Some(frames) = self.receive()? {
-                match Message::decode(&frames) {
-                    Ok(message) if message.kind != Kind::Request && message.subject == id => {
-                        return Ok(message);
-                    }
-                    Ok(_) => {} // of an earlier call, or a ping
-                    Err(source) if names(&frames, id) => {
-                        return Err(CallError::Protocol { subject: subject.to_owned(), source });
-                    }
-                    Err(_) => {}
-                }
-            }
-            if self.losses > losses {
-                return Err(CallError::Lost {
-                    endpoint: self.text.clone(),
-                    subject: subject.to_owned(),
-                });
-            }
-            observed?;
-            self.pause(subject, wait)?;
-        }
-    }
-
-    /// Takes note of what the connection did.
-    fn observe(&mut self) -> Result<(), CallError> {
-        loop {
-            let frames = match receive(&self.monitor) {
-                Ok(frames) => frames.unwrap_or_default(),
-                Err(zmq::Error::EAGAIN) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            match monitor_event(&frames) {
-                Some(SocketEvent::Connected) => self.connected = true,
-                Some(SocketEvent::Disconnected) => {
-                    self.connected = false;
-                    self.losses += 1;
-                }
-                Some(SocketEvent::Refused) => self.diagnose()?,
-                None => {}
-            }
-        }
-    }
-
-    /// A connection was refused: nobody there, or only a full backlog?
-    fn diagnose(&self) -> Result<(), CallError> {
-        let Endpoint::Ipc(path) = &self.endpoint else {
-            return Err(self.gone());
+        args: &A,
+        options: &CallOptions,
+    ) -> Result<Reply, Error>
+    where
+        A: Serialize + ?Sized,
+    {
+        let arguments =
+            |source| Error::Arguments { subject: subject.to_owned(), source: Arc::new(source) };
+        let body = pack(args).map_err(arguments)?;
+        let Some((interface, _)) = subject.rsplit_once('.') else {
+            return Err(Error::Subject { subject: subject.to_owned() });
         };
-        match knock(path) {
-            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
-            Err(Errno::EACCES | Errno::EPERM) => {
-                Err(CallError::Denied { endpoint: self.text.clone() })
-            }
-            Err(_) => Err(self.gone()),
-        }
+        let target = options.target.as_deref().unwrap_or(interface);
+        self.tries(subject, target, body, options).await
     }
 
-    fn receive(&self) -> Result<Option<Frames>, CallError> {
-        match receive(&self.socket) {
-            Ok(frames) => Ok(Some(frames.unwrap_or_default())),
-            Err(zmq::Error::EAGAIN) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Sleeps until something comes, a slice at most.
-    fn pause(&self, subject: &str, wait: Wait<'_>) -> Result<(), CallError> {
-        if (wait.cancelled)() {
-            return Err(CallError::Cancelled);
-        }
-        let left = wait.limit.saturating_sub(wait.begun.elapsed());
-        if left.is_zero() {
-            return Err(CallError::Timeout {
-                endpoint: self.text.clone(),
+    async fn tries(
+        &self,
+        subject: &str,
+        target: &str,
+        body: Vec<u8>,
+        options: &CallOptions,
+    ) -> Result<Reply, Error> {
+        let mut retries = options.retries;
+        let mut tried = Vec::new();
+        let deadline = Instant::now() + options.timeout;
+        let timeout = || Error::Timeout { subject: subject.to_owned(), after: options.timeout };
+        let trace_id = options.trace_id.clone().unwrap_or_else(super::trace::trace_id_or_new);
+        // Each of several tries gets its share of the time, so that one silent instance does not use it up.
+        let share = options.timeout / (retries + 1);
+        loop {
+            let choosing = tokio::time::timeout_at(deadline, self.choose(target, options, &tried));
+            let chosen = choosing.await.map_err(|_| timeout())??;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let outgoing = Outgoing {
                 subject: subject.to_owned(),
-                after: wait.limit,
-            });
+                version: chosen.version,
+                body: body.clone(),
+                timeout: if retries == 0 { left } else { left.min(share) },
+                trace_id: Some(trace_id.clone()),
+            };
+            let error = match self.shared.endpoint.request(&chosen.address, outgoing).await {
+                Ok(message) => {
+                    self.shared.budget.earn();
+                    return understand(subject, chosen.address, message);
+                }
+                // A service that was slow to be found is not to look as if it had less time.
+                Err(Error::Timeout { .. }) if retries == 0 => return Err(timeout()),
+                Err(error) => error,
+            };
+            let direct = target.contains("://");
+            if error.not_sent() && !direct {
+                tried.push(chosen.address);
+            } else if retries > 0 && error.is_transient() && self.shared.budget.spend() {
+                retries -= 1;
+                tried.push(chosen.address);
+            } else {
+                return Err(error);
+            }
+            tracing::debug!(subject, %error, "trying again");
         }
-        let slice = i64::try_from(left.min(SLICE).as_millis()).unwrap_or(0).max(1);
-        let mut items =
-            [self.socket.as_poll_item(zmq::POLLIN), self.monitor.as_poll_item(zmq::POLLIN)];
-        match zmq::poll(&mut items, slice) {
-            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+    }
+
+    /// The instance to call: not one that was tried while there are others.
+    async fn choose(
+        &self,
+        target: &str,
+        options: &CallOptions,
+        tried: &[String],
+    ) -> Result<Chosen, Error> {
+        if target.contains("://") {
+            return Ok(Chosen { address: target.to_owned(), version: None });
+        }
+        let known = self.known(target).await?;
+        let all = known.lookup.instances();
+        if all.is_empty() {
+            return Err(Error::NoSuchService { service: target.to_owned() });
+        }
+        let fits: Vec<&Instance> = match &options.version {
+            Some(asked) => all.iter().filter(|one| asked.admits(one.version.as_deref())).collect(),
+            None => all.iter().collect(),
+        };
+        if fits.is_empty() {
+            return Err(none_compatible(target, options.version.as_ref(), &all));
+        }
+        let endpoint = &self.shared.endpoint;
+        let mut alive = Vec::new();
+        let mut refused = Vec::new();
+        for instance in &fits {
+            let address = self.address(instance);
+            match endpoint.liveness(address) {
+                Liveness::Unresponsive => {}
+                Liveness::Refused => refused.push((address, *instance)),
+                Liveness::Unknown | Liveness::Responsive => alive.push((address, *instance)),
+            }
+        }
+        let is_fresh =
+            |(address, _): &(&str, &Instance)| !tried.iter().any(|other| other == address);
+        // One that refused a moment ago may be back: asking costs nothing, where there is no other.
+        let mut choice: Vec<_> = alive.iter().copied().filter(is_fresh).collect();
+        if choice.is_empty() {
+            choice = refused.into_iter().filter(is_fresh).collect();
+        }
+        if choice.is_empty() && options.retries > 0 {
+            choice = alive; // the same again is better than none
+        }
+        if choice.is_empty() {
+            return Err(Error::NoneAlive { service: target.to_owned(), count: fits.len() });
+        }
+        let turn = known.turn.fetch_add(1, Ordering::Relaxed);
+        let pending = |at: usize| endpoint.waiting(choice[at].0);
+        let (address, chosen) = choice[options.balance.pick(choice.len(), turn, pending)];
+        Ok(Chosen { address: address.to_owned(), version: chosen.version.clone() })
+    }
+
+    /// Where an instance is called: the faster way, unless that is closed to us (another user's folder, another mount).
+    fn address<'a>(&self, instance: &'a Instance) -> &'a str {
+        let local = instance.dial();
+        match self.shared.endpoint.liveness(local) {
+            Liveness::Refused | Liveness::Unresponsive => &instance.endpoint,
+            Liveness::Unknown | Liveness::Responsive => local,
         }
     }
 
-    fn gone(&self) -> CallError {
-        CallError::Gone { endpoint: self.text.clone() }
+    /// The live view of a service's instances.
+    async fn known(&self, service: &str) -> Result<Arc<Known>, Error> {
+        let services = || self.shared.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = services().get(service) {
+            return Ok(Arc::clone(known));
+        }
+        let lookup = self.shared.registry.lookup(service).await?;
+        let fresh = Arc::new(Known { lookup, turn: AtomicUsize::new(0) });
+        // Names come from the program, so they are few; names that nobody has are not kept.
+        if fresh.lookup.instances().is_empty() {
+            return Ok(fresh);
+        }
+        Ok(Arc::clone(services().entry(service.to_owned()).or_insert(fresh)))
     }
 }
 
-#[derive(Clone, Copy)]
-struct Wait<'a> {
-    begun: Instant,
-    limit: Duration,
-    cancelled: &'a dyn Fn() -> bool,
-}
-
-impl<'a> Wait<'a> {
-    fn new(limit: Duration, cancelled: &'a dyn Fn() -> bool) -> Self {
-        Self { begun: Instant::now(), limit, cancelled }
+fn none_compatible(service: &str, asked: Option<&VersionRequest>, all: &[Instance]) -> Error {
+    let mut versions: Vec<Option<Version>> = all
+        .iter()
+        .map(|one| one.version.as_deref().and_then(|text| Version::parse(text).ok()))
+        .collect();
+    versions.sort();
+    versions.dedup();
+    Error::NoneCompatible {
+        service: service.to_owned(),
+        asked: asked.map(ToString::to_string).unwrap_or_default(),
+        available: versions
+            .iter()
+            .map(|version| version.as_ref().map_or("none", Version::as_str).to_owned())
+            .collect(),
     }
 }
 
-/// Whether broken frames are meant for the call with this id.
-fn names(frames: &[Vec<u8>], id: &str) -> bool {
-    frames.get(2).is_some_and(|subject| subject == id.as_bytes())
+/// What an answer says.
+fn understand(subject: &str, address: String, message: Message) -> Result<Reply, Error> {
+    match message.kind {
+        Kind::Nack => Err(Error::Nack { subject: subject.to_owned() }),
+        Kind::Error => {
+            let wrong =
+                |source| Error::Answer { subject: subject.to_owned(), source: Arc::new(source) };
+            let body: Value = message.unpack().map_err(wrong)?;
+            let text = |key| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let kind = Some(text("type")).filter(|kind| !kind.is_empty());
+            Err(Error::Remote {
+                kind: kind.unwrap_or_else(|| "RemoteError".to_owned()),
+                message: text("message"),
+                body: Box::new(body),
+            })
+        }
+        Kind::Reply | Kind::Ack | Kind::Request => Ok(Reply { message, address }),
+    }
 }
 
-/// Whether somebody listens at a path, without waiting for a place in its backlog.
-fn knock(path: &Path) -> Result<(), Errno> {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+/// A service with options of its own.
+#[derive(Clone)]
+pub struct Proxy {
+    client: Client,
+    interface: String,
+    options: CallOptions,
 }
 
-/// An ERROR's body as lymph takes it: both keys may be missing.
-#[derive(Deserialize)]
-struct AnyFault {
-    #[serde(default, rename = "type")]
-    code: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    help: Option<String>,
-}
+impl Proxy {
+    /// Asks for a compatible version.
+    #[must_use]
+    pub fn version(mut self, version: VersionRequest) -> Self {
+        self.options.version = Some(version);
+        self
+    }
 
-impl From<AnyFault> for Fault {
-    fn from(fault: AnyFault) -> Self {
-        Self { code: fault.code, message: fault.message, help: fault.help }
+    /// Waits so long for an answer.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = timeout;
+        self
+    }
+
+    /// Chooses so among several instances.
+    #[must_use]
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.options.balance = balance;
+        self
+    }
+
+    /// Tries again so many times; only for methods that may be worked on twice.
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.options.retries = retries;
+        self
+    }
+
+    /// Asks this service or address instead of the one that the interface names.
+    #[must_use]
+    pub fn target(mut self, target: impl Into<String>) -> Self {
+        self.options.target = Some(target.into());
+        self
+    }
+
+    /// Calls a method and waits for its result.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn call<A, R>(&self, method: &str, args: &A) -> Result<R, Error>
+    where
+        A: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.client.call(&format!("{}.{method}", self.interface), args, &self.options).await
+    }
+
+    /// Calls a method and waits for its answer.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn request<A>(&self, method: &str, args: &A) -> Result<Reply, Error>
+    where
+        A: Serialize + ?Sized,
+    {
+        self.client.request(&format!("{}.{method}", self.interface), args, &self.options).await
     }
 }

@@ -1,9 +1,34 @@
 //! Calls and answers in lymph messages.
 //!
-//! [`Client`] is what the command line uses: blocking, without a runtime. [`server`] reads requests at a ROUTER and
-//! makes the frames of each answer; whoever owns the socket decides when they are sent.
+//! ```text
+//!  Client ── which instance? ──► registry            Server ── which method? ──► your handler
+//!    │                                                  ▲                              │
+//!    ▼                                                  │ Request                      ▼
+//!  Endpoint ═══ one connection to each address ═══► Endpoint ◄──────────────── ReplyChannel
+//! ```
+//!
+//! [`Endpoint`] is one container's side of all its connections, over a [`Network`]: the system's sockets, or one inside the
+//! process for tests. [`Client`] chooses an instance and calls it, [`Server`] finds the method and calls that.
+//!
+//! [`blocking`] is what the command line uses, without a runtime; [`router`] reads requests at a ROUTER of the ZeroMQ thread,
+//! which is how the node itself is asked.
 
+pub mod blocking;
 mod client;
-pub mod server;
+mod endpoint;
+mod error;
+mod link;
+mod network;
+mod reply;
+pub mod router;
+mod select;
+mod server;
+pub mod trace;
 
-pub use client::{CallError, Client};
+pub use client::{CallOptions, Client, Proxy, Reply};
+pub use endpoint::{Config, Endpoint, Handler, Incoming, Outgoing, ReplyChannel, ReplyError};
+pub use error::Error;
+pub use link::{LinkError, Liveness};
+pub use network::{BoxFuture, Listener, MemoryNetwork, Network, Sockets, Stream};
+pub use select::Balance;
+pub use server::{Failure, Interface, Method, Request, Server};

@@ -1,191 +1,488 @@
-//! Requests as a ROUTER receives them, and the frames that answer them.
+//! From a request to the method that answers it.
+//!
+//! A [`Server`] holds [`Interface`]s, each with [`Method`]s, and answers what every container answers (`lymph.ping`, `status`, `inspect`,
+//! `get_metrics`, `change_loglevel`), whatever version the request names for those. Each request is a task of its own, in
+//! the trace of its caller, and ends when the caller has stopped waiting. A handler that panics has refused its request.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use crate::protocol::control::Fault;
-use crate::transport::Frames;
-use crate::wire::message::{DecodeError, EncodeError, Kind, Message, NIL, pack};
+use super::endpoint::Handler;
+use super::error::Error;
+use super::network::BoxFuture;
+use super::reply::{Incoming, ReplyChannel};
+use super::trace::{self, Scope};
+use crate::registry::{Instance, InvalidVersion, Version};
+use crate::wire::Value;
+use crate::wire::message::{DecodeError, Message};
 
-/// A peer of a ROUTER, by its routing id.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerId(pub Vec<u8>);
+/// A request at its method.
+#[derive(Clone, Debug)]
+pub struct Request {
+    message: Arc<Message>,
+    trace_id: Arc<str>,
+}
 
-impl fmt::Display for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match std::str::from_utf8(&self.0) {
-            Ok(text) if text.chars().all(|c| !c.is_control()) => f.write_str(text),
-            _ => self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
-        }
+impl Request {
+    /// `interface.method`.
+    pub fn subject(&self) -> &str {
+        &self.message.subject
     }
-}
 
-impl fmt::Debug for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+    /// The trace that it belongs to.
+    pub fn trace_id(&self) -> &str {
+        &self.trace_id
     }
-}
 
-/// To whom an answer goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The peer.
-    pub peer: PeerId,
-    /// The id of its request.
-    pub request: String,
-    /// Its trace.
-    pub trace_id: Option<String>,
-}
-
-/// A request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incoming {
-    /// To whom the answer goes.
-    pub caller: Caller,
-    /// The request itself.
-    pub message: Message,
-}
-
-/// Why frames at a ROUTER are no request.
-#[derive(Debug)]
-pub enum NotARequest {
-    /// A message of another kind, such as the answer to a ping.
-    Other,
-    /// Broken; the NACK goes back where the sender and its id could be read.
-    Broken {
-        /// What is wrong.
-        error: DecodeError,
-        /// The refusal to send.
-        nack: Option<Frames>,
-    },
-}
-
-impl Incoming {
-    /// Reads `[routing id, five frames]`.
+    /// The arguments as a type: a struct of their names, or [`Value`].
     ///
     /// # Errors
-    /// See [`NotARequest`].
-    pub fn decode(mut frames: Frames) -> Result<Self, NotARequest> {
-        if frames.is_empty() {
-            let error = DecodeError::FrameCount { count: 0 };
-            return Err(NotARequest::Broken { error, nack: None });
-        }
-        let peer = PeerId(frames.remove(0));
-        let message = match Message::decode(&frames) {
-            Ok(message) => message,
-            Err(error) => {
-                let nack = Message::salvage_id(&frames)
-                    .map(|request| Caller { peer, request, trace_id: None }.nack());
-                return Err(NotARequest::Broken { error, nack });
-            }
-        };
-        if message.kind != Kind::Request {
-            return Err(NotARequest::Other);
-        }
-        let caller = Caller {
-            peer,
-            request: message.id.clone(),
-            trace_id: message.headers.trace_id.clone(),
-        };
-        Ok(Self { caller, message })
+    /// When they have another shape; lymph refuses such a request.
+    pub fn args<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        self.message.unpack()
     }
 }
 
-impl Incoming {
-    /// The answer to `lymph.ping`: its payload, whatever it is.
-    pub fn pong(&self) -> Frames {
-        match self.message.unpack::<Option<Ping>>() {
-            Ok(ping) => {
-                let payload = ping.map_or(rmpv::Value::Nil, |ping| ping.payload);
-                self.caller.reply(&payload).unwrap_or_else(|_| self.caller.nack())
+/// Why a method has no result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// The caller is told nothing but that it is refused: what lymph does for an exception that was not declared.
+    Refused,
+    /// The caller is told; `body` is a map with `type` and `message`.
+    Named(Box<Value>),
+}
+
+impl Failure {
+    /// A fault with a name.
+    pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
+        let fields = [("type", kind.into()), ("message", message.into())];
+        Self::Named(Box::new(Value::map(fields.map(|(key, text)| (key, Value::Str(text))))))
+    }
+}
+
+impl From<Error> for Failure {
+    /// A named fault of a service further on is handed on, everything else refuses.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Remote { body, .. } => Self::Named(body),
+            other => {
+                tracing::error!(error = %other, "a call of this method failed");
+                Self::Refused
             }
-            Err(_) => self.caller.nack(),
+        }
+    }
+}
+
+type Run = Arc<dyn Fn(Request, ReplyChannel) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// What an interface can be asked.
+#[derive(Clone)]
+pub struct Method {
+    name: String,
+    params: Vec<String>,
+    help: String,
+    uncancelled: bool,
+    run: Run,
+}
+
+impl Method {
+    /// A method that answers by its channel, how and when it likes.
+    pub fn raw<F, Fut>(name: impl Into<String>, run: F) -> Self
+    where
+        F: Fn(Request, ReplyChannel) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        Self {
+            name: name.into(),
+            params: Vec::new(),
+            help: String::new(),
+            uncancelled: false,
+            run: Arc::new(move |request, channel| Box::pin(run(request, channel))),
+        }
+    }
+
+    /// A method that takes arguments of a type and returns a result. Arguments that do not fit are refused.
+    pub fn rpc<A, R, F, Fut>(name: impl Into<String>, run: F) -> Self
+    where
+        A: DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+        F: Fn(A, Request) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Failure>> + Send + 'static,
+    {
+        let run = Arc::new(run);
+        Self::raw(name, move |request, channel| {
+            let run = Arc::clone(&run);
+            async move {
+                let args = match request.args() {
+                    Ok(args) => args,
+                    Err(error) => {
+                        tracing::warn!(subject = request.subject(), %error, "wrong arguments: refused");
+                        return; // dropping the channel refuses
+                    }
+                };
+                let message = Arc::clone(&request.message);
+                let answered = match run(args, request).await {
+                    Ok(result) => channel.reply(&result),
+                    Err(Failure::Named(body)) => channel.error_with(&body),
+                    Err(Failure::Refused) => channel.nack(),
+                };
+                if let Err(error) = answered {
+                    let subject = &message.subject;
+                    tracing::error!(subject, %error, "the result could not be sent: refused");
+                }
+            }
+        })
+    }
+
+    /// Names its parameters, for `lymph.inspect`.
+    #[must_use]
+    pub fn params<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.params = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Says what it does, for `lymph.inspect`.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = text.into();
+        self
+    }
+
+    /// It works on when its caller has stopped waiting.
+    #[must_use]
+    pub fn uncancelled(mut self) -> Self {
+        self.uncancelled = true;
+        self
+    }
+}
+
+/// Methods under a name, in a version.
+pub struct Interface {
+    name: String,
+    version: Option<Version>,
+    methods: BTreeMap<String, Method>,
+    limit: Option<Limit>,
+}
+
+struct Limit {
+    permits: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    queue: usize,
+}
+
+impl Interface {
+    /// An interface without methods and version.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), version: None, methods: BTreeMap::new(), limit: None }
+    }
+
+    /// Gives it a version; `1.2` is `1.2.0`.
+    ///
+    /// # Errors
+    /// When the text is no version.
+    pub fn version(self, text: &str) -> Result<Self, InvalidVersion> {
+        Ok(self.at_version(Version::parse(text)?))
+    }
+
+    /// Gives it a version.
+    #[must_use]
+    pub fn at_version(mut self, version: Version) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// At most so many requests are worked on at once, and so many more wait; the rest is told `Overloaded`.
+    #[must_use]
+    pub fn concurrency(mut self, at_once: usize, waiting: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS)));
+        self.limit = Some(Limit { permits, waiting: Arc::default(), queue: waiting });
+        self
+    }
+
+    /// Adds a method, in place of one of the same name.
+    #[must_use]
+    pub fn method(mut self, method: Method) -> Self {
+        self.methods.insert(method.name.clone(), method);
+        self
+    }
+
+    /// Its name and version, as it is registered.
+    pub fn id(&self) -> (&str, Option<&Version>) {
+        (&self.name, self.version.as_ref())
+    }
+}
+
+type Metrics = Box<dyn Fn() -> Value + Send + Sync>;
+type Loglevel = Box<dyn Fn(&str, &str, Duration) -> Result<(), Failure> + Send + Sync>;
+
+/// All interfaces of a container; the [`Handler`] of its endpoint.
+#[derive(Default)]
+pub struct Server {
+    /// By name, the highest version last and one without a version first.
+    interfaces: BTreeMap<String, Vec<Interface>>,
+    identity: String,
+    endpoint: OnceLock<String>,
+    metrics: Option<Metrics>,
+    loglevel: Option<Loglevel>,
+}
+
+impl Server {
+    /// A server that answers only what every container answers; `identity` is what `lymph.status` says (by default
+    /// that of its endpoint).
+    pub fn new(identity: impl Into<String>) -> Self {
+        Self { identity: identity.into(), ..Self::default() }
+    }
+
+    /// Adds an interface; a second one of the same name and version takes the first's place.
+    #[must_use]
+    pub fn interface(mut self, interface: Interface) -> Self {
+        let versions = self.interfaces.entry(interface.name.clone()).or_default();
+        versions.retain(|other| other.version != interface.version);
+        versions.push(interface);
+        versions.sort_by(|one, other| one.version.cmp(&other.version));
+        self
+    }
+
+    /// What `lymph.get_metrics` answers: an array of `[name, value, tags]`.
+    #[must_use]
+    pub fn metrics(mut self, read: impl Fn() -> Value + Send + Sync + 'static) -> Self {
+        self.metrics = Some(Box::new(read));
+        self
+    }
+
+    /// What `lymph.change_loglevel` does: logger, level and how long.
+    #[must_use]
+    pub fn change_loglevel(
+        mut self,
+        change: impl Fn(&str, &str, Duration) -> Result<(), Failure> + Send + Sync + 'static,
+    ) -> Self {
+        self.loglevel = Some(Box::new(change));
+        self
+    }
+
+    /// Says where it is reached, once that is known. The first word counts.
+    pub fn set_endpoint(&self, address: &str) {
+        let _ = self.endpoint.set(address.to_owned()); // documented
+    }
+
+    /// The interfaces, as they are registered.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.interfaces.values().flatten()
+    }
+
+    /// The interface that a request means: exactly the version that it names, else the one without a version, else the highest.
+    fn find(&self, name: &str, version: Option<&str>) -> Option<&Interface> {
+        let versions = self.interfaces.get(name)?;
+        match version {
+            Some(text) => {
+                let version = Some(Version::parse(text).ok()?);
+                versions.iter().find(|interface| interface.version == version)
+            }
+            None => versions
+                .iter()
+                .find(|interface| interface.version.is_none())
+                .or_else(|| versions.last()),
+        }
+    }
+
+    fn run(&self, incoming: Incoming) {
+        let Incoming { message, channel } = incoming;
+        let unknown = |what: &str| tracing::warn!(subject = message.subject, what, "refused");
+        let Some((interface, method)) = message.interface_and_method() else {
+            return unknown("no interface named");
+        };
+        if interface == "lymph" {
+            return self.builtin(method, &message, &channel);
+        }
+        let Some(interface) = self.find(interface, message.headers.version.as_deref()) else {
+            return unknown("unknown interface or version");
+        };
+        if let Some(version) = &interface.version {
+            channel.set_version(version.as_str());
+        }
+        let Some(method) = interface.methods.get(method) else {
+            return unknown("unknown method");
+        };
+        let permit = match &interface.limit {
+            None => None,
+            Some(limit) => match Arc::clone(&limit.permits).try_acquire_owned() {
+                Ok(permit) => Some(Permit::Have(permit)),
+                Err(_) => match limit.queue() {
+                    Some(turn) => Some(Permit::Wait(Arc::clone(&limit.permits), turn)),
+                    None => {
+                        // The caller hears why; a failure to say it only means that it is gone.
+                        let _ = channel.error("Overloaded", "too many requests wait already");
+                        return;
+                    }
+                },
+            },
+        };
+        // A request that came from far away may name any number.
+        let wait = message.headers.timeout.and_then(|wait| Duration::try_from_secs_f64(wait).ok());
+        let deadline = wait.and_then(|wait| Instant::now().checked_add(wait));
+        let trace_id: Arc<str> = channel.trace_id().into();
+        let current = Scope { trace_id: Arc::clone(&trace_id), deadline };
+        let watch = PanicWatch(Arc::clone(&message));
+        let run = Arc::clone(&method.run);
+        let work = async move {
+            let _watch = watch;
+            let _permit = match permit {
+                Some(Permit::Wait(permits, turn)) => {
+                    let permit = permits.acquire_owned().await;
+                    drop(turn);
+                    permit.ok()
+                }
+                Some(Permit::Have(permit)) => Some(permit),
+                None => None,
+            };
+            run(Request { message, trace_id }, channel).await;
+        };
+        let cancelled_at = deadline.filter(|_| !method.uncancelled);
+        tokio::spawn(trace::scope(current, async move {
+            match cancelled_at {
+                // Nobody waits any longer: what it would answer is of no use.
+                Some(at) => drop(tokio::time::timeout_at(at, work).await),
+                None => work.await,
+            }
+        }));
+    }
+
+    fn builtin(&self, method: &str, message: &Message, channel: &ReplyChannel) {
+        let answered = match method {
+            "status" => {
+                let endpoint = self.endpoint.get().map(String::as_str).unwrap_or_default();
+                let identity = match self.identity.as_str() {
+                    "" => Instance::identity_of(endpoint),
+                    given => given.to_owned(),
+                };
+                let fields = [("endpoint", endpoint), ("identity", &identity)];
+                channel.reply(&Value::map(fields.map(|(key, text)| (key, Value::from(text)))))
+            }
+            "inspect" => channel.reply(&Methods { methods: self.inspect() }),
+            "get_metrics" => {
+                let none = || Value::List(Vec::new());
+                channel.reply(&self.metrics.as_ref().map_or_else(none, |read| read()))
+            }
+            "change_loglevel" => match (message.unpack::<ChangeLoglevel>(), &self.loglevel) {
+                (Ok(args), Some(change)) => {
+                    let period = Duration::try_from_secs_f64(args.period).unwrap_or_default();
+                    match change(&args.qualname, &args.loglevel, period) {
+                        Ok(()) => channel.reply(&()),
+                        Err(Failure::Named(body)) => channel.error_with(&body),
+                        Err(Failure::Refused) => channel.nack(),
+                    }
+                }
+                _ => channel.nack(),
+            },
+            _ => channel.nack(),
+        };
+        if let Err(error) = answered {
+            tracing::error!(subject = message.subject, %error, "the answer could not be sent");
+        }
+    }
+
+    fn inspect(&self) -> Vec<MethodInfo> {
+        let theirs = self.interfaces.values().flatten().flat_map(|interface| {
+            let version = interface.version.as_ref().map_or("None", |version| version.as_str());
+            interface.methods.values().map(move |method| MethodInfo {
+                name: format!("{}.{}", interface.name, method.name),
+                version: version.to_owned(),
+                params: method.params.clone(),
+                help: method.help.clone(),
+            })
+        });
+        let ours = BUILTIN.iter().map(|(name, params, help)| MethodInfo {
+            name: format!("lymph.{name}"),
+            version: "None".to_owned(),
+            params: params.iter().map(|name| (*name).to_owned()).collect(),
+            help: (*help).to_owned(),
+        });
+        theirs.chain(ours).collect()
+    }
+}
+
+impl Handler for Server {
+    fn request(&self, incoming: Incoming) {
+        self.run(incoming);
+    }
+}
+
+impl Limit {
+    /// A place among those who wait.
+    fn queue(&self) -> Option<Turn> {
+        let turn = Turn(Arc::clone(&self.waiting));
+        (turn.0.fetch_add(1, Ordering::Relaxed) < self.queue).then_some(turn)
+    }
+}
+
+/// One who waits for a permit.
+struct Turn(Arc<AtomicUsize>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Permit {
+    Have(tokio::sync::OwnedSemaphorePermit),
+    Wait(Arc<Semaphore>, Turn),
+}
+
+/// Says whose handler panicked; the request is refused by the end of its channel.
+struct PanicWatch(Arc<Message>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (subject, trace_id) = (&self.0.subject, &self.0.headers.trace_id);
+            tracing::error!(subject, trace_id, "the handler panicked: refused");
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Ping {
-    #[serde(default = "nil")]
-    payload: rmpv::Value,
+struct ChangeLoglevel {
+    qualname: String,
+    loglevel: String,
+    /// Seconds.
+    #[serde(default = "a_minute")]
+    period: f64,
 }
 
-fn nil() -> rmpv::Value {
-    rmpv::Value::Nil
+fn a_minute() -> f64 {
+    60.0
 }
 
-impl Caller {
-    /// The result.
-    ///
-    /// # Errors
-    /// When the value has no MessagePack form.
-    pub fn reply<T: Serialize + ?Sized>(&self, value: &T) -> Result<Frames, EncodeError> {
-        Ok(self.answer(Kind::Reply, pack(value)?))
-    }
-
-    /// The refusal of what is unknown or broken.
-    pub fn nack(&self) -> Frames {
-        self.answer(Kind::Nack, NIL.to_vec())
-    }
-
-    /// A fault with a name.
-    pub fn fault(&self, fault: &Fault) -> Frames {
-        self.answer(Kind::Error, pack(fault).expect("a map of texts always packs"))
-    }
-
-    /// A request of ours to the peer: `lymph.ping` shows whether it is still there.
-    pub fn ping(&self) -> Frames {
-        let body =
-            pack(&[("payload", "")].into_iter().collect::<std::collections::BTreeMap<_, _>>());
-        let message = Message::request("lymph.ping", body.expect("a map of texts always packs"));
-        self.envelope(message)
-    }
-
-    fn answer(&self, kind: Kind, body: Vec<u8>) -> Frames {
-        self.envelope(Message::answer(kind, &self.request, self.trace_id.clone(), body))
-    }
-
-    fn envelope(&self, message: Message) -> Frames {
-        let mut frames = message.encode();
-        frames.insert(0, self.peer.0.clone());
-        frames
-    }
+#[derive(Serialize)]
+struct Methods {
+    methods: Vec<MethodInfo>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_goes_to_the_peer_under_the_requests_id_and_trace() {
-        let request = Message::request("node.status", NIL.to_vec());
-        let (id, trace) = (request.id.clone(), request.headers.trace_id.clone());
-        let mut frames = request.encode();
-        frames.insert(0, b"peer".to_vec());
-        let incoming = Incoming::decode(frames).unwrap();
-        let answer = incoming.caller.reply(&7).unwrap();
-        assert_eq!(answer[0], b"peer");
-        let message = Message::decode(&answer[1..]).unwrap();
-        assert_eq!(
-            (message.kind, message.subject, message.headers.trace_id),
-            (Kind::Reply, id, trace)
-        );
-    }
-
-    #[test]
-    fn a_broken_request_is_refused_where_its_id_is_readable() {
-        let frames = |id: &[u8]| vec![b"p".to_vec(), id.to_vec(), b"REQ".to_vec(), b"x.y".to_vec()];
-        let Err(NotARequest::Broken { nack: Some(nack), .. }) = Incoming::decode(frames(b"77"))
-        else {
-            panic!("no refusal")
-        };
-        let message = Message::decode(&nack[1..]).unwrap();
-        assert_eq!((message.kind, message.subject.as_str()), (Kind::Nack, "77"));
-        assert!(matches!(
-            Incoming::decode(frames(b"\xff")),
-            Err(NotARequest::Broken { nack: None, .. })
-        ));
-        assert!(matches!(Incoming::decode(vec![]), Err(NotARequest::Broken { nack: None, .. })));
-    }
+#[derive(Serialize)]
+struct MethodInfo {
+    name: String,
+    version: String,
+    params: Vec<String>,
+    help: String,
 }
+
+const BUILTIN: [(&str, &[&str], &str); 5] = [
+    (
+        "change_loglevel",
+        &["qualname", "loglevel", "period"],
+        "Changes the level of a logger for some seconds.",
+    ),
+    ("get_metrics", &[], "Returns the present metrics."),
+    ("inspect", &[], "Returns all methods."),
+    ("ping", &["payload"], "Returns the payload."),
+    ("status", &[], "Returns where the container is reached, and its identity."),
+];

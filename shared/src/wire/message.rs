@@ -11,10 +11,16 @@
 //! The body stays packed until somebody asks for it as a type. Python 2 peers pack text as `bin`: it is taken
 //! as text, and `str` is what we send.
 
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+
+use rmp_serde::config::BytesMode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::de::{Decoder, ShapeError};
 use super::limits::{self, LimitError, MAX_TEXT};
+use super::zmtp;
 
 /// How many frames a message has.
 pub const FRAMES: usize = 5;
@@ -62,7 +68,7 @@ impl Kind {
 }
 
 /// The fourth frame. Unknown keys are ignored; absent and nil are the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Headers {
     /// Of the interface that is asked or that answered.
     #[serde(default)]
@@ -70,10 +76,13 @@ pub struct Headers {
     /// Of the request that all this belongs to.
     #[serde(default)]
     pub trace_id: Option<String>,
+    /// Of a request: seconds that its caller waits. Ours send it and stop working when it is over; lymph passes over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
 }
 
 /// Five frames, the body still packed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Its own id.
     pub id: String,
@@ -119,7 +128,13 @@ pub enum DecodeError {
         /// Which.
         frame: &'static str,
         /// What the decoder says.
-        source: rmp_serde::decode::Error,
+        source: ShapeError,
+    },
+    /// A value that no type gave, such as one with too many members.
+    #[error("{source}")]
+    Repack {
+        /// What the encoder says.
+        source: EncodeError,
     },
 }
 
@@ -128,12 +143,19 @@ pub enum DecodeError {
 #[error("cannot be packed as MessagePack: {0}")]
 pub struct EncodeError(#[from] rmp_serde::encode::Error);
 
-/// Packs a value as all our bodies are: structs as maps, so that fields may come and go.
+/// Packs a value as all our bodies are: structs as maps, so that fields may come and go, `Vec<u8>` as bytes, and as text what
+/// has a text form (an address, a `uuid::Uuid`), since the other side may be Python.
 ///
 /// # Errors
 /// When the type has no MessagePack form, such as a sequence of unknown length.
 pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
-    Ok(rmp_serde::to_vec_named(value)?)
+    let mut bytes = Vec::with_capacity(128);
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes)
+        .with_struct_map()
+        .with_human_readable()
+        .with_bytes(BytesMode::ForceIterables);
+    value.serialize(&mut serializer)?;
+    Ok(bytes)
 }
 
 /// Unpacks exactly one value that fills `bytes`.
@@ -142,12 +164,25 @@ pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
 /// When it breaks a limit or has another shape.
 pub fn unpack<T: DeserializeOwned>(bytes: &[u8], frame: &'static str) -> Result<T, DecodeError> {
     limits::check(bytes).map_err(|source| DecodeError::Limit { frame, source })?;
-    rmp_serde::from_slice(bytes).map_err(|source| DecodeError::Shape { frame, source })
+    let shape = |source| DecodeError::Shape { frame, source };
+    let mut decoder = Decoder::new(bytes);
+    let value = T::deserialize(&mut decoder).map_err(shape)?;
+    decoder.finish().map_err(shape)?;
+    Ok(value)
 }
 
-/// A new id: 32 hex digits.
+/// A new id: 32 hex digits that nobody can guess who has seen others, since an answer is known by the id alone.
 pub fn new_id() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
+    // SipHash of a counter under keys of the system's randomness: a uuid4 would ask the system each time.
+    thread_local!(static KEYS: RandomState = RandomState::new());
+    thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
+    let next = NEXT.replace(NEXT.get().wrapping_add(1));
+    let [high, low] = KEYS.with(|keys| [keys.hash_one((next, 0_u8)), keys.hash_one((next, 1_u8))]);
+    let digit = |at: u32| {
+        let half = if at < 16 { high } else { low };
+        char::from_digit((half >> (60 - 4 * (at % 16)) & 0xf) as u32, 16)
+    };
+    (0..32).filter_map(digit).collect()
 }
 
 impl Message {
@@ -157,7 +192,7 @@ impl Message {
             id: new_id(),
             kind: Kind::Request,
             subject: subject.to_owned(),
-            headers: Headers { version: None, trace_id: Some(new_id()) },
+            headers: Headers { trace_id: Some(new_id()), ..Headers::default() },
             body,
         }
     }
@@ -168,7 +203,7 @@ impl Message {
             id: new_id(),
             kind,
             subject: request.to_owned(),
-            headers: Headers { version: None, trace_id },
+            headers: Headers { trace_id, ..Headers::default() },
             body,
         }
     }
@@ -203,13 +238,30 @@ impl Message {
 
     /// The five frames.
     pub fn encode(self) -> Vec<Vec<u8>> {
+        let mut headers = Vec::with_capacity(80);
+        write_headers(&self.headers, &mut headers);
         vec![
             self.id.into_bytes(),
             self.kind.as_str().as_bytes().to_vec(),
             self.subject.into_bytes(),
-            write_headers(&self.headers),
+            headers,
             self.body,
         ]
+    }
+
+    /// Appends the message as ZMTP frames.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let headers_at = out.len();
+        write_headers(&self.headers, out);
+        let headers = out.split_off(headers_at);
+        let frames: [&[u8]; FRAMES] = [
+            self.id.as_bytes(),
+            self.kind.as_str().as_bytes(),
+            self.subject.as_bytes(),
+            &headers,
+            &self.body,
+        ];
+        zmtp::write_message(out, &frames);
     }
 
     /// The body as a type.
@@ -237,12 +289,7 @@ fn text(frame: &[u8], name: &'static str) -> Result<String, DecodeError> {
 }
 
 fn read_headers(frame: &[u8]) -> Result<Headers, DecodeError> {
-    // A struct may come as an array in rmp-serde's compact form; headers may not.
-    let headers: Headers = match frame.first() {
-        Some(0x80..=0x8f | 0xde | 0xdf) => unpack(frame, "headers")?,
-        _ => unpack::<std::collections::BTreeMap<String, rmpv::Value>>(frame, "headers")
-            .map(|_| Headers::default())?,
-    };
+    let headers: Headers = unpack(frame, "headers")?;
     let too_long = |text: &Option<String>| text.as_ref().is_some_and(|text| text.len() > MAX_TEXT);
     if too_long(&headers.version) || too_long(&headers.trace_id) {
         return Err(DecodeError::Text { frame: "headers" });
@@ -250,8 +297,34 @@ fn read_headers(frame: &[u8]) -> Result<Headers, DecodeError> {
     Ok(headers)
 }
 
-fn write_headers(headers: &Headers) -> Vec<u8> {
-    pack(headers).expect("a map of two texts always packs")
+/// The headers as lymph writes them: by hand, since every message has them.
+fn write_headers(headers: &Headers, out: &mut Vec<u8>) {
+    let text = |out: &mut Vec<u8>, text: Option<&str>| {
+        match text.map(|text| (text, text.len())) {
+            None => out.push(0xc0),
+            Some((_, length @ 0..=31)) => out.push(0xa0 | length as u8),
+            Some((_, length @ 32..=0xff)) => out.extend_from_slice(&[0xd9, length as u8]),
+            Some((_, length @ 0x100..=0xffff)) => {
+                out.push(0xda);
+                out.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            Some((_, length)) => {
+                out.push(0xdb);
+                out.extend_from_slice(&(length as u32).to_be_bytes());
+            }
+        }
+        out.extend_from_slice(text.unwrap_or_default().as_bytes());
+    };
+    out.push(if headers.timeout.is_some() { 0x83 } else { 0x82 });
+    text(out, Some("version"));
+    text(out, headers.version.as_deref());
+    text(out, Some("trace_id"));
+    text(out, headers.trace_id.as_deref());
+    if let Some(timeout) = headers.timeout {
+        text(out, Some("timeout"));
+        out.push(0xcb);
+        out.extend_from_slice(&timeout.to_bits().to_be_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -320,6 +393,19 @@ mod tests {
     }
 
     #[test]
+    fn headers_by_hand_are_headers() {
+        let long = |count: usize| Some("x".repeat(count));
+        for version in [None, long(0), long(31), long(32), long(255), long(256), long(4000)] {
+            for timeout in [None, Some(1.5)] {
+                let headers = Headers { version: version.clone(), trace_id: long(5), timeout };
+                let mut out = Vec::new();
+                write_headers(&headers, &mut out);
+                assert_eq!(out, pack(&headers).unwrap());
+            }
+        }
+    }
+
+    #[test]
     fn frames_are_counted_and_typed() {
         assert!(matches!(Message::decode(&[b"1"]), Err(DecodeError::FrameCount { count: 1 })));
         assert!(matches!(
@@ -381,7 +467,7 @@ mod tests {
             trace_id in proptest::option::of(".{0,40}"), body in proptest::collection::vec(any::<i64>(), 0..20),
         ) {
             let message = Message {
-                id, kind, subject, headers: Headers { version: None, trace_id }, body: pack(&body).unwrap(),
+                id, kind, subject, headers: Headers { trace_id, ..Headers::default() }, body: pack(&body).unwrap(),
             };
             prop_assert_eq!(Message::decode(&message.clone().encode()).unwrap(), message);
         }

@@ -1,6 +1,6 @@
 //! Workers on our library, over the real channels.
 
-use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until, worker};
+use hilum_tests::{Cluster, LIMIT, alive, demo, signal, wait_until, worker};
 use serde_json::Value;
 
 /// One worker of a kind, with quick heartbeats.
@@ -154,11 +154,22 @@ fn workers_leave_when_node_and_keeper_are_gone() {
 }
 
 #[test]
-fn the_demo_cluster_comes_up() {
+fn the_demo_cluster_comes_up_and_one_request_goes_through_two_services() {
     let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf/demo.yml");
     let cluster = Cluster::new(&std::fs::read_to_string(conf).unwrap());
-    cluster.write(".env", &format!("HILUM_DEMO={}\n", worker()));
+    cluster.write(".env", &format!("HILUM_DEMO={}\n", demo()));
     cluster.ok("up -d --wait");
     cluster.assert_all_ready();
+    cluster.wait("demo.1", "an answer as its status", |demo| demo["info"] == "REQUEST 1!");
+    let trace_of = |service: &str, text: &str| {
+        let lines = cluster.logs(&format!("{service} --json --stream log"));
+        let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let found =
+            records.into_iter().find(|record| record["line"].as_str().unwrap().contains(text));
+        found.unwrap_or_else(|| panic!("no `{text}` in {lines}"))["fields"]["trace_id"].clone()
+    };
+    let trace = trace_of("echo", "said `request 1` in upper case");
+    assert!(trace.is_string(), "{trace}");
+    assert_eq!(trace, trace_of("demo", "shouting"));
     cluster.down();
 }

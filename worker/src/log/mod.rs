@@ -11,19 +11,20 @@
 //! not count it as silence. A node that is gone lets go whoever waits; from then on events go to stderr.
 
 mod layer;
+mod level;
 mod queue;
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 use std::sync::Once;
 
-use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 pub use layer::LogLayer;
+pub use level::{LevelError, change as change_level};
 pub(crate) use queue::{Queue, Shipping};
 
 /// What a logging call does when the node does not take records fast enough.
@@ -47,8 +48,7 @@ impl LogLayer {
 
 /// Makes this process' `tracing` go to `layer` and to stderr, unless the author has set up another already.
 pub(crate) fn install(layer: LogLayer) {
-    let filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let (filter, changeable) = level::filter();
     let stderr = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -63,7 +63,9 @@ pub(crate) fn install(layer: LogLayer) {
     let subscriber =
         tracing_subscriber::registry().with(filter).with(layer).with(stderr.with_filter(shown));
     // An author's own subscriber stays; it may hold `Builder::log_layer`.
-    let _ = subscriber.try_init();
+    if subscriber.try_init().is_ok() {
+        changeable();
+    }
     hook_panics();
 }
 

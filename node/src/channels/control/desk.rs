@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hilum_shared::protocol::control;
-use hilum_shared::rpc::server::{Caller, Incoming, NotARequest, PeerId};
+use hilum_shared::rpc::router::{Caller, Incoming, NotARequest, PeerId};
 use hilum_shared::transport::{Flow, Frames, Handler, Port, SocketEvent, Undelivered};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;

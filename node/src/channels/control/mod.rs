@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hilum_shared::protocol::control::Fault;
-use hilum_shared::rpc::server::{Caller, PeerId};
+use hilum_shared::rpc::router::{Caller, PeerId};
 use hilum_shared::transport::{Frames, Hub, Kind, OpenError, Socket, SocketSpec};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -178,7 +178,7 @@ fn fault(code: &str, message: String, help: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use hilum_shared::protocol::control;
-    use hilum_shared::rpc::{CallError, Client};
+    use hilum_shared::rpc::blocking::{CallError, Client};
     use hilum_shared::wire::message::Message;
     use serde_json::{Value, json};
 

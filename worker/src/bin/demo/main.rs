@@ -1,25 +1,31 @@
-//! The services of the demo cluster (`conf/demo.yml`): `hilum-demo clock|echo|flaky`.
+//! The services of the demo cluster (`conf/demo.yml`): `clock` and `flaky` are plain services, `echo` and `demo` interfaces that call
+//! one another.
 
-use std::io::Write;
+mod caller;
+mod echo;
+
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hilum_worker::{ServiceResult, Worker};
+use hilum_worker::{Binary, ServiceResult, Worker};
 use tokio::time::{interval, sleep};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let names: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match names.as_slice() {
-        ["clock"] => hilum_worker::run(clock).await,
-        ["echo"] => hilum_worker::run(echo).await,
-        ["flaky"] => hilum_worker::run(flaky).await,
-        _ => {
-            // A broken stderr changes nothing of the exit code.
-            let _ = writeln!(std::io::stderr().lock(), "usage: hilum-demo clock|echo|flaky");
-            ExitCode::from(2)
-        }
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("clock") => plain(hilum_worker::run(clock)),
+        Some("flaky") => plain(hilum_worker::run(flaky)),
+        _ => Binary::new("hilum-demo", env!("CARGO_PKG_VERSION"))
+            .interface::<echo::Echo>()
+            .interface::<caller::Demo>()
+            .main(),
+    }
+}
+
+/// Runs a service that has no interface.
+fn plain(service: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(service),
+        Err(_) => ExitCode::FAILURE, // no descriptor for a runtime: none for words either
     }
 }
 
@@ -46,36 +52,6 @@ async fn clock(worker: Worker) -> ServiceResult {
             }
         }
     }
-}
-
-/// Answers a request every few seconds; busy while it does, and done with it before it leaves.
-async fn echo(worker: Worker) -> ServiceResult {
-    worker.ready();
-    for request in 1_u64.. {
-        tokio::select! {
-            () = sleep(Duration::from_millis(3500 + mixed(request) % 2000)) => {
-                let _busy = worker.busy();
-                worker.set_status(format!("request {request}"));
-                let took = Duration::from_millis(200 + mixed(request) % 400);
-                sleep(took).await;
-                let trace_id = format!("{:08x}", mixed(request) & 0xffff_ffff);
-                let elapsed_ms = took.as_millis() as u64;
-                tracing::info!(
-                    target: "echo",
-                    trace_id,
-                    request,
-                    elapsed_ms,
-                    "answered request {request} in {elapsed_ms} ms"
-                );
-            }
-            drain = worker.draining() => {
-                let (reason, requests) = (drain.reason, request - 1);
-                tracing::info!(target: "echo", reason, requests, "nothing left to do");
-                break;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Works for a while, complains, and crashes: after ten to twenty seconds, or `DEMO_PATIENCE` milliseconds.

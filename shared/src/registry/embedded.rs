@@ -1,0 +1,270 @@
+//! The registry of the node, from a service's side.
+//!
+//! One task keeps one `registry.watch` open for all services that are looked at. While it is open the connection lives, and so do
+//! the entries that were made over it; when it breaks, the task connects again and enters everything anew. Meanwhile what was known last stays
+//! known: a node that restarts does not make its services forget each other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use super::directory::{LookupService, Register, Unregister, View, Views, WATCH_HOLD, Watch};
+use super::{Instance, Instances, Lookup, Registry, RegistryError};
+use crate::rpc::{BoxFuture, Endpoint, Error, Outgoing};
+use crate::wire::message::{Kind, pack};
+
+/// How long the node may take to answer; a watch is held longer by what the node says.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Between the first tries to reach a node that is gone.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Between later ones.
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// No version of a service: asks for an answer at once.
+const UNSEEN: u64 = u64::MAX;
+
+/// A node's registry, by its control endpoint. Clones are the same; its task ends with the last of them and of their views.
+#[derive(Clone)]
+pub struct Embedded {
+    shared: Arc<Shared>,
+    task: Arc<Task>,
+}
+
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    node: String,
+    token: Option<String>,
+    state: Mutex<State>,
+    /// What is looked at has changed, or something is to be entered for the first time.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<(String, String), Instance>,
+    interests: HashMap<String, Weak<Interest>>,
+}
+
+/// A service that somebody looks at.
+struct Interest {
+    view: watch::Sender<Instances>,
+    version: AtomicU64,
+}
+
+impl Interest {
+    fn take(&self, view: View) {
+        self.version.store(view.version, Ordering::Relaxed);
+        self.view.send_replace(Arc::new(view.instances));
+    }
+}
+
+impl Embedded {
+    /// The registry of the node at `node` (`HILUM_NODE`). `token` (`HILUM_TOKEN`) ties entries to this run: they end the moment the
+    /// node sees it end or fall silent. Without one they end with the connection.
+    ///
+    /// To be called in a tokio runtime.
+    pub fn new(endpoint: Endpoint, node: impl Into<String>, token: Option<String>) -> Self {
+        let shared = Arc::new(Shared {
+            endpoint,
+            node: node.into(),
+            token,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        });
+        let task = tokio::spawn(keep(Arc::clone(&shared)));
+        Self { shared, task: Arc::new(Task(task.abort_handle())) }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call<A, R>(
+        &self,
+        method: &str,
+        args: &A,
+        timeout: Duration,
+    ) -> Result<R, RegistryError>
+    where
+        A: Serialize,
+        R: DeserializeOwned,
+    {
+        let refused = |reason: String| RegistryError::Refused { reason };
+        let body = pack(args).map_err(|error| refused(error.to_string()))?;
+        let outgoing = Outgoing { timeout, ..Outgoing::new(format!("registry.{method}"), body) };
+        let answer = self
+            .endpoint
+            .request(&self.node, outgoing)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        match answer.kind {
+            Kind::Nack => {
+                Err(refused("the node has no registry, or is of another version".to_owned()))
+            }
+            Kind::Error => {
+                let body: crate::wire::Value = answer.unpack().unwrap_or_default();
+                let text = body.get("message").and_then(crate::wire::Value::as_str);
+                Err(refused(text.unwrap_or("no reason given").to_owned()))
+            }
+            _ => answer.unpack().map_err(|error| refused(error.to_string())),
+        }
+    }
+
+    fn unreachable(&self, error: &Error) -> RegistryError {
+        RegistryError::Unreachable { place: self.node.clone(), reason: error.to_string() }
+    }
+
+    async fn enter(&self, service: &str, instance: Instance) -> Result<(), RegistryError> {
+        let args = Register { service: service.to_owned(), instance, token: self.token.clone() };
+        self.call::<_, ()>("register", &args, LIMIT).await
+    }
+
+    async fn enter_all(&self) -> Result<(), RegistryError> {
+        let entries = self.state().entries.clone();
+        for ((service, _), instance) in entries {
+            self.enter(&service, instance).await?;
+        }
+        Ok(())
+    }
+
+    /// What is looked at, without what nobody looks at any longer.
+    fn interests(&self) -> HashMap<String, Arc<Interest>> {
+        let mut state = self.state();
+        state.interests.retain(|_, interest| interest.strong_count() > 0);
+        let alive = |(name, interest): (&String, &Weak<Interest>)| {
+            Some((name.clone(), interest.upgrade()?))
+        };
+        state.interests.iter().filter_map(alive).collect()
+    }
+
+    /// Holds one watch until it is answered, and takes note of what it says.
+    async fn watch(&self) -> Result<(), RegistryError> {
+        let interests = self.interests();
+        let seen = |(name, interest): (&String, &Arc<Interest>)| {
+            (name.clone(), interest.version.load(Ordering::Relaxed))
+        };
+        let watch = Watch { services: interests.iter().map(seen).collect() };
+        let limit = Duration::from_secs(WATCH_HOLD) + LIMIT;
+        let views: Views = self.call("watch", &watch, limit).await?;
+        for (name, view) in views.services {
+            if let Some(interest) = interests.get(&name) {
+                interest.take(view);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The task of a registry.
+async fn keep(shared: Arc<Shared>) {
+    let mut pause = FIRST_PAUSE;
+    let idle = |state: &State| state.entries.is_empty() && state.interests.is_empty();
+    loop {
+        if idle(&shared.state()) {
+            shared.changed.notified().await; // nothing to keep: no connection
+            continue;
+        }
+        let answered = tokio::select! {
+            answered = shared.watch() => answered,
+            () = shared.changed.notified() => continue,
+        };
+        let Err(error) = answered else {
+            pause = FIRST_PAUSE;
+            continue;
+        };
+        tracing::debug!(%error, "the registry's connection ended");
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+            // Whoever is there now may know neither us nor the versions that we have seen.
+            match shared.enter_all().await {
+                Ok(()) => break,
+                Err(error) => tracing::debug!(%error, "the registry is not there yet"),
+            }
+        }
+        for interest in shared.interests().into_values() {
+            interest.version.store(UNSEEN, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Registry for Embedded {
+    fn register<'a>(
+        &'a self,
+        service: &'a str,
+        instance: Instance,
+    ) -> BoxFuture<'a, Result<(), RegistryError>> {
+        Box::pin(async move {
+            let key = (service.to_owned(), instance.id.clone());
+            self.shared.enter(service, instance.clone()).await?;
+            self.shared.state().entries.insert(key, instance);
+            self.shared.changed.notify_one();
+            Ok(())
+        })
+    }
+
+    fn unregister<'a>(
+        &'a self,
+        service: &'a str,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<(), RegistryError>> {
+        Box::pin(async move {
+            self.shared.state().entries.remove(&(service.to_owned(), id.to_owned()));
+            let args = Unregister { service: service.to_owned(), id: id.to_owned() };
+            self.shared.call("unregister", &args, LIMIT).await
+        })
+    }
+
+    fn lookup<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Lookup, RegistryError>> {
+        Box::pin(async move {
+            let known = |state: &State| state.interests.get(service).and_then(Weak::upgrade);
+            let lookup = |interest: Arc<Interest>| {
+                let view = interest.view.subscribe();
+                Lookup::new(view, Arc::new((interest, Arc::clone(&self.task))))
+            };
+            if let Some(interest) = known(&self.shared.state()) {
+                return Ok(lookup(interest));
+            }
+            let args = LookupService { service: service.to_owned() };
+            let view: View = self.shared.call("lookup", &args, LIMIT).await?;
+            let mut state = self.shared.state();
+            if let Some(interest) = known(&state) {
+                return Ok(lookup(interest)); // looked up twice at once
+            }
+            let version = AtomicU64::new(view.version);
+            let view = watch::Sender::new(Arc::new(view.instances));
+            let interest = Arc::new(Interest { view, version });
+            state.interests.insert(service.to_owned(), Arc::downgrade(&interest));
+            drop(state);
+            self.shared.changed.notify_one();
+            Ok(lookup(interest))
+        })
+    }
+
+    fn discover(&self) -> BoxFuture<'_, Result<BTreeMap<String, Instances>, RegistryError>> {
+        Box::pin(async move {
+            let body: Views = self.shared.call("discover", &NilArgs {}, LIMIT).await?;
+            let named = |(name, view): (String, View)| (name, Arc::new(view.instances));
+            Ok(body.services.into_iter().map(named).collect())
+        })
+    }
+}
+
+/// No arguments.
+#[derive(Serialize)]
+struct NilArgs {}

@@ -1,0 +1,319 @@
+//! ZooKeeper as a registry, in lymph's layout: `/lymph/services/<service>/<id>`, each an ephemeral node with the instance as JSON.
+//!
+//! One task keeps a session and enters everything anew in each new one; each view has a task of its own that reads the nodes
+//! again whenever a watch fires. While ZooKeeper is away what was known stays known.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use zookeeper_client::{Acls, Client, CreateMode, Error};
+
+use super::{Instance, Instances, Lookup, Registry, RegistryError};
+use crate::rpc::BoxFuture;
+
+/// The session's length, as lymph asks for it: how long the entries of a killed process linger.
+const SESSION: Duration = Duration::from_secs(10);
+/// How long a call waits for a session.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Between two tries to connect.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Where lymph keeps its things, unless the hosts name another place.
+const ROOT: &str = "/lymph";
+
+/// A registry in ZooKeeper. Clones are the same; its session ends with the last of them and of their views.
+#[derive(Clone)]
+pub struct ZooKeeper {
+    shared: Arc<Shared>,
+    task: Arc<Task>,
+}
+
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Shared {
+    hosts: String,
+    root: String,
+    entries: Mutex<BTreeMap<(String, String), Instance>>,
+    client: watch::Sender<Option<Client>>,
+}
+
+impl ZooKeeper {
+    /// The registry at `hosts`, `host:port,host:port`, with `/path` at the end where it is not below `/lymph`. It connects by itself,
+    /// now and after every loss.
+    ///
+    /// To be called in a tokio runtime.
+    pub fn new(hosts: &str) -> Self {
+        let (hosts, root) = match hosts.find('/') {
+            Some(at) => (&hosts[..at], hosts[at..].trim_end_matches('/')),
+            None => (hosts, ROOT),
+        };
+        let shared = Arc::new(Shared {
+            hosts: hosts.to_owned(),
+            root: root.to_owned(),
+            entries: Mutex::default(),
+            client: watch::Sender::new(None),
+        });
+        let task = tokio::spawn(keep(Arc::clone(&shared)));
+        Self { shared, task: Arc::new(Task(task.abort_handle())) }
+    }
+}
+
+/// Keeps a session.
+async fn keep(shared: Arc<Shared>) {
+    loop {
+        let connecting = Client::connector().with_session_timeout(SESSION).connect(&shared.hosts);
+        let client = match connecting.await {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(hosts = shared.hosts, %error, "zookeeper cannot be reached");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let mut states = client.state_watcher();
+        shared.client.send_replace(Some(client.clone()));
+        let entries = shared.entries().clone();
+        for ((service, _), instance) in entries {
+            if let Err(error) = shared.enter(&client, &service, &instance).await {
+                tracing::error!(service, %error, "cannot be registered again");
+            }
+        }
+        drop(client);
+        while !states.changed().await.is_terminated() {}
+        shared.client.send_replace(None);
+        tracing::warn!(hosts = shared.hosts, "the session with zookeeper has ended");
+    }
+}
+
+impl Shared {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<(String, String), Instance>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn services(&self) -> String {
+        format!("{}/services", self.root)
+    }
+
+    fn path(&self, service: &str) -> Result<String, RegistryError> {
+        if service.is_empty() || service.contains(['/', '\0']) || matches!(service, "." | "..") {
+            let reason = format!("`{service}` cannot be the name of a service");
+            return Err(RegistryError::Refused { reason });
+        }
+        Ok(format!("{}/{service}", self.services()))
+    }
+
+    /// The session, once there is one.
+    async fn client(&self) -> Result<Client, RegistryError> {
+        let mut client = self.client.subscribe();
+        let alive = |client: &Option<Client>| {
+            client.as_ref().is_some_and(|one| !one.state().is_terminated())
+        };
+        let found = tokio::time::timeout(LIMIT, client.wait_for(alive)).await;
+        let found = found.ok().and_then(Result::ok).and_then(|client| client.clone());
+        found.ok_or_else(|| self.unreachable("no session"))
+    }
+
+    /// Does something in a session; where that ends meanwhile, once more in the next.
+    async fn in_session<'a, T, F>(
+        &'a self,
+        work: impl Fn(Client) -> F + Send + 'a,
+    ) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let first = work(self.client().await?).await;
+        let result = match first {
+            Err(Error::SessionExpired | Error::ConnectionLoss) => work(self.client().await?).await,
+            other => other,
+        };
+        result.map_err(|error| self.unreachable(error))
+    }
+
+    fn unreachable(&self, reason: impl ToString) -> RegistryError {
+        RegistryError::Unreachable { place: self.hosts.clone(), reason: reason.to_string() }
+    }
+
+    /// Deletes and creates, as lymph does: the node must belong to this session.
+    async fn enter(
+        &self,
+        client: &Client,
+        service: &str,
+        instance: &Instance,
+    ) -> Result<(), Error> {
+        let folder = format!("{}/{service}", self.services());
+        let path = format!("{folder}/{}", instance.id);
+        let acls = Acls::anyone_all();
+        client.mkdir(&folder, &CreateMode::Persistent.with_acls(acls)).await?;
+        forget(client, &path).await?;
+        match client
+            .create(&path, &instance.to_json(), &CreateMode::Ephemeral.with_acls(acls))
+            .await
+        {
+            // Entered by our own other attempt just now.
+            Ok(_) | Err(Error::NodeExists) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read(&self, client: &Client, service: &str) -> Result<Instances, Error> {
+        let folder = format!("{}/{service}", self.services());
+        let mut instances = Vec::new();
+        for id in children(client, &folder).await? {
+            match client.get_data(&format!("{folder}/{id}")).await {
+                Ok((data, _)) => instances.extend(parse(service, &id, &data)),
+                Err(Error::NoNode) => {} // gone meanwhile
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Arc::new(instances))
+    }
+
+    /// Reads a service and waits until it may have changed; the view is told in between.
+    async fn follow(
+        &self,
+        client: &Client,
+        service: &str,
+        view: &watch::Sender<Instances>,
+    ) -> Result<(), Error> {
+        let folder = format!("{}/{service}", self.services());
+        let (ids, children) = match client.list_and_watch_children(&folder).await {
+            Ok(found) => found,
+            Err(Error::NoNode) => {
+                let (found, watcher) = client.check_and_watch_stat(&folder).await?;
+                if found.is_none() {
+                    view.send_replace(Instances::default());
+                    watcher.changed().await;
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut watches = JoinSet::new();
+        watches.spawn(children.changed());
+        let mut instances = Vec::new();
+        for id in ids {
+            match client.get_and_watch_data(&format!("{folder}/{id}")).await {
+                Ok((data, _, watcher)) => {
+                    instances.extend(parse(service, &id, &data));
+                    watches.spawn(watcher.changed());
+                }
+                Err(Error::NoNode) => {} // gone meanwhile: the watch of the children fires, too
+                Err(error) => return Err(error),
+            }
+        }
+        view.send_if_modified(|now| {
+            let changed = **now != instances;
+            *now = Arc::new(instances);
+            changed
+        });
+        watches.join_next().await;
+        Ok(())
+    }
+}
+
+/// Reads what somebody has written; what is no instance is passed over.
+fn parse(service: &str, id: &str, data: &[u8]) -> Option<Instance> {
+    match Instance::from_json(data) {
+        Ok(instance) => Some(instance),
+        Err(error) => {
+            tracing::warn!(service, id, %error, "an entry in zookeeper is no instance");
+            None
+        }
+    }
+}
+
+/// The names in a folder; none where it is not there.
+async fn children(client: &Client, folder: &str) -> Result<Vec<String>, Error> {
+    match client.list_children(folder).await {
+        Err(Error::NoNode) => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+async fn forget(client: &Client, path: &str) -> Result<(), Error> {
+    match client.delete(path, None).await {
+        Ok(()) | Err(Error::NoNode) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+impl Registry for ZooKeeper {
+    fn register<'a>(
+        &'a self,
+        service: &'a str,
+        instance: Instance,
+    ) -> BoxFuture<'a, Result<(), RegistryError>> {
+        Box::pin(async move {
+            self.shared.path(service)?;
+            let (shared, entered) = (&*self.shared, &instance);
+            let enter =
+                |client: Client| async move { shared.enter(&client, service, entered).await };
+            shared.in_session(enter).await?;
+            let key = (service.to_owned(), instance.id.clone());
+            shared.entries().insert(key, instance);
+            Ok(())
+        })
+    }
+
+    fn unregister<'a>(
+        &'a self,
+        service: &'a str,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<(), RegistryError>> {
+        Box::pin(async move {
+            self.shared.entries().remove(&(service.to_owned(), id.to_owned()));
+            let path = format!("{}/{id}", self.shared.path(service)?);
+            let path = path.as_str();
+            self.shared.in_session(|client| async move { forget(&client, path).await }).await
+        })
+    }
+
+    fn lookup<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Lookup, RegistryError>> {
+        Box::pin(async move {
+            self.shared.path(service)?;
+            let shared = &*self.shared;
+            let read = |client: Client| async move { shared.read(&client, service).await };
+            let first = shared.in_session(read).await?;
+            let (view, seen) = watch::channel(first);
+            let (shared, service) = (Arc::clone(&self.shared), service.to_owned());
+            let following = tokio::spawn(async move {
+                loop {
+                    let Ok(client) = shared.client().await else { continue };
+                    if let Err(error) = shared.follow(&client, &service, &view).await {
+                        tracing::debug!(service, %error, "a watch in zookeeper ended");
+                        drop(client); // a session that nobody holds can end
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            });
+            let keeper = (Task(following.abort_handle()), Arc::clone(&self.task));
+            Ok(Lookup::new(seen, Arc::new(keeper)))
+        })
+    }
+
+    fn discover(&self) -> BoxFuture<'_, Result<BTreeMap<String, Instances>, RegistryError>> {
+        Box::pin(async move {
+            let shared = &*self.shared;
+            let list = |client: Client| async move { children(&client, &shared.services()).await };
+            let mut all = BTreeMap::new();
+            for name in shared.in_session(list).await? {
+                let service = name.as_str();
+                let read = |client: Client| async move { shared.read(&client, service).await };
+                let instances = shared.in_session(read).await?;
+                if !instances.is_empty() {
+                    all.insert(name, instances);
+                }
+            }
+            Ok(all)
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Why a call brought no result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::link::LinkError;
+use crate::registry::{InvalidVersion, RegistryError};
+use crate::wire::message::{DecodeError, EncodeError};
+use crate::wire::{Value, from_value};
+
+/// Why a call brought no result.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody is registered under the name.
+    #[error("no instance of service `{service}` is registered")]
+    NoSuchService {
+        /// The name.
+        service: String,
+    },
+    /// All that are registered (in the version asked for) are silent or refuse connections.
+    #[error("none of the {count} instances of service `{service}` answers")]
+    NoneAlive {
+        /// The name.
+        service: String,
+        /// How many are registered.
+        count: usize,
+    },
+    /// None that is registered has a version that fits.
+    #[error(
+        "service `{service}` has no version that is compatible with {asked}: there is {}",
+        list(available)
+    )]
+    NoneCompatible {
+        /// The name.
+        service: String,
+        /// The version asked for.
+        asked: String,
+        /// The versions that exist; `none` stands for an instance without one.
+        available: Vec<String>,
+    },
+    /// No connection: the request did not leave.
+    #[error("cannot connect to `{address}`: {source}")]
+    NotConnected {
+        /// Where to.
+        address: String,
+        /// Why not.
+        source: Arc<LinkError>,
+    },
+    /// The connection ended after the request left and before its answer came: it may have been worked on.
+    #[error("the connection to `{address}` ended before `{subject}` was answered: {source}")]
+    Lost {
+        /// Where to.
+        address: String,
+        /// What was called.
+        subject: String,
+        /// How it ended.
+        source: Arc<LinkError>,
+    },
+    /// No answer in time; the other side was told how long we would wait, and stops working on it.
+    #[error("`{subject}` was not answered within {after:?}")]
+    Timeout {
+        /// What was called.
+        subject: String,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// Refused without a reason: unknown interface or method, wrong arguments, or a fault that has no name.
+    #[error("`{subject}` was refused")]
+    Nack {
+        /// What was called.
+        subject: String,
+    },
+    /// A fault that has a name.
+    #[error("{kind}: {message}")]
+    Remote {
+        /// Its type's name.
+        kind: String,
+        /// What it says.
+        message: String,
+        /// All of it, where it says more.
+        body: Box<Value>,
+    },
+    /// So much waits to be sent there that the other side does not seem to read; the request was not sent.
+    #[error("too much waits to be sent to `{address}` already")]
+    Congested {
+        /// Where to.
+        address: String,
+    },
+    /// The subject is not `service.method`.
+    #[error("`{subject}` is no subject: write `service.method`")]
+    Subject {
+        /// What was given.
+        subject: String,
+    },
+    /// The version asked for is none.
+    #[error(transparent)]
+    Version(#[from] InvalidVersion),
+    /// The arguments cannot be sent.
+    #[error("arguments of `{subject}`: {source}")]
+    Arguments {
+        /// What was called.
+        subject: String,
+        /// What is wrong.
+        source: Arc<EncodeError>,
+    },
+    /// The answer has another shape.
+    #[error("answer to `{subject}`: {source}")]
+    Answer {
+        /// What was called.
+        subject: String,
+        /// What is wrong.
+        source: Arc<DecodeError>,
+    },
+    /// Where instances are cannot be found out.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Our own side is closed.
+    #[error("this endpoint is closed")]
+    Closed,
+}
+
+fn list(versions: &[String]) -> String {
+    if versions.is_empty() { "none".to_owned() } else { versions.join(", ") }
+}
+
+impl Error {
+    /// Whether the request surely was not worked on, so that it may be sent to another instance whatever it does.
+    pub fn not_sent(&self) -> bool {
+        matches!(self, Self::NotConnected { .. } | Self::Congested { .. })
+    }
+
+    /// Whether another try may help, where working on the request twice does no harm.
+    pub fn is_transient(&self) -> bool {
+        self.not_sent() || matches!(self, Self::Lost { .. } | Self::Timeout { .. })
+    }
+
+    /// The name of a remote fault.
+    pub fn kind(&self) -> Option<&str> {
+        match self {
+            Self::Remote { kind, .. } => Some(kind),
+            _ => None,
+        }
+    }
+
+    /// A remote fault of this name as a type of yours, with all the fields that were sent.
+    pub fn downcast<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        match self {
+            Self::Remote { kind, body, .. } if kind == name => from_value(body).ok(),
+            _ => None,
+        }
+    }
+}

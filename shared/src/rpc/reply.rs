@@ -1,0 +1,197 @@
+//! A request at its server, and the way back for its answer.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::Inner;
+use super::link::{NotTaken, Wire};
+use crate::wire::Value;
+use crate::wire::message::{EncodeError, Kind, Message, NIL, new_id, pack};
+
+/// A request that came.
+pub struct Incoming {
+    /// The request.
+    pub message: Arc<Message>,
+    /// The way back.
+    pub channel: ReplyChannel,
+}
+
+/// Where an answer goes.
+pub(super) enum Route {
+    /// On the connection that the request came on.
+    Same(Arc<Wire>),
+    /// To a lymph container's address.
+    Back(Arc<Inner>, String),
+}
+
+impl Route {
+    pub(super) fn send(&self, message: &Message) {
+        match self {
+            Self::Same(wire) => {
+                if wire.send(message) == Err(NotTaken::Full) {
+                    tracing::warn!("a caller does not read its answers: closed");
+                    wire.close();
+                }
+            }
+            Self::Back(inner, address) => inner.send_back(address, message),
+        }
+    }
+}
+
+/// Why an answer was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    /// The request has its answer: only the first counts.
+    #[error("this request is answered already")]
+    Answered,
+    /// The value cannot be sent; the request is still open.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+/// The way back for an answer. Clones are the same channel: the first answer counts, and when the last clone is dropped
+/// without one (by a panic, too), the request is refused, so that no caller waits in vain.
+#[derive(Clone)]
+pub struct ReplyChannel {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    route: Mutex<Option<Route>>,
+    request: Arc<Message>,
+    /// Where the request has none.
+    new_trace: Option<String>,
+    version: OnceLock<String>,
+    /// Counts what its caller has open.
+    open: Option<Arc<Wire>>,
+}
+
+impl ReplyChannel {
+    pub(super) fn new(route: Route, request: &Arc<Message>, open: Option<&Arc<Wire>>) -> Self {
+        if let Some(wire) = open {
+            wire.open.fetch_add(1, Ordering::Relaxed);
+        }
+        let shared = Shared {
+            route: Mutex::new(Some(route)),
+            request: Arc::clone(request),
+            new_trace: request.headers.trace_id.is_none().then(new_id),
+            version: OnceLock::new(),
+            open: open.cloned(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The trace of the request; a new one where it came without.
+    pub fn trace_id(&self) -> &str {
+        self.shared.trace_id()
+    }
+
+    /// What was called.
+    pub fn subject(&self) -> &str {
+        &self.shared.request.subject
+    }
+
+    /// Says which version of the interface answers. The first word counts.
+    pub(super) fn set_version(&self, version: &str) {
+        let _ = self.shared.version.set(version.to_owned()); // it is said once, by the server
+    }
+
+    /// Whether an answer was given.
+    pub fn is_answered(&self) -> bool {
+        self.shared.route.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Whether the caller's connection has ended, so that nobody waits for an answer.
+    pub fn is_abandoned(&self) -> bool {
+        let route = self.shared.route.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*route, Some(Route::Same(wire)) if wire.is_closed())
+    }
+
+    /// The result.
+    ///
+    /// # Errors
+    /// When it is answered already, or the value has no MessagePack form.
+    pub fn reply<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), ReplyError> {
+        self.shared.send(Kind::Reply, pack(value)?)
+    }
+
+    /// Taken, without a result.
+    ///
+    /// # Errors
+    /// When it is answered already.
+    pub fn ack(&self) -> Result<(), ReplyError> {
+        self.shared.send(Kind::Ack, NIL.to_vec())
+    }
+
+    /// Refused, without a reason.
+    ///
+    /// # Errors
+    /// When it is answered already.
+    pub fn nack(&self) -> Result<(), ReplyError> {
+        self.shared.send(Kind::Nack, NIL.to_vec())
+    }
+
+    /// A fault with a name.
+    ///
+    /// # Errors
+    /// When it is answered already.
+    pub fn error(&self, kind: &str, message: &str) -> Result<(), ReplyError> {
+        #[derive(Serialize)]
+        struct Fault<'a> {
+            #[serde(rename = "type")]
+            kind: &'a str,
+            message: &'a str,
+        }
+        self.shared.send(Kind::Error, pack(&Fault { kind, message })?)
+    }
+
+    /// A fault as a map of yours; lymph looks for `type` and `message` in it.
+    ///
+    /// # Errors
+    /// As [`ReplyChannel::reply`].
+    pub fn error_with<T: Serialize + ?Sized>(&self, body: &T) -> Result<(), ReplyError> {
+        self.shared.send(Kind::Error, pack(body)?)
+    }
+
+    /// The answer to `lymph.ping`: its payload, whatever it is.
+    pub(super) fn pong(&self, request: &Message) {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Ping {
+            payload: Value,
+        }
+        // Dropped without an answer it is refused.
+        if let Ok(ping) = request.unpack::<Option<Ping>>() {
+            let _ = self.reply(&ping.unwrap_or_default().payload);
+        }
+    }
+}
+
+impl Shared {
+    fn trace_id(&self) -> &str {
+        let trace = self.request.headers.trace_id.as_ref().or(self.new_trace.as_ref());
+        trace.map(String::as_str).unwrap_or_default()
+    }
+
+    fn send(&self, kind: Kind, body: Vec<u8>) -> Result<(), ReplyError> {
+        let route = self.route.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let route = route.ok_or(ReplyError::Answered)?;
+        let trace_id = Some(self.trace_id().to_owned());
+        let mut message = Message::answer(kind, &self.request.id, trace_id, body);
+        message.headers.version = self.version.get().cloned();
+        route.send(&message);
+        Ok(())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = self.send(Kind::Nack, NIL.to_vec()); // answered already: as it should be
+        if let Some(wire) = &self.open {
+            let open: &AtomicU32 = &wire.open;
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Any value that a message may carry, when no type of ours says what it is.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::de::{CONTENT_KEY, TYPE_KEY};
+use super::message::{DecodeError, EncodeError, pack, unpack};
+use super::types::{Date, DateTime, Decimal, Set, Time, Undefined, Uuid};
+
+/// A value of MessagePack, or one of lymph's special values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    #[default]
+    Nil,
+    /// Yes or no.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A whole number that is too large for [`Value::Int`].
+    UInt(u64),
+    /// A number; sent with 64 bits.
+    Float(f64),
+    /// A text.
+    Str(String),
+    /// Bytes, or a text that is not UTF-8.
+    Bytes(Vec<u8>),
+    /// An array.
+    List(Vec<Value>),
+    /// A map in its order, with keys of any kind.
+    Map(Vec<(Value, Value)>),
+    /// A set in the order in which it came.
+    Set(Vec<Value>),
+    /// A date and time of day.
+    DateTime(DateTime),
+    /// A day.
+    Date(Date),
+    /// A time of day.
+    Time(Time),
+    /// A decimal number.
+    Decimal(Decimal),
+    /// A UUID.
+    Uuid(Uuid),
+    /// lymph's "no value was given".
+    Undefined,
+    /// An extension that nobody here knows.
+    Ext(i8, Vec<u8>),
+}
+
+/// Turns any type into a value.
+///
+/// # Errors
+/// When the type has no MessagePack form.
+pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, EncodeError> {
+    let bytes = pack(value)?;
+    Ok(unpack(&bytes, "value").unwrap_or_default())
+}
+
+/// Turns a value into any type.
+///
+/// # Errors
+/// When it has another shape.
+pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, DecodeError> {
+    let bytes = pack(value).map_err(|source| DecodeError::Repack { source })?;
+    unpack(&bytes, "value")
+}
+
+impl Value {
+    /// A map with text keys.
+    pub fn map<K: Into<String>>(entries: impl IntoIterator<Item = (K, Self)>) -> Self {
+        Self::Map(entries.into_iter().map(|(key, value)| (Self::Str(key.into()), value)).collect())
+    }
+
+    /// The member of a map under a text key.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        let Self::Map(entries) = self else { return None };
+        entries.iter().find(|(name, _)| name.as_str() == Some(key)).map(|(_, value)| value)
+    }
+
+    /// The text, where it is one; bytes that are UTF-8 count as text, since Python 2 sends its texts so.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Str(text) => Some(text),
+            Self::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is nothing at all.
+    pub fn is_nil(&self) -> bool {
+        *self == Self::Nil
+    }
+
+    /// What a map means: one of the special values, where its keys say so and its content fits.
+    pub(super) fn from_entries(entries: Vec<(Self, Self)>) -> Self {
+        let special = match entries.as_slice() {
+            [(first, name), (second, content)]
+                if first.as_str() == Some(TYPE_KEY) && second.as_str() == Some(CONTENT_KEY) =>
+            {
+                Self::special(name, content)
+            }
+            [(first, content), (second, name)]
+                if first.as_str() == Some(CONTENT_KEY) && second.as_str() == Some(TYPE_KEY) =>
+            {
+                Self::special(name, content)
+            }
+            _ => None,
+        };
+        special.unwrap_or(Self::Map(entries))
+    }
+
+    fn special(name: &Self, content: &Self) -> Option<Self> {
+        if let (Some("set"), Self::List(members)) = (name.as_str(), content) {
+            return Some(Self::Set(members.clone()));
+        }
+        let text = content.as_str()?;
+        match name.as_str()? {
+            DateTime::NAME => text.parse().ok().map(Self::DateTime),
+            Date::NAME => text.parse().ok().map(Self::Date),
+            Time::NAME => text.parse().ok().map(Self::Time),
+            Decimal::NAME => text.parse().ok().map(Self::Decimal),
+            Uuid::NAME => text.parse().ok().map(Self::Uuid),
+            Undefined::NAME => Some(Self::Undefined),
+            _ => None,
+        }
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Nil => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Int(value) => serializer.serialize_i64(*value),
+            Self::UInt(value) => serializer.serialize_u64(*value),
+            Self::Float(value) => serializer.serialize_f64(*value),
+            Self::Str(text) => serializer.serialize_str(text),
+            Self::Bytes(bytes) => serializer.serialize_bytes(bytes),
+            Self::List(members) => serializer.collect_seq(members),
+            Self::Map(entries) => {
+                let mut map = serializer.serialize_map(Some(entries.len()))?;
+                for (key, value) in entries {
+                    map.serialize_entry(key, value)?;
+                }
+                map.end()
+            }
+            Self::Set(members) => Set(members).serialize(serializer),
+            Self::DateTime(value) => value.serialize(serializer),
+            Self::Date(value) => value.serialize(serializer),
+            Self::Time(value) => value.serialize(serializer),
+            Self::Decimal(value) => value.serialize(serializer),
+            Self::Uuid(value) => value.serialize(serializer),
+            Self::Undefined => Undefined.serialize(serializer),
+            // The name by which `rmp-serde` knows an extension.
+            Self::Ext(kind, bytes) => serializer
+                .serialize_newtype_struct("_ExtStruct", &(kind, serde_bytes::Bytes::new(bytes))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Nil)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Nil)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Value::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Int(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(i64::try_from(value).map_or(Value::UInt(value), Value::Int))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Str(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::Str(text))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Value, E> {
+        Ok(Value::Bytes(bytes.to_vec()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = seq.next_element()? {
+            members.push(member);
+        }
+        Ok(Value::List(members))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Value::from_entries(entries))
+    }
+
+    /// An extension, by our own decoder.
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Value, D::Error> {
+        let (kind, bytes) =
+            <(i8, serde_bytes::ByteBuf)>::deserialize(deserializer).map_err(de::Error::custom)?;
+        Ok(Value::Ext(kind, bytes.into_vec()))
+    }
+}
+
+macro_rules! from {
+    ($($type:ty => $variant:expr),+ $(,)?) => {
+        $(impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                $variant(value)
+            }
+        })+
+    };
+}
+
+from! {
+    bool => Value::Bool,
+    i64 => Value::Int,
+    i32 => |value| Value::Int(i64::from(value)),
+    u32 => |value| Value::Int(i64::from(value)),
+    u64 => |value| i64::try_from(value).map_or(Value::UInt(value), Value::Int),
+    f64 => Value::Float,
+    String => Value::Str,
+    &str => |text: &str| Value::Str(text.to_owned()),
+    Vec<Value> => Value::List,
+    DateTime => Value::DateTime,
+    Date => Value::Date,
+    Time => Value::Time,
+    Decimal => Value::Decimal,
+    Uuid => Value::Uuid,
+}

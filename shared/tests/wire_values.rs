@@ -1,0 +1,201 @@
+//! Any value survives every form that it takes; no bytes bring the decoder down.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::{BTreeMap, HashSet};
+
+use hilum_shared::wire::types::{Date, DateTime, Decimal, Set, Time, Undefined, Uuid};
+use hilum_shared::wire::{Value, from_value, pack, to_value, unpack};
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Shape {
+    Point,
+    Circle(f64),
+    Line(i32, i32),
+    Named { name: String },
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Everything {
+    shapes: Vec<Shape>,
+    bytes: Vec<u8>,
+    maybe: Option<String>,
+    nothing: Option<u8>,
+    set: Set<HashSet<String>>,
+    decimal: Decimal,
+    moment: DateTime,
+    day: Date,
+    time: Time,
+    uuid: Uuid,
+    plain: uuid::Uuid,
+    undefined: Undefined,
+    numbers: BTreeMap<i32, f32>,
+    address: std::net::IpAddr,
+    unit: (),
+    large: u64,
+}
+
+#[test]
+fn a_users_types_travel_as_they_are() {
+    let everything = Everything {
+        shapes: vec![
+            Shape::Point,
+            Shape::Circle(1.5),
+            Shape::Line(1, -2),
+            Shape::Named { name: "n".into() },
+        ],
+        bytes: vec![0, 255],
+        maybe: Some("x".into()),
+        nothing: None,
+        set: Set(["a".to_owned()].into()),
+        decimal: "1.50".parse().unwrap(),
+        moment: "2015-03-14T09:26:53.5+05:30".parse().unwrap(),
+        day: jiff::civil::date(2015, 3, 14).into(),
+        time: jiff::civil::time(9, 26, 53, 0).into(),
+        uuid: uuid::Uuid::nil().into(),
+        plain: uuid::Uuid::max(),
+        undefined: Undefined,
+        numbers: [(-7, 1.25)].into(),
+        address: "::1".parse().unwrap(),
+        unit: (),
+        large: u64::MAX,
+    };
+    let bytes = pack(&everything).unwrap();
+    assert_eq!(unpack::<Everything>(&bytes, "body").unwrap(), everything);
+    let value = to_value(&everything).unwrap();
+    assert_eq!(from_value::<Everything>(&value).unwrap(), everything);
+    assert_eq!(value.get("bytes"), Some(&Value::Bytes(vec![0, 255])));
+    assert_eq!(value.get("moment").unwrap().to_string(), "datetime(2015-03-14T09:26:53.5+0530)");
+    assert!(matches!(value.get("set"), Some(Value::Set(members)) if members.len() == 1));
+    assert_eq!(value.get("plain").and_then(Value::as_str).map(str::len), Some(36));
+    let json = serde_json::to_value(&everything).unwrap();
+    assert_eq!(json["decimal"], serde_json::json!({"__type__": "Decimal", "_": "1.50"}));
+    assert_eq!(serde_json::from_value::<Everything>(json).unwrap(), everything);
+}
+
+#[test]
+fn embedded_values_stand_in_their_place() {
+    // Extension 101 with {"k": [1]}, as a member and as a struct.
+    let bytes = b"\x81\xa1a\xc7\x05\x65\x81\xa1k\x91\x01";
+    let value: Value = unpack(bytes, "body").unwrap();
+    assert_eq!(value.to_string(), r#"{"a": {"k": [1]}}"#);
+    let typed: BTreeMap<String, BTreeMap<String, Vec<u8>>> = unpack(bytes, "body").unwrap();
+    assert_eq!(typed["a"]["k"], [1]);
+    assert!(unpack::<Value>(b"\xd5\x65\x01\x01", "body").is_err(), "two values in one");
+    let mut deep = vec![0xc0];
+    for _ in 0..100 {
+        let length = deep.len() as u16;
+        deep = [&[0xc8][..], &length.to_be_bytes(), &[101], &deep].concat();
+    }
+    assert!(unpack::<Value>(&deep, "body").is_err(), "nested too deep");
+}
+
+#[test]
+fn what_kills_a_real_receiver_is_a_value_here() {
+    let value: Value = unpack(b"\x82\xa8__type__\xa7Unknown\xa1_\xa1x", "body").unwrap();
+    assert_eq!(value.get("__type__").and_then(Value::as_str), Some("Unknown"));
+    let value: Value = unpack(b"\x82\xa8__type__\xa7Decimal\xa1_\xa1x", "body").unwrap();
+    assert!(matches!(value, Value::Map(_)), "a content that does not fit");
+    assert_eq!(Value::from_json(&value.to_json()), value);
+    let value: Value = unpack(b"\xa2\xff\xfe", "body").unwrap();
+    assert_eq!(value, Value::Bytes(vec![0xff, 0xfe]));
+    assert!(unpack::<String>(b"\xa2\xff\xfe", "body").is_err());
+    assert!(unpack::<Shape>(b"\x92\x01\x02", "body").is_err());
+    let array = unpack::<Everything>(b"\x90", "body").unwrap_err();
+    assert!(array.to_string().contains("an array where the map"), "{array}");
+}
+
+#[test]
+fn a_long_value_is_broken_over_lines() {
+    let long = Value::map([(
+        "texts",
+        Value::List(vec!["x".repeat(50).as_str().into(), "y".repeat(50).as_str().into()]),
+    )]);
+    let text = format!("{long:#}");
+    assert_eq!(text.lines().count(), 6, "{text}");
+    assert!(text.starts_with("{\n  \"texts\": [\n    \"xxx"), "{text}");
+    assert_eq!(
+        format!("{:#}", Value::map([("a", 1_i64)].map(|(k, v)| (k, Value::from(v))))),
+        r#"{"a": 1}"#
+    );
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Nil),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-1e300..1e300_f64).prop_map(Value::from),
+        Just(Value::Float(f64::INFINITY)),
+        ".{0,12}".prop_map(Value::from),
+        "__type__|_|set|UUID".prop_map(Value::from),
+        proptest::collection::vec(any::<u8>(), 0..12).prop_map(Value::Bytes),
+        "-?[0-9]{1,30}(\\.[0-9]{1,9})?(E[+-]?[0-9]{1,3})?"
+            .prop_map(|text| Value::Decimal(text.parse().unwrap())),
+        any::<u128>().prop_map(|bits| Uuid(uuid::Uuid::from_u128(bits)).into()),
+        (1_i16..9999, 1_i8..13, 1_i8..28, 0_i8..24, -14_i8..15, any::<bool>(), 0..1_000_000_000)
+            .prop_map(|(year, month, day, hour, offset, naive, nanosecond)| {
+                let civil = jiff::civil::datetime(year, month, day, hour, 59, 1, nanosecond);
+                let offset = (!naive).then(|| jiff::tz::Offset::constant(offset));
+                Value::DateTime(DateTime { civil, offset })
+            }),
+        (0_i8..24, 0_i8..60).prop_map(|(h, m)| Time(jiff::civil::time(h, m, 7, 0)).into()),
+        Just(Date(jiff::civil::date(1, 2, 3)).into()),
+        Just(Value::Undefined),
+        (
+            any::<i8>().prop_filter("101 is taken apart", |kind| *kind != 101),
+            proptest::collection::vec(any::<u8>(), 0..9)
+        )
+            .prop_map(|(kind, bytes)| Value::Ext(kind, bytes)),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        let list = proptest::collection::vec(inner.clone(), 0..5);
+        prop_oneof![
+            list.clone().prop_map(Value::List),
+            list.prop_map(Value::Set),
+            proptest::collection::vec((inner.clone(), inner), 0..5)
+                // Such a map *is* the special value.
+                .prop_filter("no special value", |entries| !entries
+                    .iter()
+                    .any(|(key, _)| key.as_str() == Some("__type__")))
+                .prop_map(Value::Map),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_survives_messagepack(value in any_value()) {
+        let bytes = pack(&value).unwrap();
+        prop_assert_eq!(unpack::<Value>(&bytes, "value").unwrap(), value);
+    }
+
+    #[test]
+    fn any_value_survives_json(value in any_value()) {
+        let text = value.to_json().to_string();
+        prop_assert_eq!(Value::from_json(&serde_json::from_str(&text).unwrap()), value);
+    }
+
+    #[test]
+    fn any_value_can_be_shown(value in any_value()) {
+        let shown = format!("{value}{value:#}");
+        prop_assert!(!shown.is_empty());
+    }
+
+    #[test]
+    fn any_bytes_get_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = unpack::<Value>(&bytes, "value");
+        let _ = unpack::<Everything>(&bytes, "value");
+        let _ = unpack::<Vec<Shape>>(&bytes, "value");
+    }
+
+    #[test]
+    fn what_is_read_is_the_same_when_written_and_read_again(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        if let Ok(value) = unpack::<Value>(&bytes, "value") {
+            let again: Value = unpack(&pack(&value).unwrap(), "value").unwrap();
+            prop_assert_eq!(format!("{again:?}"), format!("{value:?}"));
+        }
+    }
+}

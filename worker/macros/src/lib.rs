@@ -1,0 +1,42 @@
+//! The attributes of `hilum-worker`. Use them from there, where they are documented.
+//!
+//! ```text
+//! impl Echo { #[rpc] … }  ─ method ─► what the author wrote, checked ─┬─ interface ─► impl Interface for Echo
+//! trait Billing { … }     ─ method ─►                                 └─ proxy ─────► struct EchoProxy
+//! enum EchoError { … }    ─ declared ─► impl Declared for EchoError
+//! ```
+//!
+//! Everything generated is written in paths that begin with `::hilum_worker`, so that nothing of the author's is in the way.
+
+mod declared;
+mod interface;
+mod method;
+mod proxy;
+#[cfg(test)]
+mod tests;
+
+use proc_macro::TokenStream;
+use syn::parse_macro_input;
+
+/// Makes an `impl` block an interface; see `hilum_worker::interface`.
+#[proc_macro_attribute]
+pub fn interface(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let options = parse_macro_input!(attribute as interface::Options);
+    let item = parse_macro_input!(item as syn::ItemImpl);
+    interface::expand(options, item).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a trait a typed proxy of a service that is written elsewhere; see `hilum_worker::proxy`.
+#[proc_macro_attribute]
+pub fn proxy(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let _nothing = parse_macro_input!(attribute as syn::parse::Nothing);
+    let item = parse_macro_input!(item as syn::ItemTrait);
+    proxy::expand_trait(&item).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Lets a struct or enum cross the wire as an ERROR; see `hilum_worker::Declared`.
+#[proc_macro_derive(Declared)]
+pub fn declared(item: TokenStream) -> TokenStream {
+    let item = parse_macro_input!(item as syn::DeriveInput);
+    declared::expand(&item).unwrap_or_else(syn::Error::into_compile_error).into()
+}

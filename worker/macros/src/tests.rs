@@ -1,0 +1,139 @@
+//! What an author is told about a mistake. (What compiles is tested in `hilum-worker`.)
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+use crate::{declared, interface, proxy};
+
+/// The message of the error that these tokens are refused with.
+fn refused(attribute: TokenStream, item: TokenStream) -> String {
+    let expand = || interface::expand(syn::parse2(attribute)?, syn::parse2(item)?);
+    expand().expect_err("it was taken").to_string()
+}
+
+/// The message for a method in an otherwise good `impl`.
+fn method(method: TokenStream) -> String {
+    refused(quote!(), quote! { impl Echo { #method } })
+}
+
+fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "no `{part}` in: {message}");
+    }
+}
+
+#[test]
+fn receivers() {
+    assert_says(&method(quote! { #[rpc] async fn f(&mut self) {} }), &["`&self`", "`Mutex`"]);
+    assert_says(&method(quote! { #[rpc] async fn f(self) {} }), &["`&self`"]);
+    assert_says(&method(quote! { #[rpc] async fn f(text: String) {} }), &["`&self`"]);
+}
+
+#[test]
+fn parameters() {
+    assert_says(
+        &method(quote! { #[rpc] async fn f(&self, text: &str) {} }),
+        &["`String` for `&str`"],
+    );
+    assert_says(&method(quote! { #[rpc] async fn f(&self, ctx: Context) {} }), &["`&Context`"]);
+    assert_says(&method(quote! { #[rpc] async fn f(&self, (a, b): (u8, u8)) {} }), &["has a name"]);
+    assert_says(
+        &method(quote! { #[rpc] async fn f(&self, a: impl Into<String>) {} }),
+        &["one type"],
+    );
+    assert_says(
+        &method(quote! { #[rpc] async fn f<T>(&self, a: T) {} }),
+        &["no generic parameters"],
+    );
+}
+
+#[test]
+fn channels() {
+    assert_says(
+        &method(quote! { #[rpc] async fn f(&self, c: ReplyChannel) {} }),
+        &["`#[raw_rpc]`"],
+    );
+    assert_says(&method(quote! { #[raw_rpc] async fn f(&self) {} }), &["`channel: ReplyChannel`"]);
+    let both = quote! { #[rpc] #[raw_rpc] async fn f(&self, c: ReplyChannel) {} };
+    assert_says(&method(both), &["is enough"]);
+}
+
+#[test]
+fn options() {
+    assert_says(
+        &method(quote! { #[rpc(raise(A))] async fn f(&self) {} }),
+        &["`raises(…)`", "`name ="],
+    );
+    assert_says(
+        &method(quote! { #[rpc(raises(A))] async fn f(&self) -> u8 { 1 } }),
+        &["returns a `Result`"],
+    );
+    assert_says(&method(quote! { #[rpc(name = "a.b")] async fn f(&self) {} }), &["no dots"]);
+    let raw = quote! { #[raw_rpc(raises(A))] async fn f(&self, c: ReplyChannel) {} };
+    assert_says(&method(raw), &["`channel.error(…)`"]);
+    let twice = quote! { #[rpc] async fn f(&self) {} #[rpc(name = "f")] async fn g(&self) {} };
+    assert_says(&method(twice), &["another method `f`"]);
+    assert_says(&refused(quote!(configuration = A), quote!(impl Echo {})), &["`config = Type`"]);
+}
+
+#[test]
+fn hooks() {
+    assert_says(
+        &method(quote! { async fn on_start(&mut self) {} }),
+        &["async fn on_start(&self, ctx: &Context) -> Result<()>"],
+    );
+    assert_says(
+        &method(quote! { async fn on_stop(&self, a: u8, b: u8) {} }),
+        &["async fn on_stop(&self, ctx: &Context)"],
+    );
+    assert_says(&method(quote! { async fn on_stop(&self) -> Result<()> {} }), &["log it"]);
+    assert_says(
+        &method(quote! { async fn from_config(c: C) -> Self {} }),
+        &["fn from_config(config: …) -> Result<Echo>"],
+    );
+    assert_says(
+        &method(quote! { fn is_healthy(&self, ctx: &Context) -> bool {} }),
+        &["fn is_healthy(&self) -> bool"],
+    );
+}
+
+#[test]
+fn blocks() {
+    assert_says(&refused(quote!(), quote!(impl Clone for Echo {})), &["not that of a trait"]);
+    assert_says(
+        &refused(
+            quote!(),
+            quote!(
+                impl<T> Echo<T> {}
+            ),
+        ),
+        &["no generic parameters"],
+    );
+    let with_body: syn::ItemTrait = syn::parse_quote! { trait Echo { async fn f(&self) {} } };
+    assert_says(
+        &proxy::expand_trait(&with_body).expect_err("taken").to_string(),
+        &["end the method with `;`"],
+    );
+    let union: syn::DeriveInput = syn::parse_quote! { enum E {} };
+    assert_says(
+        &declared::expand(&union).expect_err("taken").to_string(),
+        &["can never be raised"],
+    );
+}
+
+#[test]
+fn what_is_not_marked_is_the_authors_own() {
+    let item = syn::parse_quote! {
+        impl Echo {
+            const N: usize = 3;
+            fn helper(&mut self, text: &str) -> usize { text.len() }
+        }
+    };
+    let options = syn::parse2(quote!()).expect("options");
+    let text = interface::expand(options, item).expect("expanded").to_string();
+    assert!(
+        text.contains("helper")
+            && text.contains("METHODS : & 'static [:: hilum_worker :: Method] = & []"),
+        "{text}"
+    );
+}

@@ -1,0 +1,325 @@
+//! The command line that every service's binary has: `instance`, `inspect`, `--help`, `--version`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use hilum_shared::config::Diagnostics;
+use hilum_shared::config::service::{self, Section, ServiceOptions};
+
+use crate::component::Component;
+use crate::container::{Classes, ComponentClass, Container, InterfaceClass, Overrides, snake};
+use crate::interface::{Interface, Method};
+use crate::run::Builder;
+use crate::worker::{Cause, Drain, Worker};
+
+/// What a wrong command line or configuration ends with.
+const USAGE: u8 = 2;
+/// Between two looks at the program's file, with `--reload`.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A program that holds interfaces and components; the configuration says which of them run. [`main!`](crate::main) makes it.
+#[derive(Clone, Debug)]
+pub struct Binary {
+    version: &'static str,
+    classes: Classes,
+}
+
+impl Binary {
+    /// A program of this name, which is the first half of `class: "NAME:Type"`.
+    pub fn new(name: impl Into<String>, version: &'static str) -> Self {
+        let classes =
+            Classes { binary: name.into(), interfaces: Vec::new(), components: Vec::new() };
+        Self { version, classes }
+    }
+
+    /// With an interface.
+    pub fn interface<T: Interface>(mut self) -> Self {
+        self.classes.interfaces.push(InterfaceClass::of::<T>());
+        self
+    }
+
+    /// With a component.
+    pub fn component<T: Component>(mut self) -> Self {
+        self.classes.components.push(ComponentClass::of::<T>());
+        self
+    }
+
+    /// The whole `main` of a program: reads the command line and does what it says.
+    pub fn main(self) -> ExitCode {
+        self.run(std::env::args_os())
+    }
+
+    /// The same for a command line from elsewhere; the program's name comes first.
+    pub fn run(self, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let matches = match self.command().try_get_matches_from(arguments) {
+            Ok(matches) => matches,
+            Err(error) => {
+                let _ = error.print(); // a broken stderr changes nothing of the exit code
+                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+            }
+        };
+        match matches.subcommand() {
+            Some(("instance", matches)) => self.instance(matches),
+            Some(("inspect", matches)) => self.inspect(matches),
+            _ => ExitCode::from(USAGE), // clap asks for one of them
+        }
+    }
+
+    fn command(&self) -> Command {
+        let config = Arg::new("config")
+            .short('c')
+            .long("config")
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("The configuration [default: $LYMPH_CONFIG, else .lymph.yml where there is one]");
+        let vars = Arg::new("vars")
+            .long("vars")
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("Variables for $(var.…) [default: $LYMPH_VARS]");
+        let class = Arg::new("interface")
+            .long("interface")
+            .value_name("CLASS")
+            .action(ArgAction::Append)
+            .help("Run this interface (`Type` or `binary:Type`) under its own name, whatever the configuration names");
+        let instance = Command::new("instance")
+            .about("Runs the interfaces of the configuration until it is told to stop")
+            .args([
+                config,
+                vars,
+                class,
+                Arg::new("ip")
+                    .long("ip")
+                    .value_name("ADDRESS")
+                    .value_parser(value_parser!(IpAddr))
+                    .help("Listen on this address"),
+                Arg::new("guess-external-ip")
+                    .short('g')
+                    .long("guess-external-ip")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with("ip")
+                    .help("Listen on the address that leads outside"),
+                Arg::new("port")
+                    .short('p')
+                    .long("port")
+                    .value_name("PORT")
+                    .value_parser(value_parser!(u16))
+                    .help("Listen on this port [default: a free one]"),
+                Arg::new("isolated")
+                    .short('i')
+                    .long("isolated")
+                    .action(ArgAction::SetTrue)
+                    .help("Register nowhere: only who knows the address can call"),
+                Arg::new("reload")
+                    .long("reload")
+                    .action(ArgAction::SetTrue)
+                    .help("Stop when the program's file changes, for a node to start the new one"),
+            ]);
+        let inspect = Command::new("inspect")
+            .about("Shows the methods of this program's interfaces; needs no network")
+            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON"))
+            .arg(Arg::new("name").value_name("INTERFACE").help("Only this one"));
+        let names: Vec<&str> = self.classes.interfaces.iter().map(|class| class.name).collect();
+        Command::new(self.classes.binary.clone())
+            .version(self.version)
+            .about(format!("A service on hilum; it holds {}", names.join(", ")))
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommands([instance, inspect])
+    }
+
+    fn instance(&self, matches: &ArgMatches) -> ExitCode {
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
+        let folder = match std::env::current_dir() {
+            Ok(folder) => folder,
+            Err(error) => return complain(&format!("error: the current folder: {error}\n")),
+        };
+        let options = ServiceOptions { config: path("config"), vars: path("vars"), folder, env };
+        let overrides = Overrides {
+            ip: matches.get_one::<IpAddr>("ip").copied(),
+            guess_external_ip: matches.get_flag("guess-external-ip"),
+            port: matches.get_one::<u16>("port").copied(),
+            isolated: matches.get_flag("isolated"),
+        };
+        let only: Vec<String> =
+            matches.get_many("interface").into_iter().flatten().cloned().collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return complain(&format!("error: starting: {error}\n")),
+        };
+        runtime.block_on(async {
+            let container = match service::load(&options)
+                .and_then(|config| self.container(&config, &overrides, &options.env, &only))
+            {
+                Ok(container) => container,
+                Err(problems) => return complain(&rendered(&problems)),
+            };
+            let reload = matches.get_flag("reload");
+            Builder::new()
+                .run(|worker| async move {
+                    if reload {
+                        tokio::spawn(leave_when_changed(worker.clone()));
+                    }
+                    container.run(worker).await
+                })
+                .await
+        })
+    }
+
+    /// What a configuration makes of this program.
+    ///
+    /// # Errors
+    /// With what is wrong in it, where it stands.
+    pub fn container(
+        &self,
+        config: &Section,
+        overrides: &Overrides,
+        env: &BTreeMap<String, String>,
+        only: &[String],
+    ) -> Result<Container, Diagnostics> {
+        Container::from_config(&self.classes, config, overrides, env, only)
+    }
+
+    fn inspect(&self, matches: &ArgMatches) -> ExitCode {
+        let wanted = matches.get_one::<String>("name");
+        let mut out = Vec::new();
+        let mut found = Vec::new();
+        for class in &self.classes.interfaces {
+            let name = snake(class.name);
+            if wanted.is_some_and(|wanted| wanted != class.name && *wanted != name) {
+                continue;
+            }
+            found.push(serde_json::json!({
+                "name": name,
+                "class": format!("{}:{}", self.classes.binary, class.name),
+                "methods": class.methods.iter().map(|method| as_json(&name, method)).collect::<Vec<_>>(),
+            }));
+            describe(&mut out, &name, class.methods);
+        }
+        if let (true, Some(wanted)) = (found.is_empty(), wanted) {
+            let names: Vec<String> =
+                self.classes.interfaces.iter().map(|class| snake(class.name)).collect();
+            return complain(&format!(
+                "error: no interface `{wanted}`; there is {}\n",
+                names.join(", ")
+            ));
+        }
+        if matches.get_flag("json") {
+            out = serde_json::to_vec_pretty(&serde_json::json!({ "interfaces": found }))
+                .unwrap_or_default();
+            out.push(b'\n');
+        }
+        // A reader that has gone wants no more.
+        let _ = std::io::stdout().lock().write_all(&out);
+        ExitCode::SUCCESS
+    }
+}
+
+/// A method in lymph's words.
+fn as_json(interface: &str, method: &Method) -> serde_json::Value {
+    let parameters: Vec<&str> = method.parameters.iter().map(|parameter| parameter.name).collect();
+    let optional: Vec<&str> = method
+        .parameters
+        .iter()
+        .filter(|parameter| parameter.optional)
+        .map(|parameter| parameter.name)
+        .collect();
+    let raises: Vec<&str> = method.raises.iter().flat_map(|kinds| kinds.iter().copied()).collect();
+    serde_json::json!({
+        "name": format!("{interface}.{}", method.name),
+        "params": parameters,
+        "optional": optional,
+        "raises": raises,
+        "help": method.help,
+    })
+}
+
+/// An interface as `lymph inspect` prints it.
+fn describe(out: &mut Vec<u8>, interface: &str, methods: &[Method]) {
+    let mut methods: Vec<&Method> = methods.iter().collect();
+    methods.sort_by_key(|method| method.name);
+    // Writing to a Vec cannot fail.
+    let _ = writeln!(out, "RPC interface of {interface}\n");
+    for method in methods {
+        let parameters: Vec<String> = method
+            .parameters
+            .iter()
+            .map(|parameter| {
+                format!("{}{}", parameter.name, if parameter.optional { "=nil" } else { "" })
+            })
+            .collect();
+        let _ = writeln!(out, "rpc {interface}.{}({})", method.name, parameters.join(", "));
+        for line in method.help.lines() {
+            let _ = writeln!(out, "    {line}");
+        }
+        let raises: Vec<&str> =
+            method.raises.iter().flat_map(|kinds| kinds.iter().copied()).collect();
+        if !raises.is_empty() {
+            let _ = writeln!(out, "    raises {}", raises.join(", "));
+        }
+        let _ = writeln!(out);
+    }
+}
+
+fn rendered(problems: &Diagnostics) -> String {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    problems.render(color)
+}
+
+fn complain(text: &str) -> ExitCode {
+    // A broken stderr changes nothing of the exit code.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    ExitCode::from(USAGE)
+}
+
+/// Ends the worker when its program's file is another one.
+async fn leave_when_changed(worker: Worker) {
+    let look = || -> Option<SystemTime> {
+        std::fs::metadata(std::env::current_exe().ok()?).ok()?.modified().ok()
+    };
+    let Some(before) = look() else {
+        tracing::warn!("the program's file cannot be looked at: it is not watched");
+        return;
+    };
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // A file that is not there is just being written.
+        if look().is_some_and(|now| now != before) {
+            let grace = Duration::from_secs(10);
+            worker.begin_drain(Drain::now(
+                Cause::Signal,
+                "the program's file has changed".to_owned(),
+                grace,
+            ));
+            return;
+        }
+    }
+}
+
+/// The `main` of a program that holds these interfaces, and, after a semicolon, these components:
+/// `hilum_worker::main!(Echo, Demo; Pool);`
+#[macro_export]
+macro_rules! main {
+    ($($interface:ty),+ $(,)? $(; $($component:ty),+ $(,)?)?) => {
+        fn main() -> ::std::process::ExitCode {
+            let name = match option_env!("CARGO_BIN_NAME") {
+                Some(name) => name,
+                None => env!("CARGO_PKG_NAME"),
+            };
+            $crate::Binary::new(name, env!("CARGO_PKG_VERSION"))
+                $(.interface::<$interface>())+
+                $($(.component::<$component>())+)?
+                .main()
+        }
+    };
+}

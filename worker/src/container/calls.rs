@@ -1,0 +1,213 @@
+//! From a request to the method of an interface, and from what becomes of it to the answer and the log.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use hilum_shared::rpc::{self, Handler, Incoming, Request, Server};
+use hilum_shared::wire::{Value, to_value};
+use tokio::sync::watch;
+
+use super::build::{Installed, Part};
+use super::settings::Settings;
+use crate::channel::ReplyChannel;
+use crate::component::{AnyComponent, FailedCall};
+use crate::context::{Context, Process};
+use crate::interface::{AnyInterface, Call, Failure, answer};
+use crate::log;
+
+/// So many calls of an interface wait, beyond those that run, where `container.pool.size` bounds them.
+const WAITING: usize = 1024;
+
+/// Answers all requests of a process.
+pub(super) struct Calls {
+    server: Server,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Known while the endpoint is open, which leads back here.
+    process: RwLock<Option<Arc<Process>>>,
+    components: Vec<Arc<dyn AnyComponent>>,
+    running: watch::Sender<usize>,
+}
+
+impl Calls {
+    pub(super) fn new(interfaces: &[Installed], components: &[Part], settings: &Settings) -> Self {
+        let shared = Arc::new(Shared {
+            process: RwLock::default(),
+            components: components.iter().map(|part| Arc::clone(&part.component)).collect(),
+            running: watch::Sender::new(0),
+        });
+        let asked = Arc::downgrade(&shared);
+        let metrics = move || {
+            let process = asked.upgrade().and_then(|shared| shared.process());
+            let series =
+                process.map(|process| process.figures.registry.series()).unwrap_or_default();
+            to_value(&series).unwrap_or_else(|_| Value::List(Vec::new())) // figures and texts always pack
+        };
+        let mut server = Server::default().change_loglevel(change_level).metrics(metrics);
+        for installed in interfaces {
+            server = server.interface(served(installed, settings, &shared));
+        }
+        Self { server, shared }
+    }
+
+    /// Says where the process is, and who it is.
+    pub(super) fn open(&self, process: &Arc<Process>, address: &str) {
+        self.shared.set(Some(Arc::clone(process)));
+        self.server.set_endpoint(address);
+    }
+
+    /// Answers nothing any more.
+    pub(super) fn close(&self) {
+        self.shared.set(None);
+    }
+
+    /// Calls that are being worked on.
+    pub(super) fn running(&self) -> usize {
+        *self.shared.running.borrow()
+    }
+
+    /// Waits until no call is being worked on.
+    pub(super) async fn idle(&self) {
+        // The sender lives in this very value.
+        let _ = self.shared.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+}
+
+impl Shared {
+    fn set(&self, process: Option<Arc<Process>>) {
+        *self.process.write().unwrap_or_else(PoisonError::into_inner) = process;
+    }
+
+    fn process(&self) -> Option<Arc<Process>> {
+        self.process.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Handler for Calls {
+    fn request(&self, incoming: Incoming) {
+        self.server.request(incoming);
+    }
+}
+
+/// An interface as the server knows it.
+fn served(installed: &Installed, settings: &Settings, shared: &Arc<Shared>) -> rpc::Interface {
+    let mut interface = rpc::Interface::new(&installed.name);
+    if let Some(version) = &installed.version {
+        interface = interface.at_version(version.clone());
+    }
+    if let Some(size) = settings.pool {
+        interface = interface.concurrency(size, WAITING);
+    }
+    let name: Arc<str> = installed.name.as_str().into();
+    for (index, method) in installed.interface.methods().iter().enumerate() {
+        let (shared, name) = (Arc::clone(shared), Arc::clone(&name));
+        let target = Arc::clone(&installed.interface);
+        let run = move |request: Request, channel: rpc::ReplyChannel| {
+            let (shared, name, target) =
+                (Arc::clone(&shared), Arc::clone(&name), Arc::clone(&target));
+            async move { serve(&shared, name, target, index, request, channel).await }
+        };
+        let parameters = method.parameters.iter().map(|parameter| parameter.name);
+        interface = interface
+            .method(rpc::Method::raw(method.name, run).params(parameters).help(method.help));
+    }
+    interface
+}
+
+/// One call, from its arguments to its answer.
+async fn serve(
+    shared: &Shared,
+    interface: Arc<str>,
+    target: Arc<dyn AnyInterface>,
+    index: usize,
+    request: Request,
+    channel: rpc::ReplyChannel,
+) {
+    let Some(process) = shared.process() else {
+        return; // not open: the end of the channel refuses
+    };
+    let _counted = Counted::new(&shared.running);
+    let trace_id: Arc<str> = request.trace_id().into();
+    let subject = request.subject().to_owned();
+    process.figures.served(&subject);
+    let context =
+        Context { process, interface: Arc::clone(&interface), trace_id: Arc::clone(&trace_id) };
+    let channel = ReplyChannel { inner: channel };
+    let call = Call { index, context, request, channel: channel.clone() };
+    let Err(failure) = answer(target, call).await else { return };
+    let method = subject.rsplit('.').next().unwrap_or_default();
+    let failed = |error: &(dyn std::error::Error + Send + Sync + 'static)| {
+        let failed = FailedCall { interface: &interface, method, trace_id: &trace_id, error };
+        shared.components.iter().for_each(|component| component.on_error(&failed));
+    };
+    match failure {
+        Failure::Declared(fault) => {
+            tracing::debug!(subject, error = %fault, "raised");
+            channel.fault(&fault);
+            return;
+        }
+        Failure::Arguments(error) => tracing::warn!(subject, %error, "wrong arguments: refused"),
+        Failure::Unknown => tracing::warn!(subject, "unknown method: refused"),
+        Failure::Result(error) => {
+            tracing::error!(subject, %error, "the result cannot be sent: refused");
+            failed(&error);
+        }
+        Failure::Error(error) => {
+            tracing::error!(subject, error = %chain(&*error), "failed: refused");
+            failed(&*error);
+        }
+        Failure::Panic(text) => {
+            tracing::error!(subject, "the method panicked: refused");
+            failed(&Panicked(text));
+        }
+    }
+    if !channel.is_answered() {
+        channel.sent(channel.inner.nack());
+    }
+}
+
+/// A panic as the error that components hear of.
+#[derive(Debug, thiserror::Error)]
+#[error("panicked: {0}")]
+struct Panicked(String);
+
+/// An error with what it says of its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Many errors repeat their cause in their own text.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A call that is being worked on, until it is dropped.
+struct Counted<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(running: &'a watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self(running)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
+
+fn change_level(logger: &str, level: &str, period: Duration) -> Result<(), rpc::Failure> {
+    log::change_level(logger, level, period.as_secs_f64()).map_err(|error| {
+        tracing::warn!(logger, level, "the level was not changed: {error}");
+        rpc::Failure::new("LevelError", error.to_string())
+    })
+}

@@ -1,0 +1,461 @@
+//! A process that serves interfaces: made of a configuration, started, found by others, drained.
+//!
+//! ```text
+//! start: components → endpoint (tcp, and ipc under a node) → on_start of each interface → registered → ready
+//! drain: unregistered → running calls finish → on_stop in reverse → components in reverse → connections closed
+//! ```
+//! It is a service like others ([`crate::run()`]): heartbeats, orders, signals and the log come from there. Without a node and a
+//! registry it serves all the same.
+
+mod build;
+mod calls;
+mod figures;
+mod registry;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hilum_shared::config::Diagnostics;
+use hilum_shared::config::service::Section;
+use hilum_shared::registry::{Instance, InvalidVersion, Registry, RegistryError, Version};
+use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+pub(crate) use build::{Classes, ComponentClass, InterfaceClass, snake};
+use build::{Installed, Part};
+use calls::Calls;
+pub(crate) use figures::Figures;
+use registry::Wanted;
+pub use settings::{Connection, Overrides, Settings};
+
+use crate::component::Component;
+use crate::context::{Context, Process};
+use crate::interface::{Error, Interface};
+use crate::metrics::{Publisher, report};
+use crate::run::ServiceResult;
+use crate::worker::Worker;
+
+/// How long callers get to hear that we are no longer registered, before we look whether calls are still running.
+const FAREWELL: Duration = Duration::from_millis(100);
+/// For what is left when the time of a drain is over: hooks and connections.
+const LEAST: Duration = Duration::from_millis(50);
+
+/// Interfaces and components, not yet running.
+pub struct Container {
+    interfaces: Vec<Installed>,
+    components: Vec<Part>,
+    settings: Settings,
+    network: Arc<dyn Network>,
+    /// Where it listens, over the settings.
+    addresses: Option<Vec<String>>,
+    registry: Wanted,
+}
+
+/// Why a container does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be listened at.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The registry does not take it.
+    #[error("not registered: {0}")]
+    Registry(#[from] RegistryError),
+    /// A component did not start.
+    #[error("`{key}` did not start: {source}")]
+    Component {
+        /// Its key in the configuration.
+        key: String,
+        /// Why.
+        source: Error,
+    },
+    /// An interface did not start.
+    #[error("interface `{name}` did not start: {source}")]
+    Interface {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Error,
+    },
+}
+
+impl Default for Container {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Container {
+    /// An empty one with lymph's defaults, for programs that do without a configuration.
+    pub fn new() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            components: Vec::new(),
+            settings: Settings::default(),
+            network: Arc::new(Sockets),
+            addresses: None,
+            registry: Wanted::Default,
+        }
+    }
+
+    /// What a configuration makes of the classes of a binary.
+    pub(crate) fn from_config(
+        classes: &Classes,
+        config: &Section,
+        overrides: &Overrides,
+        env: &BTreeMap<String, String>,
+        only: &[String],
+    ) -> Result<Self, Diagnostics> {
+        let settings = Settings::read(config, overrides, env);
+        let registry = Wanted::read(config);
+        let parts = classes.build(config, only);
+        let (settings, registry, parts) = match (settings, registry, parts) {
+            (Ok(settings), Ok(registry), Ok(parts)) => (settings, registry, parts),
+            (settings, registry, parts) => {
+                let problems = [settings.err(), registry.err(), parts.err()];
+                return Err(Diagnostics(
+                    problems.into_iter().flatten().flat_map(|it| it.0).collect(),
+                ));
+            }
+        };
+        Ok(Self {
+            interfaces: parts.interfaces,
+            components: parts.components,
+            settings,
+            network: Arc::new(Sockets),
+            addresses: None,
+            registry,
+        })
+    }
+
+    /// With an interface under a name.
+    #[must_use]
+    pub fn interface<T: Interface>(mut self, name: impl Into<String>, interface: T) -> Self {
+        self.interfaces.push(Installed {
+            name: name.into(),
+            version: None,
+            interface: Arc::new(interface),
+        });
+        self
+    }
+
+    /// With an interface under a name and a version, beside other versions of it.
+    ///
+    /// # Errors
+    /// When the text is no version.
+    pub fn versioned<T: Interface>(
+        mut self,
+        name: impl Into<String>,
+        version: &str,
+        interface: T,
+    ) -> Result<Self, InvalidVersion> {
+        let version = Some(Version::parse(version)?);
+        self.interfaces.push(Installed {
+            name: name.into(),
+            version,
+            interface: Arc::new(interface),
+        });
+        Ok(self)
+    }
+
+    /// With a component, which starts before the interfaces.
+    #[must_use]
+    pub fn component<T: Component>(mut self, component: T) -> Self {
+        self.components.push(Part { key: T::TYPE.to_owned(), component: Arc::new(component) });
+        self
+    }
+
+    /// With settings in place of the defaults.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// On another network than the system's, at these addresses.
+    #[must_use]
+    pub fn network(
+        mut self,
+        network: Arc<dyn Network>,
+        addresses: impl IntoIterator<Item = String>,
+    ) -> Self {
+        (self.network, self.addresses) = (network, Some(addresses.into_iter().collect()));
+        self
+    }
+
+    /// Found by and finding others in this registry.
+    #[must_use]
+    pub fn registry(mut self, registry: Arc<dyn Registry>) -> Self {
+        self.registry = Wanted::This(registry);
+        self
+    }
+
+    /// Runs it as a service: for [`crate::Builder::run`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn run(self, worker: Worker) -> ServiceResult {
+        let running = tokio::select! {
+            running = self.start(worker.clone()) => running?,
+            drain = worker.draining() => {
+                tracing::info!(reason = drain.reason, "told to leave before it was ready");
+                return Ok(());
+            }
+        };
+        worker.ready();
+        let drain = worker.draining().await;
+        tracing::debug!(reason = drain.reason, "draining");
+        running.stop_by(drain.deadline).await;
+        Ok(())
+    }
+
+    /// Starts everything and registers it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(self, worker: Worker) -> Result<Running, StartError> {
+        let mut started = Vec::new();
+        for part in self.components {
+            let result = part.component.start().await;
+            if let Err(source) = result {
+                stop_components(started).await;
+                return Err(StartError::Component { key: part.key, source });
+            }
+            started.push(part);
+        }
+        let calls = Arc::new(Calls::new(&self.interfaces, &started, &self.settings));
+        let opened = open(&self.network, self.addresses, &self.settings, &worker, &calls).await;
+        let endpoint = match opened {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                stop_components(started).await;
+                return Err(error);
+            }
+        };
+        let registry = self.registry.open(worker.contract(), &endpoint).await;
+        let client = Client::new(endpoint.clone(), Arc::clone(&registry));
+        let figures = Figures::new(worker.contract(), &self.settings, &endpoint);
+        let publisher = publisher(&self.settings);
+        let monitoring = publisher.as_ref().map(|publisher| publisher.endpoint().to_owned());
+        let report = tokio::spawn(report(figures.registry.clone(), worker.clone(), publisher));
+        let process = Arc::new(Process { client, worker, figures });
+        calls.open(&process, endpoint.address());
+        let mut running = Running {
+            endpoint,
+            registry,
+            calls,
+            process,
+            interfaces: Vec::new(),
+            components: started,
+            registered: Vec::new(),
+            monitoring,
+            report: report.abort_handle(),
+        };
+        for installed in self.interfaces {
+            let context = Context::new(Arc::clone(&running.process), &installed.name);
+            let start = installed.interface.start(&context);
+            if let Err(source) = context.trace(start).await {
+                running.stop(Duration::ZERO).await;
+                return Err(StartError::Interface { name: installed.name, source });
+            }
+            running.interfaces.push(installed);
+        }
+        if !self.settings.isolated {
+            match running.register(&self.settings).await {
+                Ok(()) => {}
+                // A node without a registry is no reason not to serve those who know the address.
+                Err(RegistryError::Refused { reason }) => {
+                    tracing::error!("not registered, so that nobody finds this process: {reason}");
+                }
+                Err(error) => {
+                    running.stop(Duration::ZERO).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(running)
+    }
+}
+
+/// Opens what others call: a port for all, and under a node a local socket, which is faster.
+async fn open(
+    network: &Arc<dyn Network>,
+    addresses: Option<Vec<String>>,
+    settings: &Settings,
+    worker: &Worker,
+    calls: &Arc<Calls>,
+) -> Result<Endpoint, StartError> {
+    let port = settings.port.map_or_else(|| "*".to_owned(), |port| port.to_string());
+    let ip = host(settings.ip);
+    let mut addresses = addresses.unwrap_or_else(|| {
+        let local = registry::local_address(worker.contract());
+        std::iter::once(format!("tcp://{ip}:{port}")).chain(local).collect()
+    });
+    let config = settings.connection.config();
+    loop {
+        let texts: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let handler: Arc<dyn Handler> = Arc::clone(calls) as _;
+        match Endpoint::open(Arc::clone(network), &texts, handler, config.clone()).await {
+            Ok(endpoint) => return Ok(endpoint),
+            // The local way is only the faster one: another user's folder, or a path that is too long.
+            Err(error) if addresses.len() > 1 && error.kind() != io::ErrorKind::AddrInUse => {
+                tracing::debug!(address = addresses[1], %error, "no local socket");
+                addresses.truncate(1);
+            }
+            Err(source) => {
+                return Err(StartError::Listen { address: addresses.join(" and "), source });
+            }
+        }
+    }
+}
+
+/// Where the metrics are published, if they are to be. A process that cannot publish serves all the same.
+fn publisher(settings: &Settings) -> Option<Publisher> {
+    if !settings.publish_metrics {
+        return None;
+    }
+    let published = Publisher::start(&format!("tcp://{}:*", host(settings.ip)));
+    published.inspect_err(|error| tracing::warn!(%error, "metrics are not published")).ok()
+}
+
+/// An address as it stands in an endpoint.
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        IpAddr::V4(ip) => ip.to_string(),
+    }
+}
+
+async fn stop_components(started: Vec<Part>) {
+    for part in started.iter().rev() {
+        part.component.stop().await;
+    }
+}
+
+/// A container that serves, until it is stopped; dropping it ends it at once.
+pub struct Running {
+    endpoint: Endpoint,
+    registry: Arc<dyn Registry>,
+    calls: Arc<Calls>,
+    process: Arc<Process>,
+    interfaces: Vec<Installed>,
+    components: Vec<Part>,
+    /// Names and ids under which it is registered.
+    registered: Vec<(String, String)>,
+    /// Where the metrics are published.
+    monitoring: Option<String>,
+    report: AbortHandle,
+}
+
+impl Running {
+    /// The address at which it is called, `tcp://…`.
+    pub fn address(&self) -> &str {
+        self.endpoint.address()
+    }
+
+    /// A context of the process itself, to call others.
+    pub fn context(&self) -> Context {
+        Context::new(Arc::clone(&self.process), "")
+    }
+
+    /// Whether every interface says that it can do its work (`fn is_healthy`).
+    pub fn is_healthy(&self) -> bool {
+        self.interfaces.iter().all(|installed| installed.interface.healthy())
+    }
+
+    /// Calls that are being worked on.
+    pub fn running_calls(&self) -> usize {
+        self.calls.running()
+    }
+
+    /// Leaves the registry, lets what runs finish within this time, and stops everything.
+    pub async fn stop(self, within: Duration) {
+        self.stop_by(Instant::now() + within).await;
+    }
+
+    async fn stop_by(mut self, deadline: Instant) {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        if !self.registered.is_empty() {
+            if tokio::time::timeout(left().max(LEAST), self.unregister()).await.is_err() {
+                tracing::warn!(
+                    "the registry did not answer: callers will learn by our end that we are gone"
+                );
+            }
+            tokio::time::sleep(FAREWELL.min(left() / 4)).await;
+        }
+        if tokio::time::timeout(left(), self.calls.idle()).await.is_err() {
+            tracing::warn!(calls = self.calls.running(), "calls were not done in time");
+        }
+        for installed in self.interfaces.iter().rev() {
+            let context = Context::new(Arc::clone(&self.process), &installed.name);
+            let stop = context.trace(installed.interface.stop(&context));
+            if tokio::time::timeout(left().max(LEAST), stop).await.is_err() {
+                tracing::warn!(interface = installed.name, "`on_stop` was not done in time");
+            }
+        }
+        for part in self.components.iter().rev() {
+            if tokio::time::timeout(left().max(LEAST), part.component.stop()).await.is_err() {
+                tracing::warn!(component = part.key, "did not stop in time");
+            }
+        }
+        self.endpoint.clone().close(left().max(LEAST)).await;
+    }
+
+    async fn register(&mut self, settings: &Settings) -> Result<(), RegistryError> {
+        let names = self.interfaces.iter().map(|it| (it.name.clone(), it.version.clone()));
+        let names: Vec<(String, Option<Version>)> =
+            names.chain([("lymph".to_owned(), None)]).collect();
+        for (name, version) in names {
+            let instance = self.instance(&name, version.as_ref(), settings);
+            let id = instance.id.clone();
+            self.registry.register(&name, instance).await?;
+            self.registered.push((name, id));
+        }
+        Ok(())
+    }
+
+    /// What is written down of us.
+    fn instance(&self, name: &str, version: Option<&Version>, settings: &Settings) -> Instance {
+        let mut instance =
+            Instance::new(name, self.endpoint.address(), version.map(Version::as_str));
+        let hostname = hilum_shared::registry::hostname().to_owned();
+        instance.fqdn = Some(hostname.clone());
+        instance.hostname = Some(hostname);
+        instance.ip = Some(settings.ip.to_string());
+        instance.log_endpoint.clone_from(&self.process.worker.contract().log_endpoint);
+        instance.monitoring_endpoint.clone_from(&self.monitoring);
+        instance.local_endpoint = self.endpoint.addresses().get(1).cloned();
+        instance
+    }
+
+    /// Takes out all that was entered; what fails is said once.
+    async fn unregister(&mut self) {
+        let mut failed = None;
+        for (name, id) in std::mem::take(&mut self.registered) {
+            if let Err(error) = self.registry.unregister(&name, &id).await {
+                failed = Some(error);
+            }
+        }
+        if let Some(error) = failed {
+            tracing::warn!("not taken out of the registry: {error}");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The calls lead to the endpoint, and the endpoint to the calls.
+        self.calls.close();
+        self.report.abort();
+    }
+}
