@@ -147,7 +147,7 @@ impl World {
                     keep_free: 0.0,
                     segment: Bytes(256 << 10),
                     max_age: None,
-                    compress: run % 2 == 0,
+                    compress: run.is_multiple_of(2),
                     overflow: Overflow::Block,
                 },
                 subscriber: None,
@@ -238,7 +238,7 @@ impl World {
                 self.flush();
                 if let Some(log) = self.current() {
                     let text = fs::read(&log).unwrap();
-                    self.taken += text.iter().filter(|byte| **byte == b'\n').count() as u64;
+                    self.taken += memchr::memchr_iter(b'\n', &text).count() as u64;
                     match op {
                         Op::Delete => fs::remove_file(log).unwrap(),
                         _ => fs::rename(log, self.disk.0.path().join("rotated")).unwrap(),

@@ -26,7 +26,7 @@ async fn wait_for(lookup: &mut Lookup, wanted: impl Fn(&[Instance]) -> bool) -> 
     let waited = tokio::time::timeout(LIMIT, lookup.wait_for(|now| wanted(now))).await;
     match waited {
         Ok(found) => found.unwrap(),
-        Err(_) => panic!("still {:?}", lookup.instances()),
+        Err(elapsed) => panic!("{elapsed}: still {:?}", lookup.instances()),
     }
 }
 

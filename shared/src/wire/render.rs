@@ -59,7 +59,7 @@ fn write_value(out: &mut String, value: &Value, indent: Option<usize>) {
                 write_value(out, key, None);
                 out.push_str(": ");
                 write_value(out, value, indent);
-            })
+            });
         }
         Value::DateTime(value) => named(out, "datetime", value),
         Value::Date(value) => named(out, "date", value),
