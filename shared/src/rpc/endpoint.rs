@@ -432,8 +432,9 @@ impl Inner {
                 state.dials.remove(address);
             }
             if !matches!(*source, LinkError::Idle) {
-                let until = Instant::now() + self.config.retry_after;
-                state.refused.insert(address.clone(), until);
+                let now = Instant::now();
+                state.refused.retain(|_, until| *until > now);
+                state.refused.insert(address.clone(), now + self.config.retry_after);
             }
             let of_it = |_: &CallId, pending: &mut Pending| Arc::ptr_eq(&pending.dial, dial);
             state.pending.extract_if(of_it).collect::<Vec<_>>()
