@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
-use hilum_shared::registry::{Instance, InvalidVersion, Registry, RegistryError, Version};
+use hilum_shared::registry::{Choice, Instance, InvalidVersion, Registry, RegistryError, Version};
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -104,7 +104,7 @@ impl Container {
             settings: Settings::default(),
             network: Arc::new(Sockets),
             addresses: None,
-            registry: Wanted::Default,
+            registry: Wanted::Configured(Choice::default()),
         }
     }
 
@@ -117,7 +117,7 @@ impl Container {
         only: &[String],
     ) -> Result<Self, Diagnostics> {
         let settings = Settings::read(config, overrides, env);
-        let registry = Wanted::read(config);
+        let registry = Choice::read(config);
         let parts = classes.build(config, only);
         let (settings, registry, parts) = match (settings, registry, parts) {
             (Ok(settings), Ok(registry), Ok(parts)) => (settings, registry, parts),
@@ -134,7 +134,7 @@ impl Container {
             settings,
             network: Arc::new(Sockets),
             addresses: None,
-            registry,
+            registry: Wanted::Configured(registry),
         })
     }
 
