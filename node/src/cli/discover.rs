@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use hilum_shared::registry::{Instance, Instances};
@@ -21,7 +22,9 @@ use crate::core::target::glob;
     hilum discover echo             its instances, and where they are\n  \
     hilum discover --versions       each version by itself\n  \
     hilum discover echo --full      all that is known of each\n  \
-    hilum discover --json | jq -r '.services[].instances[].endpoint'")]
+    hilum discover --json | jq -r '.services[].instances[].endpoint'\n\n\
+    lymph's `--only-running`, `--ip` and `-g` are taken and change nothing: services without instances are left out in any case, and\n\
+    nothing listens here.")]
 pub(crate) struct DiscoverArgs {
     /// Only these services (their instances are shown, too); globs
     #[arg(value_name = "NAME", add = super::completions::registered())]
@@ -38,11 +41,15 @@ pub(crate) struct DiscoverArgs {
     /// Show services without instances, too
     #[arg(long)]
     all: bool,
-    /// Show only services with instances, as is usual
+    /// lymph's word for what is usual
     #[arg(long, conflicts_with = "all", hide = true)]
     only_running: bool,
-    #[command(flatten)]
-    pub(crate) caller: CallerArgs,
+    /// lymph listens there for answers; nothing does here
+    #[arg(long, value_name = "IP", hide = true)]
+    ip: Option<IpAddr>,
+    /// The same
+    #[arg(short, long, conflicts_with = "ip", hide = true)]
+    guess_external_ip: bool,
 }
 
 /// A service, or with `--versions` one version of it.
@@ -65,7 +72,7 @@ impl Group {
 
 /// Runs `discover`.
 pub(crate) fn run(session: &Session, args: &DiscoverArgs) -> Outcome {
-    caller::run(session, &args.caller, async |caller| show(caller, args).await)
+    caller::run(session, &CallerArgs::default(), async |caller| show(caller, args).await)
 }
 
 /// Shows what the registry knows.
@@ -227,7 +234,8 @@ mod tests {
             versions: false,
             all: false,
             only_running: false,
-            caller: CallerArgs::default(),
+            ip: None,
+            guess_external_ip: false,
         }
     }
 

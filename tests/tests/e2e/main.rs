@@ -1,5 +1,6 @@
 //! The real binary, driven as a user drives it. One topic a file.
 
+mod belt;
 mod channels;
 mod config;
 mod crash;
