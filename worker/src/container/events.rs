@@ -50,6 +50,8 @@ impl Wanted {
         let class = section.get("class");
         let rest = section.without(&["class"]);
         let wanted = match class.text()?.as_deref() {
+            // YAML takes the word for nothing.
+            None if class.is_word("null") => Self::Null,
             None | Some("embedded") => Self::Default,
             Some("local") => Self::Local,
             Some("null") => Self::Null,
@@ -198,14 +200,10 @@ async fn consume(
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = running.join_next(), if !running.is_empty() => continue,
-            next = subscriber.next() => next,
+            next = subscriber.next(), if running.is_empty() || !work.handler.sequential => next,
         };
         let Some(delivery) = delivery else { break };
-        if work.handler.sequential {
-            Arc::clone(&work).run(delivery).await;
-        } else {
-            running.spawn(Arc::clone(&work).run(delivery));
-        }
+        running.spawn(Arc::clone(&work).run(delivery));
     }
     subscriber.stop().await;
     told.send_replace(true);
