@@ -24,6 +24,7 @@ mod crash;
 mod discover;
 mod doctor;
 mod down;
+mod emit;
 mod env;
 mod events;
 mod exec;
@@ -56,6 +57,7 @@ mod scale;
 mod session;
 mod shell;
 mod signal;
+mod subscribe;
 mod table;
 mod tail;
 mod target;
@@ -128,6 +130,8 @@ fn plain(session: &Session, command: Command) -> Outcome {
         Command::Logs(args) => logs::run(session, &args),
         Command::Events(args) => events::run(session, &args),
         Command::Tail(args) => tail::run(session, &args),
+        Command::Emit(args) => emit::run(session, &args),
+        Command::Subscribe(args) => subscribe::run(session, &args),
         Command::Crash(args) => crash::run(session, &args),
         Command::Top(args) => top::run(session, &args),
         Command::Start(args) => control::start(session, &args),
