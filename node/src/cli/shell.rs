@@ -15,7 +15,7 @@ use super::exit::{CliError, ExitStatus, Outcome};
 use super::output::{Style, printable};
 use super::request::Subject;
 use super::session::Session;
-use super::{discover, inspect, loglevel, request, time};
+use super::{discover, emit, inspect, loglevel, request, time};
 
 mod evaluate;
 mod language;
@@ -30,7 +30,7 @@ mod prompt;
     At the prompt:\n  \
     request echo.upper {\"text\": \"foo\"}\n  \
     x = proxy.echo.upper(text=\"foo\")              and then `x`, `x.field`, `proxy.echo.echo(text=x)`\n  \
-    discover, inspect echo, help\n\n\
+    discover, inspect echo, emit order.paid {\"id\": 7}, help\n\n\
     TAB completes commands, services and methods. The history is `hilum/shell_history` in $XDG_STATE_HOME (~/.local/state). Without a\n\
     terminal lines are read from stdin; it exits with 1 when one of them failed.")]
 pub(crate) struct ShellArgs {
@@ -45,12 +45,13 @@ pub(crate) struct ShellArgs {
 }
 
 /// The commands, each with what it takes and does.
-const COMMANDS: [(&str, &str, &str); 9] = [
+const COMMANDS: [(&str, &str, &str); 10] = [
     (
         "request",
         "SUBJECT[@VERSION] [BODY]",
         "call a service; before SUBJECT: --address A, --timeout T",
     ),
+    ("emit", "EVENT [BODY]", "tell the services that something happened; before EVENT: --delay T"),
     ("discover", "[NAME…]", "services, and where they are; --instances, --versions, --full"),
     ("inspect", "[ADDRESS]", "what can be called there"),
     ("change-loglevel", "ADDRESS", "another log level for a while; -n LOGGER, -l LEVEL, -p PERIOD"),
@@ -194,6 +195,7 @@ impl Shell<'_, '_> {
                 self.show(value)?;
                 ExitStatus::Done
             }
+            "emit" => emit::run(caller.session, &self.emit(rest).await?)?,
             "discover" => discover::show(caller, &words(name, rest)?).await?,
             "inspect" => {
                 let here = if rest.is_empty() { self.remote.as_deref() } else { None };
@@ -249,15 +251,7 @@ impl Shell<'_, '_> {
         };
         let body = match rest {
             "" => Value::Map(Vec::new()),
-            text => {
-                let wrong = |error: language::SyntaxError| {
-                    CliError::usage(
-                        format!("the body: {error}"),
-                        "write `{\"text\": \"foo\"}`, or a variable",
-                    )
-                };
-                self.scope.value(&language::expression(text).map_err(wrong)?).await?
-            }
+            text => self.expression(text).await?,
         };
         if !matches!(body, Value::Map(_)) {
             return Err(CliError::usage(
@@ -266,6 +260,38 @@ impl Shell<'_, '_> {
             ));
         }
         self.scope.call(&subject, address, timeout, &body).await
+    }
+
+    /// `[--delay T] [--trace-id ID] EVENT [BODY]`; the body is an expression.
+    async fn emit(&self, rest: &str) -> Result<emit::EmitArgs, CliError> {
+        let mut given = Vec::new();
+        let mut rest = rest;
+        loop {
+            let (word, behind) = split(rest);
+            rest = behind;
+            if !word.starts_with("--") {
+                given.extend(["--".to_owned(), word.to_owned()]);
+                break;
+            }
+            given.push(word.to_owned());
+            let (value, behind) = split(rest);
+            rest = behind;
+            given.push(value.to_owned());
+        }
+        if !rest.is_empty() {
+            given.push(self.expression(rest).await?.to_json().to_string());
+        }
+        given.retain(|word| !word.is_empty());
+        parsed("emit", given)
+    }
+
+    /// The value of a command's last word.
+    async fn expression(&self, text: &str) -> Result<Value, CliError> {
+        let wrong = |error: language::SyntaxError| {
+            let help = "write `{\"text\": \"foo\"}`, or a variable";
+            CliError::usage(format!("the body: {error}"), help)
+        };
+        self.scope.value(&language::expression(text).map_err(wrong)?).await
     }
 
     fn help(&self, about: &str) -> Result<(), CliError> {
@@ -337,6 +363,11 @@ fn split(text: &str) -> (&str, &str) {
 fn words<T: clap::Args>(verb: &str, rest: &str) -> Result<T, CliError> {
     let words = shlex::split(rest)
         .ok_or_else(|| CliError::usage("a quote is not closed", "close it, or remove it"))?;
+    parsed(verb, words)
+}
+
+/// A verb's arguments from its words.
+fn parsed<T: clap::Args>(verb: &str, words: Vec<String>) -> Result<T, CliError> {
     let command = T::augment_args(clap::Command::new(verb.to_owned()));
     let command = command.no_binary_name(true).disable_help_flag(true);
     let parsed = command.try_get_matches_from(words).and_then(|found| T::from_arg_matches(&found));
