@@ -34,6 +34,7 @@ mod logs;
 mod ls;
 mod man;
 mod node;
+mod nodes;
 mod oneoff;
 mod operation;
 mod options;
