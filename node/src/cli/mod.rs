@@ -42,6 +42,7 @@ mod logs;
 mod ls;
 mod man;
 mod node;
+mod nodes;
 mod oneoff;
 mod operation;
 mod options;

@@ -182,6 +182,9 @@ impl Builder<'_> {
             self.problems.take(said);
             return Choice::default();
         }
+        if Choice::section(&root).is_broken() {
+            return Choice::default(); // what is wrong was said
+        }
         Choice::read(&root).unwrap_or_else(|wrong| {
             self.problems.take(wrong);
             Choice::default()

@@ -325,6 +325,19 @@ impl Section {
         self.node.as_ref().is_some_and(|node| node.as_map().is_some())
     }
 
+    /// Whether something in it could not be read, which was said then.
+    pub(super) fn is_broken(&self) -> bool {
+        fn broken(node: &Node) -> bool {
+            match &node.value {
+                Value::Broken => true,
+                Value::Map(map) => map.0.iter().any(|entry| broken(&entry.value)),
+                Value::List(items) => items.iter().any(broken),
+                Value::Scalar(_) => false,
+            }
+        }
+        self.node.as_ref().is_some_and(broken)
+    }
+
     /// Whether exactly this word stands there, were it one that YAML takes for nothing.
     pub fn is_word(&self, word: &str) -> bool {
         let value = self.node.as_ref().map(|node| &node.value);

@@ -17,6 +17,7 @@ mod many;
 mod output;
 mod policy;
 mod questions;
+mod registry;
 mod scale;
 mod terminal;
 mod verbs;
