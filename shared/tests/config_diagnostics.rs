@@ -118,11 +118,11 @@ fn deep_nesting_is_an_error_and_not_a_crash() {
 fn diagnostics_are_json_for_tools() {
     let wrong = Project::new("instances:\n  web:\n    comand: x\n").load().unwrap_err();
     let json = serde_json::to_value(&wrong).unwrap();
-    assert_eq!(json[1]["path"], "instances.web.comand");
-    assert_eq!((&json[1]["line"], &json[1]["column"]), (&3.into(), &5.into()));
-    assert_eq!(json[1]["severity"], "error");
-    assert_eq!(json[1]["help"], "did you mean `command`?");
-    assert_eq!(json[1]["snippet"], "    comand: x");
+    assert_eq!(json[0]["path"], "instances.web.comand");
+    assert_eq!((&json[0]["line"], &json[0]["column"]), (&3.into(), &5.into()));
+    assert_eq!(json[0]["severity"], "error");
+    assert_eq!(json[0]["help"], "did you mean `command`?");
+    assert_eq!(json[0]["snippet"], "    comand: x");
 }
 
 #[test]

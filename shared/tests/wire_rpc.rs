@@ -152,7 +152,8 @@ fn a_server_of_another_protocol_is_no_panic() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     });
     let error = Client::connect_with(&world.address(), Duration::from_millis(500), &|| false);
-    assert!(matches!(error.err().unwrap(), CallError::Timeout { .. } | CallError::Gone { .. }));
+    let error = error.err().unwrap();
+    assert!(matches!(error, CallError::Stranger { .. } | CallError::Lost { .. }), "{error}");
     stranger.join().unwrap();
 }
 

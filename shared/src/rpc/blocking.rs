@@ -1,40 +1,30 @@
-//! A blocking client: one DEALER in the calling thread.
+//! A blocking client: one connection in the calling thread.
 //!
-//! It never waits for a node that is not there: a refused connection is told from a slow one by libzmq's monitor and
-//! a look at the socket's file.
+//! It speaks ZMTP itself, so that a command needs no threads of libzmq (which aborts where a user may have no more of them), and
+//! it never waits for a node that is not there: a refused connection is told from a slow one.
 
-use std::os::fd::AsRawFd;
-use std::path::Path;
-use std::time::{Duration, Instant};
+mod connection;
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use std::io;
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use self::connection::{Connection, Failure, Wait};
 use crate::protocol::control::Fault;
 use crate::transport::endpoint::{Endpoint, EndpointError};
-use crate::transport::monitor::{monitor_event, receive, watch};
-use crate::transport::{Frames, Kind as SocketKind, SocketEvent, SocketSpec};
-use crate::wire::limits::MAX_ANSWER;
 use crate::wire::message::{DecodeError, EncodeError, Kind, Message, pack};
+use crate::wire::zmtp::ZmtpError;
 
 /// How long a node may take to shake hands; a stopped one never does.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often `cancelled` is asked while nothing comes. A signal is seen at once: it interrupts the wait.
-const SLICE: Duration = Duration::from_millis(100);
-
-/// A connection to one node or service.
+/// A connection to one node or service, made anew when it is lost.
 pub struct Client {
-    // In this order: sockets close before their context ends.
-    socket: zmq::Socket,
-    monitor: zmq::Socket,
     endpoint: Endpoint,
     text: String,
-    connected: bool,
-    /// How many connections have ended: an answer does not come over the next one.
-    losses: u64,
+    connection: Option<Connection>,
 }
 
 /// Why a call brought no result.
@@ -101,9 +91,22 @@ pub enum CallError {
         /// Why.
         source: EncodeError,
     },
-    /// libzmq failed.
-    #[error("ZeroMQ: {0}")]
-    Socket(#[from] zmq::Error),
+    /// Whoever listens there speaks another language.
+    #[error("`{endpoint}`: {source}")]
+    Stranger {
+        /// Where.
+        endpoint: String,
+        /// What is wrong.
+        source: ZmtpError,
+    },
+    /// The system refused.
+    #[error("`{endpoint}`: {source}")]
+    Socket {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Client {
@@ -124,26 +127,12 @@ impl Client {
         limit: Duration,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Self, CallError> {
-        let parsed = Endpoint::parse(endpoint)?;
-        let context = zmq::Context::new();
-        let socket = context.socket(zmq::DEALER)?;
-        let spec = SocketSpec {
-            max_frame: MAX_ANSWER,
-            immediate: true,
-            ..SocketSpec::new(SocketKind::Dealer)
-        };
-        spec.apply(&socket)?;
-        let monitor = watch(&context, &socket, 0)?;
-        socket.connect(endpoint)?;
         let mut client = Self {
-            socket,
-            monitor,
-            endpoint: parsed,
+            endpoint: Endpoint::parse(endpoint)?,
             text: endpoint.to_owned(),
-            connected: false,
-            losses: 0,
+            connection: None,
         };
-        client.ready("connect", Wait::new(limit, cancelled))?;
+        client.connected("connect", Wait::new(limit, cancelled))?;
         Ok(client)
     }
 
@@ -185,17 +174,11 @@ impl Client {
         let body = pack(args)
             .map_err(|source| CallError::Arguments { subject: subject.to_owned(), source })?;
         let wait = Wait::new(timeout, cancelled);
-        self.ready(subject, wait)?;
         let request = Message::request(subject, body);
-        let id = request.id.clone();
-        let losses = self.losses;
-        self.socket.send_multipart(request.encode(), zmq::DONTWAIT).map_err(
-            |error| match error {
-                zmq::Error::EAGAIN => self.gone(),
-                other => CallError::Socket(other),
-            },
-        )?;
-        let answer = self.answer(subject, &id, losses, wait)?;
+        let answer = match self.connected(subject, wait)?.exchange(&request, wait) {
+            Ok(answer) => answer,
+            Err(failure) => return Err(self.failed(subject, failure, wait)),
+        };
         let broken = |source| CallError::Protocol { subject: subject.to_owned(), source };
         match answer.kind {
             Kind::Nack => Err(CallError::Nack { subject: subject.to_owned() }),
@@ -206,142 +189,36 @@ impl Client {
         }
     }
 
-    /// Waits until there is a connection.
-    fn ready(&mut self, subject: &str, wait: Wait<'_>) -> Result<(), CallError> {
-        loop {
-            self.observe()?;
-            if self.connected {
-                return Ok(());
-            }
-            self.pause(subject, wait)?;
+    /// The connection, made where there is none.
+    fn connected(&mut self, subject: &str, wait: Wait<'_>) -> Result<&mut Connection, CallError> {
+        if self.connection.as_mut().is_some_and(Connection::is_over) {
+            self.connection = None;
         }
-    }
-
-    fn answer(
-        &mut self,
-        subject: &str,
-        id: &str,
-        losses: u64,
-        wait: Wait<'_>,
-    ) -> Result<Message, CallError> {
-        loop {
-            let observed = self.observe();
-            // Read after looking at the connection: what came before its end is an answer all the same.
-            while let Some(frames) = self.receive()? {
-                match Message::decode(&frames) {
-                    Ok(message) if message.kind != Kind::Request && message.subject == id => {
-                        return Ok(message);
-                    }
-                    Ok(_) => {} // of an earlier call, or a ping
-                    Err(source) if names(&frames, id) => {
-                        return Err(CallError::Protocol { subject: subject.to_owned(), source });
-                    }
-                    Err(_) => {}
-                }
-            }
-            if self.losses > losses {
-                return Err(CallError::Lost {
-                    endpoint: self.text.clone(),
-                    subject: subject.to_owned(),
-                });
-            }
-            observed?;
-            self.pause(subject, wait)?;
-        }
-    }
-
-    /// Takes note of what the connection did.
-    fn observe(&mut self) -> Result<(), CallError> {
-        loop {
-            let frames = match receive(&self.monitor) {
-                Ok(frames) => frames.unwrap_or_default(),
-                Err(zmq::Error::EAGAIN) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            match monitor_event(&frames) {
-                Some(SocketEvent::Connected) => self.connected = true,
-                Some(SocketEvent::Disconnected) => {
-                    self.connected = false;
-                    self.losses += 1;
-                }
-                Some(SocketEvent::Refused) => self.diagnose()?,
-                None => {}
-            }
-        }
-    }
-
-    /// A connection was refused: nobody there, or only a full backlog?
-    fn diagnose(&self) -> Result<(), CallError> {
-        let Endpoint::Ipc(path) = &self.endpoint else {
-            return Err(self.gone());
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => Connection::open(&self.endpoint, wait)
+                .map_err(|failure| self.failed(subject, failure, wait))?,
         };
-        match knock(path) {
-            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
-            Err(Errno::EACCES | Errno::EPERM) => {
-                Err(CallError::Denied { endpoint: self.text.clone() })
-            }
-            Err(_) => Err(self.gone()),
-        }
+        Ok(self.connection.insert(connection))
     }
 
-    fn receive(&self) -> Result<Option<Frames>, CallError> {
-        match receive(&self.socket) {
-            Ok(frames) => Ok(Some(frames.unwrap_or_default())),
-            Err(zmq::Error::EAGAIN) => Ok(None),
-            Err(error) => Err(error.into()),
+    /// Says what went wrong, and lets go of a connection that is of no more use.
+    fn failed(&mut self, subject: &str, failure: Failure, wait: Wait<'_>) -> CallError {
+        if !matches!(failure, Failure::Cancelled | Failure::Late | Failure::Answer(_)) {
+            self.connection = None;
+        }
+        let (endpoint, subject) = (self.text.clone(), subject.to_owned());
+        match failure {
+            Failure::Late => CallError::Timeout { endpoint, subject, after: wait.limit },
+            Failure::Cancelled => CallError::Cancelled,
+            Failure::Absent => CallError::Gone { endpoint },
+            Failure::Denied => CallError::Denied { endpoint },
+            Failure::Ended => CallError::Lost { endpoint, subject },
+            Failure::Answer(source) => CallError::Protocol { subject, source },
+            Failure::Stranger(source) => CallError::Stranger { endpoint, source },
+            Failure::Io(source) => CallError::Socket { endpoint, source },
         }
     }
-
-    /// Sleeps until something comes, a slice at most.
-    fn pause(&self, subject: &str, wait: Wait<'_>) -> Result<(), CallError> {
-        if (wait.cancelled)() {
-            return Err(CallError::Cancelled);
-        }
-        let left = wait.limit.saturating_sub(wait.begun.elapsed());
-        if left.is_zero() {
-            return Err(CallError::Timeout {
-                endpoint: self.text.clone(),
-                subject: subject.to_owned(),
-                after: wait.limit,
-            });
-        }
-        let slice = i64::try_from(left.min(SLICE).as_millis()).unwrap_or(0).max(1);
-        let mut items =
-            [self.socket.as_poll_item(zmq::POLLIN), self.monitor.as_poll_item(zmq::POLLIN)];
-        match zmq::poll(&mut items, slice) {
-            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn gone(&self) -> CallError {
-        CallError::Gone { endpoint: self.text.clone() }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Wait<'a> {
-    begun: Instant,
-    limit: Duration,
-    cancelled: &'a dyn Fn() -> bool,
-}
-
-impl<'a> Wait<'a> {
-    fn new(limit: Duration, cancelled: &'a dyn Fn() -> bool) -> Self {
-        Self { begun: Instant::now(), limit, cancelled }
-    }
-}
-
-/// Whether broken frames are meant for the call with this id.
-fn names(frames: &[Vec<u8>], id: &str) -> bool {
-    frames.get(2).is_some_and(|subject| subject == id.as_bytes())
-}
-
-/// Whether somebody listens at a path, without waiting for a place in its backlog.
-fn knock(path: &Path) -> Result<(), Errno> {
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
 /// An ERROR's body as lymph takes it: both keys may be missing.

@@ -198,6 +198,26 @@ fn when_all_crash_one_is_tried_and_the_others_follow_when_it_holds() {
 }
 
 #[test]
+fn each_of_those_that_all_crash_has_its_turn() {
+    let mut web = service("web", 20);
+    web.policy.restart.delay = Duration::from_millis(10);
+    web.policy.restart.max_delay = Duration::from_millis(50);
+    let mut world = World::up(cluster(vec![web]));
+    let names: Vec<String> = (1..=20).map(|index| format!("web.{index}")).collect();
+    for _ in 0..1000 {
+        let running: Vec<&String> =
+            names.iter().filter(|name| world.state(name) == "running").collect();
+        for name in running {
+            world.ends(name, Exit::Code(1));
+        }
+        world.pass(Duration::from_millis(10));
+    }
+    let runs: Vec<u32> = names.iter().map(|name| world.run_of(name)).collect();
+    let (least, most) = (runs.iter().min().unwrap(), runs.iter().max().unwrap());
+    assert!(*least > 20 && most - least <= 2, "{runs:?}");
+}
+
+#[test]
 fn an_old_instance_is_recycled_one_at_a_time() {
     let mut web = service("web", 2);
     web.policy.ready = Some(ready(ReadyKind::Heartbeat));

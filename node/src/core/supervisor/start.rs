@@ -56,13 +56,15 @@ impl Supervisor {
         }
         let blocked = !self.blocked_by(service).is_empty() || self.dependency_restarts(name);
         let stagger = service.spec.policy.start_stagger;
-        let indexes: Vec<u32> = self.waiting.get(name).map_or(Vec::new(), |set| {
+        let mut indexes: Vec<u32> = self.waiting.get(name).map_or(Vec::new(), |set| {
             // Only as many as can matter now: the set may be long.
-            set.iter()
-                .take(if blocked { usize::MAX } else { STARTS_AT_ONCE + 1 })
-                .copied()
-                .collect()
+            let all = blocked || service.breaker;
+            set.iter().take(if all { usize::MAX } else { STARTS_AT_ONCE + 1 }).copied().collect()
         });
+        if service.breaker {
+            // Tried singly, each has its turn, or the same few would be tried for ever.
+            indexes.sort_by_key(|index| service.instances.get(index).map(|i| i.waiting_since));
+        }
         for index in indexes {
             let id = InstanceId::new(name.clone(), index);
             let Some(service) = self.services.get(name) else { return Look::On };

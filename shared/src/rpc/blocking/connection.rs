@@ -1,0 +1,274 @@
+//! The connection below a blocking client: made, shaken hands over, written and read without ever waiting longer than asked.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+use crate::transport::endpoint::Endpoint;
+use crate::wire::limits::MAX_ANSWER;
+use crate::wire::message::{DecodeError, Kind, Message};
+use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
+
+/// How often `cancelled` is asked while nothing comes. A signal is seen at once: it interrupts the wait.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Between two tries at a path whose backlog is full.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
+
+/// What is read at once.
+const PIECE: usize = 16 * 1024;
+
+/// How long one call may take.
+#[derive(Clone, Copy)]
+pub(super) struct Wait<'a> {
+    begun: Instant,
+    pub(super) limit: Duration,
+    cancelled: &'a dyn Fn() -> bool,
+}
+
+impl<'a> Wait<'a> {
+    pub(super) fn new(limit: Duration, cancelled: &'a dyn Fn() -> bool) -> Self {
+        Self { begun: Instant::now(), limit, cancelled }
+    }
+
+    /// How long the next sleep may be.
+    fn slice(self) -> Result<Duration, Failure> {
+        if (self.cancelled)() {
+            return Err(Failure::Cancelled);
+        }
+        let left = self.limit.saturating_sub(self.begun.elapsed());
+        if left.is_zero() { Err(Failure::Late) } else { Ok(left.min(SLICE)) }
+    }
+
+    /// Sleeps until the socket is ready, a slice at most.
+    fn until(self, socket: &impl AsFd, ready: PollFlags) -> Result<(), Failure> {
+        let slice = self.slice()?.as_millis().max(1);
+        let timeout = PollTimeout::try_from(slice).expect("a slice is short");
+        match poll(&mut [PollFd::new(socket.as_fd(), ready)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(Failure::Io(error.into())),
+        }
+    }
+}
+
+/// Why a connection was not made, or brought no answer.
+pub(super) enum Failure {
+    Late,
+    Cancelled,
+    Absent,
+    Denied,
+    Ended,
+    Answer(DecodeError),
+    Stranger(ZmtpError),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof => {
+                Self::Ended
+            }
+            ErrorKind::ConnectionRefused | ErrorKind::NotFound => Self::Absent,
+            ErrorKind::PermissionDenied => Self::Denied,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl From<ZmtpError> for Failure {
+    fn from(error: ZmtpError) -> Self {
+        Self::Stranger(error)
+    }
+}
+
+/// A connection after its handshake.
+pub(super) struct Connection {
+    stream: Stream,
+    reader: Reader,
+    /// A message was left half written: nothing that follows would be understood.
+    torn: bool,
+}
+
+impl Connection {
+    pub(super) fn open(endpoint: &Endpoint, wait: Wait<'_>) -> Result<Self, Failure> {
+        let stream = match endpoint {
+            Endpoint::Ipc(path) => Stream::Unix(connect_unix(path, wait)?),
+            Endpoint::Tcp(address) => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?; // messages are written whole: waiting for more only delays them
+                Stream::Tcp(stream)
+            }
+        };
+        let mut connection = Self { stream, reader: Reader::new(MAX_ANSWER), torn: false };
+        connection.shake_hands(wait)?;
+        Ok(connection)
+    }
+
+    /// Both sides speak at once.
+    fn shake_hands(&mut self, wait: Wait<'_>) -> Result<(), Failure> {
+        let mut opening = zmtp::greeting().to_vec();
+        zmtp::write_ready(&mut opening, &Hello { socket_type: "DEALER".into(), identity: vec![] });
+        self.write(&opening, wait)?;
+        let mut greeting = [0; GREETING];
+        let mut filled = 0;
+        while filled < GREETING {
+            match self.stream.read(&mut greeting[filled..]) {
+                Ok(0) => return Err(Failure::Ended),
+                Ok(count) => filled += count,
+                Err(error) => self.stream.pause(error, PollFlags::POLLIN, wait)?,
+            }
+        }
+        zmtp::check_greeting(&greeting)?;
+        loop {
+            match self.reader.next_item()? {
+                Some(Item::Command(body)) => {
+                    zmtp::read_ready(body)?;
+                    return Ok(());
+                }
+                Some(Item::Message(_)) => {
+                    return Err(ZmtpError::Malformed { what: "handshake" }.into());
+                }
+                None => self.read(wait)?,
+            }
+        }
+    }
+
+    /// Whether it is of no use for another call: the other side may have ended it meanwhile.
+    pub(super) fn is_over(&mut self) -> bool {
+        let mut piece = [0; PIECE];
+        while !self.torn {
+            match self.stream.read(&mut piece) {
+                Ok(count @ 1..) => self.reader.buffer().extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return true,
+            }
+        }
+        true
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn exchange(
+        &mut self,
+        request: &Message,
+        wait: Wait<'_>,
+    ) -> Result<Message, Failure> {
+        let mut bytes = Vec::new();
+        request.write_to(&mut bytes);
+        self.write(&bytes, wait)?;
+        loop {
+            let pong = match self.reader.next_item()? {
+                Some(Item::Message(frames)) => match Message::decode(&frames) {
+                    Ok(message)
+                        if message.kind != Kind::Request && message.subject == request.id =>
+                    {
+                        return Ok(message);
+                    }
+                    Err(source) if names(&frames, &request.id) => {
+                        return Err(Failure::Answer(source));
+                    }
+                    Ok(_) | Err(_) => continue, // of an earlier call, or a ping
+                },
+                Some(Item::Command(body)) => zmtp::pong(body),
+                None => {
+                    self.read(wait)?;
+                    continue;
+                }
+            };
+            if let Some(pong) = pong {
+                self.write(&pong, wait)?;
+            }
+        }
+    }
+
+    /// Waits for more bytes and takes them.
+    fn read(&mut self, wait: Wait<'_>) -> Result<(), Failure> {
+        let mut piece = [0; PIECE];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Err(Failure::Ended),
+                Ok(count) => {
+                    self.reader.buffer().extend_from_slice(&piece[..count]);
+                    return Ok(());
+                }
+                Err(error) => self.stream.pause(error, PollFlags::POLLIN, wait)?,
+            }
+        }
+    }
+
+    fn write(&mut self, mut bytes: &[u8], wait: Wait<'_>) -> Result<(), Failure> {
+        self.torn = true;
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) => self.stream.pause(error, PollFlags::POLLOUT, wait)?,
+            }
+        }
+        self.torn = false;
+        Ok(())
+    }
+}
+
+/// Whether broken frames are meant for the call with this id.
+fn names(frames: &[&[u8]], id: &str) -> bool {
+    frames.get(2).is_some_and(|subject| *subject == id.as_bytes())
+}
+
+/// A socket that never blocks.
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.read(into),
+            Self::Tcp(stream) => stream.read(into),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.write(bytes),
+            Self::Tcp(stream) => stream.write(bytes),
+        }
+    }
+
+    /// After an error: sleeps where it only says that there is nothing to do yet.
+    fn pause(&self, error: io::Error, ready: PollFlags, wait: Wait<'_>) -> Result<(), Failure> {
+        match (error.kind(), self) {
+            (ErrorKind::Interrupted, _) => Ok(()),
+            (ErrorKind::WouldBlock, Self::Unix(stream)) => wait.until(stream, ready),
+            (ErrorKind::WouldBlock, Self::Tcp(stream)) => wait.until(stream, ready),
+            _ => Err(error.into()),
+        }
+    }
+}
+
+/// Connects to a path. A full backlog is a busy node, not an absent one.
+fn connect_unix(path: &Path, wait: Wait<'_>) -> Result<UnixStream, Failure> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let address = UnixAddr::new(path).map_err(io::Error::from)?;
+    loop {
+        let socket: OwnedFd =
+            socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(io::Error::from)?;
+        match connect(socket.as_raw_fd(), &address) {
+            Ok(()) => return Ok(socket.into()),
+            Err(Errno::EAGAIN | Errno::EINTR) => {
+                let pause = wait.slice()?.min(BACKLOG_PAUSE);
+                std::thread::sleep(pause);
+            }
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+    }
+}
