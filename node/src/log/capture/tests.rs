@@ -97,7 +97,9 @@ impl Slow {
                     batch.clear(0);
                     let _ = self.returned.send(batch); // the log thread may have ended
                     self.shared.batch_is_back();
-                    done.into_iter().for_each(|done| done());
+                    for done in done {
+                        done();
+                    }
                 }
                 Work::Stop => break,
                 _ => {}
