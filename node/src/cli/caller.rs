@@ -10,14 +10,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hilum_shared::registry::{Instance, Instances, Memory, Registry};
+use hilum_shared::registry::{Instance, Instances, Memory, Registry, RegistryError};
 use hilum_shared::rpc::{CallOptions, Client, Config, Endpoint, Error, Incoming, Reply, Sockets};
 use hilum_shared::transport::endpoint::Endpoint as Parsed;
 use hilum_shared::wire::Value;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-pub(crate) use self::failure::{CallFailed, unknown_service, unreachable};
+use self::failure::unreachable;
+pub(crate) use self::failure::{CallFailed, unknown_service};
 use super::exit::{CliError, Outcome};
 use super::session::Session;
 
@@ -25,6 +26,8 @@ mod failure;
 
 /// How long a question of our own may take, beside the call that the user wanted.
 const ASIDE: Duration = Duration::from_secs(1);
+/// How long the registry may take; one that is away would be waited for without end.
+const REGISTRY: Duration = Duration::from_secs(5);
 /// The name under which a node is called.
 pub(crate) const NODE: &str = "node";
 /// What every container answers, whatever its interfaces are.
@@ -176,12 +179,12 @@ impl Caller<'_> {
     /// What the registry knows of a name, or of `name:id`.
     async fn registered(&self, address: &str) -> Result<Option<Place>, CliError> {
         let registry = self.registry().await?;
-        let found = registry.lookup(address).await.map_err(unreachable)?.instances();
+        let found = asked(registry.lookup(address)).await?.instances();
         if !found.is_empty() {
             return Ok(Some(Place::of(address, found)));
         }
         let Some((service, id)) = address.rsplit_once(':') else { return Ok(None) };
-        let all = registry.lookup(service).await.map_err(unreachable)?.instances();
+        let all = asked(registry.lookup(service)).await?.instances();
         let is_meant = |one: &&Instance| one.id.starts_with(id) || one.identity.starts_with(id);
         Ok(all.iter().find(is_meant).map(|one| Place::of(address, Arc::clone(&all)).only(one)))
     }
@@ -242,7 +245,7 @@ impl Caller<'_> {
 
     /// Every service and its instances.
     pub(crate) async fn discover(&self) -> Result<BTreeMap<String, Instances>, CliError> {
-        self.registry().await?.discover().await.map_err(unreachable)
+        asked(self.registry().await?.discover()).await
     }
 
     /// A call of `subject` at a place.
@@ -363,6 +366,17 @@ impl Caller<'_> {
         };
         let help = failure::why_refused(subject, body, &methods);
         CliError::Call { error: Box::new(error), help: Some(help) }
+    }
+}
+
+/// The registry's answer.
+async fn asked<T>(answer: impl Future<Output = Result<T, RegistryError>>) -> Result<T, CliError> {
+    match tokio::time::timeout(REGISTRY, answer).await {
+        Ok(answer) => answer.map_err(unreachable),
+        Err(_) => Err(CliError::TimedOut {
+            what: "the registry".to_owned(),
+            after: super::time::seconds(REGISTRY.as_secs_f64()),
+        }),
     }
 }
 

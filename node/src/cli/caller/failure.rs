@@ -81,7 +81,7 @@ pub(crate) fn unknown_service(name: &str, known: Vec<String>, session: &Session)
 }
 
 /// A registry that does not answer.
-pub(crate) fn unreachable(error: RegistryError) -> CliError {
+pub(super) fn unreachable(error: RegistryError) -> CliError {
     CliError::Failed { message: error.to_string(), help: None }
 }
 
