@@ -54,7 +54,7 @@ cases! {
     wrong_shapes: "name: [a]\nenv: [A=1]\ninstances:\n  a: ./a\n  b: {command: {x: y}, env: A=1, depends_on: 5, hooks: ./x, ports: [80]}\nsockets: 80\n";
     merge_key_of_a_text: "x-a: &a text\ninstances:\n  web:\n    <<: *a\n    command: x\n";
     lymph_backends_are_a_warning: "container:\n  registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: 'dep:kz'}\n  events: {class: 'lymph.events.kombu:KombuEventSystem'}\ndependencies: {kz: {hosts: 'a:1'}}\ninstances: {web: {command: x}}\n";
-    registry_that_is_not_the_nodes: "instances:\n  web: {command: x, alive: rpc}\n  db: {command: x, ready: {registered: db, timeout: 3s}}\ncontainer: {registry: {class: static}}\n";
+    registry_that_is_not_the_nodes: "instances:\n  web: {command: x, alive: rpc}\ncontainer: {registry: {class: static}}\n";
     registry_of_ones_own: "container: {registry: {class: 'our.package:Registry', x: y}}\ninstances: {web: {command: x}}\n";
     registry_class: "container: {registry: {class: zookeper, hosts: 'a:1'}}\n";
     registry_without_hosts: "container: {registry: {class: zookeeper}}\n";
