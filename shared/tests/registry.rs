@@ -18,7 +18,7 @@ use hilum_shared::registry::{Embedded, Instance, Memory, Registry, RegistryError
 use hilum_shared::rpc::{
     Config, Endpoint, Incoming, Interface, MemoryNetwork, Method, ReplyChannel, Server,
 };
-use registry_support::{LIMIT, conforms, instance, wait_for};
+use registry_support::{conforms, instance, wait_for};
 
 #[tokio::test]
 async fn in_memory() {

@@ -160,7 +160,9 @@ const COLUMNS: &[(&str, Align)] = &[
 /// The table of a snapshot.
 pub(crate) fn table(snapshot: &Snapshot) -> Table {
     let mut table = Table::new(COLUMNS);
-    rows(snapshot).into_iter().for_each(|row| table.row(row));
+    for row in rows(snapshot) {
+        table.row(row);
+    }
     table
 }
 

@@ -191,8 +191,8 @@ impl Builder<'_> {
         })
     }
 
-    /// The event system: only the node's own is there yet. A class path is a lymph file's, which must go on working; a short name
-    /// asks for what we do not have.
+    /// The event system. Events without a broker are the services' own business. A class path is a lymph file's, which
+    /// must go on working; a short name asks for what we do not have.
     fn events(&mut self, node: Option<&Node>) {
         let class = node.and_then(Node::as_map).and_then(|map| map.get("class"));
         let Some(class) = class.or(node).filter(|node| node.as_scalar().is_some()) else {
@@ -200,8 +200,11 @@ impl Builder<'_> {
         };
         let (at, text) = (class.at, class.as_scalar().map_or("", |scalar| scalar.text.as_str()));
         let path = "container.events";
-        if text == "embedded" {
-        } else if ["null", "local", "amqp"].contains(&text) {
+        let brokerless = ["null", "local"]
+            .iter()
+            .any(|name| text == *name || text.starts_with(&format!("lymph.events.{name}:")));
+        if text == "embedded" || brokerless {
+        } else if text == "amqp" {
             self.problems
                 .error(at, path, format!("`{text}` is not supported yet"))
                 .help("remove it, or write `{class: embedded}`");

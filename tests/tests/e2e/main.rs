@@ -6,6 +6,7 @@ mod config;
 mod crash;
 mod depend;
 mod empty;
+mod events;
 mod files;
 mod http;
 mod launch;

@@ -36,13 +36,13 @@ fn node(cluster: &Cluster) -> String {
 }
 
 fn ask(cluster: &Cluster, subject: &str, args: &Value) -> Value {
-    let mut client = Client::connect(&node(cluster)).unwrap();
-    client.call(subject, args, LIMIT).unwrap()
+    let mut client = Client::connect(&node(cluster)).expect("an address");
+    client.call(subject, args, LIMIT).expect("an answer")
 }
 
 fn found(cluster: &Cluster, service: &str) -> usize {
     let view = ask(cluster, "registry.lookup", &json!({"service": service}));
-    view["instances"].as_array().unwrap().len()
+    view["instances"].as_array().expect("a list").len()
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub static CONTAINER: &[Key] = &[
     Key::new("log_endpoint", Text, "Where all logs are published, such as `tcp://127.0.0.1:5600`.")
         .or_as("`pub.sock` in the run folder"),
     Key::new("registry", Any, "Who offers what: see below.").or_as("`{class: embedded}`"),
-    Key::new("events", Any, "`{class: embedded}`; the node's own broker.")
+    Key::new("events", Any, "`{class: embedded}` (the node's broker), `{class: local}` (each process hears its own) or `{class: null}` (no events).")
         .or_as("`{class: embedded}`"),
     Key::new("class", Any, "Read by services, passed over by the node."),
     Key::new(
