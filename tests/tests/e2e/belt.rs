@@ -1,4 +1,9 @@
 //! The tools with which services are found and called: `discover`, `inspect`, `request`, `shell`, `change-loglevel`, `instance`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests stand outside of test functions, and say what is skipped"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
