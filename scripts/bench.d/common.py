@@ -15,7 +15,7 @@ class Cluster:
     """One node with this configuration, gone at the end."""
 
     def __init__(self, options, instances, more="", files=()):
-        self.hilum = pathlib.Path(options.hilum).resolve()
+        self.hilum = str(pathlib.Path(options.hilum).resolve())
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hilum-bench-"))
         self.config = self.folder / "bench.yml"
         self.config.write_text(f"name: bench\n{more}instances:\n{instances}")
