@@ -1,10 +1,12 @@
 //! The real binary, driven as a user drives it. One topic a file.
 
+mod belt;
 mod channels;
 mod config;
 mod crash;
 mod depend;
 mod empty;
+mod events;
 mod files;
 mod http;
 mod launch;
@@ -16,6 +18,7 @@ mod many;
 mod output;
 mod policy;
 mod questions;
+mod registry;
 mod scale;
 mod terminal;
 mod verbs;
