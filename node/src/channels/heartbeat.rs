@@ -82,6 +82,7 @@ impl Handler for Pulse {
                 return Flow::Taken;
             }
         };
+        self.roster.set_metrics(&beat.instance, std::mem::take(&mut beat.metrics));
         let echo = Echo {
             seq: beat.seq,
             at: unix_now(),
@@ -164,6 +165,7 @@ mod tests {
         );
         assert_eq!(status.as_deref(), Some("busy"));
         assert!(roster.heartbeat_age(&instance).is_some());
+        assert_eq!(roster.metrics(&instance), [("queue".to_owned(), 3.0)].into());
         assert!(counters.snapshot().is_empty());
     }
 

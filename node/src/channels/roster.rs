@@ -2,7 +2,7 @@
 //!
 //! Written by the runtime, read on the ZeroMQ thread; held only for a look-up.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ struct Present {
     token: String,
     rhythm: Rhythm,
     beat: Option<Instant>,
+    /// What its last beat said.
+    metrics: BTreeMap<String, f64>,
 }
 
 /// Why a heartbeat is not taken.
@@ -57,7 +59,8 @@ impl Roster {
         let mut inner = self.lock();
         inner.depart(&instance);
         inner.by_token.insert(token.clone(), (instance.clone(), run));
-        inner.present.insert(instance, Present { run, token, rhythm, beat: None });
+        let metrics = BTreeMap::new();
+        inner.present.insert(instance, Present { run, token, rhythm, beat: None, metrics });
     }
 
     /// The run is over. Its log records are taken for a while longer.
@@ -90,6 +93,18 @@ impl Roster {
         }
         present.beat = Some(Instant::now());
         Ok(present.rhythm)
+    }
+
+    /// Notes the figures of a beat that was taken.
+    pub fn set_metrics(&self, instance: &InstanceId, metrics: BTreeMap<String, f64>) {
+        if let Some(present) = self.lock().present.get_mut(instance) {
+            present.metrics = metrics;
+        }
+    }
+
+    /// The figures that the present run told last.
+    pub fn metrics(&self, instance: &InstanceId) -> BTreeMap<String, f64> {
+        self.lock().present.get(instance).map(|it| it.metrics.clone()).unwrap_or_default()
     }
 
     /// How long ago the present run was heard.

@@ -29,6 +29,10 @@ impl Runtime {
                 }
                 return self.parts.control.reply(id, &instances);
             }
+            Call::Metrics => {
+                let figures = self.figures();
+                return self.parts.control.reply(id, &figures);
+            }
             Call::Events(events) => {
                 let later: Vec<Value> = self
                     .events
@@ -86,7 +90,7 @@ impl Runtime {
     }
 
     /// The core's state, with what only drivers know.
-    fn snapshot(&mut self) -> Snapshot {
+    pub(super) fn snapshot(&mut self) -> Snapshot {
         let (services, mut instances) = self.parts.core.snapshot(self.parts.clock.now());
         let runs: Vec<_> = instances
             .iter()

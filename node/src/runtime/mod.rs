@@ -15,6 +15,7 @@ mod calls;
 mod clock;
 mod config;
 mod dossier;
+mod figures;
 mod observe;
 mod publish;
 mod registry;

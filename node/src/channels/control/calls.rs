@@ -37,6 +37,8 @@ pub enum Call {
     Await(control::Await),
     /// `lymph.change_loglevel`: answer nil, and go back after `period`.
     ChangeLoglevel(ChangeLoglevel),
+    /// `lymph.get_metrics`: answer with `[name, value, tags]` of each figure.
+    Metrics,
     /// `registry.register`
     Register(Box<directory::Register>),
     /// `registry.unregister`
@@ -186,7 +188,7 @@ const METHODS: &[(&str, &[&str], &str)] = &[
         &["qualname", "loglevel", "period"],
         "Change the level of a logger for a while.",
     ),
-    ("lymph.get_metrics", &[], "Figures as [name, value, tags]."),
+    ("lymph.get_metrics", &[], "Figures of the node and of its instances as [name, value, tags]."),
 ];
 
 pub(super) fn methods() -> Vec<Value> {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::calls::{Call, arguments, decode, decode_registry, methods};
-use super::{Client, ControlCall, Open, lock, metrics};
+use super::{Client, ControlCall, Open, lock};
 use crate::channels::counters::Counters;
 use crate::core::input::RequestId;
 
@@ -119,6 +119,7 @@ impl Desk {
             Some(("lymph", "change_loglevel")) => {
                 Some(arguments(&message).map(Call::ChangeLoglevel))
             }
+            Some(("lymph", "get_metrics")) => Some(Ok(Call::Metrics)),
             Some(("lymph", method)) => return Some(self.builtin(method, &caller)),
             _ => None,
         };
@@ -158,7 +159,6 @@ impl Desk {
                 json!({"endpoint": self.endpoint, "identity": Instance::identity_of(&self.endpoint)})
             }
             "inspect" => json!({"methods": methods()}),
-            "get_metrics" => metrics(&self.open, &self.counters),
             _ => {
                 self.counters.count("control: unknown method");
                 return caller.nack();

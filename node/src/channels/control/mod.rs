@@ -223,6 +223,11 @@ impl Control {
         }
     }
 
+    /// How many calls were answered ever.
+    pub fn answered_calls(&self) -> u64 {
+        lock(&self.open).answered
+    }
+
     /// How many calls wait for their answer.
     pub fn open_calls(&self) -> usize {
         lock(&self.open).clients.len()
@@ -244,20 +249,6 @@ impl Control {
             self.counters.count("control: answer not sent, queue full");
         }
     }
-}
-
-/// What `lymph.get_metrics` answers.
-fn metrics(open: &Mutex<Open>, counters: &Counters) -> serde_json::Value {
-    use serde_json::json;
-    let open = lock(open);
-    let mut metrics = vec![
-        json!(["control.calls.open", open.clients.len(), {}]),
-        json!(["control.calls.answered", open.answered, {}]),
-    ];
-    for (reason, count) in counters.snapshot() {
-        metrics.push(json!(["messages.ignored", count, {"reason": reason}]));
-    }
-    metrics.into()
 }
 
 fn too_many(open: usize, whose: &str) -> Fault {
