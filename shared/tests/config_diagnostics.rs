@@ -54,6 +54,8 @@ cases! {
     wrong_shapes: "name: [a]\nenv: [A=1]\ninstances:\n  a: ./a\n  b: {command: {x: y}, env: A=1, depends_on: 5, hooks: ./x, ports: [80]}\nsockets: 80\n";
     merge_key_of_a_text: "x-a: &a text\ninstances:\n  web:\n    <<: *a\n    command: x\n";
     lymph_backends_are_a_warning: "container:\n  registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: 'dep:kz'}\n  events: {class: 'lymph.events.kombu:KombuEventSystem'}\ninstances: {web: {command: x}}\n";
+    an_unset_variable_in_a_list_is_said_once: "instances:\n  web: {command: [./web, $(env.NOPE_HERE)]}\n";
+    a_shared_socket_answers_for_nobody: "sockets: [{host: 127.0.0.1, port: 4080}]\ninstances:\n  web: {command: x, ready: {tcp: '127.0.0.1:4080'}, alive: {tcp: '127.0.0.1:4080'}}\n  own: {command: x, ready: {tcp: '127.0.0.1:4081'}}\n";
     error_in_defaults_is_said_once: "defaults:\n  stop: {timeout: soon}\n  foo: 1\ninstances:\n  a: {command: x}\n  b: {command: y}\n";
     control_codes_stay_in_the_file: "instances:\n  \"w\\eeb\": {command: x}\n";
 }
