@@ -62,6 +62,8 @@ cases! {
     registry_of_a_dependency_that_is_not_there: "registry: {class: zookeeper, zkclient: 'dep:kz'}\n";
     registry_variable_unset: "container: {registry: {class: zookeeper, hosts: $(env.ZK_HOSTS)}}\n";
     registry_static: "container: {registry: {class: static, hosts: {echo: [nowhere]}, port: 1}}\n";
+    an_unset_variable_in_a_list_is_said_once: "instances:\n  web: {command: [./web, $(env.NOPE_HERE)]}\n";
+    a_shared_socket_answers_for_nobody: "sockets: [{host: 127.0.0.1, port: 4080}]\ninstances:\n  web: {command: x, ready: {tcp: '127.0.0.1:4080'}, alive: {tcp: '127.0.0.1:4080'}}\n  own: {command: x, ready: {tcp: '127.0.0.1:4081'}}\n";
     error_in_defaults_is_said_once: "defaults:\n  stop: {timeout: soon}\n  foo: 1\ninstances:\n  a: {command: x}\n  b: {command: y}\n";
     control_codes_stay_in_the_file: "instances:\n  \"w\\eeb\": {command: x}\n";
 }

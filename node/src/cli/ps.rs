@@ -10,7 +10,7 @@ use super::exit::{ExitStatus, Outcome};
 use super::link::Node;
 use super::output::{Style, printable};
 use super::session::Session;
-use super::table::{Align, Cell, Table};
+use super::table::{Align, Cell, Table, terminal_width};
 use super::target::{Names, Selection};
 use super::{ls, nodes, time};
 
@@ -53,7 +53,7 @@ pub(crate) fn run(session: &Session, args: &PsArgs) -> Outcome {
     if session.out.json {
         session.out.json(&snapshot)?;
     } else {
-        session.out.text(&table(&snapshot).render(session.out.paint))?;
+        session.out.text(&shown(session, &snapshot))?;
         for warning in &snapshot.node.warnings {
             session.out.warn(warning);
         }
@@ -84,7 +84,7 @@ fn all_nodes(session: &Session) -> Outcome {
             session
                 .out
                 .line(&format!("{gap}{}", session.out.paint.paint(Style::Bold, &heading)))?;
-            session.out.text(&table(snapshot).render(session.out.paint))?;
+            session.out.text(&shown(session, snapshot))?;
         }
     }
     Ok(ExitStatus::Done)
@@ -156,6 +156,19 @@ const COLUMNS: &[(&str, Align)] = &[
     ("PORTS", Align::Left),
     ("INFO", Align::Left),
 ];
+
+/// What a narrow terminal can do without, the least wanted first.
+const SPARE: &[&str] = &["HEARTBEAT", "CPU%", "RSS", "PID", "PORTS", "UPTIME"];
+
+/// The table as it fits the terminal; whole where the output is none.
+fn shown(session: &Session, snapshot: &Snapshot) -> String {
+    let (out, table) = (session.out, table(snapshot));
+    if out.screen {
+        table.fitted(out.paint, terminal_width(), SPARE)
+    } else {
+        table.render(out.paint)
+    }
+}
 
 /// The table of a snapshot.
 pub(crate) fn table(snapshot: &Snapshot) -> Table {

@@ -12,7 +12,7 @@ use super::raw::join;
 use super::shape::Reference;
 use super::source::{Pos, Sources};
 use super::spec::{
-    AliveKind, Cluster, Kind, PortChoice, ReadyKind, RestartWhen, ServiceSpec, WatchAction,
+    AliveKind, Cluster, Kind, PortChoice, Probe, ReadyKind, RestartWhen, ServiceSpec, WatchAction,
 };
 use super::tree::Node;
 use crate::registry::Choice;
@@ -365,6 +365,9 @@ impl Check<'_> {
             ReadyKind::Probe(_) => ("", &[]),
         };
         self.unused(service, "ready", name, unused);
+        if let ReadyKind::Probe(probe) = &ready.kind {
+            self.shared_socket(service, "ready", probe);
+        }
         if let ReadyKind::Delay(delay) = ready.kind
             && delay >= ready.within
         {
@@ -377,10 +380,35 @@ impl Check<'_> {
         }
     }
 
+    /// The node itself listens at a shared socket: it takes a connection before anybody is there to serve it.
+    fn shared_socket(&mut self, service: &ServiceSpec, key: &str, probe: &Probe) {
+        let Probe::Tcp(address) = probe else { return };
+        let held = self
+            .cluster
+            .sockets
+            .iter()
+            .find(|socket| address.source() == format!("{}:{}", socket.host, socket.port));
+        if let Some(socket) = held {
+            let message = format!(
+                "the shared socket `{}` takes connections also when no instance is there: this probe always succeeds",
+                socket.name
+            );
+            self.warning(
+                service,
+                &[key, "tcp"],
+                message,
+                "ask by `http`, `exec`, `notify` or `log`",
+            );
+        }
+    }
+
     fn alive(&mut self, service: &ServiceSpec) {
         let Some(alive) = &service.policy.alive else {
             return;
         };
+        if let AliveKind::Probe(probe) = &alive.kind {
+            self.shared_socket(service, "alive", probe);
+        }
         match alive.kind {
             AliveKind::Heartbeat => {
                 self.unused(service, "alive", "heartbeat", &["failures"]);
