@@ -114,8 +114,9 @@ impl Embedded {
         let desk = Arc::new(Desk::default());
         let handler = Arc::clone(&desk);
         let handler = Arc::new(move |incoming: Incoming| handler.take(incoming));
-        let endpoint =
-            Endpoint::open(Arc::new(Sockets), &[], handler, rpc::Config::default()).await?;
+        // No pings: `hold` is open, and the end of a local connection is seen at once.
+        let config = rpc::Config { heartbeat_interval: Duration::ZERO, ..rpc::Config::default() };
+        let endpoint = Endpoint::open(Arc::new(Sockets), &[], handler, config).await?;
         let shared =
             Arc::new(Shared { endpoint, place: place.into(), token, desk, changed: Notify::new() });
         let task = tokio::spawn(keep(Arc::clone(&shared)));

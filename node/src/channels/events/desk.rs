@@ -98,7 +98,7 @@ impl Desk {
         let now = self.begun.elapsed();
         match note {
             Note::Call(incoming, size) => {
-                self.mail.bytes.fetch_sub(size, Ordering::Relaxed);
+                self.mail.bytes.fetch_sub(size, Ordering::SeqCst);
                 self.call(&incoming);
             }
             Note::Answer { peer, number, answer } => {

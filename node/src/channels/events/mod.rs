@@ -31,6 +31,10 @@ use super::roster::Roster;
 /// Bytes that may wait between the socket and the broker.
 const MAX_MAIL: usize = 8 << 20;
 
+/// Messages that may be on their way to one peer: a thousand events for each of 64 handlers. One that has no room counts as gone, and
+/// what it costs in memory is bounded by what the broker holds.
+const IN_FLIGHT: u32 = 64_000;
+
 /// What the broker's thread hears.
 enum Note {
     /// A call.
@@ -59,12 +63,12 @@ impl Mail {
     }
 
     fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > MAX_MAIL
+        self.bytes.load(Ordering::SeqCst) > MAX_MAIL
     }
 
     fn put(&self, note: Note) {
         if let Note::Call(_, size) = note {
-            self.bytes.fetch_add(size, Ordering::Relaxed);
+            self.bytes.fetch_add(size, Ordering::SeqCst);
         }
         let _ = self.notes.send(note); // the thread ends with the node
     }
@@ -92,7 +96,8 @@ impl Events {
         let (mail, notes) = Mail::new();
         let inlet = Inlet::new(mail.clone(), counters.clone());
         let mut spec = SocketSpec::new(Kind::Router).bind(endpoint);
-        (spec.mode, spec.monitor) = (mode, true);
+        (spec.mode, spec.monitor, spec.high_water, spec.queue) =
+            (mode, true, IN_FLIGHT, IN_FLIGHT as usize);
         let socket = hub.open(spec, inlet).map_err(io::Error::other)?;
         let guarded = mode != 0o600;
         let desk = Desk::new(socket.clone(), mail.clone(), guarded.then_some(roster), counters);
