@@ -219,7 +219,7 @@ fn a_service_in_python_is_found_in_a_list_and_called() {
     assert_eq!(json["Decimal"], json!({"__type__": "Decimal", "_": "1.50"}));
     request(&["py.fail"]).code(1).says("TooLong: no");
     request(&["py.refuse"]).code(1).says("was refused");
-    request(&["pi.upper"]).code(2).says("did you mean `py`?");
+    request(&["pyy.upper"]).code(2).says("did you mean `py`?");
     request(&["py.upper@3"]).code(1).says("compatible");
     cluster.run("discover zzz").code(2).says("`py`");
 }
