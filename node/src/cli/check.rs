@@ -26,10 +26,9 @@ pub(crate) fn run(session: &Session, args: &CheckArgs) -> Outcome {
     } else {
         let mut files = Vec::with_capacity(args.files.len());
         for path in &args.files {
-            files.push(path.canonicalize().map_err(|source| CliError::File {
-                doing: "cannot read",
-                path: path.clone(),
-                source,
+            files.push(path.canonicalize().map_err(|error| CliError::Usage {
+                message: format!("cannot read config `{}`: {error}", path.display()),
+                help: None,
             })?);
         }
         (files, None)

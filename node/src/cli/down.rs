@@ -34,7 +34,7 @@ const NOW: Duration = Duration::from_secs(10);
 /// Runs `down`.
 pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
     let pid = session.node_pid()?;
-    let Some(mut farewell) = pid.and_then(|pid| Farewell::of(session, pid)) else {
+    let Some(farewell) = pid.and_then(|pid| Farewell::of(session, pid)) else {
         session.out.note("no node is running");
         return report(session, Vec::new(), &[], Ordered::Told);
     };

@@ -38,8 +38,6 @@ pub(crate) struct Farewell<'a> {
     node: Result<Node, String>,
     process: Process,
     keeper: Option<Process>,
-    plain: Vec<String>,
-    looked: Option<Instant>,
 }
 
 impl<'a> Farewell<'a> {
@@ -55,8 +53,6 @@ impl<'a> Farewell<'a> {
             node,
             process,
             keeper: process.keeper(),
-            plain: Vec::new(),
-            looked: None,
         })
     }
 
@@ -125,39 +121,14 @@ impl<'a> Farewell<'a> {
     }
 
     /// Shows what is waited for: over and over on a terminal, a line a change elsewhere.
-    pub(crate) fn look(&mut self) {
-        const PLAIN: Duration = Duration::from_secs(1);
-        if self.session.out.json || self.session.out.quiet {
+    pub(crate) fn look(&self) {
+        if !self.display.due() || !self.process.lives() {
             return;
         }
-        let due = if self.session.out.live {
-            self.display.due()
-        } else {
-            self.looked.is_none_or(|at| at.elapsed() >= PLAIN)
-        };
-        if !due || !self.process.lives() {
-            return;
-        }
-        self.looked = Some(Instant::now());
-        let Ok(node) = &self.node else {
-            return;
-        };
-        let Ok(snapshot) = self.session.status(node) else {
-            return;
-        };
-        if self.session.out.live {
+        if let Ok(node) = &self.node
+            && let Ok(snapshot) = self.session.status(node)
+        {
             self.display.show(&snapshot, &Selection::default());
-            return;
-        }
-        let waiting: Vec<String> = snapshot
-            .instances
-            .iter()
-            .filter(|one| one.state == hilum_shared::status::State::Stopping)
-            .map(|one| one.instance.to_string())
-            .collect();
-        if !waiting.is_empty() && waiting != self.plain {
-            self.session.out.note(&format!("waiting for: {}", super::ps::list(&waiting)));
-            self.plain = waiting;
         }
     }
 

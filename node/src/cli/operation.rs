@@ -1,6 +1,6 @@
 //! Waiting for an operation of the node, with a display of what it waits for, and saying how it went.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,12 @@ use super::{ps, time};
 
 /// Between two looks at the state while something is waited for.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same where each change is a line for good.
+const LOOK_PLAIN: Duration = Duration::from_secs(1);
 /// So many waiting instances are listed, the rest is counted.
 const LISTED: usize = 8;
 
-/// A display of what is waited for: redrawn on a terminal, a line for each change elsewhere.
+/// A display of what is waited for: redrawn on a terminal, a line for each change elsewhere, at most one a second.
 pub(crate) struct Display {
     out: Output,
     inner: RefCell<Inner>,
@@ -29,17 +31,26 @@ struct Inner {
     drawn: usize,
     looked: Option<Instant>,
     stopping: Vec<(String, Instant)>,
+    said: String,
 }
 
 impl Display {
     /// One that shows nothing yet.
     pub(crate) fn new(out: Output) -> Self {
-        Self { out, inner: RefCell::new(Inner { drawn: 0, looked: None, stopping: Vec::new() }) }
+        let inner = Inner { drawn: 0, looked: None, stopping: Vec::new(), said: String::new() };
+        Self { out, inner: RefCell::new(inner) }
     }
 
-    /// Whether it is time for another look.
+    /// Between two looks.
+    pub(crate) fn pause(&self) -> Duration {
+        if self.out.live { LOOK } else { LOOK_PLAIN }
+    }
+
+    /// Whether it is time for another look; never where nobody reads it.
     pub(crate) fn due(&self) -> bool {
-        self.out.live && self.inner.borrow().looked.is_none_or(|at| at.elapsed() >= LOOK)
+        !self.out.json
+            && !self.out.quiet
+            && self.inner.borrow().looked.is_none_or(|at| at.elapsed() >= self.pause())
     }
 
     /// Shows what of `selection` is not there yet.
@@ -58,31 +69,38 @@ impl Display {
             })
             .collect();
         inner.stopping = stopping;
+        let mut waiting: Vec<&InstanceStatus> = ps::chosen(snapshot, selection)
+            .filter(|one| waiting_text(one, Duration::ZERO).is_some())
+            .collect();
+        // what the others wait for comes first
+        waiting.sort_by_key(|one| one.state == State::Waiting);
+        if !self.out.live {
+            let names: Vec<String> = waiting.iter().map(|one| plain_text(one)).collect();
+            let line = format!("waiting for: {}", ps::list(&names));
+            if !names.is_empty() && inner.said != line {
+                self.out.note(&line);
+                inner.said = line;
+            }
+            return;
+        }
         let mut lines = Vec::new();
-        let mut more = 0;
-        for one in ps::chosen(snapshot, selection) {
+        for one in waiting.iter().take(LISTED) {
             let since = inner
                 .stopping
                 .iter()
                 .find(|(name, _)| *name == one.instance.to_string())
                 .map_or(Duration::ZERO, |(_, since)| since.elapsed());
-            let Some(text) = waiting_text(one, since) else {
-                continue;
-            };
-            if lines.len() < LISTED {
-                lines.push(format!(
-                    "  {} {text}",
-                    self.out.paint_err.paint(ps::state_style(one.state), &one.instance.to_string())
-                ));
-            } else {
-                more += 1;
-            }
+            let name = one.instance.to_string();
+            let name = self.out.paint_err.paint(ps::state_style(one.state), &name);
+            lines.push(format!("  {name} {}", waiting_text(one, since).unwrap_or_default()));
         }
-        if more > 0 {
-            lines.push(format!("  and {more} more"));
+        if waiting.len() > LISTED {
+            lines.push(format!("  and {} more", waiting.len() - LISTED));
         }
         if !lines.is_empty() {
-            lines.insert(0, self.out.paint_err.paint(Style::Dim, "waiting for:"));
+            let all = ps::chosen(snapshot, selection).count();
+            let heading = format!("waiting for {} of {all}:", waiting.len());
+            lines.insert(0, self.out.paint_err.paint(Style::Dim, &heading));
         }
         inner.drawn = self.out.redraw(inner.drawn, &lines);
     }
@@ -101,6 +119,15 @@ impl Display {
 impl Drop for Display {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// What is waited for, in a word: `db.1 (starting)`; of a stop it is plain.
+fn plain_text(one: &InstanceStatus) -> String {
+    match one.state {
+        State::Stopping => one.instance.to_string(),
+        State::Running => format!("{} (not ready)", one.instance),
+        state => format!("{} ({})", one.instance, state.as_str()),
     }
 }
 
@@ -148,14 +175,14 @@ pub(crate) fn wait(
     what: &str,
 ) -> Result<control::Outcome, CliError> {
     let display = Display::new(session.out);
-    let looker =
-        if session.out.live { Node::at(node.run_dir.clone(), node.pid).ok() } else { None };
+    let looker = OnceCell::new();
     let begun = Instant::now();
     let look = || {
         // a short operation needs no display
-        if begun.elapsed() > LOOK
+        if begun.elapsed() > display.pause()
             && display.due()
-            && let Some(looker) = &looker
+            && let Some(looker) =
+                looker.get_or_init(|| Node::at(node.run_dir.clone(), node.pid).ok())
             && let Ok(snapshot) = session.status(looker)
         {
             display.show(&snapshot, selection);

@@ -94,6 +94,39 @@ impl Table {
         lines
     }
 
+    /// The whole table as text for a terminal of `width` columns. Where it is wider, columns of `spare` are left out:
+    /// first those that say nothing in any row, then the others in their order; at last lines are cut.
+    pub(crate) fn fitted(mut self, paint: Painter, width: usize, spare: &[&str]) -> String {
+        while self.least_width() > width {
+            let place = |name: &&str| self.columns.iter().position(|(column, _)| column == name);
+            let silent = |index: &usize| {
+                self.rows.iter().all(|row| row.get(*index).is_none_or(|cell| cell.text == "-"))
+            };
+            let mut there = spare.iter().filter_map(place);
+            let Some(index) = there.clone().find(silent).or_else(|| there.next()) else { break };
+            self.columns.remove(index);
+            for row in self.rows.iter_mut().filter(|row| index < row.len()) {
+                row.remove(index);
+            }
+        }
+        let mut text = self.lines(paint, Some(width)).join("\n");
+        text.push('\n');
+        text
+    }
+
+    /// How wide it is when the last column is cut as far as is sensible.
+    fn least_width(&self) -> usize {
+        /// So much of a long last column is worth more than a column of numbers.
+        const LAST: usize = 24;
+        let widths = self.columns.iter().enumerate().map(|(index, (name, _))| {
+            let cells = self.rows.iter().filter_map(|row| row.get(index));
+            cells.map(|cell| columns(&cell.text)).fold(columns(name), usize::max)
+        });
+        let last = self.columns.len().saturating_sub(1);
+        let all = widths.enumerate().map(|(i, w)| if i == last { w.min(LAST) } else { w + 2 });
+        all.sum()
+    }
+
     /// The whole table as text, one line a row.
     pub(crate) fn render(&self, paint: Painter) -> String {
         let mut text = self.lines(paint, None).join("\n");
@@ -206,6 +239,38 @@ mod tests {
         let lines = table().lines(Painter::plain(), Some(30));
         assert_eq!(lines[1], "web.1           17  a long te…");
         assert!(lines.iter().all(|line| columns(line) <= 30), "{lines:?}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns_the_silent_ones_first() {
+        let table = || {
+            let names = ["NAME", "PID", "RSS", "PORT", "INFO"];
+            let mut table = Table::new(&names.map(|name| (name, Align::Left)));
+            table.row(
+                ["web.1", "17", "1.5 MiB", "-", "a text of thirty-two columns here"]
+                    .map(Cell::from)
+                    .into(),
+            );
+            table.row(["web.2", "-", "-", "-", ""].map(Cell::from).into());
+            table
+        };
+        let fit = |width| table().fitted(Painter::plain(), width, &["RSS", "PORT", "PID"]);
+        assert_eq!(fit(200), table().render(Painter::plain()));
+        insta::assert_snapshot!(fit(46), @r"
+        NAME   PID  RSS      INFO
+        web.1  17   1.5 MiB  a text of thirty-two col…
+        web.2  -    -
+        ");
+        insta::assert_snapshot!(fit(36), @r"
+        NAME   PID  INFO
+        web.1  17   a text of thirty-two co…
+        web.2  -
+        ");
+        insta::assert_snapshot!(fit(20), @r"
+        NAME   INFO
+        web.1  a text of th…
+        web.2
+        ");
     }
 
     #[test]

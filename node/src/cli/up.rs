@@ -82,7 +82,7 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
     };
     match launched {
         Launched::AlreadyRunning { pid } => {
-            apply(session, args)?;
+            apply(session, args, &loaded.cluster)?;
             match &interrupts {
                 None => settle(session, args, &selection),
                 Some(interrupts) => follow(session, args, &selection, interrupts, pid, begun),
@@ -158,7 +158,7 @@ pub(crate) fn scales(counts: &[Count]) -> Vec<(String, i64, bool)> {
 }
 
 /// Brings a running node to the config as it is now, and starts what was asked for.
-fn apply(session: &Session, args: &UpArgs) -> Result<(), CliError> {
+fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliError> {
     let node = session.node()?;
     session.out.note(&format!("a node (pid {}) runs already: applying what changed", node.pid));
     let changed: control::Reloaded =
@@ -183,17 +183,26 @@ fn apply(session: &Session, args: &UpArgs) -> Result<(), CliError> {
             node.call("scale", &control::Scale { changes }, ANSWER)?;
         operation::accepted(session.out, &accepted);
     }
-    if !args.targets.is_empty() {
-        let order = control::Targets {
-            targets: args.targets.clone(),
-            deps: !args.no_deps,
-            rolling: false,
-            grace: None,
-        };
+    let targets = if args.targets.is_empty() {
+        chosen(cluster, &session.profiles())
+    } else {
+        args.targets.clone()
+    };
+    if !targets.is_empty() {
+        let order = control::Targets { targets, deps: !args.no_deps, rolling: false, grace: None };
         let accepted: control::Accepted = node.call("start", &order, ANSWER)?;
         operation::accepted(session.out, &accepted);
     }
     Ok(())
+}
+
+/// The services of the profiles that this `up` names: the node may have been started with others.
+fn chosen(cluster: &Cluster, profiles: &[String]) -> Vec<String> {
+    let of_a_profile = cluster.services.values().filter(|service| {
+        let own = &service.policy.profiles;
+        service.policy.autostart && own.iter().any(|one| profiles.contains(one))
+    });
+    of_a_profile.map(|service| service.name.to_string()).collect()
 }
 
 /// Follows the logs of a cluster that is not ours.

@@ -66,7 +66,9 @@ pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
         let Ok(snapshot) = session.status(&looker) else {
             return false;
         };
-        display.show(&snapshot, &selection);
+        if display.due() {
+            display.show(&snapshot, &selection);
+        }
         if matches!(args.state, For::Ready | For::Running) {
             let failed = ps::chosen(&snapshot, &selection).find(|one| one.state == State::Failed);
             *lost.borrow_mut() =

@@ -12,9 +12,10 @@ use super::raw::join;
 use super::shape::Reference;
 use super::source::{Pos, Sources};
 use super::spec::{
-    AliveKind, Cluster, Kind, PortChoice, ReadyKind, RestartWhen, ServiceSpec, WatchAction,
+    AliveKind, Cluster, Kind, PortChoice, Probe, ReadyKind, RestartWhen, ServiceSpec, WatchAction,
 };
 use super::tree::Node;
+use crate::registry::Choice;
 use crate::units::{Bytes, format_duration, format_size};
 
 /// The shortest and longest `log.max_line`: a line must fit a pipe's buffer and a message.
@@ -356,10 +357,17 @@ impl Check<'_> {
             ReadyKind::NotifyFd(_) => ("notify_fd", &["interval", "timeout", "failures"]),
             ReadyKind::Log(_) => ("log", &["interval", "timeout", "failures"]),
             ReadyKind::Delay(_) => ("delay", &["interval", "timeout", "failures"]),
+            ReadyKind::Registered(_) => {
+                self.needs_own_registry(service, "ready");
+                ("registered", &["interval", "timeout", "failures"])
+            }
             ReadyKind::File(_) => ("file", &["timeout"]),
             ReadyKind::Probe(_) => ("", &[]),
         };
         self.unused(service, "ready", name, unused);
+        if let ReadyKind::Probe(probe) = &ready.kind {
+            self.shared_socket(service, "ready", probe);
+        }
         if let ReadyKind::Delay(delay) = ready.kind
             && delay >= ready.within
         {
@@ -372,10 +380,35 @@ impl Check<'_> {
         }
     }
 
+    /// The node itself listens at a shared socket: it takes a connection before anybody is there to serve it.
+    fn shared_socket(&mut self, service: &ServiceSpec, key: &str, probe: &Probe) {
+        let Probe::Tcp(address) = probe else { return };
+        let held = self
+            .cluster
+            .sockets
+            .iter()
+            .find(|socket| address.source() == format!("{}:{}", socket.host, socket.port));
+        if let Some(socket) = held {
+            let message = format!(
+                "the shared socket `{}` takes connections also when no instance is there: this probe always succeeds",
+                socket.name
+            );
+            self.warning(
+                service,
+                &[key, "tcp"],
+                message,
+                "ask by `http`, `exec`, `notify` or `log`",
+            );
+        }
+    }
+
     fn alive(&mut self, service: &ServiceSpec) {
         let Some(alive) = &service.policy.alive else {
             return;
         };
+        if let AliveKind::Probe(probe) = &alive.kind {
+            self.shared_socket(service, "alive", probe);
+        }
         match alive.kind {
             AliveKind::Heartbeat => {
                 self.unused(service, "alive", "heartbeat", &["failures"]);
@@ -389,7 +422,18 @@ impl Check<'_> {
                 }
             }
             AliveKind::Notify => self.unused(service, "alive", "notify", &["timeout"]),
+            AliveKind::Rpc => self.needs_own_registry(service, "alive"),
             AliveKind::Probe(_) => {}
+        }
+    }
+
+    /// What stands in another registry is not the node's to know.
+    fn needs_own_registry(&mut self, service: &ServiceSpec, key: &str) {
+        if self.cluster.container.registry != Choice::Embedded {
+            let message = format!(
+                "`{key}` asks the node's own registry, and `container.registry` is another"
+            );
+            self.error(service, &[key], message, "use `heartbeat`, or a probe such as `tcp`");
         }
     }
 

@@ -58,6 +58,7 @@ fn an_invalid_configuration_changes_nothing_and_is_explained() {
     cluster.configure("instances:\n  web:\n    comand: sleep 1000\n    numproceses: 3\n");
     cluster.run("reload").code(2).says("hilum.yml:3").says("command").says("numprocesses");
     cluster.run("check").code(2).says("hilum.yml:4");
+    cluster.run("check missing.yml").code(2).says("cannot read config `missing.yml`");
     assert_eq!(cluster.pid("web.1"), pid);
     cluster.down();
     cluster.run("up -d").code(2);
@@ -137,4 +138,9 @@ instances:
     cluster.down();
     cluster.ok("--profile debug up -d");
     assert_eq!(running(&cluster), ["debug.1", "web.1"]);
+    cluster.down();
+    cluster.ok("up -d");
+    assert_eq!(running(&cluster), ["web.1"]);
+    cluster.ok("--profile debug up -d --wait");
+    assert_eq!(running(&cluster), ["debug.1", "web.1"], "a node that runs learns of it, too");
 }

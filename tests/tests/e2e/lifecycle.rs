@@ -34,6 +34,22 @@ fn a_cluster_comes_up_is_shown_and_goes_down() {
 }
 
 #[test]
+fn what_is_waited_for_is_told_in_plain_lines_where_there_is_no_terminal() {
+    let cluster = Cluster::new(
+        "
+instances:
+  api: {command: sleep 1000, depends_on: [db]}
+  db: {command: sleep 1000, ready: {file: db-is-up, interval: 100ms}}
+",
+    );
+    let up = cluster.start(&["up", "-d", "--wait"]);
+    up.wait_out("waiting for: db.1 (starting), api.1 (waiting)\n");
+    cluster.write("db-is-up", "");
+    up.finish(LIMIT).code(0);
+    cluster.run("-q restart db").code(0);
+}
+
+#[test]
 fn stop_start_and_restart_touch_only_what_was_named() {
     let cluster = Cluster::up(TWO);
     let (one, two, db) = (cluster.pid("web.1"), cluster.pid("web.2"), cluster.pid("db.1"));

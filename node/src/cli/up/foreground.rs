@@ -157,14 +157,15 @@ impl<'a> Foreground<'a> {
 
     fn show(&mut self) {
         if matches!(self.stage, Stage::Stopping | Stage::Killing) {
-            if let Some(farewell) = &mut self.farewell
+            if let Some(farewell) = &self.farewell
                 && !self.silent
             {
                 farewell.look();
             }
             return;
         }
-        if self.stage != Stage::Starting || !self.display.due() {
+        // elsewhere the logs tell it
+        if self.stage != Stage::Starting || !self.session.out.live || !self.display.due() {
             return;
         }
         let Some(snapshot) = self.node.as_ref().and_then(|node| self.session.status(node).ok())

@@ -100,7 +100,7 @@ pub(super) fn settle(session: &Session, args: &UpArgs, selection: &Selection) ->
                 after: time::seconds(limit.as_secs_f64()),
             });
         }
-        if begun.elapsed() > Duration::from_millis(300) && display.due() {
+        if begun.elapsed() > display.pause() && display.due() {
             display.show(&snapshot, selection);
         }
         std::thread::sleep(pause);

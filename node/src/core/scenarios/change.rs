@@ -201,6 +201,18 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
         assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (second, 1), "{on_failure:?}");
         let nice = world.instance("web.1").unwrap().spec.launch.nice;
         assert_eq!(nice, if second == 3 { None } else { Some(3) });
+        let plan = |world: &mut World, config: Arc<Cluster>| {
+            let request = Some(RequestId(999));
+            world.open(999);
+            world.feed(Input::Reconfigure { request, cluster: config, dry_run: true });
+            let Reply::Reloaded(reloaded) = &world.replies[&999] else { panic!("refused") };
+            reloaded.plan.clone()
+        };
+        let rolled_back = on_failure == RollingFailure::Rollback;
+        let again = plan(&mut world, changed(&config));
+        assert_eq!(again.is_empty(), !rolled_back, "the file still wants the other one: {again:?}");
+        let back = plan(&mut world, config);
+        assert_eq!(back.is_empty(), rolled_back, "back to what it was: {back:?}");
     }
 }
 

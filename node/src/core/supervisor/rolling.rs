@@ -244,7 +244,15 @@ impl Supervisor {
     }
 
     fn roll_failed(&mut self, name: &ServiceName, roll: Roll, why: &str, now: Now) {
-        self.out.event_of(Some(name), EventKind::RollingStopped(why.to_owned()));
+        let back = roll.previous.is_some() && roll.on_failure == RollingFailure::Rollback;
+        let next = match (back, roll.queue.len()) {
+            (true, _) => "; all go back to what they ran before".to_owned(),
+            (false, 0) => String::new(),
+            (false, n) => format!(
+                "; {n} not replaced yet: `hilum restart {name} --rolling` goes on with all of them"
+            ),
+        };
+        self.out.event_of(Some(name), EventKind::RollingStopped(format!("{why}{next}")));
         self.dismiss(name, &roll.stand_ins, now);
         let left: Vec<InstanceId> = roll
             .queue
@@ -262,6 +270,10 @@ impl Supervisor {
             let mut spec = (*service.spec).clone();
             spec.launch = previous.launch.clone();
             service.spec = Arc::new(spec);
+            // what runs is not what the file says: the next reload sees the difference
+            let mut cluster = (*self.cluster).clone();
+            cluster.services.insert(name.clone(), service.spec.clone());
+            self.cluster = Arc::new(cluster);
         }
         for id in roll.done.iter().chain(roll.flying.iter().map(|flight| &flight.id)) {
             self.with(id, |instance, out| instance.restart("rolled back", None, now.mono, out));

@@ -100,7 +100,7 @@ impl Shape<'_> {
                 let length = path.len();
                 for (index, item) in items.iter_mut().enumerate() {
                     super::super::variables::push_index(path, index);
-                    self.scalar(item, &Type::Template, path);
+                    self.check(item, &Type::Template, path, item.at);
                     path.truncate(length);
                 }
             }
