@@ -195,10 +195,18 @@ def main():
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    real_time = os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
     print(
-        f"{time.strftime('%Y-%m-%d %H:%M')}, Linux {platform.release()}, {os.cpu_count()} cores, load {load}",
+        f"{time.strftime('%Y-%m-%d %H:%M')}, Linux {platform.release()}, {os.cpu_count()} cores, load {load}"
+        f"{', real-time class' if real_time else ''}",
         flush=True,
     )
+    if os.getloadavg()[0] > 1 and not real_time:
+        print(
+            "others use the processors: what takes milliseconds is noise then, and `nice` does not reach over sessions.\n"
+            "As root, both sides can go before them: chrt -r 1 scripts/bench ...",
+            flush=True,
+        )
     commands[options.what](options)
 
 

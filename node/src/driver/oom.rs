@@ -1,9 +1,9 @@
 //! Whether the kernel killed a process for want of memory. A cgroup of its own knows for sure (see `cgroup`); elsewhere the
 //! machine's counter says whether it can be, and the kernel's log, where it may be read, whom it was.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 /// What is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,29 +20,44 @@ pub enum Verdict {
 /// So many messages of the kernel's log are read at most; it holds a few thousand.
 const MESSAGES: usize = 20_000;
 
+/// The counters of `/proc/vmstat` are some 5 KiB of text.
+const VMSTAT: usize = 16 * 1024;
+
 /// Remembers how many processes the kernel has killed.
 #[derive(Debug)]
 pub struct Watch {
+    /// Kept open: it is looked at between a crash and the next start.
+    vmstat: Option<File>,
     seen: Option<u64>,
 }
 
 impl Watch {
     /// Counts from now on.
     pub fn start() -> Self {
-        Self { seen: count() }
+        let mut watch = Self { vmstat: File::open("/proc/vmstat").ok(), seen: None };
+        watch.seen = watch.count();
+        watch
     }
 
     /// Looks who killed this process; `None`: nothing says that it was the kernel.
     pub fn look(&mut self, pid: u32) -> Option<Verdict> {
-        let now = count()?;
+        let now = self.count()?;
         let kills = now.checked_sub(self.seen.replace(now)?).filter(|kills| *kills > 0)?;
         Some(if is_named(pid) { Verdict::Named } else { Verdict::Likely { kills } })
     }
-}
 
-/// `oom_kill` of `/proc/vmstat` (since Linux 4.13).
-fn count() -> Option<u64> {
-    parse_count(&fs::read_to_string("/proc/vmstat").ok()?)
+    /// `oom_kill` of `/proc/vmstat` (since Linux 4.13).
+    fn count(&self) -> Option<u64> {
+        let mut text = [0; VMSTAT];
+        let mut length = 0;
+        loop {
+            let read = self.vmstat.as_ref()?.read_at(&mut text[length..], length as u64).ok()?;
+            length += read;
+            if read == 0 {
+                return parse_count(str::from_utf8(&text[..length]).ok()?);
+            }
+        }
+    }
 }
 
 fn parse_count(vmstat: &str) -> Option<u64> {
@@ -93,8 +108,9 @@ mod tests {
 
     #[test]
     fn where_nothing_was_killed_nothing_is_said() {
-        let mut watch = Watch { seen: count() };
+        let mut watch = Watch::start();
+        assert!(watch.seen.is_some(), "the machine's counter is read");
         assert!(matches!(watch.look(u32::MAX), None | Some(Verdict::Likely { .. })));
-        assert_eq!(Watch { seen: None }.look(1), None);
+        assert_eq!(Watch { vmstat: None, seen: None }.look(1), None);
     }
 }

@@ -76,8 +76,8 @@ impl Sampler {
     ) -> HashMap<(InstanceId, Run), Sample> {
         let now = Instant::now();
         let sessions = match breadth {
-            Breadth::Leader => HashMap::new(),
-            Breadth::Session => by_session(),
+            Breadth::Session if !runs.is_empty() => by_session(),
+            _ => HashMap::new(),
         };
         let mut before = std::mem::take(&mut self.seen);
         let mut samples = HashMap::with_capacity(runs.len());

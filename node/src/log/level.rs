@@ -188,6 +188,8 @@ mod tests {
             Some(Level::Error),
         ),
         (" INFO  shop > paid", Some(Level::Info)),
+        ("                   INFO  shop > paid", Some(Level::Info)),
+        ("--------------------- ERROR it broke", Some(Level::Error)),
         ("TRACE shop::cart: entering", Some(Level::Debug)),
         // Java: log4j, logback, Spring Boot, java.util.logging, Kafka, Elasticsearch
         ("2026-11-24 12:00:00,123 [main] INFO  com.shop.Cart - paid", Some(Level::Info)),

@@ -100,13 +100,24 @@ impl Runtime {
             return;
         }
         match reply {
-            Reply::Accepted(accepted) => self.parts.control.reply(id, &accepted),
-            Reply::Reloaded(reloaded) => self.parts.control.reply(id, &reloaded),
+            // Now, because it waits for what has ended by now.
             Reply::Outcome(outcome) => self.answer_when_written(id, outcome),
-            Reply::Fault(fault) => self.parts.control.fault(id, &fault),
-            Reply::Views(views) => self.parts.control.reply(id, &views),
-            Reply::View(view) => self.parts.control.reply(id, &view),
-            Reply::Nothing => self.parts.control.reply(id, &()),
+            reply => self.answers.push((id, reply)),
+        }
+    }
+
+    /// Sends the answers of this turn.
+    pub(super) fn tell(&mut self) {
+        for (id, reply) in std::mem::take(&mut self.answers) {
+            match reply {
+                Reply::Accepted(accepted) => self.parts.control.reply(id, &accepted),
+                Reply::Reloaded(reloaded) => self.parts.control.reply(id, &reloaded),
+                Reply::Outcome(outcome) => self.parts.control.reply(id, &outcome),
+                Reply::Fault(fault) => self.parts.control.fault(id, &fault),
+                Reply::Views(views) => self.parts.control.reply(id, &views),
+                Reply::View(view) => self.parts.control.reply(id, &view),
+                Reply::Nothing => self.parts.control.reply(id, &()),
+            }
         }
     }
 

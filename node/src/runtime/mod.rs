@@ -177,6 +177,8 @@ pub struct Runtime {
     /// Ended runs whose output is still being read.
     draining: BTreeSet<u64>,
     next_drain: u64,
+    /// Answers of this turn. Each wakes three threads, which on few processors would go before the processes that are being started.
+    answers: Vec<(RequestId, Reply)>,
     /// Answers that wait for the output of runs that ended before.
     late: Vec<(u64, RequestId, Outcome)>,
     aside: (mpsc::UnboundedSender<Aside>, mpsc::UnboundedReceiver<Aside>),
@@ -217,6 +219,7 @@ impl Runtime {
             kills: Vec::new(),
             draining: BTreeSet::new(),
             next_drain: 0,
+            answers: Vec::new(),
             late: Vec::new(),
             // Only our own tasks write here, each a bounded number of messages.
             aside: mpsc::unbounded_channel(),
@@ -289,15 +292,20 @@ impl Runtime {
         let mut actions = Vec::new();
         let _quiet = self.parts.log.quietly();
         loop {
+            let mut fed = 0;
             while let Some(input) = self.queue.pop_front() {
                 let now = self.parts.clock.now();
                 self.parts.core.handle(input, now, &mut actions);
                 for action in actions.drain(..) {
                     self.apply(action);
                 }
+                fed += 1;
+                if fed % BATCH == 0 {
+                    self.tell(); // a start of thousands takes seconds
+                }
             }
             if self.kills.is_empty() && self.sweeps.is_empty() {
-                return;
+                return self.tell();
             }
             // One look at the process table answers for a whole batch.
             let kills = std::mem::take(&mut self.kills);

@@ -74,7 +74,7 @@ fn walk(head: &[u8], line: &[u8]) -> Option<Level> {
                 seen.mark = *byte;
                 at += 1;
             }
-            b' ' => at += 1,
+            b' ' => at += run(&head[at..]),
             b'"' | b'\'' | b'`' => return None,
             b'=' => {
                 let logfmt = seen.names == 1 && seen.depth == 0 && !seen.stamp;
@@ -82,7 +82,7 @@ fn walk(head: &[u8], line: &[u8]) -> Option<Level> {
             }
             byte if is_delimiter(*byte) => {
                 seen.mark = *byte;
-                at += 1;
+                at += run(&head[at..]);
             }
             _ => {
                 let rest = &head[at..head.len().min(at + LONGEST_WORD)];
@@ -104,6 +104,18 @@ fn walk(head: &[u8], line: &[u8]) -> Option<Level> {
         }
     }
     None
+}
+
+/// How many bytes at the start are the same: indentation and rulers are passed at once.
+#[inline]
+fn run(bytes: &[u8]) -> usize {
+    const STEP: usize = 16;
+    let first = bytes[0];
+    let mut length = 1;
+    while bytes[length..].first_chunk() == Some(&[first; STEP]) {
+        length += STEP;
+    }
+    length + bytes[length..].iter().take_while(|byte| **byte == first).count()
 }
 
 enum Look {
