@@ -17,6 +17,7 @@ mod output;
 mod policy;
 mod questions;
 mod scale;
+mod services;
 mod terminal;
 mod verbs;
 mod worker;

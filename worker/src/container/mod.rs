@@ -200,6 +200,13 @@ impl Container {
         self
     }
 
+    /// Found by and finding others in the registry that a configuration names.
+    #[cfg(feature = "testing")]
+    pub(crate) fn registry_of(mut self, config: &Section) -> Result<Self, Diagnostics> {
+        self.registry = Wanted::read(config)?;
+        Ok(self)
+    }
+
     /// Runs it as a service: for [`crate::Builder::run`].
     ///
     /// # Errors

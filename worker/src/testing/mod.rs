@@ -5,6 +5,7 @@
 //! | [`TestNetwork`] | services that call one another inside the test, without sockets | your interfaces |
 //! | [`RpcMock`] | a service in such a network that answers as the test says, and remembers its calls | nothing |
 //! | [`FakeNode`] | a node in the test's process, which hears heartbeats and gives orders | your service |
+//! | [`NodeFixture`] | the `hilum` binary with a configuration, in a folder of its own | all of it |
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,7 +40,9 @@
 mod fake_node;
 mod mock;
 mod network;
+mod real_node;
 
 pub use fake_node::{Beat, FakeNode, FakeNodeError, LogRecord, Order, OrderKind};
 pub use mock::{MockCall, RpcMock};
 pub use network::TestNetwork;
+pub use real_node::{NodeFixture, RealNode, RealNodeError};
