@@ -3,6 +3,7 @@
 
 #[cfg(feature = "config")]
 pub mod config;
+pub mod events;
 pub mod lock;
 pub mod name;
 pub mod protocol;

@@ -21,6 +21,8 @@ pub mod env {
     pub const LOG: &str = "HILUM_LOG";
     /// Where all lines are published.
     pub const LOG_ENDPOINT: &str = "HILUM_LOG_ENDPOINT";
+    /// The event broker.
+    pub const EVENTS: &str = "HILUM_EVENTS";
     /// The lock's path.
     pub const LOCK: &str = "HILUM_LOCK";
     /// `<id>.<nonce>`: marks every descendant of a node's life.

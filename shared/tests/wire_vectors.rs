@@ -231,11 +231,23 @@ fn events_metrics_and_json_are_read() {
     let metrics = frames(&capture(&folder, "metrics_pub.json")["frames_hex"]);
     let value: wire::Value = unpack(&metrics[1], "metrics").unwrap();
     assert!(matches!(value.get("series"), Some(wire::Value::List(series)) if series.len() == 61));
-    for name in ["event_emit_cli.json", "event_emit_service.json", "event_special_type.json"] {
-        let event = frames(&capture(&folder, name)["frames_hex"]);
-        let value: wire::Value = unpack(&event[0], "event").unwrap();
-        assert!(value.get("type").and_then(wire::Value::as_str).is_some(), "{name}");
+    for entry in fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.starts_with("event_") || name == "event_emit_json.json" {
+            continue;
+        }
+        let capture = capture(&folder, &name);
+        let packed = &frames(&capture["frames_hex"])[0];
+        let event = wire::Event::decode(packed).unwrap();
+        assert_eq!(capture["decoded"]["type"], event.kind, "{name}");
+        assert_eq!(capture["decoded"]["source"].as_str(), event.source.as_deref(), "{name}");
+        let trace_id = &capture["decoded"]["headers"]["trace_id"];
+        assert_eq!(trace_id.as_str(), event.trace_id(), "{name}");
+        assert_eq!(event.encode().unwrap(), *packed, "{name}: ours are the same bytes");
     }
+    let old = capture(&folder.join("py27"), "event_emit_cli.json");
+    let old = wire::Event::decode(&frames(&old["frames_hex"])[0]).unwrap();
+    assert_eq!(old.body.get("text").and_then(wire::Value::as_str), Some("foo"));
     let table = capture(&folder, "derived_json_serializer.json");
     for row in table["decoded"].as_array().unwrap() {
         let json: Value = serde_json::from_str(row["json"].as_str().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The command line that every service's binary has: `instance`, `inspect`, `--help`, `--version`.
+//! The command line that every service's binary has: `instance`, `worker`, `inspect`, `--help`, `--version`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,6 +14,7 @@ use hilum_shared::config::service::{self, Section, ServiceOptions};
 
 use crate::component::Component;
 use crate::container::{Classes, ComponentClass, Container, InterfaceClass, Overrides, snake};
+use crate::event::EventHandler;
 use crate::interface::{Interface, Method};
 use crate::run::Builder;
 use crate::worker::{Cause, Drain, Worker};
@@ -65,7 +66,8 @@ impl Binary {
             }
         };
         match matches.subcommand() {
-            Some(("instance", matches)) => self.instance(matches),
+            Some(("instance", matches)) => self.instance(matches, false),
+            Some(("worker", matches)) => self.instance(matches, true),
             Some(("inspect", matches)) => self.inspect(matches),
             _ => ExitCode::from(USAGE), // clap asks for one of them
         }
@@ -88,39 +90,43 @@ impl Binary {
             .value_name("CLASS")
             .action(ArgAction::Append)
             .help("Run this interface (`Type` or `binary:Type`) under its own name, whatever the configuration names");
+        let arguments = [
+            config,
+            vars,
+            class,
+            Arg::new("ip")
+                .long("ip")
+                .value_name("ADDRESS")
+                .value_parser(value_parser!(IpAddr))
+                .help("Listen on this address"),
+            Arg::new("guess-external-ip")
+                .short('g')
+                .long("guess-external-ip")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("ip")
+                .help("Listen on the address that leads outside"),
+            Arg::new("port")
+                .short('p')
+                .long("port")
+                .value_name("PORT")
+                .value_parser(value_parser!(u16))
+                .help("Listen on this port [default: a free one]"),
+            Arg::new("isolated")
+                .short('i')
+                .long("isolated")
+                .action(ArgAction::SetTrue)
+                .help("Register nowhere: only who knows the address can call"),
+            Arg::new("reload")
+                .long("reload")
+                .action(ArgAction::SetTrue)
+                .help("Stop when the program's file changes, for a node to start the new one"),
+        ];
         let instance = Command::new("instance")
             .about("Runs the interfaces of the configuration until it is told to stop")
-            .args([
-                config,
-                vars,
-                class,
-                Arg::new("ip")
-                    .long("ip")
-                    .value_name("ADDRESS")
-                    .value_parser(value_parser!(IpAddr))
-                    .help("Listen on this address"),
-                Arg::new("guess-external-ip")
-                    .short('g')
-                    .long("guess-external-ip")
-                    .action(ArgAction::SetTrue)
-                    .conflicts_with("ip")
-                    .help("Listen on the address that leads outside"),
-                Arg::new("port")
-                    .short('p')
-                    .long("port")
-                    .value_name("PORT")
-                    .value_parser(value_parser!(u16))
-                    .help("Listen on this port [default: a free one]"),
-                Arg::new("isolated")
-                    .short('i')
-                    .long("isolated")
-                    .action(ArgAction::SetTrue)
-                    .help("Register nowhere: only who knows the address can call"),
-                Arg::new("reload")
-                    .long("reload")
-                    .action(ArgAction::SetTrue)
-                    .help("Stop when the program's file changes, for a node to start the new one"),
-            ]);
+            .args(&arguments);
+        let worker = Command::new("worker")
+            .about("Works on the tasks of the configuration's interfaces, and on nothing else, until it is told to stop")
+            .args(&arguments);
         let inspect = Command::new("inspect")
             .about("Shows the methods of this program's interfaces; needs no network")
             .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON"))
@@ -131,10 +137,10 @@ impl Binary {
             .about(format!("A service on hilum; it holds {}", names.join(", ")))
             .subcommand_required(true)
             .arg_required_else_help(true)
-            .subcommands([instance, inspect])
+            .subcommands([instance, worker, inspect])
     }
 
-    fn instance(&self, matches: &ArgMatches) -> ExitCode {
+    fn instance(&self, matches: &ArgMatches, tasks: bool) -> ExitCode {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
@@ -161,9 +167,14 @@ impl Binary {
             let container = match service::load(&options)
                 .and_then(|config| self.container(&config, &overrides, &options.env, &only))
             {
+                Ok(container) if tasks => container.tasks(),
                 Ok(container) => container,
                 Err(problems) => return complain(&rendered(&problems)),
             };
+            if tasks && container.is_empty() {
+                let text = "error: no interface of the configuration has tasks\nhelp: methods with `#[task]` are tasks\n";
+                return complain(text);
+            }
             let reload = matches.get_flag("reload");
             Builder::new()
                 .run(|worker| async move {
@@ -203,8 +214,10 @@ impl Binary {
                 "name": name,
                 "class": format!("{}:{}", self.classes.binary, class.name),
                 "methods": class.methods.iter().map(|method| as_json(&name, method)).collect::<Vec<_>>(),
+                "handlers": class.handlers.iter().map(|it| handler_as_json(&name, it)).collect::<Vec<_>>(),
             }));
             describe(&mut out, &name, class.methods);
+            describe_handlers(&mut out, &name, class.handlers);
         }
         if let (true, Some(wanted)) = (found.is_empty(), wanted) {
             let names: Vec<String> =
@@ -242,6 +255,32 @@ fn as_json(interface: &str, method: &Method) -> serde_json::Value {
         "raises": raises,
         "help": method.help,
     })
+}
+
+/// An event handler or a task in the same words.
+fn handler_as_json(interface: &str, handler: &EventHandler) -> serde_json::Value {
+    let parameters: Vec<&str> = handler.parameters.iter().map(|it| it.name).collect();
+    serde_json::json!({
+        "name": format!("{interface}.{}", handler.name),
+        "task": handler.task,
+        "events": handler.patterns_of(interface),
+        "params": parameters,
+        "help": handler.help,
+    })
+}
+
+/// The events and tasks of an interface.
+fn describe_handlers(out: &mut Vec<u8>, interface: &str, handlers: &[EventHandler]) {
+    for handler in handlers {
+        let parameters: Vec<&str> = handler.parameters.iter().map(|it| it.name).collect();
+        let (kind, parameters) =
+            (if handler.task { "task" } else { "event" }, parameters.join(", "));
+        let _ = writeln!(out, "{kind} {interface}.{}({parameters})", handler.name);
+        for line in handler.help.lines() {
+            let _ = writeln!(out, "    {line}");
+        }
+        let _ = writeln!(out, "    hears {}\n", handler.patterns_of(interface).join(", "));
+    }
 }
 
 /// An interface as `lymph inspect` prints it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use hilum_shared::events::EventSystem;
 use hilum_shared::registry::{InvalidVersion, VersionRequest};
 use hilum_shared::rpc::{Balance, CallOptions, Client, Error as CallFailed, Reply, trace};
 use hilum_shared::wire::message::new_id;
@@ -30,6 +31,9 @@ pub struct Context {
 pub(crate) struct Process {
     pub(crate) client: Client,
     pub(crate) worker: Worker,
+    pub(crate) events: Arc<dyn EventSystem>,
+    /// Who emits.
+    pub(crate) identity: String,
     pub(crate) figures: Figures,
 }
 

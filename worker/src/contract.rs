@@ -33,6 +33,8 @@ pub struct Contract {
     pub shutdown: Option<String>,
     /// Where structured log records go.
     pub log: Option<String>,
+    /// The node's event broker.
+    pub events: Option<String>,
     /// The node as a service.
     pub node: Option<String>,
     /// Where the node publishes all lines of its instances.
@@ -90,6 +92,7 @@ impl Contract {
             heartbeat: None,
             shutdown: None,
             log: None,
+            events: None,
             node: None,
             log_endpoint: None,
             lock: None,
@@ -131,6 +134,7 @@ impl Contract {
             heartbeat: endpoint(env::HEARTBEAT)?,
             shutdown: endpoint(env::SHUTDOWN)?,
             log: endpoint(env::LOG)?,
+            events: endpoint(env::EVENTS)?,
             node: endpoint(env::NODE)?,
             log_endpoint: endpoint(env::LOG_ENDPOINT)?,
             lock: get(env::LOCK).map(PathBuf::from),

@@ -5,10 +5,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use hilum_shared::rpc::{BoxFuture, ReplyError, Request};
+use hilum_shared::wire::Event;
 use hilum_shared::wire::message::DecodeError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::event::{EventCall, EventHandler};
 use crate::fault::{Declared, Fault};
 use crate::{Context, ReplyChannel};
 
@@ -59,6 +61,15 @@ pub trait Interface: Send + Sync + Sized + 'static {
 
     /// Answers one call.
     fn call(self: Arc<Self>, call: Call) -> Answer;
+
+    /// Its event handlers and tasks.
+    const HANDLERS: &'static [EventHandler] = &[];
+
+    /// Handles one event.
+    fn handle(self: Arc<Self>, call: EventCall) -> Answer {
+        drop(call);
+        Box::pin(async { Err(Failure::Unknown) })
+    }
 
     /// Before the first call.
     ///
@@ -136,6 +147,14 @@ pub fn arguments<T: DeserializeOwned>(request: &Request) -> Result<T, Failure> {
     Ok(request.args()?)
 }
 
+/// Reads what a handler takes of an event's body.
+///
+/// # Errors
+/// When something is missing, or of another type.
+pub fn event_arguments<T: DeserializeOwned>(event: &Event) -> Result<T, Failure> {
+    Ok(event.body()?)
+}
+
 /// Sends a result.
 ///
 /// # Errors
@@ -166,6 +185,8 @@ pub fn unknown(_: Call) -> Answer {
 pub(crate) trait AnyInterface: Send + Sync {
     fn methods(&self) -> &'static [Method];
     fn call(self: Arc<Self>, call: Call) -> Answer;
+    fn handlers(&self) -> &'static [EventHandler];
+    fn handle(self: Arc<Self>, call: EventCall) -> Answer;
     fn start<'a>(&'a self, context: &'a Context) -> BoxFuture<'a, Result<(), Error>>;
     fn stop<'a>(&'a self, context: &'a Context) -> BoxFuture<'a, ()>;
     fn healthy(&self) -> bool;
@@ -178,6 +199,14 @@ impl<T: Interface> AnyInterface for T {
 
     fn call(self: Arc<Self>, call: Call) -> Answer {
         Interface::call(self, call)
+    }
+
+    fn handlers(&self) -> &'static [EventHandler] {
+        T::HANDLERS
+    }
+
+    fn handle(self: Arc<Self>, call: EventCall) -> Answer {
+        Interface::handle(self, call)
     }
 
     fn start<'a>(&'a self, context: &'a Context) -> BoxFuture<'a, Result<(), Error>> {
@@ -196,6 +225,17 @@ impl<T: Interface> AnyInterface for T {
 /// Answers a call; a panic is a failure like others.
 pub(crate) async fn answer(interface: Arc<dyn AnyInterface>, call: Call) -> Result<(), Failure> {
     match catch(interface.call(call)).await {
+        Ok(result) => result,
+        Err(text) => Err(Failure::Panic(text)),
+    }
+}
+
+/// Handles an event; a panic is a failure like others.
+pub(crate) async fn handle(
+    interface: Arc<dyn AnyInterface>,
+    call: EventCall,
+) -> Result<(), Failure> {
+    match catch(interface.handle(call)).await {
         Ok(result) => result,
         Err(text) => Err(Failure::Panic(text)),
     }

@@ -76,6 +76,7 @@ mod component;
 mod container;
 mod context;
 mod contract;
+mod event;
 mod fault;
 mod heart;
 #[cfg(feature = "http")]
@@ -98,20 +99,24 @@ pub use component::{Component, Dep, FailedCall};
 pub use container::{Connection, Container, Overrides, Running, Settings, StartError};
 pub use context::{Context, Deferred, Proxy};
 pub use contract::{Contract, ContractError};
+pub use event::{Emit, EventCall, EventHandler};
 pub use fault::{CallError, Declared, Fault, Raised, Undeclared};
 pub use hilum_shared::config::service::{Section, ServiceOptions, load as load_config};
+pub use hilum_shared::events;
+pub use hilum_shared::events::EventError;
 pub use hilum_shared::name::{InstanceId, NameError, Run, ServiceName};
 pub use hilum_shared::protocol::WorkerState;
 pub use hilum_shared::registry;
 pub use hilum_shared::rpc;
 pub use hilum_shared::transport::OpenError;
 pub use hilum_shared::transport::endpoint::EndpointError;
-pub use hilum_shared::wire::{Value, types};
+pub use hilum_shared::wire::{Event, Value, types};
 /// Lets a struct or an enum cross the wire as an error; see the trait.
 pub use hilum_worker_macros::Declared;
 /// Makes an `impl` block an [`Interface`], and a typed proxy beside it (`Echo` → `EchoProxy`).
 ///
-/// Methods with `#[rpc]` or `#[raw_rpc]` can be called; `on_start`, `on_stop`, `from_config` and `is_healthy` are hooks; everything else
+/// Methods with `#[rpc]` or `#[raw_rpc]` can be called, those with `#[event("type", …)]` are told of events, those with `#[task]` are done by
+/// the command `worker` and put into their queue by a typed handle (`Echo` → `EchoTasks`); `on_start`, `on_stop`, `from_config` and `is_healthy` are hooks; everything else
 /// is the author's own. `config = Type` names the configuration, which goes to `from_config`, or into the field `config` of the type's default;
 /// `proxy = pub` makes the proxy public.
 pub use hilum_worker_macros::interface;
@@ -141,6 +146,6 @@ pub mod __private {
     pub use serde;
 
     pub use crate::interface::{
-        Answer, Call, Failure, arguments, declared, failed, reply, unknown,
+        Answer, Call, Failure, arguments, declared, event_arguments, failed, reply, unknown,
     };
 }

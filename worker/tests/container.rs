@@ -386,3 +386,23 @@ async fn the_task_of_a_call_knows_its_trace() {
         Some("abc")
     );
 }
+
+#[test]
+fn the_configuration_names_the_event_system() {
+    for good in [
+        "container: {events: {class: embedded}}",
+        "container: {events: {class: local}}",
+        "container: {events: {class: null}}",
+        "container: {events: {class: 'lymph.events.null:NullEventSystem'}}",
+        "container: {events: {class: 'lymph.events.kombu:KombuEventSystem', transport: amqp}}",
+        "event_system: {class: 'lymph.events.local:LocalEventSystem'}",
+    ] {
+        build(good).unwrap_or_else(|problems| panic!("{good}: {problems}"));
+    }
+    let amqp = refused("container: {events: {class: amqp}}");
+    assert!(amqp.contains("`amqp` is not supported yet"), "{amqp}");
+    let other = refused("container: {events: {class: rabbit}}");
+    assert!(other.contains("`embedded` (the node's), `local` and `null`"), "{other}");
+    let key = refused("container: {events: {class: local, host: here}}");
+    assert!(key.contains("host"), "{key}");
+}

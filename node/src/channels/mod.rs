@@ -11,9 +11,11 @@
 //! | `records` | PULL | the socket is not read: workers wait at their high-water mark |
 //! | `publish` | XPUB | lines are dropped, and subscribers told how many |
 //! | `notify` | datagram | the sender waits in the kernel |
+//! | `events` | ROUTER | the socket is not read: emitters wait; what the broker has no room for is refused |
 
 pub mod control;
 pub mod counters;
+pub mod events;
 pub mod heartbeat;
 pub mod notify;
 

@@ -7,8 +7,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 use super::options::Common;
 use super::{
-    check, completions, config, control, crash, doctor, down, env, events, exec, init, list, logs,
-    ls, man, node, ps, reload, run, scale, signal, tail, top, up, wait, why,
+    check, completions, config, control, crash, doctor, down, emit, env, events, exec, init, list,
+    logs, ls, man, node, ps, reload, run, scale, signal, subscribe, tail, top, up, wait, why,
 };
 
 /// The whole command line.
@@ -68,6 +68,10 @@ pub(crate) enum Command {
     Events(events::EventsArgs),
     /// Follow log endpoints over the network: of this node, of services, of lymph's containers
     Tail(tail::TailArgs),
+    /// Tell the services that something happened
+    Emit(emit::EmitArgs),
+    /// Show events as they are emitted; `*` is one word, `#` any number
+    Subscribe(subscribe::SubscribeArgs),
     /// Show how something ended: exit, last lines, memory, restarts
     Crash(crash::CrashArgs),
     /// Live table of CPU, memory, restarts and heartbeats

@@ -68,6 +68,8 @@ mod tests {
         logs         Read the collected log, also when nothing runs
         events       Read what happened: starts, ends, restarts, scaling, reloads
         tail         Follow log endpoints over the network: of this node, of services, of lymph's containers
+        emit         Tell the services that something happened
+        subscribe    Show events as they are emitted; `*` is one word, `#` any number
         crash        Show how something ended: exit, last lines, memory, restarts
         top          Live table of CPU, memory, restarts and heartbeats
         start        Start instances and what they depend on

@@ -20,6 +20,7 @@ mod control;
 mod crash;
 mod doctor;
 mod down;
+mod emit;
 mod env;
 mod events;
 mod exec;
@@ -46,6 +47,7 @@ mod run;
 mod scale;
 mod session;
 mod signal;
+mod subscribe;
 mod table;
 mod tail;
 mod target;
@@ -118,6 +120,8 @@ fn plain(session: &Session, command: Command) -> Outcome {
         Command::Logs(args) => logs::run(session, &args),
         Command::Events(args) => events::run(session, &args),
         Command::Tail(args) => tail::run(session, &args),
+        Command::Emit(args) => emit::run(session, &args),
+        Command::Subscribe(args) => subscribe::run(session, &args),
         Command::Crash(args) => crash::run(session, &args),
         Command::Top(args) => top::run(session, &args),
         Command::Start(args) => control::start(session, &args),

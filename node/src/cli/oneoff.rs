@@ -165,6 +165,7 @@ fn context(
             shutdown: run_dir.endpoint("shutdown.sock"),
             heartbeat: run_dir.endpoint("heartbeat.sock"),
             log: run_dir.endpoint("log.sock"),
+            events: run_dir.endpoint("events.sock"),
             log_endpoint: log_endpoint.unwrap_or_else(|| run_dir.endpoint("pub.sock")),
             notify: run_dir.socket("notify.sock"),
         },

@@ -23,6 +23,7 @@ use super::places::{PlaceError, Places};
 use super::surroundings::{listen, report, tell_manager};
 use crate::channels::control::Control;
 use crate::channels::counters::Counters;
+use crate::channels::events::Events;
 use crate::channels::heartbeat::Heartbeat;
 use crate::channels::publish::Publish;
 use crate::channels::records::{Batch, Records};
@@ -237,6 +238,9 @@ impl Node {
         )
         .map_err(Refusal::new)?;
         tokio::task::spawn_local(resume_records(records, held, inbox.clone()));
+        let events =
+            Events::open(&hub, &endpoint("events.sock"), mode, roster.clone(), counters.clone())
+                .map_err(Refusal::new)?;
         let notify = NotifySocket {
             path: places.run.socket("notify.sock"),
             mode,
@@ -262,6 +266,7 @@ impl Node {
                 shutdown: endpoint("shutdown.sock"),
                 heartbeat: endpoint("heartbeat.sock"),
                 log: endpoint("log.sock"),
+                events: endpoint("events.sock"),
                 log_endpoint,
                 notify: notify.path.clone(),
             },
@@ -302,6 +307,7 @@ impl Node {
             control,
             calls,
             shutdown,
+            events,
             inputs,
             inbox,
             counters,

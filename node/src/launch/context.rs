@@ -59,6 +59,8 @@ pub struct Endpoints {
     pub log: String,
     /// Where all lines are published.
     pub log_endpoint: String,
+    /// The event broker.
+    pub events: String,
     /// The path of the notify socket.
     pub notify: PathBuf,
 }

@@ -118,6 +118,7 @@ fn identify(
         (env::SHUTDOWN, &endpoints.shutdown),
         (env::HEARTBEAT, &endpoints.heartbeat),
         (env::LOG, &endpoints.log),
+        (env::EVENTS, &endpoints.events),
         (env::LOG_ENDPOINT, &endpoints.log_endpoint),
         ("LYMPH_MONITOR", &endpoints.log_endpoint),
         ("NOTIFY_SOCKET", &endpoints.notify.to_string_lossy()),

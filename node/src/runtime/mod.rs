@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 
 use crate::channels::control::{Control, ControlCall};
 use crate::channels::counters::Counters;
+use crate::channels::events::Events;
 use crate::channels::roster::Roster;
 use crate::channels::shutdown::Shutdown;
 use crate::core::action::Reply;
@@ -93,6 +94,8 @@ pub struct Parts {
     pub calls: mpsc::Receiver<ControlCall>,
     /// Orders.
     pub shutdown: Shutdown,
+    /// The event broker.
+    pub events: Events,
     /// Beats and notify messages.
     pub inputs: mpsc::Receiver<Input>,
     /// For probes and other helpers of the loop.
@@ -323,6 +326,9 @@ impl Runtime {
 
     fn take_exits(&mut self) {
         for (instance, run, exit) in self.parts.processes.take_exits() {
+            if let Some(held) = self.held.get(&(instance.clone(), run)) {
+                self.parts.events.ended(&held.token);
+            }
             self.queue.push_back(Input::Report { instance, run, report: Report::Exited(exit) });
         }
     }

@@ -27,6 +27,7 @@ pub(crate) fn context() -> Context {
             shutdown: "ipc:///run/shutdown.sock".into(),
             heartbeat: "ipc:///run/heartbeat.sock".into(),
             log: "ipc:///run/log.sock".into(),
+            events: "ipc:///run/events.sock".into(),
             log_endpoint: "ipc:///run/pub.sock".into(),
             notify: "/run/notify.sock".into(),
         },

@@ -310,6 +310,12 @@ impl Section {
         self.node.as_ref().is_some_and(|node| !node.is_null())
     }
 
+    /// Whether exactly this word stands there, were it one that YAML takes for nothing.
+    pub fn is_word(&self, word: &str) -> bool {
+        let value = self.node.as_ref().map(|node| &node.value);
+        matches!(value, Some(Value::Scalar(scalar)) if scalar.text == word)
+    }
+
     /// The section below a key, whether it is there or not.
     pub fn get(&self, key: &str) -> Self {
         let entry = self.node.as_ref().and_then(Node::as_map).and_then(|map| map.entry(key));

@@ -51,8 +51,13 @@ pub struct Incoming {
 /// Why frames at a ROUTER are no request.
 #[derive(Debug)]
 pub enum NotARequest {
-    /// A message of another kind, such as the answer to a ping.
-    Other,
+    /// The answer to a request of ours, such as a ping.
+    Answer {
+        /// Whose.
+        peer: PeerId,
+        /// The answer.
+        message: Box<Message>,
+    },
     /// Broken; the NACK goes back where the sender and its id could be read.
     Broken {
         /// What is wrong.
@@ -82,7 +87,7 @@ impl Incoming {
             }
         };
         if message.kind != Kind::Request {
-            return Err(NotARequest::Other);
+            return Err(NotARequest::Answer { peer, message: Box::new(message) });
         }
         let caller = Caller {
             peer,

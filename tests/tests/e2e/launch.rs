@@ -60,6 +60,7 @@ instances:
         "HILUM_SHUTDOWN",
         "HILUM_HEARTBEAT",
         "HILUM_LOG",
+        "HILUM_EVENTS",
         "NOTIFY_SOCKET",
         "HILUM_LOCK",
         "LYMPH_NODE_CONFIG",

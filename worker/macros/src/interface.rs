@@ -10,6 +10,7 @@ use syn::{
     Visibility,
 };
 
+use crate::handler;
 use crate::method::{self, Argument, Kind, Method};
 use crate::proxy;
 
@@ -95,11 +96,14 @@ pub(crate) fn expand(options: Options, mut item: ItemImpl) -> Result<TokenStream
             reason = "a method is async and owns its arguments, whatever it does with them"
         )]
     });
-    let interface = implementation(&options, &ident, &ty, &methods, &hooks);
+    let (calls, handlers): (Vec<Method>, Vec<Method>) =
+        methods.into_iter().partition(|method| method.kind.is_call());
+    let interface = implementation(&options, &ident, &ty, &calls, &handlers, &hooks);
     let name = format_ident!("{}Proxy", ident.unraw());
     let doc = format!("Calls an `{ident}` elsewhere.");
-    let proxy = proxy::expand(&options.proxy, &name, &doc, &methods);
-    Ok(quote! { #item #interface #proxy })
+    let proxy = proxy::expand(&options.proxy, &name, &doc, &calls);
+    let tasks = handler::tasks(&options.proxy, &ident, &handlers);
+    Ok(quote! { #item #interface #proxy #tasks })
 }
 
 /// Reads a function that is no method: a hook, or the author's own business.
@@ -167,8 +171,10 @@ fn implementation(
     ident: &Ident,
     ty: &Type,
     methods: &[Method],
+    handlers: &[Method],
     hooks: &Hooks,
 ) -> TokenStream {
+    let handlers = handler::implementation(ty, handlers);
     let name = ident.unraw().to_string();
     let config = match &options.config {
         Some(config) => quote!(#config),
@@ -226,6 +232,7 @@ fn implementation(
                 }
             }
 
+            #handlers
             #start
             #stop
             #healthy
@@ -255,6 +262,7 @@ fn arm(index: usize, ty: &Type, method: &Method) -> TokenStream {
     let arguments = method.arguments.iter().map(|argument| match argument {
         Argument::Context => quote!(context),
         Argument::Channel => quote!(channel),
+        Argument::Event { .. } => quote!(event),
         Argument::Parameter(parameter) => {
             let ident = &parameter.ident;
             quote!(#ident)
@@ -275,7 +283,7 @@ fn arm(index: usize, ty: &Type, method: &Method) -> TokenStream {
             }
         },
         (Kind::Rpc, false) => quote!(::hilum_worker::__private::reply(&channel, &#called)),
-        (Kind::Raw, true) => quote! {
+        (_, true) => quote! {
             match #called {
                 ::core::result::Result::Ok(_) => ::core::result::Result::Ok(()),
                 ::core::result::Result::Err(error) => ::core::result::Result::Err(
@@ -283,7 +291,8 @@ fn arm(index: usize, ty: &Type, method: &Method) -> TokenStream {
                 ),
             }
         },
-        (Kind::Raw, false) => quote! {{
+        // A raw one; handlers have arms of their own.
+        (_, false) => quote! {{
             #called;
             ::core::result::Result::Ok(())
         }},

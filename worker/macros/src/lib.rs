@@ -1,7 +1,7 @@
 //! The attributes of `hilum-worker`. Use them from there, where they are documented.
 //!
 //! ```text
-//! impl Echo { #[rpc] … }  ─ method ─► what the author wrote, checked ─┬─ interface ─► impl Interface for Echo
+//! impl Echo { #[rpc] … }  ─ method ─► what the author wrote, checked ─┬─ interface ─► impl Interface for Echo (with what `handler` makes)
 //! trait Billing { … }     ─ method ─►                                 └─ proxy ─────► struct EchoProxy
 //! enum EchoError { … }    ─ declared ─► impl Declared for EchoError
 //! ```
@@ -9,6 +9,7 @@
 //! Everything generated is written in paths that begin with `::hilum_worker`, so that nothing of the author's is in the way.
 
 mod declared;
+mod handler;
 mod interface;
 mod method;
 mod proxy;

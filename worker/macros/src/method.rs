@@ -1,6 +1,7 @@
 //! One method as its author wrote it, checked, with messages that say what to write instead.
 
 use syn::ext::IdentExt;
+use syn::parse::ParseStream;
 use syn::punctuated::Punctuated;
 use syn::{
     Attribute, Error, Expr, ExprLit, FnArg, GenericArgument, Ident, Lit, Meta, Pat, PathArguments,
@@ -14,6 +15,17 @@ pub(crate) enum Kind {
     Rpc,
     /// `#[raw_rpc]`: by its `ReplyChannel`.
     Raw,
+    /// `#[event(…)]`: not at all; it is told.
+    Event,
+    /// `#[task]`: not at all; it is queued.
+    Task,
+}
+
+impl Kind {
+    /// Whether somebody calls it and waits.
+    pub(crate) fn is_call(self) -> bool {
+        matches!(self, Self::Rpc | Self::Raw)
+    }
 }
 
 /// What an argument of the Rust method is.
@@ -23,6 +35,11 @@ pub(crate) enum Argument {
     Context,
     /// The channel of a raw method.
     Channel,
+    /// The event of a handler: lent, or its own.
+    Event {
+        /// Whether it is `&Event`.
+        lent: bool,
+    },
     /// A parameter of the call.
     Parameter(Box<Parameter>),
 }
@@ -66,6 +83,20 @@ pub(crate) struct Method {
     pub(crate) is_async: bool,
     /// Its documentation, dedented.
     pub(crate) help: String,
+    /// How a handler is told.
+    pub(crate) handling: Handling,
+}
+
+/// What stands in `#[event(…)]` and `#[task(…)]`.
+#[derive(Debug, Default)]
+pub(crate) struct Handling {
+    pub(crate) patterns: Vec<String>,
+    pub(crate) queue: Option<String>,
+    pub(crate) sequential: bool,
+    pub(crate) broadcast: bool,
+    pub(crate) once: bool,
+    pub(crate) retry: u32,
+    pub(crate) prefetch: Option<u32>,
 }
 
 /// What stands in `#[rpc(…)]`.
@@ -73,6 +104,7 @@ pub(crate) struct Method {
 struct Options {
     name: Option<String>,
     raises: Vec<Type>,
+    handling: Handling,
 }
 
 impl Method {
@@ -84,10 +116,15 @@ impl Method {
             if found.is_some() {
                 return Err(Error::new_spanned(
                     attribute,
-                    "one of `#[rpc]` and `#[raw_rpc]` is enough",
+                    "one of `#[rpc]`, `#[raw_rpc]`, `#[event(…)]` and `#[task]` is enough",
                 ));
             }
-            found = Some((kind, options(attribute, kind)?));
+            let options = if kind.is_call() {
+                options(attribute, kind)?
+            } else {
+                Options { handling: handling(attribute, kind)?, ..Options::default() }
+            };
+            found = Some((kind, options));
         }
         let Some((kind, options)) = found else { return Ok(None) };
         Self::new(kind, options, attributes, signature).map(Some)
@@ -96,6 +133,10 @@ impl Method {
     /// A method of a trait, which needs no attribute.
     pub(crate) fn of_trait(attributes: &[Attribute], signature: &Signature) -> Result<Self> {
         match Self::read(attributes, signature)? {
+            Some(method) if !method.kind.is_call() => Err(Error::new_spanned(
+                &signature.ident,
+                "nobody calls an event handler or a task: a proxy has methods that are called",
+            )),
             Some(method) if method.kind == Kind::Raw => Err(Error::new_spanned(
                 &signature.ident,
                 "to a caller a raw method is like any other: write `#[rpc]`, or nothing",
@@ -144,6 +185,7 @@ impl Method {
             output,
             is_async: signature.asyncness.is_some(),
             help: help(attributes),
+            handling: options.handling,
         })
     }
 
@@ -162,6 +204,8 @@ pub(crate) fn kind_of(attribute: &Attribute) -> Option<Kind> {
     match last.ident.to_string().as_str() {
         "rpc" => Some(Kind::Rpc),
         "raw_rpc" => Some(Kind::Raw),
+        "event" => Some(Kind::Event),
+        "task" => Some(Kind::Task),
         _ => None,
     }
 }
@@ -194,6 +238,78 @@ fn options(attribute: &Attribute, kind: Kind) -> Result<Options> {
     Ok(options)
 }
 
+/// Reads `#[event("a.*", "b", sequential, retry = 3)]`, or `#[task(retry = 3)]`.
+fn handling(attribute: &Attribute, kind: Kind) -> Result<Handling> {
+    let mut handling = Handling::default();
+    if !matches!(attribute.meta, Meta::Path(_)) {
+        attribute.parse_args_with(|input: ParseStream<'_>| {
+            while !input.is_empty() {
+                handling_option(input, kind, &mut handling)?;
+                if !input.is_empty() {
+                    input.parse::<Token![,]>()?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    if kind == Kind::Event && handling.patterns.is_empty() {
+        let message = "says which events: `#[event(\"order.paid\")]`, with `*` for one word and `#` for any number";
+        return Err(Error::new_spanned(attribute, message));
+    }
+    if handling.once && handling.retry > 0 {
+        return Err(Error::new_spanned(
+            attribute,
+            "what is handled once is not tried again: leave out `retry`",
+        ));
+    }
+    Ok(handling)
+}
+
+fn handling_option(input: ParseStream<'_>, kind: Kind, handling: &mut Handling) -> Result<()> {
+    let name = |text: syn::LitStr| {
+        if (1..=255).contains(&text.value().len()) {
+            return Ok(text.value());
+        }
+        Err(Error::new(text.span(), "has 1 to 255 bytes"))
+    };
+    if kind == Kind::Event && input.peek(syn::LitStr) {
+        handling.patterns.push(name(input.parse()?)?);
+        return Ok(());
+    }
+    let key = input.call(Ident::parse_any)?;
+    match (key.to_string().as_str(), kind) {
+        ("sequential", _) => handling.sequential = true,
+        ("broadcast", Kind::Event) => handling.broadcast = true,
+        ("once", Kind::Event) => handling.once = true,
+        ("retry", _) => {
+            input.parse::<Token![=]>()?;
+            handling.retry = input.parse::<syn::LitInt>()?.base10_parse()?;
+        }
+        ("prefetch", _) => {
+            input.parse::<Token![=]>()?;
+            let number: syn::LitInt = input.parse()?;
+            let prefetch = number.base10_parse()?;
+            if !(1..=1000).contains(&prefetch) {
+                return Err(Error::new(number.span(), "from 1 to 1000 events at once"));
+            }
+            handling.prefetch = Some(prefetch);
+        }
+        ("queue", Kind::Event) => {
+            input.parse::<Token![=]>()?;
+            handling.queue = Some(name(input.parse()?)?);
+        }
+        (_, Kind::Event) => {
+            let message = "known are types of events in quotes, `sequential`, `broadcast`, `once`, `retry = N`, `prefetch = N` and `queue = \"…\"`";
+            return Err(Error::new(key.span(), message));
+        }
+        _ => {
+            let message = "known are `sequential`, `retry = N` and `prefetch = N`";
+            return Err(Error::new(key.span(), message));
+        }
+    }
+    Ok(())
+}
+
 fn arguments(kind: Kind, signature: &Signature) -> Result<Vec<Argument>> {
     let mut inputs = signature.inputs.iter();
     match inputs.next() {
@@ -215,6 +331,12 @@ fn arguments(kind: Kind, signature: &Signature) -> Result<Vec<Argument>> {
         let FnArg::Typed(input) = input else { continue };
         let argument = match &*input.ty {
             Type::Reference(reference) if last_is(&reference.elem, "Context") => Argument::Context,
+            Type::Reference(reference) if !kind.is_call() && last_is(&reference.elem, "Event") => {
+                Argument::Event { lent: true }
+            }
+            Type::Path(_) if !kind.is_call() && last_is(&input.ty, "Event") => {
+                Argument::Event { lent: false }
+            }
             Type::Path(_) if last_is(&input.ty, "Context") => {
                 return Err(Error::new_spanned(&input.ty, "the context is lent: write `&Context`"));
             }
@@ -250,7 +372,11 @@ fn arguments(kind: Kind, signature: &Signature) -> Result<Vec<Argument>> {
     let channels =
         arguments.iter().filter(|argument| matches!(argument, Argument::Channel)).count();
     match (kind, channels) {
-        (Kind::Rpc, 0) | (Kind::Raw, 1) => Ok(arguments),
+        (Kind::Rpc | Kind::Event | Kind::Task, 0) | (Kind::Raw, 1) => Ok(arguments),
+        (Kind::Event | Kind::Task, _) => Err(Error::new_spanned(
+            &signature.ident,
+            "nobody waits for an answer of it: it has no `ReplyChannel`",
+        )),
         (Kind::Rpc, _) => Err(Error::new_spanned(
             &signature.ident,
             "a method with a `ReplyChannel` answers by it: write `#[raw_rpc]`",

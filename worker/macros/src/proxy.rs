@@ -82,7 +82,7 @@ fn call(vis: &Visibility, proxy: &Ident, method: &Method) -> TokenStream {
             let value = owned(&method.output.value);
             quote!(#value)
         }
-        Kind::Raw => quote!(::hilum_worker::Value),
+        _ => quote!(::hilum_worker::Value),
     };
     let fields = method.parameters().map(|parameter| {
         let (ident, ty) = (&parameter.ident, &parameter.ty);

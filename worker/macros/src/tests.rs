@@ -137,3 +137,25 @@ fn what_is_not_marked_is_the_authors_own() {
         "{text}"
     );
 }
+
+#[test]
+fn handlers() {
+    assert_says(&method(quote! { #[event] async fn f(&self) {} }), &["says which events"]);
+    assert_says(&method(quote! { #[event("a", often)] async fn f(&self) {} }), &["`retry = N`"]);
+    assert_says(&method(quote! { #[event("")] async fn f(&self) {} }), &["1 to 255"]);
+    assert_says(
+        &method(quote! { #[event("a", prefetch = 0)] async fn f(&self) {} }),
+        &["1 to 1000"],
+    );
+    assert_says(&method(quote! { #[task("a")] async fn f(&self) {} }), &["expected"]);
+    assert_says(&method(quote! { #[task(once)] async fn f(&self) {} }), &["`sequential`"]);
+    assert_says(
+        &method(quote! { #[event("a")] async fn f(&self, c: ReplyChannel) {} }),
+        &["nobody waits"],
+    );
+    assert_says(&method(quote! { #[event("a")] #[task] async fn f(&self) {} }), &["is enough"]);
+    assert_says(
+        &method(quote! { #[event("a", once, retry = 1)] async fn f(&self) {} }),
+        &["leave out `retry`"],
+    );
+}

@@ -9,6 +9,7 @@ use hilum_shared::config::service::Section;
 use hilum_shared::registry::Version;
 
 use crate::component::{AnyComponent, Component, Dependencies, with_dependencies};
+use crate::event::EventHandler;
 use crate::interface::{AnyInterface, Interface, Method};
 
 /// What a class makes of its section.
@@ -20,6 +21,7 @@ pub(crate) struct InterfaceClass {
     /// Its name in `class`.
     pub(crate) name: &'static str,
     pub(crate) methods: &'static [Method],
+    pub(crate) handlers: &'static [EventHandler],
     make: Make<dyn AnyInterface>,
 }
 
@@ -38,7 +40,7 @@ impl InterfaceClass {
             let made = T::create(config).map_err(|error| section.error(error.to_string(), None))?;
             Ok(Arc::new(made))
         };
-        Self { name: T::TYPE, methods: T::METHODS, make }
+        Self { name: T::TYPE, methods: T::METHODS, handlers: T::HANDLERS, make }
     }
 }
 

@@ -171,10 +171,10 @@ async fn serve(
 /// A panic as the error that components hear of.
 #[derive(Debug, thiserror::Error)]
 #[error("panicked: {0}")]
-struct Panicked(String);
+pub(super) struct Panicked(pub(super) String);
 
 /// An error with what it says of its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

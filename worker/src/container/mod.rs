@@ -1,14 +1,15 @@
 //! A process that serves interfaces: made of a configuration, started, found by others, drained.
 //!
 //! ```text
-//! start: components → endpoint (tcp, and ipc under a node) → on_start of each interface → registered → ready
-//! drain: unregistered → running calls finish → on_stop in reverse → components in reverse → connections closed
+//! start: components → endpoint (tcp, and ipc under a node) → on_start of each interface → subscribed to events → registered → ready
+//! drain: no more events → unregistered → running calls and handlers finish → on_stop in reverse → components in reverse → connections closed
 //! ```
 //! It is a service like others ([`crate::run()`]): heartbeats, orders, signals and the log come from there. Without a node and a
 //! registry it serves all the same.
 
 mod build;
 mod calls;
+mod events;
 mod figures;
 mod registry;
 mod settings;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
+use hilum_shared::events::{EventError, EventSystem};
 use hilum_shared::registry::{Instance, InvalidVersion, Registry, RegistryError, Version};
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
 use tokio::task::AbortHandle;
@@ -29,12 +31,14 @@ use tokio::time::Instant;
 pub(crate) use build::{Classes, ComponentClass, InterfaceClass, snake};
 use build::{Installed, Part};
 use calls::Calls;
+use events::Handlers;
 pub(crate) use figures::Figures;
 use registry::Wanted;
 pub use settings::{Connection, Overrides, Settings};
 
 use crate::component::Component;
 use crate::context::{Context, Process};
+use crate::event::TASKS_SUFFIX;
 use crate::interface::{Error, Interface};
 use crate::metrics::{Publisher, report};
 use crate::run::ServiceResult;
@@ -54,6 +58,9 @@ pub struct Container {
     /// Where it listens, over the settings.
     addresses: Option<Vec<String>>,
     registry: Wanted,
+    events: events::Wanted,
+    /// Whether it works on tasks, and on nothing else.
+    tasks: bool,
 }
 
 /// Why a container does not run.
@@ -71,6 +78,9 @@ pub enum StartError {
     /// The registry does not take it.
     #[error("not registered: {0}")]
     Registry(#[from] RegistryError),
+    /// An event handler cannot be told of its events.
+    #[error("not subscribed to events: {0}")]
+    Events(#[from] EventError),
     /// A component did not start.
     #[error("`{key}` did not start: {source}")]
     Component {
@@ -105,6 +115,8 @@ impl Container {
             network: Arc::new(Sockets),
             addresses: None,
             registry: Wanted::Default,
+            events: events::Wanted::Default,
+            tasks: false,
         }
     }
 
@@ -118,11 +130,14 @@ impl Container {
     ) -> Result<Self, Diagnostics> {
         let settings = Settings::read(config, overrides, env);
         let registry = Wanted::read(config);
+        let events = events::Wanted::read(config);
         let parts = classes.build(config, only);
-        let (settings, registry, parts) = match (settings, registry, parts) {
-            (Ok(settings), Ok(registry), Ok(parts)) => (settings, registry, parts),
-            (settings, registry, parts) => {
-                let problems = [settings.err(), registry.err(), parts.err()];
+        let (settings, registry, events, parts) = match (settings, registry, events, parts) {
+            (Ok(settings), Ok(registry), Ok(events), Ok(parts)) => {
+                (settings, registry, events, parts)
+            }
+            (settings, registry, events, parts) => {
+                let problems = [settings.err(), registry.err(), events.err(), parts.err()];
                 return Err(Diagnostics(
                     problems.into_iter().flatten().flat_map(|it| it.0).collect(),
                 ));
@@ -135,6 +150,8 @@ impl Container {
             network: Arc::new(Sockets),
             addresses: None,
             registry,
+            events,
+            tasks: false,
         })
     }
 
@@ -200,11 +217,35 @@ impl Container {
         self
     }
 
-    /// Found by and finding others in the registry that a configuration names.
+    /// In the registry and at the event system that a configuration names.
     #[cfg(feature = "testing")]
-    pub(crate) fn registry_of(mut self, config: &Section) -> Result<Self, Diagnostics> {
+    pub(crate) fn shared_by(mut self, config: &Section) -> Result<Self, Diagnostics> {
         self.registry = Wanted::read(config)?;
+        self.events = events::Wanted::read(config)?;
         Ok(self)
+    }
+
+    /// Emitting to and hearing of this event system.
+    #[must_use]
+    pub fn events(mut self, events: Arc<dyn EventSystem>) -> Self {
+        self.events = events::Wanted::This(events);
+        self
+    }
+
+    /// Works on tasks only, as the command `worker` does: of the interfaces those that have any, each registered as `<name>.worker`.
+    #[must_use]
+    pub fn tasks(mut self) -> Self {
+        self.tasks = true;
+        self.interfaces.retain(|it| it.interface.handlers().iter().any(|handler| handler.task));
+        for installed in &mut self.interfaces {
+            installed.name.push_str(TASKS_SUFFIX);
+        }
+        self
+    }
+
+    /// Whether it has no interface at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.interfaces.is_empty()
     }
 
     /// Runs it as a service: for [`crate::Builder::run`].
@@ -251,11 +292,19 @@ impl Container {
         };
         let registry = self.registry.open(worker.contract(), &endpoint).await;
         let client = Client::new(endpoint.clone(), Arc::clone(&registry));
+        let events = match self.events.open(worker.contract()).await {
+            Ok(events) => events,
+            Err(error) => {
+                stop_components(started).await;
+                return Err(error);
+            }
+        };
+        let identity = Instance::identity_of(endpoint.address());
         let figures = Figures::new(worker.contract(), &self.settings, &endpoint);
         let publisher = publisher(&self.settings);
         let monitoring = publisher.as_ref().map(|publisher| publisher.endpoint().to_owned());
         let report = tokio::spawn(report(figures.registry.clone(), worker.clone(), publisher));
-        let process = Arc::new(Process { client, worker, figures });
+        let process = Arc::new(Process { client, worker, events, identity, figures });
         calls.open(&process, endpoint.address());
         let mut running = Running {
             endpoint,
@@ -266,6 +315,7 @@ impl Container {
             components: started,
             registered: Vec::new(),
             monitoring,
+            handlers: Handlers::new(),
             report: report.abort_handle(),
         };
         for installed in self.interfaces {
@@ -276,6 +326,10 @@ impl Container {
                 return Err(StartError::Interface { name: installed.name, source });
             }
             running.interfaces.push(installed);
+        }
+        if let Err(error) = running.subscribe(self.tasks).await {
+            running.stop(Duration::ZERO).await;
+            return Err(error.into());
         }
         if !self.settings.isolated {
             match running.register(&self.settings).await {
@@ -361,6 +415,7 @@ pub struct Running {
     registered: Vec<(String, String)>,
     /// Where the metrics are published.
     monitoring: Option<String>,
+    handlers: Handlers,
     report: AbortHandle,
 }
 
@@ -392,6 +447,9 @@ impl Running {
 
     async fn stop_by(mut self, deadline: Instant) {
         let left = || deadline.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(left().max(LEAST), self.handlers.stop()).await.is_err() {
+            tracing::warn!("the event broker did not answer: what is not begun comes again");
+        }
         if !self.registered.is_empty() {
             if tokio::time::timeout(left().max(LEAST), self.unregister()).await.is_err() {
                 tracing::warn!(
@@ -402,6 +460,13 @@ impl Running {
         }
         if tokio::time::timeout(left(), self.calls.idle()).await.is_err() {
             tracing::warn!(calls = self.calls.running(), "calls were not done in time");
+        }
+        let cut = self.handlers.finish(deadline).await;
+        if cut > 0 {
+            tracing::warn!(
+                handlers = cut,
+                "event handlers were not done in time: others get their events"
+            );
         }
         for installed in self.interfaces.iter().rev() {
             let context = Context::new(Arc::clone(&self.process), &installed.name);
@@ -416,6 +481,15 @@ impl Running {
             }
         }
         self.endpoint.clone().close(left().max(LEAST)).await;
+    }
+
+    async fn subscribe(&mut self, tasks: bool) -> Result<(), EventError> {
+        for installed in &self.interfaces {
+            let same = self.interfaces.iter().filter(|other| other.name == installed.name);
+            let (several, process) = (same.count() > 1, &self.process);
+            self.handlers.subscribe(installed, several, tasks, process, &self.components).await?;
+        }
+        Ok(())
     }
 
     async fn register(&mut self, settings: &Settings) -> Result<(), RegistryError> {

@@ -7,6 +7,7 @@ use hilum_shared::rpc::{Endpoint, Handler, Incoming};
 use hilum_shared::wire::{Value, to_value};
 use serde::Serialize;
 
+use super::events::same;
 use crate::args::Args;
 use crate::fault::{Declared, Fault};
 
@@ -167,16 +168,6 @@ impl Shared {
             Err(fault) => channel.error_with(&fault.to_body()),
         };
         sent.expect("a value can be sent, and it is the first answer");
-    }
-}
-
-/// Whether two maps hold the same, in whatever order.
-fn same(one: &Value, other: &Value) -> bool {
-    match (one, other) {
-        (Value::Map(one), Value::Map(other)) => {
-            one.len() == other.len() && one.iter().all(|entry| other.contains(entry))
-        }
-        _ => one == other,
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`TestNetwork`] | services that call one another inside the test, without sockets | your interfaces |
 //! | [`RpcMock`] | a service in such a network that answers as the test says, and remembers its calls | nothing |
+//! | [`EventMock`] | the events of such a network: what was emitted, and the test's own | your handlers |
 //! | [`FakeNode`] | a node in the test's process, which hears heartbeats and gives orders | your service |
 //! | [`NodeFixture`] | the `hilum` binary with a configuration, in a folder of its own | all of it |
 //!
@@ -37,11 +38,13 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod events;
 mod fake_node;
 mod mock;
 mod network;
 mod real_node;
 
+pub use events::EventMock;
 pub use fake_node::{Beat, FakeNode, FakeNodeError, LogRecord, Order, OrderKind};
 pub use mock::{MockCall, RpcMock};
 pub use network::TestNetwork;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hilum_shared::registry::{Instance, Memory, Registry};
 use hilum_shared::rpc::{Config, Endpoint, Handler, MemoryNetwork, Network};
 
+use super::events::EventMock;
 use super::mock::RpcMock;
 use crate::container::{Container, Running};
 use crate::context::{Context, Proxy};
@@ -22,6 +23,7 @@ const ANYWHERE: &str = "tcp://test:*";
 pub struct TestNetwork {
     network: MemoryNetwork,
     registry: Memory,
+    events: EventMock,
     running: Mutex<Vec<Running>>,
 }
 
@@ -37,12 +39,19 @@ impl TestNetwork {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
     }
 
+    /// Works on the tasks of an interface, as the command `worker` does.
+    pub async fn work<T: Interface>(&self, name: &str, interface: T) {
+        let running = self.start(Container::new().interface(name, interface).tasks()).await;
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+    }
+
     /// Starts a container in this network; it ends when it is stopped or dropped.
     pub async fn start(&self, container: Container) -> Running {
         let network: Arc<dyn Network> = Arc::new(self.network.clone());
         let container = container
             .network(network, [ANYWHERE.to_owned()])
-            .registry(Arc::new(self.registry.clone()));
+            .registry(Arc::new(self.registry.clone()))
+            .events(Arc::new(self.events.clone()));
         match container.start(Worker::new(Contract::none())).await {
             Ok(running) => running,
             Err(error) => panic!("the container did not start: {error}"),
@@ -63,6 +72,11 @@ impl TestNetwork {
     /// A context from which the test calls.
     pub async fn context(&self) -> Context {
         self.start(Container::new()).await.context()
+    }
+
+    /// The events of all that it serves: what was emitted, and the way to emit some.
+    pub fn events(&self) -> EventMock {
+        self.events.clone()
     }
 
     /// A service to call from the test.

@@ -155,7 +155,8 @@ impl RealNode {
         self.started.home.path()
     }
 
-    /// A context from which the test calls. It finds what the services find: in the registry that the configuration names.
+    /// A context from which the test calls. It finds what the services find, and emits where they do: by the registry and the event
+    /// system that the configuration names.
     pub fn context(&self) -> &Context {
         &self.context
     }
@@ -262,7 +263,7 @@ impl Started {
         let contract =
             Contract { node: Some(format!("ipc://{}/node.sock", run.trim())), ..Contract::none() };
         let settings = Settings { isolated: true, ..Settings::default() };
-        let container = Container::new().settings(settings).registry_of(&config)?;
+        let container = Container::new().settings(settings).shared_by(&config)?;
         Ok(container.start(Worker::new(contract)).await?)
     }
 }

@@ -33,7 +33,7 @@ impl Handler for Desk {
     fn message(&mut self, frames: Frames, port: &mut Port<'_>) -> Flow {
         let answer = match Incoming::decode(frames) {
             Ok(incoming) => self.serve(incoming),
-            Err(NotARequest::Other) => None, // the answer to a ping
+            Err(NotARequest::Answer { .. }) => None, // to a ping
             Err(NotARequest::Broken { nack, .. }) => {
                 self.counters.count("control: malformed message");
                 nack
