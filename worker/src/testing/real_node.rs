@@ -260,8 +260,12 @@ impl Started {
             service::load(&ServiceOptions { config: None, vars: None, folder, env: node })?;
         let state = self.home.path().join(".hilum").join(CONFIG);
         let run = std::fs::read_to_string(state.join("run"))?;
-        let contract =
-            Contract { node: Some(format!("ipc://{}/node.sock", run.trim())), ..Contract::none() };
+        let endpoint = |name: &str| Some(format!("ipc://{}/{name}", run.trim()));
+        let contract = Contract {
+            node: endpoint("node.sock"),
+            events: endpoint("events.sock"),
+            ..Contract::none()
+        };
         let settings = Settings { isolated: true, ..Settings::default() };
         let container = Container::new().settings(settings).shared_by(&config)?;
         Ok(container.start(Worker::new(contract)).await?)
