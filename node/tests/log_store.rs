@@ -445,3 +445,42 @@ fn a_follower_that_is_too_slow_is_told_how_much_it_missed() {
     assert!(lines.last().unwrap().starts_with("line 3999 "));
     assert_eq!(lines.len() as u64 + lost, 4000);
 }
+
+#[test]
+fn a_file_that_is_moved_just_before_it_is_full_is_counted_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path(), &spec(1 << 30, 16 * 1024)).unwrap();
+    let few: Vec<String> = (0..7).map(|number| format!("line {number}")).collect();
+    store.append(&batch(0, 1_795_232_531_000_000, &few)).unwrap();
+    fs::rename(path(dir.path(), 1, "log"), dir.path().join("taken")).unwrap();
+    // Fills the segment before the next look at the names.
+    store.append(&batch(0, 1_795_232_532_000_000, &["x".repeat(20_000)])).unwrap();
+    let notes = store.notes();
+    assert_eq!(notes.iter().map(|note| note.lines).sum::<u64>(), 8, "{notes:?}");
+    assert!(notes[0].text.contains("000001.log was moved or removed"), "{notes:?}");
+}
+
+#[test]
+fn text_that_somebody_emptied_is_one_gap_that_names_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path(), &spec(1 << 30, 1 << 20)).unwrap();
+    for number in 0..10 {
+        let text = format!("line {number}");
+        store.append(&batch(number % 2, 1_795_232_531_000_000, &[text])).unwrap();
+    }
+    store.rotate();
+    store.append(&batch(0, 1_795_232_532_000_000, &["after".to_owned()])).unwrap();
+    fs::write(path(dir.path(), 1, "log"), "").unwrap();
+    let shown = |filter: Filter| -> Vec<(String, String)> {
+        let entries = read(dir.path(), filter, Start::All);
+        let text = |entry: &Entry| String::from_utf8_lossy(&entry.text).into_owned();
+        entries.iter().map(|entry| (entry.name.to_string(), text(entry))).collect()
+    };
+    let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    assert_eq!(
+        shown(Filter::default()),
+        [pair("*", "… 10 lines dropped (the text of 000001.log is gone)"), pair("s.1", "after")]
+    );
+    let one = Filter { instance: Some("s.2".into()), ..Filter::default() };
+    assert_eq!(shown(one), [pair("s.2", "… 5 lines dropped (the text of 000001.log is gone)")]);
+}

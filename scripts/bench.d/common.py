@@ -15,7 +15,7 @@ class Cluster:
     """One node with this configuration, gone at the end."""
 
     def __init__(self, options, instances, more="", files=()):
-        self.hilum = options.hilum
+        self.hilum = str(pathlib.Path(options.hilum).resolve())
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hilum-bench-"))
         self.config = self.folder / "bench.yml"
         self.config.write_text(f"name: bench\n{more}instances:\n{instances}")
@@ -42,8 +42,10 @@ class Cluster:
 
     def run(self, *words, fails=False):
         command = [self.hilum, "-c", str(self.config), *words]
-        # No terminal, no waiting for a reader: what a script sees.
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+        # No terminal, no waiting for a reader: what a script sees. Instances run in the folder, where their files are.
+        done = subprocess.run(
+            command, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+        )
         if done.returncode != 0 and not fails:
             raise SystemExit(f"bench: {' '.join(command)}: exit {done.returncode}\n{done.stderr}")
         return done.stdout

@@ -363,7 +363,8 @@ async fn what_kills_others_is_survived() {
         request(&[(4, &[0x91; 100_000])]),
     ];
     for frames in malformed {
-        let sent = python.tell(&json!(["raw", endpoint.address(), frames]));
+        let sent;
+        (python, sent) = python.ask(json!(["raw", endpoint.address(), frames])).await;
         assert_eq!(sent, json!(["sent"]));
         let order = json!(["call", endpoint.address(), "echo.upper", {"text": "still"}]);
         let answer;

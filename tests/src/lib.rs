@@ -57,6 +57,11 @@ pub fn hilum() -> PathBuf {
     binary("hilum-under-test")
 }
 
+/// The path of a service that writes down the events that it hears.
+pub fn events() -> String {
+    binary("events-under-test").display().to_string()
+}
+
 /// A cluster in a temporary folder. Dropping it takes it down and checks that nothing is left.
 #[derive(Debug)]
 pub struct Cluster {

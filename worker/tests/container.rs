@@ -392,6 +392,7 @@ fn the_configuration_names_the_event_system() {
     for good in [
         "container: {events: {class: embedded}}",
         "container: {events: {class: local}}",
+        "container: {events: local}",
         "container: {events: {class: null}}",
         "container: {events: {class: 'lymph.events.null:NullEventSystem'}}",
         "container: {events: {class: 'lymph.events.kombu:KombuEventSystem', transport: amqp}}",

@@ -169,7 +169,8 @@ pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
             (filter.view(), start, Some(context))
         }
     };
-    let mut console = lines::console(session, !args.no_prefix, args.timestamps);
+    let mut console =
+        lines::console(session, !args.no_prefix, args.timestamps).marking(args.grep.clone());
     let mut text = Vec::new();
     let mut print = |part: Part<'_>, out: &mut Output| -> Result<(), CliError> {
         text.clear();
@@ -209,7 +210,7 @@ pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
     }
     out.flush()?;
     if !any {
-        session.out.detail("no records");
+        session.out.note("no records");
     }
     Ok(ExitStatus::Done)
 }

@@ -379,3 +379,6 @@ impl Capture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use hilum_shared::name::Run;
 use hilum_shared::protocol::Level;
+use regex::bytes::Regex;
 use serde_json::{Map, Value, json};
 
 use super::line::color;
@@ -38,13 +39,21 @@ pub struct Console {
     width: usize,
     colors: HashMap<Arc<str>, u8>,
     zone: jiff::tz::TimeZone,
+    marked: Option<Regex>,
 }
 
 impl Console {
     /// A console of this look, with times in the machine's zone.
     pub fn new(look: Look) -> Self {
         let width = look.width;
-        Self { look, width, colors: HashMap::new(), zone: jiff::tz::TimeZone::system() }
+        let zone = jiff::tz::TimeZone::system();
+        Self { look, width, colors: HashMap::new(), zone, marked: None }
+    }
+
+    /// Shows in reverse, where colours may be used, what matches.
+    #[must_use]
+    pub fn marking(self, marked: Option<Regex>) -> Self {
+        Self { marked: marked.filter(|_| self.look.color), ..self }
     }
 
     /// Appends a record to `out`, as one line for each of its lines.
@@ -71,7 +80,14 @@ impl Console {
             if entry.stream == Some(Stream::Log) {
                 structured_head(entry, out);
             }
-            let colored = escape(line, self.look.color, out);
+            let mut colored = self.text(line, out);
+            if entry.stream == Some(Stream::Log) && lines.peek().is_none() {
+                if self.look.color {
+                    out.extend_from_slice(b"\x1b[0;2m");
+                    colored = true;
+                }
+                structured_tail(entry, out);
+            }
             if entry.is_partial() && lines.peek().is_none() {
                 // The line goes on, or was never ended.
                 out.extend_from_slice(" ⏎̸".as_bytes());
@@ -81,6 +97,22 @@ impl Console {
             }
             out.push(b'\n');
         }
+    }
+
+    /// The text of a line; whether a colour may still be on.
+    fn text(&self, line: &[u8], out: &mut Vec<u8>) -> bool {
+        let mut colored = false;
+        let mut shown = 0;
+        let found = self.marked.iter().flat_map(|marked| marked.find_iter(line));
+        for found in found.filter(|found| !found.is_empty()) {
+            escape(&line[shown..found.start()], self.look.color, out);
+            out.extend_from_slice(b"\x1b[7m");
+            escape(found.as_bytes(), false, out); // its own colours could end the mark
+            out.extend_from_slice(b"\x1b[27m");
+            colored = true;
+            shown = found.end();
+        }
+        escape(&line[shown..], self.look.color, out) || colored
     }
 
     fn time(&self, at: u64, out: &mut Vec<u8>) {
@@ -96,9 +128,8 @@ impl Console {
         let pad = self.width.saturating_sub(name.len());
         let mark = if entry.stream == Some(Stream::Err) { '!' } else { ' ' };
         if self.look.color {
-            let service = entry.service.clone().unwrap_or_else(|| entry.name.clone());
             let next = COLORS[self.colors.len() % COLORS.len()];
-            let color = *self.colors.entry(service).or_insert(next);
+            let color = *self.colors.entry(entry.name.clone()).or_insert(next);
             let bar = match entry.level {
                 Some(Level::Error | Level::Critical) => "1;31",
                 Some(Level::Warning) => "33",
@@ -125,6 +156,25 @@ fn structured_head(entry: &Entry, out: &mut Vec<u8>) {
     if let Some(logger) = logger {
         escape(logger.as_bytes(), false, out);
         out.extend_from_slice(b": ");
+    }
+}
+
+/// ` status=500 path="/a b"` after its message.
+fn structured_tail(entry: &Entry, out: &mut Vec<u8>) {
+    let is_odd =
+        |char: char| char.is_whitespace() || char.is_control() || matches!(char, '"' | '=');
+    let Some(fields) = &entry.fields else { return };
+    let own = fields.iter().filter(|(key, _)| !matches!(key.as_str(), "logger" | "trace_id"));
+    for (key, value) in own.chain(fields.get_key_value("trace_id")) {
+        out.push(b' ');
+        escape(key.as_bytes(), false, out);
+        out.push(b'=');
+        match value.as_str() {
+            Some(text) if !text.is_empty() && !text.contains(is_odd) => {
+                escape(text.as_bytes(), false, out)
+            }
+            _ => escape(value.to_string().as_bytes(), false, out),
+        };
     }
 }
 
@@ -296,6 +346,34 @@ mod tests {
     }
 
     #[test]
+    fn a_structured_record_is_shown_with_its_fields() {
+        let mut record = entry(b"paid\nin two lines");
+        record.stream = Some(Stream::Log);
+        record.level = Some(Level::Warning);
+        let fields = json!({"logger": "shop.cart", "trace_id": "4bf9", "status": 500, "path": "/a b", "to": "anna",
+            "none": null, "": ""});
+        record.fields = fields.as_object().cloned();
+        assert_eq!(
+            plain(&record),
+            "echo.3 | WARNING shop.cart: paid\necho.3 | WARNING shop.cart: in two lines status=500 \
+             path=\"/a b\" to=anna none=null =\"\" trace_id=4bf9\n"
+        );
+    }
+
+    #[test]
+    fn each_instance_has_a_colour_of_its_own() {
+        let mut console = Console::new(Look { color: true, prefix: true, ..Look::default() });
+        let mut color_of = |name: &str| {
+            let mut out = Vec::new();
+            console.render(&Entry { name: name.into(), ..entry(b"x") }, &mut out);
+            String::from_utf8(out).unwrap().split(name).next().unwrap().to_owned()
+        };
+        let (one, two) = (color_of("echo.1"), color_of("echo.2"));
+        assert_ne!(one, two);
+        assert_eq!(color_of("echo.1"), one);
+    }
+
+    #[test]
     fn control_codes_never_reach_the_terminal() {
         let mut out = Vec::new();
         assert!(!escape(b"\x1b[2J\x07\0\xff\r\xc2\x9b1m\ttab", true, &mut out));
@@ -311,6 +389,21 @@ mod tests {
         out.clear();
         assert!(!escape(b"\x1b[31mred", false, &mut out));
         assert_eq!(out, b"red");
+    }
+
+    #[test]
+    fn what_was_looked_for_is_marked_on_a_terminal() {
+        let shown = |color: bool| {
+            let mut out = Vec::new();
+            let look = Look { color, ..Look::default() };
+            let marked = Regex::new("time.ut").ok();
+            Console::new(look)
+                .marking(marked)
+                .render(&entry(b"a timeout, \x1b[31mtime\x1b[0mxut"), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(shown(true), "a \x1b[7mtimeout\x1b[27m, \x1b[31mtime\x1b[0mxut\x1b[0m\n");
+        assert_eq!(shown(false), "a timeout, timexut\n");
     }
 
     #[test]
@@ -347,12 +440,14 @@ mod tests {
             let mut record = entry(&text);
             record.stream = Some(Stream::ALL[stream]);
             record.flags = if partial { Flags::PARTIAL } else { Flags::NONE };
-            let fields = json!({"logger": String::from_utf8_lossy(&logger)});
+            let said = String::from_utf8_lossy(&logger);
+            let fields = json!({"logger": said, &*said: said, "more": [{"in": said}]});
             record.fields = fields.as_object().cloned();
             record.level = Some(Level::Error);
             let mut out = Vec::new();
             let look = Look { color: keep, prefix: true, times: true, width: 9 };
-            Console::new(look).render(&record, &mut out);
+            let marked = Regex::new("t|(?-u:\\xff)|x*").ok();
+            Console::new(look).marking(marked).render(&record, &mut out);
             let shown = String::from_utf8(out).unwrap();
             prop_assert!(shown.ends_with('\n'));
             for line in shown.lines() {

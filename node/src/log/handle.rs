@@ -204,6 +204,28 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            began: Instant::now(),
+            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            rung: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
+            unrung: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
+            unqueued: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            sources: AtomicU64::new(0),
+            store_bytes: AtomicU64::new(0),
+            next_seq: AtomicU64::new(0),
+            degraded: AtomicBool::new(false),
+            writing: AtomicU64::new(0),
+        })
+    }
+
     pub(super) fn ring(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
             let _ = self.bell.write(1); // only a counter at its end could refuse, and that rings, too
@@ -317,27 +339,9 @@ pub struct Started {
 /// See [`LogError`].
 pub fn start(config: LogConfig) -> Result<Started, LogError> {
     let (store, notes) = Store::open(&config.dir, &config.spec)?;
-    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-        .map_err(std::io::Error::from)?;
-    let shared = Arc::new(Shared {
-        began: Instant::now(),
-        bell,
-        rung: AtomicBool::new(false),
-        quiet: AtomicBool::new(false),
-        unrung: AtomicBool::new(false),
-        waiting: AtomicBool::new(false),
-        holding: AtomicBool::new(false),
-        queued: AtomicUsize::new(0),
-        unqueued: AtomicU64::new(0),
-        records: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
-        dropped: AtomicU64::new(0),
-        sources: AtomicU64::new(0),
-        store_bytes: AtomicU64::new(store.size()),
-        next_seq: AtomicU64::new(store.next_seq()),
-        degraded: AtomicBool::new(false),
-        writing: AtomicU64::new(0),
-    });
+    let shared = Arc::new(Shared::new()?);
+    shared.store_bytes.store(store.size(), Ordering::Relaxed);
+    shared.next_seq.store(store.next_seq(), Ordering::Relaxed);
     let (report, reports) = tokio::sync::mpsc::channel(REPORTS);
     let (commands, inbox) = mpsc::channel();
     let (work, works) = mpsc::channel();
@@ -501,7 +505,7 @@ pub(super) struct Reports {
 const MOST_WAITING: usize = 65_536;
 
 impl Reports {
-    fn new(sender: tokio::sync::mpsc::Sender<LogReport>) -> Self {
+    pub(super) fn new(sender: tokio::sync::mpsc::Sender<LogReport>) -> Self {
         Self { sender, waiting: VecDeque::new() }
     }
 

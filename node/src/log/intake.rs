@@ -158,6 +158,7 @@ impl Capture {
             timer: false,
             widened: false,
             full: 0,
+            beheaded: false,
             last: self.feed.now,
             tail: Vec::new(),
             join: Joiner::default(),

@@ -13,7 +13,41 @@ use super::capture::{
 };
 use super::handle::Done;
 use super::join::QUIET;
-use super::sources::{Ending, Feed, NONE};
+use super::sources::{Ending, Feed, NONE, Pipe};
+
+impl Pipe {
+    /// Drops what was read, and says how many lines are lost by it. The beginning of the line after them is kept, unless it
+    /// is longer than `max`: then that one is lost, too.
+    fn drop_lines(&mut self, chunk: &[u8], max: usize) -> u64 {
+        match memchr::memrchr(b'\n', chunk) {
+            Some(end) => {
+                let lines = memchr::memchr_iter(b'\n', chunk).count() as u64;
+                self.tail = chunk[end + 1..].to_vec();
+                lines - u64::from(std::mem::take(&mut self.beheaded)) // it has been counted
+            }
+            None if self.beheaded => 0,
+            None if self.tail.len() + chunk.len() <= max => {
+                self.tail.extend_from_slice(chunk);
+                0
+            }
+            None => {
+                self.tail = Vec::new();
+                self.beheaded = true;
+                1
+            }
+        }
+    }
+
+    /// The bytes after the rest of a line whose beginning was dropped: no line is ever torn.
+    fn without_beheaded<'a>(&mut self, chunk: &'a [u8]) -> &'a [u8] {
+        if !self.beheaded {
+            return chunk;
+        }
+        let end = memchr::memchr(b'\n', chunk);
+        self.beheaded = end.is_none();
+        end.map_or(&[], |end| &chunk[end + 1..])
+    }
+}
 
 impl Capture {
     /// One read of a pipe.
@@ -65,20 +99,17 @@ impl Capture {
             return;
         };
         let dropping = self.holding.is_some() && self.overflow == Overflow::Drop;
+        let chunk = &self.buffer[..count];
         if dropping {
-            // The unfinished line and what follows it are lost together.
-            let chunk = &self.buffer[..count];
-            let lines = memchr::memchr_iter(b'\n', chunk).count() as u64;
+            self.feed.release(run, pipe.stream, &mut pipe.join);
+            let lines = pipe.drop_lines(chunk, run.policy.max_line.0 as usize);
             run.overflowed += lines;
             self.feed.dropped += lines;
-            if let Some(end) = memchr::memrchr(b'\n', chunk) {
-                pipe.tail = chunk[end + 1..].to_vec();
-            } else if pipe.tail.len() + chunk.len() <= run.policy.max_line.0 as usize {
-                pipe.tail.extend_from_slice(chunk);
-            }
         } else {
-            let chunk = &self.buffer[..count];
-            self.feed.bytes(run, pipe.stream, &mut pipe.tail, &mut pipe.join, chunk);
+            let chunk = pipe.without_beheaded(chunk);
+            if !chunk.is_empty() {
+                self.feed.bytes(run, pipe.stream, &mut pipe.tail, &mut pipe.join, chunk);
+            }
         }
         let holds = pipe.join.is_holding() && !std::mem::replace(&mut pipe.join.timer, true);
         let partial = !pipe.tail.is_empty() && !pipe.timer;

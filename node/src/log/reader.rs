@@ -425,15 +425,39 @@ impl Reader {
         }
         self.shared = self.shared_by(segment, &span);
         if !segment.lines(&span, &self.shared.name, &mut self.lines) {
-            // Somebody truncated or removed the text.
-            lost(entry, span.seq, span.lines(), span.at, "their text is gone");
-            entry.name = self.shared.name.clone();
-            entry.service.clone_from(&self.shared.service);
-            entry.instance.clone_from(&self.shared.instance);
+            self.gone(segment, &span, entry);
             return Next::Gap;
         }
         self.span = Some(span);
         Next::Span
+    }
+
+    /// Somebody truncated or removed the text of this span: one gap for it and for all that went with it.
+    fn gone(&mut self, segment: &mut SegmentReader, span: &Span, entry: &mut Entry) {
+        let (mut lines, mut of_one) = (span.lines(), true);
+        while let Some(next) = segment.span(self.next) {
+            let ends = matches!(self.limit, Limit::Before(_, end) if next.seq >= end);
+            if ends || self.expected != Some(next.seq) {
+                break; // the walk itself sees to it
+            }
+            if self.wants_span(segment, &next) {
+                let name = self.known(segment, &next).name.clone();
+                if segment.lines(&next, &name, &mut self.lines) {
+                    break;
+                }
+                lines += next.lines();
+                of_one &= name == self.shared.name;
+            }
+            self.next += 1;
+            self.expected = Some(next.next_seq());
+        }
+        let why = format!("the text of {}.log is gone", segment.id);
+        lost(entry, span.seq, lines, span.at, &why);
+        if of_one {
+            entry.name = self.shared.name.clone();
+            entry.service.clone_from(&self.shared.service);
+            entry.instance.clone_from(&self.shared.instance);
+        }
     }
 
     fn next_line(&mut self, span: &Span, entry: &mut Entry) -> bool {

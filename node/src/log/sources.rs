@@ -32,6 +32,8 @@ pub(super) struct Pipe {
     pub(super) widened: bool,
     /// Reads in a row that found the pipe full.
     pub(super) full: u8,
+    /// Whether the beginning of the line at hand was dropped and counted: its rest goes, too.
+    pub(super) beheaded: bool,
     /// When bytes came last.
     pub(super) last: Instant,
     /// The unfinished line.

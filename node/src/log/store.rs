@@ -322,6 +322,10 @@ impl Store {
 
     /// Ends the current segment; the next append opens a new one.
     pub fn rotate(&mut self) {
+        // Nobody looks at its name any more once it is closed.
+        if self.current.as_ref().is_some_and(|segment| !segment.is_in_place()) {
+            return self.abandon();
+        }
         if let Some(segment) = self.current.take() {
             self.close(segment.id, segment.shares());
             if let Some(closer) = self.closer() {
@@ -379,7 +383,7 @@ impl Store {
         if let Some(segment) = self.current.take() {
             let id = segment.id;
             if exists(&self.dir, id) {
-                // What is left of it is read, and readers say which lines' text is gone.
+                // What is left of it is read, and readers say how many lines' text is gone.
                 self.close(id, None);
                 self.say(format!("{id}.log was changed by somebody else: a new segment begins"));
             } else {

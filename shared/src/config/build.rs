@@ -145,11 +145,8 @@ impl Builder<'_> {
     }
 
     fn container(&mut self, section: &Section<'_>) -> ContainerSpec {
-        for (key, refused) in
-            [("registry", &["static", "zookeeper"][..]), ("events", &["null", "local", "amqp"][..])]
-        {
-            self.backend(section.get(key), &format!("container.{key}"), refused);
-        }
+        self.backend(section.get("registry"), "container.registry", &["static", "zookeeper"]);
+        self.backend(section.get("events"), "container.events", &["amqp"]);
         ContainerSpec {
             ip: section
                 .text("ip")
@@ -159,8 +156,8 @@ impl Builder<'_> {
         }
     }
 
-    /// A registry or event system: only the node's own is there yet. A class path is a lymph file's, which must
-    /// go on working; a short name asks for what we do not have.
+    /// A registry or event system. Events without a broker are the services' own business. A class path is a lymph file's, which
+    /// must go on working; a short name asks for what we do not have.
     fn backend(&mut self, node: Option<&Node>, path: &str, refused: &[&str]) {
         let class = node.and_then(Node::as_map).and_then(|map| map.get("class"));
         let Some(class) = class.or(node).filter(|node| node.as_scalar().is_some()) else {
@@ -168,7 +165,10 @@ impl Builder<'_> {
         };
         let (at, text) = (class.at, class.as_scalar().map_or("", |scalar| scalar.text.as_str()));
         let what = path.trim_start_matches("container.");
-        if text == "embedded" {
+        let brokerless = ["null", "local"]
+            .iter()
+            .any(|name| text == *name || text.starts_with(&format!("lymph.events.{name}:")));
+        if text == "embedded" || what == "events" && brokerless {
         } else if refused.contains(&text) {
             self.problems
                 .error(at, path, format!("`{text}` is not supported yet"))

@@ -109,13 +109,26 @@ instances:
     assert_eq!(kept.lines().filter(|line| line.parse::<u64>().is_ok()).count() as u64, LINES);
 }
 
+/// Since 1970.
+fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+/// The one in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 #[test]
-fn a_flood_delays_neither_restarts_nor_the_lines_of_others() {
+fn a_flood_delays_neither_restarts_nor_the_lines_of_others_nor_who_follows_them() {
+    // Each tick says when it was written.
     let yaml = "
 instances:
   flood: {command: sh -c 'exec yes a line that says nothing at all', numprocesses: 1}
   tick:
-    command: sh -c 'i=0; while test $i -lt 100; do i=$((i+1)); echo tick $i; sleep 0.01; done; exec sleep 1000'
+    command: >-
+      sh -c 'i=0; while test $i -lt 100; do i=$((i+1)); echo tick $i $(date +%s.%N); sleep 0.01; done; exec sleep 1000'
     autostart: false
   crash:
     command: sh -c 'echo life $HILUM_RUN; sleep 0.05; test $HILUM_RUN = 5 && exec sleep 1000; exit 1'
@@ -123,17 +136,41 @@ instances:
     restart: {delay: 10ms, min_uptime: 0s}
 logs: {budget: 64MiB}
 ";
-    let cluster = Cluster::new(&yaml.replace("$((i+1))", "$$((i+1))"));
+    let cluster = Cluster::new(&yaml.replace("$(", "$$("));
     cluster.ok("up -d");
-    let follow = cluster.start(&["logs", "-f", "tick", "crash", "--no-prefix", "--stream", "out"]);
+    let follow =
+        cluster.start(&["logs", "-f", "tick", "crash", "--no-prefix", "--stream", "out", "--json"]);
     cluster.ok("start tick crash --no-wait");
-    follow.wait_out("tick 100\n");
-    follow.wait_out("life 5\n");
+    let mut shown = Vec::new();
+    for number in 1..=100 {
+        follow.wait_out(&format!("tick {number} "));
+        shown.push(now());
+    }
+    follow.wait_out("life 5");
     cluster.ok("stop flood");
-    let seen = follow.out();
-    let of = |word: &str| seen.lines().filter(|line| line.starts_with(word)).collect::<Vec<_>>();
-    let wanted: Vec<String> = (1..=100).map(|number| format!("tick {number}")).collect();
-    assert_eq!(of("tick "), wanted);
-    assert_eq!(of("life "), ["life 1", "life 2", "life 3", "life 4", "life 5"]);
+    let out = follow.out();
+    let records = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let (mut ticks, mut lives, mut captured) = (Vec::new(), Vec::new(), Vec::new());
+    for record in records {
+        let words: Vec<&str> = record["line"].as_str().unwrap().split(' ').collect();
+        match words[..] {
+            ["tick", number, written] => {
+                ticks.push(number.to_owned());
+                captured.push((record["at"].as_f64().unwrap(), written.parse::<f64>().unwrap()));
+            }
+            ["life", run] => lives.push(run.to_owned()),
+            _ => panic!("{record}"),
+        }
+    }
+    assert!(ticks.iter().map(|tick| tick.parse::<u32>().unwrap()).eq(1..=100), "{ticks:?}");
+    assert_eq!(lives, ["1", "2", "3", "4", "5"]);
     assert!(gaps(&cluster, "tick crash").is_empty());
+    // It is a few milliseconds where nothing else runs.
+    let written = captured.iter().map(|(_, written)| *written);
+    let to_capture = median(captured.iter().map(|(at, written)| at - written).collect());
+    let to_screen = median(written.zip(shown).map(|(written, shown)| shown - written).collect());
+    assert!(
+        to_capture < 1.0 && to_screen < 2.0,
+        "{to_capture}s to be read, {to_screen}s to be seen"
+    );
 }

@@ -5,6 +5,7 @@ mod config;
 mod crash;
 mod depend;
 mod empty;
+mod events;
 mod files;
 mod http;
 mod launch;

@@ -172,3 +172,20 @@ instances:
     cluster.run("tail nobody").code(2);
     cluster.run("tail tcp://nowhere").code(2);
 }
+
+#[test]
+fn the_log_endpoint_of_a_lymph_container_is_followed() {
+    let cluster = Cluster::new("instances: {}");
+    let publisher = zmq::Context::new().socket(zmq::PUB).unwrap();
+    publisher.bind("tcp://127.0.0.1:*").unwrap();
+    let address = publisher.get_last_endpoint().unwrap().unwrap();
+    let tail = cluster.start(&["tail", &address]);
+    // As lymph 0.16 sends it.
+    let text = "2026-11-21 04:20:42,131 [INFO] lymph.core.rpc: echo.nosuch source=tcp://127.0.0.1:45003 \
+                version=None - trace_id=\"c0ffee\"";
+    wait_until(LIMIT, "the line", || {
+        publisher.send_multipart(["INFO", "tcp://127.0.0.1:34433", text], 0).unwrap();
+        !tail.out().is_empty()
+    });
+    assert_eq!(tail.out().lines().next(), Some(&*format!("[{address}][01a0af878a] [INFO] {text}")));
+}

@@ -47,8 +47,11 @@ impl Wanted {
             section if section.is_given() => section,
             _ => config.get("event_system"),
         };
-        let class = section.get("class");
-        let rest = section.without(&["class"]);
+        // A bare word says all.
+        let (class, rest) = match section.text() {
+            Ok(Some(_)) => (section, Section::empty()),
+            _ => (section.get("class"), section.without(&["class"])),
+        };
         let wanted = match class.text()?.as_deref() {
             // YAML takes the word for nothing.
             None if class.is_word("null") => Self::Null,

@@ -73,7 +73,7 @@ pub static CONTAINER: &[Key] = &[
         .or_as("`pub.sock` in the run folder"),
     Key::new("registry", Any, "`{class: embedded}`; the node's own registry.")
         .or_as("`{class: embedded}`"),
-    Key::new("events", Any, "`{class: embedded}`; the node's own broker.")
+    Key::new("events", Any, "`{class: embedded}` (the node's broker), `{class: local}` (each process hears its own) or `{class: null}` (no events).")
         .or_as("`{class: embedded}`"),
     Key::new("class", Any, "Read by services, passed over by the node."),
     Key::new("port", Any, "Read by services, passed over by the node."),
