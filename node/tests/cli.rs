@@ -178,3 +178,113 @@ fn help_and_version_are_results_and_errors_can_be_objects() {
     assert_eq!(error["error"]["code"], "usage");
     assert!(place.run(&["list"]).ends(0).out().contains("down, quit"));
 }
+
+#[test]
+fn a_slip_in_a_call_is_a_usage_error_before_anybody_is_asked() {
+    let place = Place::empty();
+    let at = ["--address", "tcp://127.0.0.1:1"];
+    for (words, said) in [
+        (&["request", "echo.upper", "{}", "--timeout", "x"][..], "no duration"),
+        (&["request", "echo.upper", "{}", "--timeout", "0"], "within no time"),
+        (&["request", "echo.upper", "{text}"], "not JSON"),
+        (&["request", "echo.upper", "[1]"], "no JSON object"),
+        (&["request", "echo"], "`service.method`"),
+        (&["request", "echo.upper@one"], "`one` is no version"),
+        (&["request", "echo.upper", "-N", "0"], "-N"),
+        (&["request", "echo.upper", "--ip", "127.0.0.1", "-g"], "cannot be used with"),
+    ] {
+        let ran = place.run(&[words, &at].concat()).ends(2);
+        assert!(ran.err().contains(said), "{words:?}: {}", ran.err());
+    }
+    let ran = place.run(&["change-loglevel", "tcp://127.0.0.1:1", "-l", "loud"]).ends(2);
+    assert!(ran.err().contains("`loud` is no level"), "{}", ran.err());
+    let ran = place.run(&["inspect", "http://127.0.0.1"]).ends(2);
+    assert!(ran.err().contains("tcp://"), "{}", ran.err());
+}
+
+#[test]
+fn a_call_of_nobody_says_so_by_its_code() {
+    // Without a node and without a configuration: an address needs neither.
+    let place = Place::empty();
+    let request = |address: &str, more: &[&str]| {
+        let words = ["request", "echo.upper", "{}", "--address", address, "--json"];
+        let ran = place.run(&[&words, more].concat());
+        let error: Value = serde_json::from_str(&ran.err()).unwrap();
+        (ran.code(), error["error"]["code"].as_str().unwrap().to_owned())
+    };
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", closed.local_addr().unwrap());
+    // Somebody listens, and never says a word.
+    assert_eq!(request(&address, &["--timeout", "0.3"]), (4, "timed-out".to_owned()));
+    drop(closed);
+    assert_eq!(request(&address, &[]), (1, "not-connected".to_owned()));
+    assert_eq!(request("echo", &[]).0, 2, "a name needs a configuration that says where names are");
+    let place = Place::with(CONFIG);
+    for words in [&["discover"][..], &["inspect", "web"], &["request", "node.status"]] {
+        place.run(words).ends(3);
+    }
+}
+
+#[test]
+fn an_instance_without_a_program_is_told_where_it_was_looked_for() {
+    let place = Place::empty();
+    assert!(place.run(&["instance"]).ends(2).err().contains("`-c FILE`"));
+    let write = |text: &str| std::fs::write(place.path().join(".lymph.yml"), text).unwrap();
+    write("interfaces: {echo: {class: 'no-such-program:Echo'}}");
+    let ran = place.run(&["instance"]).ends(2);
+    assert!(ran.err().contains("`no-such-program` not found"), "{}", ran.err());
+    assert!(ran.err().contains("PATH") && ran.err().contains("`target`"), "{}", ran.err());
+    write("interfaces: {echo: {class: 'shop.echo:Echo'}}");
+    let ran = place.run(&["worker"]).ends(2);
+    assert!(ran.err().contains(".lymph.yml:1:28"), "{}", ran.err());
+    assert!(ran.err().contains("`lymph instance`"), "{}", ran.err());
+    write("interfaces: {echo: {class: 'a:Echo'}, shop: {class: 'b:Shop'}}");
+    assert!(place.run(&["instance"]).ends(2).err().contains("two programs"));
+    write("interfaces: {echo: {limit: 1}}");
+    assert!(place.run(&["instance"]).ends(2).err().contains("`class: 'binary:Type'`"));
+}
+
+#[test]
+fn an_instance_becomes_the_program_of_its_class() {
+    let place = Place::empty();
+    std::fs::create_dir_all(place.path().join("conf")).unwrap();
+    std::fs::create_dir_all(place.path().join("target/debug")).unwrap();
+    let config = place.path().join("conf/echo.yml");
+    std::fs::write(&config, "interfaces: {echo: {class: 'echo-service:Echo'}}").unwrap();
+    let program = place.path().join("target/debug/echo-service");
+    std::fs::write(&program, "#!/bin/sh\necho \"$@\"\nexit 7\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let ran =
+        place.run(&["instance", "-c", "conf/echo.yml", "-p", "4444", "-i", "--ip", "127.0.0.1"]);
+    let ran = ran.ends(7);
+    let config = config.display();
+    assert_eq!(
+        ran.out(),
+        format!("instance --config {config} --ip 127.0.0.1 --port 4444 --isolated\n")
+    );
+    let ran = place.run(&["worker", "-c", "conf/echo.yml", "--reload"]).ends(7);
+    assert_eq!(ran.out(), format!("worker --config {config} --reload\n"));
+}
+
+#[test]
+fn a_shell_without_a_terminal_goes_through_its_lines_and_tells_by_its_code() {
+    use std::io::Write as _;
+    let place = Place::empty();
+    let shell = |lines: &str| {
+        let mut command = place.command(&["shell"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        Ran(child.wait_with_output().unwrap())
+    };
+    let ran =
+        shell("# values\nx = {\"a\": [1,\n  Decimal(\"1.50\")]}\nx.a[1]\n_\nvars\nhelp vars\n")
+            .ends(0);
+    assert!(ran.out().starts_with("Decimal(1.50)\nDecimal(1.50)\n"), "{}", ran.out());
+    let ran = shell("nope\n1\nexit\n2\n").ends(1);
+    assert_eq!(ran.out(), "1\n");
+    assert!(ran.err().contains("no variable `nope`"), "{}", ran.err());
+    let ran = shell("proxy.echo.upper(text=\"x\")\n").ends(1);
+    assert!(ran.err().contains("no configuration found"), "{}", ran.err());
+}

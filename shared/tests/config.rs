@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use config_support::Project;
 use hilum_shared::config::spec::{AliveKind, Condition, Kind, Probe, ReadyKind, RestartWhen};
 use hilum_shared::config::{LoadOptions, Loaded, find, load, lookup, render, schema, starter};
+use hilum_shared::registry::Choice;
 use proptest::prelude::*;
 
 fn loaded(project: &Project) -> Loaded {
@@ -202,7 +203,7 @@ fn what_is_shown_means_the_same_when_it_is_read_again() {
 #[test]
 fn a_file_of_lymph_works_unchanged() {
     let project = Project::new(
-        "container: {ip: 127.0.0.1, pool: {size: 5}, rpc: {port: 3000}, registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: {hosts: $(env.ZK)}}}\nregistry: {class: old}\nevent_system: {class: old}\ninterfaces: {echo: {class: 'a:B', x: $(var.nothing)}}\nplugins: {a: b}\nlogging: {version: 1}\ndebug: {backdoor_ip: 127.0.0.1}\ninstances:\n  echo:\n    command: lymph instance --config=conf/echo.yml\n    numprocesses: 10\nsockets:\n  web: {port: 4080}\n",
+        "container: {ip: 127.0.0.1, pool: {size: 5}, rpc: {port: 3000}, registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: {hosts: '$(env.ZK:-zk:2181)'}}}\nregistry: {class: 'lymph.discovery.static:StaticServiceRegistryHub'}\nevent_system: {class: old}\ninterfaces: {echo: {class: 'a:B', x: $(var.nothing)}}\nplugins: {a: b}\nlogging: {version: 1}\ndebug: {backdoor_ip: 127.0.0.1}\ninstances:\n  echo:\n    command: lymph instance --config=conf/echo.yml\n    numprocesses: 10\nsockets:\n  web: {port: 4080}\n",
     )
     .rename("hilum.yml", ".lymph.yml");
     let loaded = loaded(&project);
@@ -212,10 +213,39 @@ fn a_file_of_lymph_works_unchanged() {
         (socket.name.as_str(), socket.host.as_str(), socket.port),
         ("web", "127.0.0.1", 4080)
     );
-    assert_eq!(loaded.warnings.0.len(), 1, "{}", loaded.warnings);
+    assert!(loaded.warnings.0.is_empty(), "{}", loaded.warnings);
+    assert_eq!(loaded.cluster.container.registry, Choice::ZooKeeper("zk:2181".to_owned()));
     // What belongs to services is shown as it was written.
     let shown = lookup(&loaded.resolved, "interfaces.echo.x").unwrap();
     assert_eq!(shown, "$(var.nothing)");
+}
+
+/// Node, services and command line meet in the registry that the file names, by our words or lymph's.
+#[cfg(feature = "zookeeper")]
+#[test]
+fn the_registry_is_read_in_every_spelling() {
+    let registry = |yaml: &str| loaded(&Project::new(yaml)).cluster.container.registry.clone();
+    let zookeeper = |hosts: &str| Choice::ZooKeeper(hosts.to_owned());
+    assert_eq!(registry("instances: {}"), Choice::Embedded);
+    assert_eq!(registry("container: {registry: embedded}"), Choice::Embedded);
+    assert_eq!(
+        registry("container: {registry: {class: zookeeper, hosts: 'a:1,b/x'}}"),
+        zookeeper("a:1,b:2181/x")
+    );
+    assert_eq!(
+        registry(
+            "registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: 'dep:kz'}\ndependencies: {kz: {class: 'kazoo.client:KazooClient', hosts: '$(env.HOSTS:-c:3)'}, other: {x: $(env.NOT_SET)}}"
+        ),
+        zookeeper("c:3")
+    );
+    // What only a service's environment has is the service's to say.
+    let Choice::Static(hosts) = registry(
+        "container: {registry: {class: static, hosts: {echo@1.2: ['tcp://127.0.0.1:1', 'tcp://127.0.0.1:$(port.rpc)'], b: $(env.NOT_SET)}}}",
+    ) else {
+        panic!("a fixed list")
+    };
+    assert_eq!(hosts["echo"], [("tcp://127.0.0.1:1".to_owned(), Some("1.2".to_owned()))]);
+    assert_eq!(hosts.len(), 1);
 }
 
 #[test]

@@ -41,7 +41,7 @@ cases! {
     dependency_cycle: "instances:\n  a: {command: x, depends_on: [b]}\n  b: {command: x, depends_on: [c]}\n  c:\n    command: x\n    depends_on:\n      a: {condition: started}\n  d: {command: x, depends_on: [d]}\n";
     dependency_quorum: "instances:\n  a: {command: x, depends_on: {b: {quorum: 4}, c: {condition: completed}, d: {quorum: 150%}}}\n  b: {command: x, numprocesses: 3}\n  c: {command: x}\n  d: {command: x}\n";
     variables_unset: "env: {A: $(env.HOEM), B: $(envv.X), C: $(var.x), D: \"$(env.X\", E: $(env.1)}\ninstances:\n  web: {command: x $(instance.idx) $(port.http), ports: {htpt: auto}, description: $(instance.id)}\n";
-    not_supported_yet: "instances:\n  web: {command: x, alive: rpc}\n  db: {command: x, ready: registered}\ncontainer: {registry: {class: zookeeper}, events: {class: amqp}}\nnode: {web: {}, metrics: {}}\n";
+    not_supported_yet: "instances:\n  web: {command: x}\ncontainer: {events: {class: amqp}}\nnode: {web: {}, metrics: {}}\n";
     ready_kinds: "instances:\n  a: {command: x, ready: {tcp: '127.0.0.1:80', http: 'http://x/'}}\n  b: {command: x, ready: {interval: 1s}}\n  c: {command: x, ready: {notify_fd: 2}}\n  d: {command: x, ready: heartbeet}\n  e: {command: x, ready: {tcp: 'localhost'}}\n  f: {command: x, ready: {http: 'https://x/'}}\n  g: {command: x, ready: {notify: false}}\n  h: {command: x, ready: {delay: 2m}}\n  i: {command: x, ready: {log: '(open'}}\n";
     alive_and_heartbeats: "instances:\n  a: {command: x, alive: {heartbeat: true, interval: 5s, timeout: 1s}}\n  b: {command: x, alive: {notify: true, timeout: 3s}}\nnode: {heartbeat: {interval: 5s}}\n";
     ports: "sockets: [{port: 8080}]\ninstances:\n  a: {command: x, numprocesses: 10, ports: {p: {base: 65530, per_instance: true}, q: 70000, r: 8080}}\n  b: {command: x, numprocesses: 2, ports: {p: 9000, '1x': auto, a-b: auto, a_b: auto}, sockets: [frnt]}\n  c: {command: x, ports: {p: {per_instance: true}, q: 9000}}\n";
@@ -53,7 +53,15 @@ cases! {
     names: "instances:\n  'a b': {command: x}\n  '': {command: x}\n  ok: {command: []}\n  nothing:\n";
     wrong_shapes: "name: [a]\nenv: [A=1]\ninstances:\n  a: ./a\n  b: {command: {x: y}, env: A=1, depends_on: 5, hooks: ./x, ports: [80]}\nsockets: 80\n";
     merge_key_of_a_text: "x-a: &a text\ninstances:\n  web:\n    <<: *a\n    command: x\n";
-    lymph_backends_are_a_warning: "container:\n  registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: 'dep:kz'}\n  events: {class: 'lymph.events.kombu:KombuEventSystem'}\ninstances: {web: {command: x}}\n";
+    lymph_backends_are_a_warning: "container:\n  registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: 'dep:kz'}\n  events: {class: 'lymph.events.kombu:KombuEventSystem'}\ndependencies: {kz: {hosts: 'a:1'}}\ninstances: {web: {command: x}}\n";
+    registry_that_is_not_the_nodes: "instances:\n  web: {command: x, alive: rpc}\ncontainer: {registry: {class: static}}\n";
+    registry_of_ones_own: "container: {registry: {class: 'our.package:Registry', x: y}}\ninstances: {web: {command: x}}\n";
+    registry_class: "container: {registry: {class: zookeper, hosts: 'a:1'}}\n";
+    registry_without_hosts: "container: {registry: {class: zookeeper}}\n";
+    registry_with_odd_hosts: "container: {registry: {class: zookeeper, hosts: 'http://a:1'}}\n";
+    registry_of_a_dependency_that_is_not_there: "registry: {class: zookeeper, zkclient: 'dep:kz'}\n";
+    registry_variable_unset: "container: {registry: {class: zookeeper, hosts: $(env.ZK_HOSTS)}}\n";
+    registry_static: "container: {registry: {class: static, hosts: {echo: [nowhere]}, port: 1}}\n";
     error_in_defaults_is_said_once: "defaults:\n  stop: {timeout: soon}\n  foo: 1\ninstances:\n  a: {command: x}\n  b: {command: y}\n";
     control_codes_stay_in_the_file: "instances:\n  \"w\\eeb\": {command: x}\n";
 }

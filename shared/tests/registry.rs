@@ -1,6 +1,11 @@
-//! One suite for every registry.
+//! One suite for every registry; a real node's is asked in the end-to-end tests.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::print_stderr, reason = "a test says that it skips")]
+
+#[path = "registry_support/mod.rs"]
+mod registry_support;
+#[cfg(feature = "zookeeper")]
+#[path = "registry_support/zookeeper.rs"]
+mod zookeeper_server;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,67 +14,11 @@ use std::time::Duration;
 use hilum_shared::registry::directory::{
     Answer, Directory, LookupService, Register, Unregister, Watch,
 };
-use hilum_shared::registry::{
-    Embedded, Instance, Instances, Lookup, Memory, Registry, RegistryError, StaticHosts,
-};
+use hilum_shared::registry::{Embedded, Instance, Memory, Registry, RegistryError, StaticHosts};
 use hilum_shared::rpc::{
     Config, Endpoint, Incoming, Interface, MemoryNetwork, Method, ReplyChannel, Server,
 };
-
-const LIMIT: Duration = Duration::from_secs(30);
-
-fn instance(service: &str, port: u16) -> Instance {
-    Instance::new(service, &format!("tcp://127.0.0.1:{port}"), None)
-}
-
-async fn wait_for(lookup: &mut Lookup, wanted: impl Fn(&[Instance]) -> bool) -> Instances {
-    let waited = tokio::time::timeout(LIMIT, lookup.wait_for(|now| wanted(now))).await;
-    match waited {
-        Ok(found) => found.unwrap(),
-        Err(elapsed) => panic!("{elapsed}: still {:?}", lookup.instances()),
-    }
-}
-
-/// What every registry does, seen by two who share it.
-async fn conforms(ours: &dyn Registry, theirs: &dyn Registry) {
-    let mut view = theirs.lookup("echo").await.unwrap();
-    assert!(view.instances().is_empty(), "nobody there is no error");
-
-    ours.register("echo", instance("echo", 1)).await.unwrap();
-    assert_eq!(wait_for(&mut view, |now| now.len() == 1).await[0], instance("echo", 1));
-
-    let mut with_more = instance("echo", 2);
-    with_more.version = Some("1.5.0".into());
-    with_more.log_endpoint = Some("tcp://127.0.0.1:9".into());
-    with_more.more.insert("http_port".into(), 4080.into());
-    theirs.register("echo", with_more.clone()).await.unwrap();
-    let both = wait_for(&mut view, |now| now.len() == 2).await;
-    assert!(both.contains(&with_more), "all keys, unknown ones too: {both:?}");
-
-    let mut moved = instance("echo", 1);
-    moved.ip = Some("10.0.0.1".into());
-    ours.register("echo", moved.clone()).await.unwrap();
-    let both = wait_for(&mut view, |now| now.contains(&moved)).await;
-    assert_eq!(both.len(), 2, "the same id takes the other's place: {both:?}");
-
-    ours.register("other", instance("other", 3)).await.unwrap();
-    let all = theirs.discover().await.unwrap();
-    assert_eq!(all.keys().collect::<Vec<_>>(), ["echo", "other"]);
-    assert_eq!(all["other"][..], [instance("other", 3)]);
-
-    ours.unregister("echo", &moved.id).await.unwrap();
-    ours.unregister("echo", "nobody").await.unwrap();
-    assert_eq!(wait_for(&mut view, |now| now.len() == 1).await[0], with_more);
-    let again = theirs.lookup("echo").await.unwrap();
-    assert_eq!(again.instances()[..], [with_more.clone()]);
-
-    theirs.unregister("echo", &with_more.id).await.unwrap();
-    ours.unregister("other", &instance("other", 3).id).await.unwrap();
-    wait_for(&mut view, <[Instance]>::is_empty).await;
-    ours.register("echo", instance("echo", 4)).await.unwrap();
-    wait_for(&mut view, |now| now.len() == 1).await;
-    ours.unregister("echo", &instance("echo", 4).id).await.unwrap();
-}
+use registry_support::{conforms, instance, wait_for};
 
 #[tokio::test]
 async fn in_memory() {
@@ -229,84 +178,26 @@ async fn of_the_node_a_refusal_says_why() {
     assert!(error.to_string().contains("cannot be the name"), "{error}");
 }
 
-/// A ZooKeeper of its own, by `scripts/services`; none where that cannot be had.
 #[cfg(feature = "zookeeper")]
 mod zookeeper {
-    use std::path::Path;
-    use std::process::{Child, Command, Stdio};
-
     use hilum_shared::registry::ZooKeeper;
 
+    use super::zookeeper_server::Server;
     use super::*;
 
-    struct Server {
-        child: Child,
-        port: u16,
-        folder: tempfile::TempDir,
-    }
-
-    impl Server {
-        async fn start() -> Option<Self> {
-            let fetched = Command::new(script()).arg("fetch").output().unwrap();
-            let java = Command::new("java").arg("-version").output();
-            if !fetched.status.success() || java.is_err() {
-                let why = String::from_utf8_lossy(&fetched.stderr);
-                eprintln!("SKIPPED: ZooKeeper cannot be had (java: {}): {why}", java.is_ok());
-                return None;
-            }
-            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = free.local_addr().unwrap().port();
-            drop(free);
-            let folder = tempfile::tempdir().unwrap();
-            let child = Self::run(port, folder.path());
-            let server = Self { child, port, folder };
-            server.is_up().await;
-            Some(server)
-        }
-
-        fn run(port: u16, folder: &Path) -> Child {
-            let mut command = Command::new(script());
-            command.args(["zookeeper", &port.to_string()]).arg(folder);
-            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-        }
-
-        async fn is_up(&self) {
-            let begun = tokio::time::Instant::now();
-            while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-                assert!(begun.elapsed() < 2 * LIMIT, "ZooKeeper does not start");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-
-        fn end(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-
-        fn registry(&self) -> ZooKeeper {
-            ZooKeeper::new(&format!("127.0.0.1:{}", self.port))
-        }
-    }
-
-    impl Drop for Server {
-        fn drop(&mut self) {
-            self.end();
-        }
-    }
-
-    fn script() -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scripts/services")
+    fn registry(server: &Server) -> ZooKeeper {
+        ZooKeeper::new(&server.hosts())
     }
 
     #[tokio::test]
     async fn in_zookeeper() {
         let Some(mut server) = Server::start().await else { return };
-        conforms(&server.registry(), &server.registry()).await;
+        conforms(&registry(&server), &registry(&server)).await;
 
         // What lymph would find there.
-        let ours = server.registry();
+        let ours = registry(&server);
         ours.register("echo", instance("echo", 1)).await.unwrap();
-        let hosts = format!("127.0.0.1:{}", server.port);
+        let hosts = server.hosts();
         let client = zookeeper_client::Client::connect(&hosts).await.unwrap();
         let path = format!("/lymph/services/echo/{}", instance("echo", 1).id);
         let (data, stat) = client.get_data(&path).await.unwrap();
@@ -329,7 +220,7 @@ mod zookeeper {
         }
 
         // An entry by somebody else, changed in place; and one that is none.
-        let theirs = server.registry();
+        let theirs = registry(&server);
         let mut view = theirs.lookup("echo").await.unwrap();
         let persistent = zookeeper_client::CreateMode::Persistent
             .with_acls(zookeeper_client::Acls::anyone_all());
@@ -349,7 +240,7 @@ mod zookeeper {
         assert_eq!(found.len(), 1);
 
         // A process that ends takes its entries with it.
-        let mine = server.registry();
+        let mine = registry(&server);
         mine.register("echo", instance("echo", 2)).await.unwrap();
         wait_for(&mut view, |now| now.len() == 2).await;
         drop(mine);
@@ -357,8 +248,8 @@ mod zookeeper {
 
         // A ZooKeeper that forgets everything: entered anew, and seen again.
         server.end();
-        std::fs::remove_dir_all(server.folder.path()).unwrap();
-        server.child = Server::run(server.port, server.folder.path());
+        server.forget_everything();
+        server.again();
         server.is_up().await;
         ours.register("echo", instance("echo", 3)).await.unwrap();
         wait_for(&mut view, |now| now.len() == 2).await;

@@ -325,6 +325,26 @@ async fn a_version_selects_the_instance_and_the_interface_in_it() {
 }
 
 #[tokio::test]
+async fn the_built_in_interface_is_asked_without_the_version_of_the_service() {
+    let world = World::memory();
+    // As a container of lymph's does, which knows its built-in interface in no version of a service.
+    let strict = Arc::new(|incoming: Incoming| match &incoming.message.headers.version {
+        None => incoming.channel.reply("fine").unwrap(),
+        Some(_) => incoming.channel.nack().unwrap(),
+    });
+    let network = Arc::clone(&world.network);
+    let there = Endpoint::open(network, &["mock://*"], strict, Config::default()).await.unwrap();
+    let instance = Instance::new("v", there.address(), Some("1.2.0"));
+    world.registry.register("v", instance).await.unwrap();
+    let client = world.client().await;
+    let options = CallOptions { target: Some("v".into()), ..quick() };
+    let said: String = client.call("lymph.status", &json!({}), &options).await.unwrap();
+    assert_eq!(said, "fine");
+    let versioned = client.call::<_, String>("v.x", &json!({}), &options).await;
+    assert!(matches!(versioned, Err(Error::Nack { .. })), "{versioned:?}");
+}
+
+#[tokio::test]
 async fn calls_are_shared_and_go_round_an_instance_that_is_gone() {
     let world = World::memory();
     let named = |name: &'static str| {

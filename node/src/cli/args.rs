@@ -7,8 +7,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 use super::options::Common;
 use super::{
-    check, completions, config, control, crash, doctor, down, emit, env, events, exec, init, list,
-    logs, ls, man, node, ps, reload, run, scale, signal, subscribe, tail, top, up, wait, why,
+    check, completions, config, control, crash, discover, doctor, down, emit, env, events, exec,
+    init, inspect, instance, list, loglevel, logs, ls, man, node, ps, reload, request, run, scale,
+    shell, signal, subscribe, tail, top, up, wait, why,
 };
 
 /// The whole command line.
@@ -96,6 +97,20 @@ pub(crate) enum Command {
     Run(run::RunArgs),
     /// Run any command in a service's environment and folder
     Exec(exec::ExecArgs),
+    /// Show which services are registered, in which versions, and where
+    Discover(discover::DiscoverArgs),
+    /// Show what can be called at an address, with its documentation
+    Inspect(inspect::InspectArgs),
+    /// Call a service and print the answer; with -N and -C measure how fast it is
+    Request(request::RequestArgs),
+    /// Call services from a prompt with completion, history and variables
+    Shell(shell::ShellArgs),
+    /// Change the log level of running services for a while
+    ChangeLoglevel(loglevel::LoglevelArgs),
+    /// Run one process of a service from its config
+    Instance(instance::InstanceArgs),
+    /// Run one process for a service's tasks from its config
+    Worker(instance::WorkerArgs),
     /// Show the environment of a service, each value with its origin
     Env(env::EnvArgs),
     /// Show the config after includes, variables and defaults

@@ -1,8 +1,11 @@
 //! `completions`: scripts for shells, which ask this program and so know the names of the running node.
 
+use std::time::Duration;
+
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 
+use super::caller::{self, CallerArgs};
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::options::Common;
 use super::output::{ColorChoice, Output, Surroundings};
@@ -95,11 +98,35 @@ pub(crate) fn scales() -> ArgValueCompleter {
     })
 }
 
+/// Completes the name of a service of the registry.
+pub(crate) fn registered() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &std::ffi::OsStr| candidates(typed, names(Wanted::Registered)))
+}
+
+/// Completes ADDRESS.
+pub(crate) fn addresses() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &std::ffi::OsStr| candidates(typed, names(Wanted::Addresses)))
+}
+
+/// Completes SUBJECT.
+pub(crate) fn subjects() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &std::ffi::OsStr| {
+        let subject = typed.to_string_lossy();
+        candidates(typed, names(Wanted::Subjects(&subject)))
+    })
+}
+
 #[derive(Clone, Copy)]
-enum Wanted {
+enum Wanted<'a> {
     Targets,
     Services,
+    Registered,
+    Addresses,
+    Subjects(&'a str),
 }
+
+/// A shell waits no longer for names of services.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn candidates(typed: &std::ffi::OsStr, names: Vec<String>) -> Vec<CompletionCandidate> {
     let typed = typed.to_string_lossy();
@@ -111,7 +138,7 @@ fn candidates(typed: &std::ffi::OsStr, names: Vec<String>) -> Vec<CompletionCand
 }
 
 /// The names of the cluster that the words typed so far mean.
-fn names(wanted: Wanted) -> Vec<String> {
+fn names(wanted: Wanted<'_>) -> Vec<String> {
     let words: Vec<String> = std::env::args().collect();
     let after = |short: &str, long: &str| {
         words
@@ -128,11 +155,33 @@ fn names(wanted: Wanted) -> Vec<String> {
     let out = Output::new(Surroundings::default(), ColorChoice::Never, false, true, 0);
     let directory = after("-C", "--directory").map(Into::into);
     let session = Session::new(out, common, directory, after("-p", "--project"));
-    let names = session.names();
+    let known = |services: bool| {
+        let names = session.names();
+        if services { names.services().map(str::to_owned).collect() } else { names.all() }
+    };
     match wanted {
-        Wanted::Targets => names.all(),
-        Wanted::Services => names.services().map(str::to_owned).collect(),
+        Wanted::Targets => known(false),
+        Wanted::Services => known(true),
+        asked => of_services(&session, asked),
     }
+}
+
+/// What the registry and the services say.
+fn of_services(session: &Session, wanted: Wanted<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    // Whatever fails, there is nothing to complete then.
+    let _ = caller::run(session, &CallerArgs::default(), async |caller| {
+        let asked = async {
+            match wanted {
+                Wanted::Subjects(typed) => caller.subjects(typed).await,
+                Wanted::Addresses => caller.addresses().await.into_iter().collect(),
+                _ => caller.discover().await.unwrap_or_default().into_keys().collect(),
+            }
+        };
+        found = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_default();
+        Ok(ExitStatus::Done)
+    });
+    found
 }
 
 #[cfg(test)]

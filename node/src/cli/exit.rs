@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use hilum_shared::config::{Diagnostic, Diagnostics, Severity};
 use hilum_shared::protocol::control::Fault;
+use hilum_shared::rpc;
 use serde_json::{Value, json};
 
-use super::output::Painter;
+use super::output::{Painter, printable};
 use super::time;
 use crate::daemon::launch::LaunchError;
 
@@ -85,6 +86,24 @@ pub(crate) enum CliError {
         nearest: Vec<String>,
         /// All that there is, for a short list.
         known: Vec<String>,
+    },
+    /// A name that no registry and no node knows.
+    #[error("unknown service `{name}`")]
+    UnknownService {
+        /// What was given.
+        name: String,
+        /// Nearest first.
+        nearest: Vec<String>,
+        /// All that there is, for a short list.
+        known: Vec<String>,
+    },
+    /// A call of a service brought no result.
+    #[error("{error}")]
+    Call {
+        /// Why.
+        error: Box<rpc::Error>,
+        /// The next step.
+        help: Option<String>,
     },
     /// Nothing runs here.
     #[error("no node is running for `{}`", config.display())]
@@ -183,7 +202,11 @@ impl CliError {
             Self::Usage { .. }
             | Self::NoConfig { .. }
             | Self::Config(_)
-            | Self::UnknownTarget { .. } => ExitStatus::Usage,
+            | Self::UnknownTarget { .. }
+            | Self::UnknownService { .. } => ExitStatus::Usage,
+            Self::Call { error, .. } if matches!(**error, rpc::Error::Timeout { .. }) => {
+                ExitStatus::TimedOut
+            }
             Self::NotRunning { .. } => ExitStatus::NotRunning,
             Self::TimedOut { .. } => ExitStatus::TimedOut,
             Self::Fault(fault) => match fault.code.as_str() {
@@ -203,6 +226,8 @@ impl CliError {
             Self::NoConfig { .. } => "no-config",
             Self::Config(_) => "invalid-config",
             Self::UnknownTarget { .. } => "unknown-target",
+            Self::UnknownService { .. } => "unknown-service",
+            Self::Call { error, .. } => call_code(error),
             Self::NotRunning { .. } => "not-running",
             Self::TimedOut { .. } => "timed-out",
             Self::Fault(fault) => &fault.code,
@@ -218,14 +243,19 @@ impl CliError {
     /// The next step.
     pub(crate) fn help(&self) -> Option<String> {
         match self {
-            Self::Usage { help, .. } | Self::Failed { help, .. } => help.clone(),
+            Self::Usage { help, .. } | Self::Failed { help, .. } | Self::Call { help, .. } => {
+                help.clone()
+            }
             Self::NoConfig { .. } => {
                 Some("write one with `hilum init`, or name one with `-c FILE`".into())
             }
-            Self::UnknownTarget { nearest, known, .. } if nearest.is_empty() => {
+            Self::UnknownTarget { nearest, known, .. }
+            | Self::UnknownService { nearest, known, .. }
+                if nearest.is_empty() =>
+            {
                 (!known.is_empty()).then(|| format!("there is {}", quoted(known, 12)))
             }
-            Self::UnknownTarget { nearest, .. } => {
+            Self::UnknownTarget { nearest, .. } | Self::UnknownService { nearest, .. } => {
                 Some(format!("did you mean {}?", quoted(nearest, 3)))
             }
             Self::NotRunning { .. } => {
@@ -254,7 +284,8 @@ impl CliError {
     }
 
     /// The object that `--json` prints on stderr. `where` is a place in a file; of a config that is not valid `errors`
-    /// holds all that is wrong, and the rest is the first of them.
+    /// holds all that is wrong, and the rest is the first of them. Of an error that a service raised `type` is its name and
+    /// `body` all that it said.
     pub(crate) fn to_json(&self) -> Value {
         let place = match self {
             Self::Config(all) => first(all).map_or(Value::Null, self::place),
@@ -267,6 +298,12 @@ impl CliError {
             "help": self.help(),
             "where": place,
         });
+        if let Self::Call { error: call, .. } = self
+            && let rpc::Error::Remote { kind, body, .. } = &**call
+        {
+            error["type"] = kind.as_str().into();
+            error["body"] = body.to_json();
+        }
         if let Self::Config(all) = self {
             error["errors"] = errors(all)
                 .map(|one| {
@@ -293,11 +330,31 @@ impl CliError {
         // the node's findings about a config begin with the word themselves
         let message = self.to_string();
         let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+        // a service may say anything
+        let foreign = matches!(self, Self::Call { .. });
+        let message = if foreign { printable(message) } else { message.into() };
         let mut text = format!("{} {message}", paint.paint(Style::Error, "error:"));
         if let Some(help) = self.help() {
             let _ = write!(text, "\n{} {help}", paint.paint(Style::Help, "help:")); // a String takes all
         }
         text
+    }
+}
+
+/// A stable word for why a call brought no result.
+fn call_code(error: &rpc::Error) -> &'static str {
+    match error {
+        rpc::Error::NoSuchService { .. } => "unknown-service",
+        rpc::Error::NoneAlive { .. } => "none-alive",
+        rpc::Error::NoneCompatible { .. } => "none-compatible",
+        rpc::Error::NotConnected { .. } => "not-connected",
+        rpc::Error::Lost { .. } => "connection-lost",
+        rpc::Error::Timeout { .. } => "timed-out",
+        rpc::Error::Nack { .. } => "refused",
+        rpc::Error::Remote { .. } => "remote-error",
+        rpc::Error::Congested { .. } => "congested",
+        rpc::Error::Registry(_) => "registry",
+        _ => "call",
     }
 }
 

@@ -58,39 +58,46 @@ mod tests {
     #[test]
     fn all_commands_are_listed() {
         insta::assert_snapshot!(table(args::command()).render(Painter::plain()), @"
-        COMMAND      DOES
-        init         Write a commented starter config
-        check        Validate a config: all errors at once, with file, line and column
-        up           Start the cluster and stream its logs; when it runs already, apply what changed
-        down, quit   Stop everything in reverse order of dependencies, then the node
-        ps, status   Show all instances and their state
-        why          Explain a state, and what happens next by itself
-        logs         Read the collected log, also when nothing runs
-        events       Read what happened: starts, ends, restarts, scaling, reloads
-        tail         Follow log endpoints over the network: of this node, of services, of lymph's containers
-        emit         Tell the services that something happened
-        subscribe    Show events as they are emitted; `*` is one word, `#` any number
-        crash        Show how something ended: exit, last lines, memory, restarts
-        top          Live table of CPU, memory, restarts and heartbeats
-        start        Start instances and what they depend on
-        stop         Stop instances; they stay stopped
-        restart      Restart instances with the config as it is now
-        scale        Change how many processes a service has
-        reload       Apply what changed in the config
-        signal       Send a signal: `signal HUP web`
-        kill         Send a signal: `kill -s HUP web`
-        wait         Wait until targets are ready, running, stopped, or have ended
-        run          Run a one-off process of a service in this terminal
-        exec         Run any command in a service's environment and folder
-        env          Show the environment of a service, each value with its origin
-        config       Show the config after includes, variables and defaults
-        node         The node in the foreground, for service managers
-        ls           Show every running project of this user
-        doctor       Find what is wrong with this machine or project, and how to mend it
-        completions  Print the completion script of a shell
-        man          Print the manual page
-        list         Show all commands with a line each
-        help         Print this message or the help of the given subcommand(s)
+        COMMAND          DOES
+        init             Write a commented starter config
+        check            Validate a config: all errors at once, with file, line and column
+        up               Start the cluster and stream its logs; when it runs already, apply what changed
+        down, quit       Stop everything in reverse order of dependencies, then the node
+        ps, status       Show all instances and their state
+        why              Explain a state, and what happens next by itself
+        logs             Read the collected log, also when nothing runs
+        events           Read what happened: starts, ends, restarts, scaling, reloads
+        tail             Follow log endpoints over the network: of this node, of services, of lymph's containers
+        emit             Tell the services that something happened
+        subscribe        Show events as they are emitted; `*` is one word, `#` any number
+        crash            Show how something ended: exit, last lines, memory, restarts
+        top              Live table of CPU, memory, restarts and heartbeats
+        start            Start instances and what they depend on
+        stop             Stop instances; they stay stopped
+        restart          Restart instances with the config as it is now
+        scale            Change how many processes a service has
+        reload           Apply what changed in the config
+        signal           Send a signal: `signal HUP web`
+        kill             Send a signal: `kill -s HUP web`
+        wait             Wait until targets are ready, running, stopped, or have ended
+        run              Run a one-off process of a service in this terminal
+        exec             Run any command in a service's environment and folder
+        discover         Show which services are registered, in which versions, and where
+        inspect          Show what can be called at an address, with its documentation
+        request          Call a service and print the answer; with -N and -C measure how fast it is
+        shell            Call services from a prompt with completion, history and variables
+        change-loglevel  Change the log level of running services for a while
+        instance         Run one process of a service from its config
+        worker           Run one process for a service's tasks from its config
+        env              Show the environment of a service, each value with its origin
+        config           Show the config after includes, variables and defaults
+        node             The node in the foreground, for service managers
+        ls               Show every running project of this user
+        doctor           Find what is wrong with this machine or project, and how to mend it
+        completions      Print the completion script of a shell
+        man              Print the manual page
+        list             Show all commands with a line each
+        help             Print this message or the help of the given subcommand(s)
         ");
     }
 }

@@ -1,5 +1,7 @@
-//! The command line: one file per verb. It is a client of the node's interface `node` and of nothing else; logs,
-//! events and crashes are read from files.
+//! The command line: one file per verb. It is a client of the node's interface `node`, and of services where it is told to
+//! call them; logs, events and crashes are read from files.
+//!
+//! Services are called through [`caller`], which finds them by [`registry`].
 //!
 //! [`args`] says what may be written ([`options`] for all verbs), [`session`] which cluster is meant and how its node is reached, [`output`] is
 //! the only place that prints, [`exit`] knows the codes.
@@ -13,11 +15,13 @@ use self::output::{ColorChoice, Output, Surroundings};
 use self::session::Session;
 
 mod args;
+mod caller;
 mod check;
 mod completions;
 mod config;
 mod control;
 mod crash;
+mod discover;
 mod doctor;
 mod down;
 mod emit;
@@ -27,14 +31,18 @@ mod exec;
 mod exit;
 mod farewell;
 mod init;
+mod inspect;
+mod instance;
 mod interrupts;
 mod lines;
 mod link;
 mod list;
+mod loglevel;
 mod logs;
 mod ls;
 mod man;
 mod node;
+mod nodes;
 mod oneoff;
 mod operation;
 mod options;
@@ -42,10 +50,13 @@ mod output;
 mod pager;
 mod process;
 mod ps;
+mod registry;
 mod reload;
+mod request;
 mod run;
 mod scale;
 mod session;
+mod shell;
 mod signal;
 mod subscribe;
 mod table;
@@ -132,6 +143,13 @@ fn plain(session: &Session, command: Command) -> Outcome {
         Command::Signal(args) => signal::signal_verb(session, &args),
         Command::Kill(args) => signal::kill_verb(session, &args),
         Command::Wait(args) => wait::run(session, &args),
+        Command::Discover(args) => discover::run(session, &args),
+        Command::Inspect(args) => inspect::run(session, &args),
+        Command::Request(args) => request::run(session, &args),
+        Command::Shell(args) => shell::run(session, &args),
+        Command::ChangeLoglevel(args) => loglevel::run(session, &args),
+        Command::Instance(args) => instance::instance(session, &args),
+        Command::Worker(args) => instance::worker(session, &args),
         Command::Env(args) => env::run(session, &args),
         Command::Config(args) => config::run(session, &args),
         Command::Node(args) => node::run(session, &args),

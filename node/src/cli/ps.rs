@@ -1,7 +1,9 @@
 //! `ps`: a row for each instance.
 
+use hilum_shared::registry::Choice;
 use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus, Snapshot, State};
 use hilum_shared::units::{Bytes, format_size};
+use serde_json::json;
 use std::fmt::Write as _;
 
 use super::exit::{ExitStatus, Outcome};
@@ -10,7 +12,7 @@ use super::output::{Style, printable};
 use super::session::Session;
 use super::table::{Align, Cell, Table};
 use super::target::{Names, Selection};
-use super::{ls, time};
+use super::{ls, nodes, time};
 
 /// The words of `ps`.
 #[derive(Debug, clap::Args)]
@@ -18,12 +20,12 @@ use super::{ls, time};
     hilum ps                    all instances\n  \
     hilum ps web 'db*'          some of them\n  \
     hilum ps --json | jq '.instances[] | select(.ready | not)'\n  \
-    hilum ps --all-nodes        every project of this user")]
+    hilum ps --all-nodes        every node of the registry, else every project of this user")]
 pub(crate) struct PsArgs {
     /// Services, instances or globs; none = all
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     targets: Vec<String>,
-    /// All running projects of this user on this machine
+    /// Every node of the configured registry; with the node's own one all running projects of this user on this machine
     #[arg(long, conflicts_with = "targets")]
     all_nodes: bool,
 }
@@ -31,7 +33,12 @@ pub(crate) struct PsArgs {
 /// Runs `ps`.
 pub(crate) fn run(session: &Session, args: &PsArgs) -> Outcome {
     if args.all_nodes {
-        return all_nodes(session);
+        // A broken file, or none, is no reason not to show what runs here.
+        let choice = session.config().map(|config| config.cluster.container.registry.clone());
+        return match choice {
+            Ok(choice @ Choice::ZooKeeper(_)) => of_registry(session, &choice),
+            _ => all_nodes(session),
+        };
     }
     let node = session.node()?;
     let mut snapshot = session.status(&node)?;
@@ -67,7 +74,7 @@ fn all_nodes(session: &Session) -> Outcome {
         }
     }
     if session.out.json {
-        session.out.json(&serde_json::json!({ "nodes": snapshots }))?;
+        session.out.json(&json!({ "nodes": snapshots }))?;
     } else if snapshots.is_empty() {
         session.out.note("no project of this user is running");
     } else {
@@ -78,6 +85,57 @@ fn all_nodes(session: &Session) -> Outcome {
                 .out
                 .line(&format!("{gap}{}", session.out.paint.paint(Style::Bold, &heading)))?;
             session.out.text(&table(snapshot).render(session.out.paint))?;
+        }
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Every node that is registered, and what it runs; those that do not answer with the reason.
+fn of_registry(session: &Session, choice: &Choice) -> Outcome {
+    let nodes = nodes::ask(choice)?;
+    if session.out.json {
+        let (mut answered, mut silent) = (Vec::new(), Vec::new());
+        for node in &nodes {
+            let about = json!({"name": node.name, "endpoint": node.instance.endpoint});
+            match &node.status {
+                Ok(snapshot) => {
+                    let mut one = json!(snapshot);
+                    one["registered"] = about;
+                    answered.push(one);
+                }
+                Err(reason) => {
+                    silent.push(json!({"registered": about, "reason": reason}));
+                }
+            }
+        }
+        session.out.json(&json!({"nodes": answered, "unreachable": silent}))?;
+    } else if nodes.is_empty() {
+        session.out.note("no node is registered");
+    } else {
+        let columns: Vec<_> = [("NODE", Align::Left)].iter().chain(COLUMNS).copied().collect();
+        let mut table = Table::new(&columns);
+        for node in &nodes {
+            let name = || Cell::from(node.name.clone());
+            let short = |what: Cell| {
+                let dashes = (0..COLUMNS.len() - 1).map(|_| Cell::from("-"));
+                [name()].into_iter().chain(dashes).chain([what]).collect()
+            };
+            match &node.status {
+                Ok(snapshot) if snapshot.services.is_empty() => {
+                    table.row(short(Cell::styled("no services", Style::Dim)));
+                }
+                Ok(snapshot) => {
+                    for row in rows(snapshot) {
+                        table.row([name()].into_iter().chain(row).collect());
+                    }
+                }
+                Err(reason) => table.row(short(Cell::styled(reason, Style::Bad))),
+            }
+        }
+        session.out.text(&table.render(session.out.paint))?;
+        for node in &nodes {
+            let warnings = node.status.iter().flat_map(|snapshot| &snapshot.node.warnings);
+            warnings.for_each(|warning| session.out.warn(&format!("{}: {warning}", node.name)));
         }
     }
     Ok(ExitStatus::Done)
@@ -102,21 +160,29 @@ const COLUMNS: &[(&str, Align)] = &[
 /// The table of a snapshot.
 pub(crate) fn table(snapshot: &Snapshot) -> Table {
     let mut table = Table::new(COLUMNS);
+    for row in rows(snapshot) {
+        table.row(row);
+    }
+    table
+}
+
+fn rows(snapshot: &Snapshot) -> Vec<Vec<Cell>> {
+    let mut rows = Vec::new();
     for service in &snapshot.services {
         let mut first = true;
         for one in snapshot.instances.iter().filter(|one| one.service == service.name) {
             let heading = if first { service_cell(service) } else { service.name.to_string() };
             first = false;
-            table.row(row(heading, one));
+            rows.push(row(heading, one));
         }
         if first {
             let mut cells: Vec<Cell> = vec![service_cell(service).into()];
             cells.extend((1..COLUMNS.len() - 1).map(|_| Cell::from("-")));
             cells.push(Cell::styled("no processes wanted", Style::Dim));
-            table.row(cells);
+            rows.push(cells);
         }
     }
-    table
+    rows
 }
 
 /// `web`, or `web 5 (config 3)` where the count was changed by hand.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hilum_shared::config::spec::{Hook, ServiceSpec};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::control;
+use hilum_shared::registry::directory::{View, Views};
 use hilum_shared::signal::{Exit, Signal};
 
 use super::event::Event;
@@ -178,4 +179,10 @@ pub enum Reply {
     Reloaded(control::Reloaded),
     /// It could not be.
     Fault(control::Fault),
+    /// Services of the registry.
+    Views(Views),
+    /// One service of the registry.
+    View(View),
+    /// It is done, and there is nothing to say.
+    Nothing,
 }

@@ -128,6 +128,10 @@ pub enum EventKind {
     RollingStopped(String),
     /// The node itself did not run for a while.
     Stalled(Duration),
+    /// The registry that other hosts know cannot be reached, or does not take the node.
+    RegistryAway(String),
+    /// It is there again.
+    RegistryBack,
     /// The node began.
     NodeStarted,
     /// The node is going down.
@@ -169,6 +173,8 @@ impl EventKind {
             Self::Reloaded(_) => "reloaded",
             Self::RollingStopped(_) => "rolling-stopped",
             Self::Stalled(_) => "stalled",
+            Self::RegistryAway(_) => "registry-away",
+            Self::RegistryBack => "registry-back",
             Self::NodeStarted => "node-started",
             Self::NodeStopping(_) => "node-stopping",
             Self::NodeStopped => "node-stopped",
@@ -191,6 +197,7 @@ impl EventKind {
             | Self::RollingStopped(_)
             | Self::Starved
             | Self::TriedSingly
+            | Self::RegistryAway(_)
             | Self::Stalled(_) => Level::Warning,
             _ => Level::Info,
         }
@@ -249,6 +256,8 @@ impl EventKind {
             Self::Stalled(gap) => {
                 format!("the node did not run for {}; nobody is blamed", format_duration(*gap))
             }
+            Self::RegistryAway(why) => format!("registry: {why}; it is tried again and again"),
+            Self::RegistryBack => "registry: it is there again".into(),
             Self::NodeStarted => "node started".into(),
             Self::NodeStopping(why) => format!("node stopping: {why}"),
             Self::NodeStopped => "node stopped".into(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hilum_shared::config::spec::*;
 use hilum_shared::config::template::Template;
 use hilum_shared::name::ServiceName;
+use hilum_shared::registry::Choice;
 use hilum_shared::signal::Signal;
 use hilum_shared::units::Bytes;
 
@@ -94,6 +95,8 @@ fn empty() -> Cluster {
         container: ContainerSpec {
             ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
             log_endpoint: None,
+            port: None,
+            registry: Choice::default(),
         },
         logs: LogsSpec {
             dir: None,

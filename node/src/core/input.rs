@@ -6,6 +6,8 @@ use std::time::Duration;
 use hilum_shared::config::spec::Cluster;
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::{WorkerState, control};
+use hilum_shared::registry::Instance;
+use hilum_shared::registry::directory::Watch;
 use hilum_shared::signal::{Exit, Signal};
 use hilum_shared::units::Bytes;
 
@@ -32,6 +34,19 @@ pub enum Input {
         /// The news.
         report: Report,
     },
+    /// Somebody asks the node's registry.
+    Entry {
+        /// To answer with.
+        id: RequestId,
+        /// To whom an entry will belong.
+        owner: Owner,
+        /// What is asked.
+        entry: Entry,
+    },
+    /// A client that had entries in the registry is gone.
+    Departed(Owner),
+    /// The registry of several hosts is away for a reason; `None` = it is there.
+    RegistryAway(Option<String>),
     /// A watched file of this service changed.
     FilesChanged {
         /// The service.
@@ -53,6 +68,56 @@ pub enum Input {
 /// Stands for one client's call until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
+
+/// To whom an entry of the registry belongs; with its owner it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A run, which proved itself by its token.
+    Run(InstanceId, Run),
+    /// A connection, by whatever tells it from others.
+    Peer(String),
+    /// The node.
+    Node,
+}
+
+impl Owner {
+    /// What the directory calls it.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Run(instance, run) => format!("{instance}#{run}"),
+            Self::Peer(peer) => format!("peer {peer}"),
+            Self::Node => "node".to_owned(),
+        }
+    }
+}
+
+/// What is asked of the registry.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Enter an instance.
+    Register {
+        /// Under this name.
+        service: String,
+        /// As it is.
+        instance: Box<Instance>,
+    },
+    /// Take one out.
+    Unregister {
+        /// From this name.
+        service: String,
+        /// Its id.
+        id: String,
+    },
+    /// Who offers this?
+    Lookup {
+        /// The name.
+        service: String,
+    },
+    /// Who offers anything?
+    Discover,
+    /// Answer when something has another version.
+    Watch(Watch),
+}
 
 /// What a client asks.
 #[derive(Clone, Debug)]

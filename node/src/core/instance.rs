@@ -144,6 +144,8 @@ pub struct Life {
     failed_probes: [u32; 2],
     /// What the last failed probe said.
     probe_detail: String,
+    /// It has an address in the registry at which it is asked whether it lives.
+    called: bool,
     /// An inspection is under way because of this.
     suspect: Option<Suspicion>,
     /// When to look at a paused one again.
@@ -274,6 +276,11 @@ impl Instance {
             && self.life.as_ref().is_some_and(|life| life.pid.is_some())
     }
 
+    /// The run whose entries in the registry stand: one that is executed and not on its way out.
+    pub fn offers(&self) -> Option<Run> {
+        matches!(self.phase, Phase::Starting | Phase::Running).then_some(self.run)
+    }
+
     /// Whether it survives KILL.
     pub fn stuck(&self) -> bool {
         matches!(&self.phase, Phase::Killing(killing) if killing.reported)
@@ -343,7 +350,7 @@ impl Instance {
                 AliveKind::Notify => {
                     Some(sign + life.watchdog.unwrap_or(check.interval) * check.failures.max(1))
                 }
-                AliveKind::Probe(_) => None,
+                AliveKind::Probe(_) | AliveKind::Rpc => None,
             },
         }
     }

@@ -16,6 +16,7 @@ use super::world::World;
 mod change;
 mod depend;
 mod life;
+mod registry;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -10,11 +10,14 @@ use hilum_shared::config::spec::*;
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::WorkerState;
 use hilum_shared::protocol::control::{Scale, ScaleTo, Targets, Wait};
+use hilum_shared::registry::Instance as Entered;
 use hilum_shared::signal::{Exit, Signal};
 
 use super::action::{Action, OrderKind, Reply, Scope};
 use super::fixtures::{cluster, needs, ready, service};
-use super::input::{FailureClass, Input, Pulse, Report, Request, RequestId, SpawnFailure};
+use super::input::{
+    Entry, FailureClass, Input, Owner, Pulse, Report, Request, RequestId, SpawnFailure,
+};
 use super::instance::Want;
 use super::supervisor::{Options, Supervisor};
 use super::time::{Moment, Now};
@@ -125,6 +128,48 @@ impl World {
             self.agree();
             steps += 1;
             assert!(steps < 2000, "inputs never end");
+        }
+        // What is found in the registry is there.
+        for owner in self.core.registered() {
+            let Some((id, run)) = owner.split_once('#') else { continue };
+            let key = (InstanceId::parse(id).unwrap(), Run(run.parse().unwrap()));
+            let alive = self.processes.get(&key).is_some_and(|process| process.leader);
+            assert!(alive, "{owner} is registered and does not live");
+        }
+    }
+
+    /// Asks the registry.
+    pub(super) fn entry(&mut self, owner: Owner, entry: Entry) -> RequestId {
+        self.requests += 1;
+        self.open.insert(self.requests);
+        let id = RequestId(self.requests);
+        self.feed(Input::Entry { id, owner, entry });
+        id
+    }
+
+    /// The present run of an instance registers itself under a service's name.
+    pub(super) fn registers(&mut self, id: &str, service: &str) -> RequestId {
+        let owner = Owner::Run(InstanceId::parse(id).unwrap(), Run(self.run_of(id)));
+        self.entry(owner, Self::entry_of(service, id))
+    }
+
+    pub(super) fn entry_of(service: &str, id: &str) -> Entry {
+        let instance = Box::new(Entered::new(service, &format!("mock://{id}"), None));
+        Entry::Register { service: service.to_owned(), instance }
+    }
+
+    /// The addresses of a service.
+    pub(super) fn found(&mut self, service: &str) -> Vec<String> {
+        let lookup = Entry::Lookup { service: service.to_owned() };
+        let id = self.entry(Owner::Peer("asker".into()), lookup);
+        match &self.replies[&id.0] {
+            Reply::View(view) => {
+                let mut found: Vec<String> =
+                    view.instances.iter().map(|it| it.endpoint.clone()).collect();
+                found.sort();
+                found
+            }
+            other => panic!("no view: {other:?}"),
         }
     }
 

@@ -141,6 +141,7 @@ async fn run(startup: &Startup) -> i32 {
         let _ = guard.await; // what it would keep is taken away now
     }
     tell_manager("STOPPING=1\n");
+    node.runtime.leave().await;
     let reason = node.runtime.reason().to_owned();
     let survivors = node.end().await;
     let code = if survivors.is_empty() { code } else { code.max(1) };

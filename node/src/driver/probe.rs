@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use hilum_shared::config::spec::Probe;
 use hilum_shared::config::template::Template;
+use hilum_shared::rpc::{Endpoint, Outgoing};
 use hilum_shared::units::format_duration;
+use hilum_shared::wire::message::Kind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
@@ -36,7 +38,22 @@ pub enum Question {
     Exec(Vec<Template>),
     /// See whether it exists.
     File(PathBuf),
+    /// Call `lymph.ping` at this address, on a connection of its own, as a new caller would.
+    Rpc(String),
 }
+
+async fn ping(address: &str, timeout: Duration) -> Result<(), String> {
+    let caller = Endpoint::caller().await.map_err(words)?;
+    let outgoing = Outgoing { timeout, ..Outgoing::new("lymph.ping", NO_ARGUMENTS.to_vec()) };
+    match caller.request(address, outgoing).await {
+        Ok(answer) if answer.kind == Kind::Reply => Ok(()),
+        Ok(_) => Err("`lymph.ping` is refused".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// An empty map in MessagePack.
+const NO_ARGUMENTS: [u8; 1] = [0x80];
 
 /// The parts of `http://host:port/path` that a request needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +121,7 @@ impl Question {
                 Self::Tcp(address) => connect(address).await.map(drop).map_err(words),
                 Self::Unix(path) => UnixStream::connect(path).await.map(drop).map_err(words),
                 Self::Http(url) => get(url).await,
+                Self::Rpc(address) => ping(address, timeout).await,
                 Self::File(path) => match path.try_exists() {
                     Ok(true) => Ok(()),
                     Ok(false) => Err(format!("`{}` is not there", path.display())),

@@ -104,6 +104,9 @@ impl Runtime {
             Reply::Reloaded(reloaded) => self.parts.control.reply(id, &reloaded),
             Reply::Outcome(outcome) => self.answer_when_written(id, outcome),
             Reply::Fault(fault) => self.parts.control.fault(id, &fault),
+            Reply::Views(views) => self.parts.control.reply(id, &views),
+            Reply::View(view) => self.parts.control.reply(id, &view),
+            Reply::Nothing => self.parts.control.reply(id, &()),
         }
     }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hilum_shared::protocol::control::Fault;
+use hilum_shared::registry::directory::{LookupService, Unregister};
 use hilum_shared::signal::Signal;
 use hilum_shared::status::{Flag, NodeStatus, Snapshot};
 use serde_json::Value;
 
 use super::Runtime;
 use crate::channels::control::{Call, ControlCall};
-use crate::core::input::{Input, Request, RequestId};
+use crate::core::input::{Entry, Input, Request, RequestId};
 use crate::driver::stats::Breadth;
 
 impl Runtime {
@@ -58,6 +59,16 @@ impl Runtime {
             Call::Wait(wait) => Request::Wait(wait),
             Call::Await(what) => Request::Await(what),
             Call::Cancel => Request::Cancel(id),
+            Call::Register(register) => return self.register(id, &call.peer, *register),
+            Call::Unregister(Unregister { service, id: entry }) => {
+                return self.entry(id, &call.peer, Entry::Unregister { service, id: entry });
+            }
+            Call::Lookup(LookupService { service }) => {
+                return self.entry(id, &call.peer, Entry::Lookup { service });
+            }
+            Call::Discover => return self.entry(id, &call.peer, Entry::Discover),
+            Call::Watch(watch) => return self.entry(id, &call.peer, Entry::Watch(watch)),
+            Call::Departed => return self.departed(&call.peer),
         };
         self.queue.push_back(Input::Request { id, request });
     }
@@ -123,6 +134,10 @@ impl Runtime {
         let mut warnings = self.parts.warnings.clone();
         warnings.extend(self.parts.processes.degraded());
         warnings.extend(self.parts.watcher.warnings());
+        if let Some(away) = &self.away {
+            warnings
+                .push(format!("registry: {away}; the node and its services are not found there"));
+        }
         let log = self.parts.log.stats();
         if log.degraded {
             warnings.push("the log disk fails: lines are lost and counted".to_owned());

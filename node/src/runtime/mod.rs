@@ -8,6 +8,7 @@
 //! Nothing here decides anything and nothing here waits: what takes time runs beside the loop and
 //! sends its answer back.
 
+mod abroad;
 mod apply;
 mod begin;
 mod calls;
@@ -16,6 +17,7 @@ mod config;
 mod dossier;
 mod observe;
 mod publish;
+mod registry;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -137,6 +139,8 @@ enum Aside {
     Loaded(config::Loaded),
     /// Look at the memory of instances that have a limit.
     SampleMemory,
+    /// The registry that other hosts know is away for a reason, or there.
+    Registry(Option<String>),
 }
 
 /// Output that is not read yet.
@@ -190,6 +194,10 @@ pub struct Runtime {
     to_read: VecDeque<config::Purpose>,
     reason: String,
     exit: Option<i32>,
+    /// The node's part in a registry of several hosts.
+    abroad: Option<abroad::Abroad>,
+    /// Why that registry is away.
+    away: Option<String>,
 }
 
 impl Runtime {
@@ -197,7 +205,7 @@ impl Runtime {
     pub fn new(mut parts: Parts) -> Self {
         let context = Rc::new(parts.context.clone());
         parts.watcher.watch(&parts.cluster, &parts.load);
-        Self {
+        let mut runtime = Self {
             parts,
             context,
             sampler: Sampler::new(),
@@ -221,7 +229,12 @@ impl Runtime {
             to_read: VecDeque::new(),
             reason: String::new(),
             exit: None,
-        }
+            abroad: None,
+            away: None,
+        };
+        runtime.register_itself();
+        runtime.go_abroad();
+        runtime
     }
 
     /// Gives the first orders; the answer of the last one comes back.
@@ -364,6 +377,7 @@ impl Runtime {
             Aside::Tell(id, outcome) => self.parts.control.reply(id, &*outcome),
             Aside::Loaded(loaded) => self.loaded(loaded),
             Aside::SampleMemory => self.sample_memory(),
+            Aside::Registry(away) => self.registry_news(away),
         }
     }
 

@@ -36,11 +36,13 @@ impl Runtime {
         let processes = self.parts.processes.clone();
         let inbox = self.parts.inbox.clone();
         let token = held.token.clone();
+        let address = self.parts.core.address(&key.0, run).map(str::to_owned);
         let task = tokio::task::spawn_local(async move {
             let (instance, run) = key;
             let start =
                 Start { context: &context, spec: &spec, instance: &instance, run, token: &token };
-            let Some((question, interval, timeout)) = question(&start, &spec, purpose) else {
+            let Some((question, interval, timeout)) = question(&start, &spec, purpose, address)
+            else {
                 return;
             };
             // Until it is ready for the first time it is asked more often: nobody likes to wait a whole
@@ -223,6 +225,7 @@ fn question(
     start: &Start<'_>,
     spec: &ServiceSpec,
     purpose: ProbePurpose,
+    address: Option<String>,
 ) -> Option<(Result<Question, ProbeError>, Duration, Duration)> {
     match purpose {
         ProbePurpose::Ready => {
@@ -236,8 +239,13 @@ fn question(
         }
         ProbePurpose::Alive => {
             let check = spec.policy.alive.as_ref()?;
-            let AliveKind::Probe(probe) = &check.kind else { return None };
-            Some((Question::new(probe, start), check.interval, check.timeout))
+            let question = match &check.kind {
+                AliveKind::Probe(probe) => Question::new(probe, start),
+                // One that has no address yet is asked when it has.
+                AliveKind::Rpc => Ok(Question::Rpc(address?)),
+                AliveKind::Heartbeat | AliveKind::Notify => return None,
+            };
+            Some((question, check.interval, check.timeout))
         }
     }
 }

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::diagnostic::{Problems, quote};
+use super::diagnostic::{Problems, Severity, quote};
 use super::keys::{service as service_keys, top};
+use super::service::Section as Whole;
 use super::source::Sources;
 use super::spec::{
     Cluster, Condition, ContainerSpec, LogsSpec, NodeSpec, OnAllExited, Overflow, ServiceSpec,
@@ -19,6 +20,7 @@ use super::spec::{
 };
 use super::tree::{Node, Value};
 use crate::name::ServiceName;
+use crate::registry::Choice;
 use crate::units::Bytes;
 use env::EnvFiles;
 use section::Section;
@@ -62,7 +64,7 @@ pub(super) fn cluster(
         .map(str::to_owned)
         .or_else(|| folder.map(std::borrow::Cow::into_owned))
         .unwrap_or_else(|| "project".to_owned());
-    let container = builder.container(&top.section("container"));
+    let container = builder.container(&top.section("container"), root);
     let node = node(&top.section("node"), project_dir);
     builder.heartbeat = (node.heartbeat_interval, node.heartbeat_timeout);
     let sockets = builder.sockets(&top, &container);
@@ -144,32 +146,65 @@ impl Builder<'_> {
         }
     }
 
-    fn container(&mut self, section: &Section<'_>) -> ContainerSpec {
-        self.backend(section.get("registry"), "container.registry", &["static", "zookeeper"]);
-        self.backend(section.get("events"), "container.events", &["amqp"]);
+    fn container(&mut self, section: &Section<'_>, root: &Node) -> ContainerSpec {
+        self.events(section.get("events"));
+        let older = root.as_map().is_some_and(|map| map.get("registry").is_some());
+        let given = section.get("registry").is_some_and(|node| node.at.is_some()) || older;
         ContainerSpec {
             ip: section
                 .text("ip")
                 .and_then(|ip| ip.parse().ok())
                 .unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
             log_endpoint: section.text("log_endpoint").map(str::to_owned),
+            port: section.port("port").filter(|port| *port != 0),
+            registry: if given { self.registry(root) } else { Choice::default() },
         }
     }
 
-    /// A registry or event system. Events without a broker are the services' own business. A class path is a lymph file's, which
+    /// The same reading as in services, who see the same file.
+    fn registry(&mut self, root: &Node) -> Choice {
+        let root = Whole::of(root.clone(), self.sources.clone());
+        let class_section = Choice::class(&Choice::section(&root));
+        let foreign = class_section
+            .text()
+            .ok()
+            .flatten()
+            .filter(|class| class.contains(':') && !class.starts_with("lymph.discovery."));
+        if let Some(class) = foreign {
+            // A class of somebody's own, in Python: the services know it.
+            let message = format!(
+                "the registry {} is not known to the node, which uses its own",
+                quote(&class)
+            );
+            let help = "services still read theirs from this file".to_owned();
+            let mut said = class_section.error(message, Some(help));
+            said.0.iter_mut().for_each(|one| one.severity = Severity::Warning);
+            self.problems.take(said);
+            return Choice::default();
+        }
+        if Choice::section(&root).is_broken() {
+            return Choice::default(); // what is wrong was said
+        }
+        Choice::read(&root).unwrap_or_else(|wrong| {
+            self.problems.take(wrong);
+            Choice::default()
+        })
+    }
+
+    /// The event system. Events without a broker are the services' own business. A class path is a lymph file's, which
     /// must go on working; a short name asks for what we do not have.
-    fn backend(&mut self, node: Option<&Node>, path: &str, refused: &[&str]) {
+    fn events(&mut self, node: Option<&Node>) {
         let class = node.and_then(Node::as_map).and_then(|map| map.get("class"));
         let Some(class) = class.or(node).filter(|node| node.as_scalar().is_some()) else {
             return;
         };
         let (at, text) = (class.at, class.as_scalar().map_or("", |scalar| scalar.text.as_str()));
-        let what = path.trim_start_matches("container.");
+        let path = "container.events";
         let brokerless = ["null", "local"]
             .iter()
             .any(|name| text == *name || text.starts_with(&format!("lymph.events.{name}:")));
-        if text == "embedded" || what == "events" && brokerless {
-        } else if refused.contains(&text) {
+        if text == "embedded" || brokerless {
+        } else if text == "amqp" {
             self.problems
                 .error(at, path, format!("`{text}` is not supported yet"))
                 .help("remove it, or write `{class: embedded}`");
@@ -180,7 +215,7 @@ impl Builder<'_> {
                     path,
                     format!("{} is not supported yet; the node uses its embedded one", quote(text)),
                 )
-                .help(format!("services still read their own `{what}` from this file"));
+                .help("services still read their own `events` from this file");
         } else {
             self.problems
                 .error(at, path, format!("{} is no class that is known", quote(text)))

@@ -227,6 +227,8 @@ impl Problem {
 pub(crate) struct Problems {
     list: Vec<Problem>,
     errors: usize,
+    /// What somebody else found, with its places.
+    found: Vec<Diagnostic>,
 }
 
 /// More than this many are not worth reading; the count of what was left out is shown.
@@ -265,6 +267,19 @@ impl Problems {
         self.list.last_mut().expect("one was pushed just now")
     }
 
+    /// Takes over what another collector has.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.list.append(&mut other.list);
+        self.found.append(&mut other.found);
+        self.errors += other.errors;
+    }
+
+    /// Takes in what somebody else found.
+    pub(crate) fn take(&mut self, found: Diagnostics) {
+        self.errors += found.0.iter().filter(|one| one.severity == Severity::Error).count();
+        self.found.extend(found.0);
+    }
+
     /// How many errors were noted so far.
     pub(crate) fn errors(&self) -> usize {
         self.errors
@@ -286,6 +301,8 @@ impl Problems {
         let left_out = self.list.len().saturating_sub(MAX_PROBLEMS);
         self.list.truncate(MAX_PROBLEMS);
         let mut out: Vec<Diagnostic> = self.list.into_iter().map(|p| p.place(sources)).collect();
+        out.append(&mut self.found);
+        out.sort_by_key(|one| one.severity);
         if left_out > 0 {
             out.push(Diagnostic::bare(Severity::Error, format!("and {left_out} more like these")));
         }

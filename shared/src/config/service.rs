@@ -117,6 +117,11 @@ impl Loader<'_> {
         {
             if let Value::Map(map) = &mut node.value {
                 map.0.retain(|entry| SHARED.contains(&entry.key.as_str()));
+                if let Some(Value::Map(container)) =
+                    map.get_mut("container").map(|it| &mut it.value)
+                {
+                    container.remove("port"); // the node's own
+                }
             }
             self.finish(&mut node, vars.as_ref());
             lay_over(&mut root, node);
@@ -300,6 +305,11 @@ impl Section {
         Self { sources: Arc::default(), node: None, at: Pos::NONE, path: String::new() }
     }
 
+    /// The whole of a document that was read elsewhere.
+    pub(super) fn of(root: Node, sources: Sources) -> Self {
+        Self { at: root.at, node: Some(root), sources: Arc::new(sources), path: String::new() }
+    }
+
     /// Its key with those around it: `interfaces.echo`; empty for the whole.
     pub fn path(&self) -> &str {
         &self.path
@@ -308,6 +318,24 @@ impl Section {
     /// Whether it is there, and not null.
     pub fn is_given(&self) -> bool {
         self.node.as_ref().is_some_and(|node| !node.is_null())
+    }
+
+    /// Whether it is a map.
+    pub fn is_map(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.as_map().is_some())
+    }
+
+    /// Whether something in it could not be read, which was said then.
+    pub(super) fn is_broken(&self) -> bool {
+        fn broken(node: &Node) -> bool {
+            match &node.value {
+                Value::Broken => true,
+                Value::Map(map) => map.0.iter().any(|entry| broken(&entry.value)),
+                Value::List(items) => items.iter().any(broken),
+                Value::Scalar(_) => false,
+            }
+        }
+        self.node.as_ref().is_some_and(broken)
     }
 
     /// Whether exactly this word stands there, were it one that YAML takes for nothing.

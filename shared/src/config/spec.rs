@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use self::launch::*;
 pub use self::policy::*;
 use crate::name::ServiceName;
+use crate::registry::Choice;
 use crate::units::Bytes;
 
 /// A whole cluster as configured.
@@ -74,6 +75,10 @@ pub struct ContainerSpec {
     pub ip: IpAddr,
     /// Where all logs are published; `None` = `pub.sock` in the run folder.
     pub log_endpoint: Option<String>,
+    /// Where the node can be called over the network; `None` = a free port. Used where the registry is one that other hosts know.
+    pub port: Option<u16>,
+    /// Who offers what.
+    pub registry: Choice,
 }
 
 /// The log store.

@@ -29,7 +29,7 @@ fn every_key_of_the_table_is_read() {
         ..LoadOptions::default()
     };
     let loaded = load(&options).unwrap_or_else(|wrong| panic!("{wrong}"));
-    assert_eq!(loaded.cluster.services.len(), 13);
+    assert_eq!(loaded.cluster.services.len(), 14);
     fn below(path: &str, table: &'static [Key]) {
         for key in table {
             let path = super::raw::join(path, key.name);

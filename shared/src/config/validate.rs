@@ -15,6 +15,7 @@ use super::spec::{
     AliveKind, Cluster, Kind, PortChoice, ReadyKind, RestartWhen, ServiceSpec, WatchAction,
 };
 use super::tree::Node;
+use crate::registry::Choice;
 use crate::units::{Bytes, format_duration, format_size};
 
 /// The shortest and longest `log.max_line`: a line must fit a pipe's buffer and a message.
@@ -356,6 +357,10 @@ impl Check<'_> {
             ReadyKind::NotifyFd(_) => ("notify_fd", &["interval", "timeout", "failures"]),
             ReadyKind::Log(_) => ("log", &["interval", "timeout", "failures"]),
             ReadyKind::Delay(_) => ("delay", &["interval", "timeout", "failures"]),
+            ReadyKind::Registered(_) => {
+                self.needs_own_registry(service, "ready");
+                ("registered", &["interval", "timeout", "failures"])
+            }
             ReadyKind::File(_) => ("file", &["timeout"]),
             ReadyKind::Probe(_) => ("", &[]),
         };
@@ -389,7 +394,18 @@ impl Check<'_> {
                 }
             }
             AliveKind::Notify => self.unused(service, "alive", "notify", &["timeout"]),
+            AliveKind::Rpc => self.needs_own_registry(service, "alive"),
             AliveKind::Probe(_) => {}
+        }
+    }
+
+    /// What stands in another registry is not the node's to know.
+    fn needs_own_registry(&mut self, service: &ServiceSpec, key: &str) {
+        if self.cluster.container.registry != Choice::Embedded {
+            let message = format!(
+                "`{key}` asks the node's own registry, and `container.registry` is another"
+            );
+            self.error(service, &[key], message, "use `heartbeat`, or a probe such as `tcp`");
         }
     }
 

@@ -26,6 +26,11 @@ pub(crate) struct Variables<'a> {
     pub(crate) sources: &'a Sources,
 }
 
+/// The text below a key of a map.
+fn text<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
+    node.as_map()?.get(key)?.as_scalar().map(|scalar| scalar.text.as_str())
+}
+
 /// What one reference stands for.
 enum Found<'a> {
     /// A text of the environment, or a default.
@@ -50,11 +55,15 @@ impl Variables<'_> {
         for entry in &mut map.0 {
             let mut path = entry.key.clone();
             match entry.key.as_str() {
+                "registry" => {
+                    self.apply_to_registry(&mut entry.value, "registry", budget, problems);
+                }
                 name if name.starts_with("x-") || SERVICES_OWN.contains(&name) => {}
                 "container" => self.apply_to_container(&mut entry.value, budget, problems),
                 _ => self.apply(&mut entry.value, &mut path, budget, problems),
             }
         }
+        self.apply_to_dependency(map, budget, problems);
     }
 
     fn apply_to_container(&self, node: &mut Node, budget: &mut Budget, problems: &mut Problems) {
@@ -64,10 +73,13 @@ impl Variables<'_> {
         for entry in &mut map.0 {
             let mut path = format!("container.{}", entry.key);
             match (entry.key.as_str(), &mut entry.value.value) {
-                ("ip" | "log_endpoint", _) => {
+                ("ip" | "port" | "log_endpoint", _) => {
                     self.apply(&mut entry.value, &mut path, budget, problems);
                 }
-                ("registry" | "events", Value::Map(inner)) => {
+                ("registry", _) => {
+                    self.apply_to_registry(&mut entry.value, &path, budget, problems);
+                }
+                ("events", Value::Map(inner)) => {
                     if let Some(class) = inner.get_mut("class") {
                         path.push_str(".class");
                         self.apply(class, &mut path, budget, problems);
@@ -75,6 +87,41 @@ impl Variables<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// The node needs to know where ZooKeeper is. The hosts of a fixed list are for services, and may hold what only a service's environment has:
+    /// such a text stays as it is.
+    fn apply_to_registry(
+        &self,
+        node: &mut Node,
+        path: &str,
+        budget: &mut Budget,
+        problems: &mut Problems,
+    ) {
+        let mut replaced = node.clone();
+        let mut wrong = Problems::default();
+        self.apply(&mut replaced, &mut path.to_owned(), budget, &mut wrong);
+        let needed = text(&replaced, "class").is_some_and(|class| class.contains("zookeeper"));
+        if needed {
+            problems.append(wrong);
+        } else if wrong.errors() > 0 {
+            return;
+        }
+        *node = replaced;
+    }
+
+    /// What `zkclient: dep:NAME` of a registry names is read by the node, too.
+    fn apply_to_dependency(&self, map: &mut Map, budget: &mut Budget, problems: &mut Problems) {
+        let container = map.get("container").and_then(Node::as_map);
+        let registry = container.and_then(|map| map.get("registry")).or(map.get("registry"));
+        let client = registry.and_then(|registry| text(registry, "zkclient"));
+        let Some(name) = client.and_then(|client| client.strip_prefix("dep:")) else { return };
+        let (name, mut path) = (name.to_owned(), format!("dependencies.{name}"));
+        if let Some(Value::Map(all)) = map.get_mut("dependencies").map(|node| &mut node.value)
+            && let Some(node) = all.get_mut(&name)
+        {
+            self.apply(node, &mut path, budget, problems);
         }
     }
 

@@ -21,6 +21,15 @@ pub const WATCH_HOLD: u64 = 30;
 /// Entries that one owner may have: names times versions of one container.
 pub const MAX_OF_OWNER: usize = 1000;
 
+/// Entries in all.
+pub const MAX_ENTRIES: usize = 100_000;
+
+/// The largest instance, in bytes of its JSON; lymph's have some 400.
+pub const MAX_INSTANCE: usize = 16 << 10;
+
+/// Services that one watch may name.
+pub const MAX_WATCHED: usize = 10_000;
+
 /// The longest name of a service, in bytes.
 pub const MAX_NAME: usize = 255;
 
@@ -87,6 +96,12 @@ pub enum Refusal {
     /// See [`MAX_OF_OWNER`].
     #[error("more than {MAX_OF_OWNER} entries of one process")]
     TooMany,
+    /// See [`MAX_ENTRIES`].
+    #[error("the registry is full: {MAX_ENTRIES} entries")]
+    Full,
+    /// See [`MAX_INSTANCE`].
+    #[error("an instance of {0} bytes is too large: at most {MAX_INSTANCE}")]
+    TooLarge(usize),
 }
 
 /// An answer to a watch that waited.
@@ -105,6 +120,8 @@ pub struct Directory {
     of_owner: BTreeMap<String, BTreeSet<(String, String)>>,
     watches: BTreeMap<u64, Waiting>,
     version: u64,
+    /// All entries.
+    count: usize,
 }
 
 #[derive(Debug, Default)]
@@ -148,12 +165,21 @@ impl Directory {
         if instance.id.is_empty() || instance.endpoint.is_empty() {
             return Err(Refusal::Incomplete);
         }
+        let size = instance.to_json().len();
+        if size > MAX_INSTANCE {
+            return Err(Refusal::TooLarge(size));
+        }
         let key = (service.to_owned(), instance.id.clone());
-        let owned = self.of_owner.entry(owner.to_owned()).or_default();
-        if owned.len() >= MAX_OF_OWNER && !owned.contains(&key) {
+        let known = self.entry(&key).is_some();
+        let owned = self.of_owner.get(owner);
+        if owned.is_some_and(|owned| owned.len() >= MAX_OF_OWNER && !owned.contains(&key)) {
             return Err(Refusal::TooMany);
         }
-        owned.insert(key.clone());
+        if !known && self.count >= MAX_ENTRIES {
+            return Err(Refusal::Full);
+        }
+        self.count += usize::from(!known);
+        self.of_owner.entry(owner.to_owned()).or_default().insert(key.clone());
         let entries = &mut self.services.entry(service.to_owned()).or_default().entries;
         let entry = Entry { owner: owner.to_owned(), instance };
         match entries.insert(key.1.clone(), entry) {
@@ -174,6 +200,7 @@ impl Directory {
     pub fn unregister(&mut self, service: &str, id: &str) -> Vec<Answer> {
         let entry = self.services.get_mut(service).and_then(|found| found.entries.remove(id));
         let Some(entry) = entry else { return Vec::new() };
+        self.count -= 1;
         self.disown(&entry.owner, &(service.to_owned(), id.to_owned()));
         self.changed(&[service])
     }
@@ -185,6 +212,7 @@ impl Directory {
         for (service, id) in self.of_owner.remove(owner).unwrap_or_default() {
             if let Some(found) = self.services.get_mut(&service) {
                 found.entries.remove(&id);
+                self.count -= 1;
                 services.insert(service);
             }
         }
@@ -228,6 +256,21 @@ impl Directory {
     pub fn expire(&mut self, ticket: u64) -> Option<Answer> {
         self.watches.remove(&ticket)?;
         Some(Answer { ticket, views: Views::default() })
+    }
+
+    /// The entries of an owner, with the services' names.
+    pub fn of_owner(&self, owner: &str) -> impl Iterator<Item = (&str, &Instance)> {
+        let keys = self.of_owner.get(owner).into_iter().flatten();
+        keys.filter_map(|key| Some((key.0.as_str(), &self.entry(key)?.instance)))
+    }
+
+    /// Those who have entries.
+    pub fn owners(&self) -> impl Iterator<Item = &str> {
+        self.of_owner.keys().map(String::as_str)
+    }
+
+    fn entry(&self, (service, id): &(String, String)) -> Option<&Entry> {
+        self.services.get(service)?.entries.get(id)
     }
 
     /// What a watch has not seen.
@@ -355,6 +398,11 @@ mod tests {
             directory.register("o", "a", instance(port)).unwrap();
         }
         assert_eq!(directory.register("o", "a", instance(2000)), Err(Refusal::TooMany));
+        assert_eq!(directory.register("o", "a", instance(7)), Ok(Vec::new()), "known already");
+        let mut large = instance(3000);
+        large.more.insert("x".into(), "y".repeat(MAX_INSTANCE).into());
+        assert!(matches!(directory.register("p", "a", large), Err(Refusal::TooLarge(_))));
+        assert!(directory.of_owner("p").next().is_none(), "what is refused leaves nothing");
         directory.register("p", "a", instance(2000)).unwrap();
     }
 
@@ -393,6 +441,9 @@ mod tests {
                 if take(&mut known, answers, ticket) {
                     waits = false;
                 }
+                let listed: usize = directory.discover().services.values().map(|view| view.instances.len()).sum();
+                let owned: usize = directory.owners().map(|owner| directory.of_owner(owner).count()).sum();
+                prop_assert_eq!((listed, owned), (directory.count, directory.count));
                 if waits {
                     for name in names {
                         prop_assert_eq!(known.get(name).cloned().unwrap_or_default(), directory.lookup(name));

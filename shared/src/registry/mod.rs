@@ -2,8 +2,10 @@
 //!
 //! A [`Registry`] takes [`Instance`]s under service names and gives live views of them. [`Memory`] keeps them in the process,
 //! [`StaticHosts`] knows a fixed list; [`Directory`](directory::Directory) is what a node keeps, and [`Embedded`] speaks to it.
-//! `ZooKeeper` (a cargo feature) is where lymph's services meet.
+//! `ZooKeeper` (a cargo feature) is where lymph's services meet. [`Choice`] is which of them a configuration means.
 
+#[cfg(feature = "config")]
+mod choice;
 pub mod directory;
 mod embedded;
 mod instance;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+#[cfg(feature = "config")]
+pub use choice::{Choice, Hosts};
 pub use embedded::Embedded;
 pub use instance::{Instance, hostname};
 pub use memory::Memory;

@@ -65,6 +65,22 @@ impl ZooKeeper {
         let task = tokio::spawn(keep(Arc::clone(&shared)));
         Self { shared, task: Arc::new(Task(task.abort_handle())) }
     }
+
+    /// Waits until there is a session.
+    pub async fn connected(&self) {
+        self.session(true).await;
+    }
+
+    /// Waits until there is no session.
+    pub async fn disconnected(&self) {
+        self.session(false).await;
+    }
+
+    async fn session(&self, wanted: bool) {
+        let mut client = self.shared.client.subscribe();
+        // Our own task holds the sender as long as we live.
+        let _ = client.wait_for(|client| client.is_some() == wanted).await;
+    }
 }
 
 /// Keeps a session.

@@ -1,5 +1,6 @@
 //! The real binary, driven as a user drives it. One topic a file.
 
+mod belt;
 mod channels;
 mod config;
 mod crash;
@@ -17,6 +18,7 @@ mod many;
 mod output;
 mod policy;
 mod questions;
+mod registry;
 mod scale;
 mod services;
 mod terminal;

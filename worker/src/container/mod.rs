@@ -23,7 +23,7 @@ use std::time::Duration;
 use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
 use hilum_shared::events::{EventError, EventSystem};
-use hilum_shared::registry::{Instance, InvalidVersion, Registry, RegistryError, Version};
+use hilum_shared::registry::{Choice, Instance, InvalidVersion, Registry, RegistryError, Version};
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -114,7 +114,7 @@ impl Container {
             settings: Settings::default(),
             network: Arc::new(Sockets),
             addresses: None,
-            registry: Wanted::Default,
+            registry: Wanted::Configured(Choice::default()),
             events: events::Wanted::Default,
             tasks: false,
         }
@@ -129,7 +129,7 @@ impl Container {
         only: &[String],
     ) -> Result<Self, Diagnostics> {
         let settings = Settings::read(config, overrides, env);
-        let registry = Wanted::read(config);
+        let registry = Choice::read(config);
         let events = events::Wanted::read(config);
         let parts = classes.build(config, only);
         let (settings, registry, events, parts) = match (settings, registry, events, parts) {
@@ -149,7 +149,7 @@ impl Container {
             settings,
             network: Arc::new(Sockets),
             addresses: None,
-            registry,
+            registry: Wanted::Configured(registry),
             events,
             tasks: false,
         })

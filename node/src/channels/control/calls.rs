@@ -1,6 +1,7 @@
 //! The calls of interface `node`, as they come and as they are listed.
 
 use hilum_shared::protocol::control::{self, Fault};
+use hilum_shared::registry::directory;
 use hilum_shared::wire::message::{Message, NIL};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -36,6 +37,18 @@ pub enum Call {
     Await(control::Await),
     /// `lymph.change_loglevel`: answer nil, and go back after `period`.
     ChangeLoglevel(ChangeLoglevel),
+    /// `registry.register`
+    Register(Box<directory::Register>),
+    /// `registry.unregister`
+    Unregister(directory::Unregister),
+    /// `registry.lookup`
+    Lookup(directory::LookupService),
+    /// `registry.discover`
+    Discover,
+    /// `registry.watch`: held until there is news.
+    Watch(directory::Watch),
+    /// Not a call: the client, which registered something without a token, is gone.
+    Departed,
     /// Not a call: the client of the call with this id is gone, and no answer will be sent.
     Cancel,
 }
@@ -116,6 +129,18 @@ pub(super) fn decode(method: &str, message: &Message) -> Option<Result<Call, Fau
     })
 }
 
+/// The call of a method of interface `registry`.
+pub(super) fn decode_registry(method: &str, message: &Message) -> Option<Result<Call, Fault>> {
+    Some(match method {
+        "register" => arguments(message).map(|args| Call::Register(Box::new(args))),
+        "unregister" => arguments(message).map(Call::Unregister),
+        "lookup" => arguments(message).map(Call::Lookup),
+        "discover" => Ok(Call::Discover),
+        "watch" => arguments(message).map(Call::Watch),
+        _ => return None,
+    })
+}
+
 const TARGETS: &[&str] = &["targets", "service_type", "deps", "rolling", "grace"];
 
 /// Name, parameters, help of every method.
@@ -139,6 +164,19 @@ const METHODS: &[(&str, &[&str], &str)] = &[
         "node.await",
         &["targets", "state"],
         "Answered when every target is ready, running, stopped, or has ended (exit).",
+    ),
+    (
+        "registry.register",
+        &["service", "instance", "token"],
+        "Enter an instance; it ends with the run of the token, else with the connection.",
+    ),
+    ("registry.unregister", &["service", "id"], "Take an instance out."),
+    ("registry.lookup", &["service"], "The instances of a service."),
+    ("registry.discover", &[], "All services with their instances."),
+    (
+        "registry.watch",
+        &["services"],
+        "Answered when a service has another version than the one that is named.",
     ),
     ("lymph.ping", &["payload"], "The payload."),
     ("lymph.status", &[], "Endpoint and identity."),

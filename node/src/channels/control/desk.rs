@@ -1,18 +1,18 @@
 //! The control socket's part on the ZeroMQ thread: admits calls, refuses the rest, notices clients that are gone.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hilum_shared::protocol::control;
+use hilum_shared::registry::{Instance, directory};
 use hilum_shared::rpc::router::{Caller, Incoming, NotARequest, PeerId};
 use hilum_shared::transport::{Flow, Frames, Handler, Port, SocketEvent, Undelivered};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::calls::{Call, arguments, decode, methods};
-use super::{ControlCall, Open, fault, lock};
+use super::calls::{Call, arguments, decode, decode_registry, methods};
+use super::{Client, ControlCall, Open, lock, metrics};
 use crate::channels::counters::Counters;
 use crate::core::input::RequestId;
 
@@ -25,8 +25,8 @@ pub(super) struct Desk {
     pub(super) calls: mpsc::Sender<ControlCall>,
     pub(super) counters: Counters,
     pub(super) endpoint: String,
-    /// Cancellations for which the runtime had no room yet.
-    pub(super) gone: Vec<(RequestId, PeerId)>,
+    /// News of clients that are gone, for which the runtime had no room yet.
+    pub(super) gone: Vec<ControlCall>,
 }
 
 impl Handler for Desk {
@@ -54,23 +54,19 @@ impl Handler for Desk {
     }
 
     fn event(&mut self, event: SocketEvent, port: &mut Port<'_>) {
-        if event == SocketEvent::Disconnected && !lock(&self.open).callers.is_empty() {
+        if event == SocketEvent::Disconnected && !lock(&self.open).nobody() {
             port.wake_in(SETTLE);
         }
     }
 
-    /// Looks which of the clients with open calls are still there: a ROUTER tells it only when it sends.
+    /// Looks which of the clients that matter are still there: a ROUTER tells it only when it sends.
     fn timer(&mut self, port: &mut Port<'_>) {
-        let peers: HashMap<PeerId, Caller> = lock(&self.open)
-            .callers
-            .values()
-            .map(|caller| (caller.peer.clone(), caller.clone()))
-            .collect();
+        let peers = lock(&self.open).peers();
         for caller in peers.values() {
             self.send(caller.ping(), port);
         }
-        for (id, peer) in std::mem::take(&mut self.gone) {
-            self.cancel(id, peer);
+        for call in std::mem::take(&mut self.gone) {
+            self.tell(call);
         }
         if !self.gone.is_empty() {
             port.wake_in(SETTLE);
@@ -93,17 +89,21 @@ impl Desk {
     fn drop_peer(&mut self, mut frames: Frames) {
         let peer = PeerId(frames.swap_remove(0));
         self.counters.count("control: client gone before its answer");
-        let void = lock(&self.open).close_all(&peer);
+        let (void, kept) = {
+            let mut open = lock(&self.open);
+            (open.close_all(&peer), open.kept.remove(&peer).is_some())
+        };
         for id in void {
-            self.cancel(id, peer.clone());
+            self.tell(ControlCall { id, peer: peer.clone(), call: Call::Cancel });
+        }
+        if kept {
+            self.tell(ControlCall { id: RequestId(0), peer, call: Call::Departed });
         }
     }
 
-    fn cancel(&mut self, id: RequestId, peer: PeerId) {
-        if let Err(TrySendError::Full(call)) =
-            self.calls.try_send(ControlCall { id, peer, call: Call::Cancel })
-        {
-            self.gone.push((call.id, call.peer)); // bounded by MAX_OPEN
+    fn tell(&mut self, call: ControlCall) {
+        if let Err(TrySendError::Full(call)) = self.calls.try_send(call) {
+            self.gone.push(call); // bounded by MAX_OPEN and MAX_KEPT
         }
     }
 
@@ -115,6 +115,7 @@ impl Desk {
         let Incoming { caller, message } = incoming;
         let call = match message.interface_and_method() {
             Some((control::INTERFACE, method)) => decode(method, &message),
+            Some((directory::INTERFACE, method)) => decode_registry(method, &message),
             Some(("lymph", "change_loglevel")) => {
                 Some(arguments(&message).map(Call::ChangeLoglevel))
             }
@@ -132,7 +133,8 @@ impl Desk {
                 return Some(caller.nack());
             }
         };
-        let admitted = lock(&self.open).admit(caller.clone());
+        let lasting = matches!(&call, Call::Register(register) if register.token.is_none());
+        let admitted = lock(&self.open).admit(Client::Here(caller.clone()), lasting);
         let id = match admitted {
             Ok(id) => id,
             Err(fault) => {
@@ -146,29 +148,17 @@ impl Desk {
         }
         lock(&self.open).close(id);
         self.counters.count("control: node too busy");
-        Some(caller.fault(&fault(
-            "refused",
-            "the node is too busy to take the call".into(),
-            "try again",
-        )))
+        Some(caller.fault(&super::busy()))
     }
 
     /// What every container answers.
     fn builtin(&self, method: &str, caller: &Caller) -> Frames {
         let value = match method {
-            "status" => json!({"endpoint": self.endpoint, "identity": self.endpoint}),
-            "inspect" => json!({"methods": methods()}),
-            "get_metrics" => {
-                let open = lock(&self.open);
-                let mut metrics = vec![
-                    json!(["control.calls.open", open.callers.len(), {}]),
-                    json!(["control.calls.answered", open.answered, {}]),
-                ];
-                for (reason, count) in self.counters.snapshot() {
-                    metrics.push(json!(["messages.ignored", count, {"reason": reason}]));
-                }
-                Value::Array(metrics)
+            "status" => {
+                json!({"endpoint": self.endpoint, "identity": Instance::identity_of(&self.endpoint)})
             }
+            "inspect" => json!({"methods": methods()}),
+            "get_metrics" => metrics(&self.open, &self.counters),
             _ => {
                 self.counters.count("control: unknown method");
                 return caller.nack();

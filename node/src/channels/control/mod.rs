@@ -1,4 +1,4 @@
-//! `node.sock`: the node as a service. Requests of interface `node` become [`ControlCall`]s, answers go back by
+//! `node.sock`: the node as a service. Requests of the interfaces `node` and `registry` become [`ControlCall`]s, answers go back by
 //! [`Control::reply`]; what every container answers (`lymph.ping`, …) is answered here.
 //!
 //! Every call is answered once: by the runtime, by a refusal here, or not at all when its client is gone. Then the
@@ -6,11 +6,13 @@
 
 mod calls;
 mod desk;
+mod door;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hilum_shared::protocol::control::Fault;
+use hilum_shared::rpc::ReplyChannel;
 use hilum_shared::rpc::router::{Caller, PeerId};
 use hilum_shared::transport::{Frames, Hub, Kind, OpenError, Socket, SocketSpec};
 use serde::Serialize;
@@ -20,6 +22,7 @@ use tokio::sync::mpsc;
 pub(super) use calls::method_names;
 pub use calls::{Call, ChangeLoglevel, Events, GetProcesses};
 use desk::Desk;
+pub use door::Door;
 
 use super::counters::Counters;
 use crate::core::input::RequestId;
@@ -29,6 +32,12 @@ const MAX_OPEN: usize = 4096;
 
 /// Calls that one client may have open at once.
 const MAX_OPEN_OF_PEER: usize = 64;
+
+/// Calls from other hosts that may be open at once.
+const MAX_OPEN_AFAR: usize = 256;
+
+/// Clients whose connection means something beyond their calls: with it ends what they have registered.
+const MAX_KEPT: usize = 1024;
 
 /// One call to answer.
 #[derive(Clone, Debug)]
@@ -46,51 +55,100 @@ pub struct Control {
     socket: Socket,
     open: Arc<Mutex<Open>>,
     counters: Counters,
+    door: Door,
+}
+
+/// Who waits for an answer.
+enum Client {
+    /// At `node.sock`.
+    Here(Caller),
+    /// At the [`Door`].
+    Afar(ReplyChannel),
 }
 
 #[derive(Default)]
 struct Open {
     next: u64,
-    callers: HashMap<RequestId, Caller>,
+    clients: HashMap<RequestId, Client>,
+    /// How many of them are on other hosts.
+    afar: usize,
     of_peer: HashMap<PeerId, usize>,
+    /// Clients whose end the runtime is told though they have no open call.
+    kept: HashMap<PeerId, Caller>,
     answered: u64,
 }
 
 impl Open {
-    fn admit(&mut self, caller: Caller) -> Result<RequestId, Fault> {
-        let of_peer = self.of_peer.get(&caller.peer).copied().unwrap_or_default();
-        if of_peer >= MAX_OPEN_OF_PEER || self.callers.len() >= MAX_OPEN {
-            return Err(fault(
-                "refused",
-                format!("{of_peer} calls of this client are open already"),
-                "wait for their answers",
-            ));
+    /// Takes a call; `lasting`: it makes something that ends with its client's connection.
+    fn admit(&mut self, client: Client, lasting: bool) -> Result<RequestId, Fault> {
+        let full = self.clients.len() >= MAX_OPEN;
+        match &client {
+            Client::Here(caller) => {
+                let of_peer = self.of_peer.get(&caller.peer).copied().unwrap_or_default();
+                if full || of_peer >= MAX_OPEN_OF_PEER {
+                    return Err(too_many(of_peer, "of this client"));
+                }
+                if lasting && !self.kept.contains_key(&caller.peer) {
+                    if self.kept.len() >= MAX_KEPT {
+                        let message = format!("{MAX_KEPT} clients have registered without a token");
+                        let help = "use the token of a run (`HILUM_TOKEN`)";
+                        return Err(fault("refused", message, help));
+                    }
+                    self.kept.insert(caller.peer.clone(), caller.clone());
+                }
+                *self.of_peer.entry(caller.peer.clone()).or_default() += 1;
+            }
+            Client::Afar(_) => {
+                if full || self.afar >= MAX_OPEN_AFAR {
+                    return Err(too_many(self.afar, "of other hosts"));
+                }
+                self.afar += 1;
+            }
         }
         self.next += 1;
-        *self.of_peer.entry(caller.peer.clone()).or_default() += 1;
-        self.callers.insert(RequestId(self.next), caller);
+        self.clients.insert(RequestId(self.next), client);
         Ok(RequestId(self.next))
     }
 
-    fn close(&mut self, id: RequestId) -> Option<Caller> {
-        let caller = self.callers.remove(&id)?;
-        if let Some(count) = self.of_peer.get_mut(&caller.peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_peer.remove(&caller.peer);
+    fn close(&mut self, id: RequestId) -> Option<Client> {
+        let client = self.clients.remove(&id)?;
+        match &client {
+            Client::Here(caller) => {
+                if let Some(count) = self.of_peer.get_mut(&caller.peer) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.of_peer.remove(&caller.peer);
+                    }
+                }
             }
+            Client::Afar(_) => self.afar -= 1,
         }
-        Some(caller)
+        Some(client)
+    }
+
+    /// Those at `node.sock`.
+    fn callers(&self) -> impl Iterator<Item = (RequestId, &Caller)> {
+        self.clients.iter().filter_map(|(id, client)| match client {
+            Client::Here(caller) => Some((*id, caller)),
+            Client::Afar(_) => None,
+        })
+    }
+
+    /// Whether no client's end would matter.
+    fn nobody(&self) -> bool {
+        self.of_peer.is_empty() && self.kept.is_empty()
+    }
+
+    /// Those whose end matters.
+    fn peers(&self) -> HashMap<PeerId, Caller> {
+        let all = self.callers().map(|(_, caller)| caller).chain(self.kept.values());
+        all.map(|caller| (caller.peer.clone(), caller.clone())).collect()
     }
 
     /// Closes every call of a peer that is gone.
     fn close_all(&mut self, peer: &PeerId) -> Vec<RequestId> {
-        let ids: Vec<RequestId> = self
-            .callers
-            .iter()
-            .filter(|(_, caller)| caller.peer == *peer)
-            .map(|(id, _)| *id)
-            .collect();
+        let ids: Vec<RequestId> =
+            self.callers().filter(|(_, caller)| caller.peer == *peer).map(|(id, _)| id).collect();
         for id in &ids {
             self.close(*id);
         }
@@ -110,6 +168,12 @@ impl Control {
         counters: Counters,
     ) -> Result<Self, OpenError> {
         let open = Arc::new(Mutex::new(Open::default()));
+        let door = Door {
+            open: Arc::clone(&open),
+            calls: calls.clone(),
+            counters: counters.clone(),
+            address: Arc::default(),
+        };
         let desk = Desk {
             open: Arc::clone(&open),
             calls,
@@ -123,30 +187,45 @@ impl Control {
             ..SocketSpec::new(Kind::Router).bind(endpoint)
         };
         let socket = hub.open(spec, desk)?;
-        Ok(Self { socket, open, counters })
+        Ok(Self { socket, open, counters, door })
+    }
+
+    /// The way in for other hosts; nobody comes by it before it is given to an endpoint.
+    pub fn door(&self) -> Door {
+        self.door.clone()
     }
 
     /// Answers a call with anything that MessagePack can hold. An answer to a call that is not open is dropped.
     pub fn reply<T: Serialize + ?Sized>(&self, id: RequestId, value: &T) {
-        self.answer(id, |caller| {
-            caller.reply(value).unwrap_or_else(|error| {
-                caller.fault(&fault(
-                    "internal",
-                    error.to_string(),
-                    "this is a bug: please report it",
-                ))
-            })
-        });
+        let bug = |error: String| fault("internal", error, "this is a bug: please report it");
+        match self.close(id) {
+            None => {} // its client is gone
+            Some(Client::Here(caller)) => {
+                let frames = caller.reply(value);
+                self.send(frames.unwrap_or_else(|error| caller.fault(&bug(error.to_string()))));
+            }
+            Some(Client::Afar(channel)) => {
+                if let Err(error) = channel.reply(value) {
+                    let _ = channel.error_with(&bug(error.to_string())); // a map of texts always packs
+                }
+            }
+        }
     }
 
     /// Answers a call with a fault.
     pub fn fault(&self, id: RequestId, fault: &Fault) {
-        self.answer(id, |caller| caller.fault(fault));
+        match self.close(id) {
+            None => {}
+            Some(Client::Here(caller)) => self.send(caller.fault(fault)),
+            Some(Client::Afar(channel)) => {
+                let _ = channel.error_with(fault); // a map of texts always packs
+            }
+        }
     }
 
     /// How many calls wait for their answer.
     pub fn open_calls(&self) -> usize {
-        lock(&self.open).callers.len()
+        lock(&self.open).clients.len()
     }
 
     /// The address.
@@ -154,17 +233,39 @@ impl Control {
         self.socket.endpoint()
     }
 
-    fn answer(&self, id: RequestId, frames: impl FnOnce(&Caller) -> Frames) {
-        let caller = {
-            let mut open = lock(&self.open);
-            open.answered += 1;
-            open.close(id)
-        };
-        let Some(caller) = caller else { return }; // its client is gone
-        if self.socket.send(frames(&caller)).is_err() {
+    fn close(&self, id: RequestId) -> Option<Client> {
+        let mut open = lock(&self.open);
+        open.answered += 1;
+        open.close(id)
+    }
+
+    fn send(&self, frames: Frames) {
+        if self.socket.send(frames).is_err() {
             self.counters.count("control: answer not sent, queue full");
         }
     }
+}
+
+/// What `lymph.get_metrics` answers.
+fn metrics(open: &Mutex<Open>, counters: &Counters) -> serde_json::Value {
+    use serde_json::json;
+    let open = lock(open);
+    let mut metrics = vec![
+        json!(["control.calls.open", open.clients.len(), {}]),
+        json!(["control.calls.answered", open.answered, {}]),
+    ];
+    for (reason, count) in counters.snapshot() {
+        metrics.push(json!(["messages.ignored", count, {"reason": reason}]));
+    }
+    metrics.into()
+}
+
+fn too_many(open: usize, whose: &str) -> Fault {
+    fault("refused", format!("{open} calls {whose} are open already"), "wait for their answers")
+}
+
+fn busy() -> Fault {
+    fault("refused", "the node is too busy to take the call".into(), "try again")
 }
 
 fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
@@ -182,7 +283,7 @@ mod tests {
     use hilum_shared::wire::message::Message;
     use serde_json::{Value, json};
 
-    use super::calls::{arguments, decode};
+    use super::calls::{arguments, decode, decode_registry};
 
     use super::*;
     use crate::channels::testing::{LIMIT, World, next, wait_until};
@@ -249,6 +350,7 @@ mod tests {
         let args = json!({
             "targets": ["a"], "signal": "HUP", "changes": [], "operation": 1, "state": "ready", "since": 0,
             "qualname": "", "loglevel": "DEBUG", "payload": "p",
+            "service": "a", "id": "1", "instance": {"id": "1", "endpoint": "tcp://a:1"}, "services": {"a": 0},
         });
         let listed: Value = node.client().call("lymph.inspect", &json!({}), LIMIT).unwrap();
         for method in listed["methods"].as_array().unwrap() {
@@ -257,6 +359,7 @@ mod tests {
                 Message::request(subject, hilum_shared::wire::message::pack(&args).unwrap());
             match subject.rsplit_once('.').unwrap() {
                 ("node", name) => drop(decode(name, &message).unwrap().unwrap()),
+                ("registry", name) => drop(decode_registry(name, &message).unwrap().unwrap()),
                 ("lymph", "change_loglevel") => {
                     drop(arguments::<ChangeLoglevel>(&message).unwrap());
                 }
@@ -330,6 +433,22 @@ mod tests {
         node.control.reply(stays.id, &2);
         assert_eq!(other.join().unwrap().unwrap(), 2);
         wait_until(|| node.control.open_calls() == 0);
+    }
+
+    #[test]
+    fn the_end_of_a_client_that_registered_something_is_told_though_it_waits_for_nothing() {
+        let mut node = Node::new(8);
+        let instance = json!({"id": "1", "endpoint": "tcp://127.0.0.1:1"});
+        let args = json!({"service": "echo", "instance": instance});
+        let mut client = node.client();
+        let _ = client.call::<_, Value>("registry.register", &args, std::time::Duration::ZERO);
+        let call = next(&mut node.calls);
+        assert!(matches!(&call.call, Call::Register(register) if register.token.is_none()));
+        node.control.reply(call.id, &());
+        wait_until(|| node.control.open_calls() == 0);
+        drop(client);
+        let gone = next(&mut node.calls);
+        assert_eq!((gone.call, gone.peer), (Call::Departed, call.peer));
     }
 
     #[test]

@@ -80,6 +80,31 @@ impl Instance {
         }
     }
 
+    /// These services have an entry of the present run now.
+    pub(in crate::core) fn offered(&mut self, names: &[String], now: Moment, out: &mut Output) {
+        let Some(life) = &mut self.life else { return };
+        let policy = &self.spec.policy;
+        let newly = !names.is_empty() && !std::mem::replace(&mut life.called, !names.is_empty());
+        let asked = policy.alive.as_ref().is_some_and(|check| check.kind == AliveKind::Rpc);
+        // Before it is ready nobody asks. A probe that began with readiness had no address to ask.
+        if newly && asked && self.phase == Phase::Running {
+            self.start_probe(ProbePurpose::Alive, out);
+        }
+        let Some(ReadyKind::Registered(wanted)) = policy.ready.as_ref().map(|check| &check.kind)
+        else {
+            return;
+        };
+        let there = match wanted {
+            Some(name) => names.contains(name),
+            None => !names.is_empty(),
+        };
+        if there {
+            self.became_ready(now, out);
+        } else {
+            self.not_ready("it is not registered any more", out);
+        }
+    }
+
     pub(super) fn notified(&mut self, message: NotifyMessage, now: Moment, out: &mut Output) {
         let Some(life) = &mut self.life else { return };
         if message.status.is_some() {

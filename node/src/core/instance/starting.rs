@@ -34,6 +34,7 @@ impl Instance {
             watchdog: None,
             failed_probes: [0, 0],
             probe_detail: String::new(),
+            called: false,
             suspect: None,
             look_at: None,
             paused: None,
@@ -125,7 +126,7 @@ impl Instance {
             .policy
             .alive
             .as_ref()
-            .is_some_and(|check| !matches!(check.kind, AliveKind::Probe(_)))
+            .is_some_and(|check| !matches!(check.kind, AliveKind::Probe(_) | AliveKind::Rpc))
         {
             life.last_sign = life.last_sign.max(Some(now));
         }
@@ -151,9 +152,10 @@ impl Instance {
             ProbePurpose::Ready => policy.ready.as_ref().is_some_and(|check| {
                 matches!(check.kind, ReadyKind::Probe(_) | ReadyKind::File(_))
             }),
-            ProbePurpose::Alive => {
-                policy.alive.as_ref().is_some_and(|check| matches!(check.kind, AliveKind::Probe(_)))
-            }
+            ProbePurpose::Alive => policy
+                .alive
+                .as_ref()
+                .is_some_and(|check| matches!(check.kind, AliveKind::Probe(_) | AliveKind::Rpc)),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Routes every input to the instances it concerns, and decides what concerns more than one: who may
 //! start (`start`), in which order things stop (`stop`), what an operator asks (`request`), what a new
 //! configuration changes (`reload`), how many are replaced one after another (`rolling`), and what news of one
-//! instance mean for others (`settle`, `breaker`).
+//! instance mean for others (`settle`, `breaker`), who offers what (`registry`).
 
 mod breaker;
+mod registry;
 mod reload;
 mod request;
 mod rolling;
@@ -20,13 +21,14 @@ use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::signal::Signal;
 use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus};
 
+use self::registry::Registry;
 use self::rolling::Roll;
 use self::start::STARTS_AT_ONCE;
 use self::stop::{Going, Order};
 use super::action::{Action, OrderKind, Scope};
 use super::event::EventKind;
 use super::graph::Graph;
-use super::input::{Input, Report};
+use super::input::{Input, Owner, Report};
 use super::instance::{Instance, Phase, Settings, Want};
 use super::operation::{Awaiting, Operations};
 use super::output::Output;
@@ -74,6 +76,7 @@ pub struct Supervisor {
     going: Option<Going>,
     operations: Operations,
     awaiting: Vec<Awaiting>,
+    registry: Registry,
 }
 
 fn settings(node: &NodeSpec) -> Settings {
@@ -108,6 +111,8 @@ impl Supervisor {
             going: None,
             operations: Operations::default(),
             awaiting: Vec::new(),
+            // Another one in each life of a node.
+            registry: Registry::new((now.wall.max(0.0) * 1e6) as u64),
         };
         for spec in cluster.services.values() {
             supervisor.add_service(spec.clone(), Want::Down, now);
@@ -123,9 +128,16 @@ impl Supervisor {
             Input::Stalled(by) => self.stalled(by, now),
             Input::Request { id, request } => self.request(id, request, now),
             Input::Report { instance, run, report } => self.report(&instance, run, report, now),
+            Input::Entry { id, owner, entry } => self.entry(id, &owner, entry, now),
+            Input::Departed(owner) => self.departed(&owner, now),
+            Input::RegistryAway(away) => {
+                let event = away.map_or(EventKind::RegistryBack, EventKind::RegistryAway);
+                self.out.event_of(None, event);
+            }
             Input::FilesChanged { service, path } => self.files_changed(&service, &path, now),
             Input::Reconfigure { request, cluster, dry_run } => {
                 self.reconfigure(request, cluster, dry_run, now);
+                self.offered(now);
             }
         }
         self.settle(now);
@@ -139,7 +151,9 @@ impl Supervisor {
         let rolls = self.rolls.values().filter_map(Roll::deadline).min();
         let going = self.going.as_ref().and_then(Going::deadline);
         let breakers = self.breaker_deadline();
-        [instances, schedules, rolls, going, breakers, self.gate_at].into_iter().flatten().min()
+        let watches = self.registry.deadline();
+        let all = [instances, schedules, rolls, going, breakers, watches, self.gate_at];
+        all.into_iter().flatten().min()
     }
 
     /// Whether the cluster is on its way down.
@@ -201,7 +215,11 @@ impl Supervisor {
         let Some(instance) = service.instances.get_mut(&id.index) else { return };
         let before = instance.deadline(self.out.settings());
         let was_starting = is_starting(instance);
+        let offered = instance.offers();
         act(instance, &mut self.out);
+        if let Some(run) = offered.filter(|run| instance.offers() != Some(*run)) {
+            self.registry.gone(&Owner::Run(id.clone(), run), &mut self.out);
+        }
         let after = instance.deadline(self.out.settings());
         match (was_starting, is_starting(instance)) {
             (false, true) => self.starting += 1,
@@ -320,6 +338,7 @@ impl Supervisor {
         self.advance_rolls(now);
         self.close_breakers(now);
         self.hasten_shutdown(now);
+        self.expire_watches(now);
         self.starts_left = STARTS_AT_ONCE;
         if self.gate_at.is_some_and(|at| at <= now.mono) {
             self.gate_dirty = true;

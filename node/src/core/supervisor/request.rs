@@ -61,6 +61,7 @@ impl Supervisor {
             },
             Request::Cancel(call) => {
                 self.operations.cancel(call);
+                self.unwatch(call);
                 self.awaiting.retain(|awaiting| awaiting.request != call);
                 return;
             }

@@ -43,6 +43,10 @@ enum Op {
     Subscribe(usize),
     Pause(usize),
     Ghost(usize),
+    Register(usize, u8, bool),
+    Unregister(usize, u8),
+    Watch(u8, u64),
+    Depart(u8),
     Start(usize, bool),
     Stop(usize, bool),
     Restart(usize, bool),
@@ -64,6 +68,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => any::<usize>().prop_map(Op::Subscribe),
         1 => any::<usize>().prop_map(Op::Pause),
         1 => any::<usize>().prop_map(Op::Ghost),
+        3 => (any::<usize>(), 0u8..3, any::<bool>()).prop_map(|(n, s, old)| Op::Register(n, s, old)),
+        1 => (any::<usize>(), 0u8..3).prop_map(|(n, s)| Op::Unregister(n, s)),
+        1 => (0u8..3, 0u64..3).prop_map(|(s, seen)| Op::Watch(s, seen)),
+        1 => (0u8..3).prop_map(Op::Depart),
         2 => (0usize..6, any::<bool>()).prop_map(|(n, deps)| Op::Start(n, deps)),
         2 => (0usize..6, any::<bool>()).prop_map(|(n, now)| Op::Stop(n, now)),
         2 => (0usize..6, any::<bool>()).prop_map(|(n, rolling)| Op::Restart(n, rolling)),
@@ -129,6 +137,28 @@ fn run(world: &mut World, op: Op) {
                 world.feed(Input::Report { instance, run, report: Report::Empty });
             }
         }
+        Op::Register(n, service, old) => {
+            let Some((instance, run)) = world.pick(n) else { return };
+            let entry = World::entry_of(&format!("s{service}"), &instance.to_string());
+            let owner = match (service, old) {
+                (0, _) => Owner::Peer(format!("{}", n % 3)),
+                (_, true) => Owner::Run(instance, Run(run.0.saturating_sub(1))),
+                (_, false) => Owner::Run(instance, run),
+            };
+            world.entry(owner, entry);
+        }
+        Op::Unregister(n, service) => {
+            let Some((instance, _)) = world.pick(n) else { return };
+            let service = format!("s{service}");
+            let id = Entered::new(&service, &format!("mock://{instance}"), None).id;
+            world.entry(Owner::Peer("x".into()), Entry::Unregister { service, id });
+        }
+        Op::Watch(service, seen) => {
+            let services = [(format!("s{service}"), seen)].into();
+            let watch = hilum_shared::registry::directory::Watch { services };
+            world.entry(Owner::Peer(format!("watcher {service}")), Entry::Watch(watch));
+        }
+        Op::Depart(n) => world.feed(Input::Departed(Owner::Peer(n.to_string()))),
         Op::Start(n, deps) => drop(world.ask(Request::Start(targets(n, deps, false, None)))),
         Op::Stop(n, now) => {
             world.ask(Request::Stop(targets(n, true, false, now.then_some(0.0))));

@@ -121,6 +121,8 @@ impl Builder<'_> {
             ReadyKind::Log(expression)
         } else if let Some(file) = section.text("file") {
             ReadyKind::File(Template::new(file))
+        } else if let Some(name) = section.text("registered") {
+            ReadyKind::Registered((name != "true").then(|| name.to_owned()))
         } else {
             ReadyKind::Delay(section.duration("delay")?)
         };
@@ -143,6 +145,8 @@ impl Builder<'_> {
             AliveKind::Heartbeat
         } else if section.truth("notify") {
             AliveKind::Notify
+        } else if section.truth("rpc") {
+            AliveKind::Rpc
         } else {
             AliveKind::Probe(self.probe(section, path)?)
         };

@@ -1,7 +1,7 @@
 //! The keys of `instances.<name>`.
 
 use super::Type::{
-    Any, Bool, Command, Cron, Duration, Glob, Int, Kinds as KindsOf, LevelFrom, List, Map, Mode,
+    Bool, Command, Cron, Duration, Glob, Int, Kinds as KindsOf, LevelFrom, List, Map, Mode,
     NamedOrList, Number, OneOrMore, Or, Path, Positive, Regex, Share, Short, Signal, Size, Table,
     Template, Text, Variable, Word,
 };
@@ -122,7 +122,7 @@ pub static READY: Kinds = Kinds {
         "registered",
         "delay",
     ],
-    words: &["heartbeat", "notify"],
+    words: &["heartbeat", "notify", "registered"],
     keys: &[
         Key::new("heartbeat", Bool, "The first heartbeat that says ready."),
         Key::new("notify", Bool, "`READY=1` on the notify socket, as of systemd's `Type=notify`."),
@@ -133,7 +133,11 @@ pub static READY: Kinds = Kinds {
         Key::new("exec", Command, "This command exits 0."),
         Key::new("log", Regex, "A line of its output matches."),
         Key::new("file", Template, "This file exists."),
-        Key::new("registered", Any, "It is in the registry.").refused(),
+        Key::new(
+            "registered",
+            Text,
+            "It has registered the service of this name at the node; `true`: any.",
+        ),
         Key::new("delay", Duration, "So much time has passed."),
         Key::new("interval", Positive, "Time between two probes.").or("1s"),
         Key::new("timeout", Positive, "Time for one probe.").or("1s"),
@@ -151,7 +155,7 @@ pub static READY: Kinds = Kinds {
 /// `alive`.
 pub static ALIVE: Kinds = Kinds {
     kinds: &["heartbeat", "notify", "tcp", "unix", "http", "exec", "rpc"],
-    words: &["heartbeat", "notify"],
+    words: &["heartbeat", "notify", "rpc"],
     keys: &[
         Key::new("heartbeat", Bool, "Heartbeats on the heartbeat channel."),
         Key::new(
@@ -163,7 +167,11 @@ pub static ALIVE: Kinds = Kinds {
         Key::new("unix", Template, "A connection to this Unix socket succeeds."),
         Key::new("http", Template, "A GET of this `http://` address answers 200 to 399."),
         Key::new("exec", Command, "This command exits 0."),
-        Key::new("rpc", Any, "A call of its own interface is answered.").refused(),
+        Key::new(
+            "rpc",
+            Bool,
+            "`lymph.ping` is answered at the address that it has registered at the node; asked once it has.",
+        ),
         Key::new(
             "interval",
             Positive,

@@ -48,7 +48,7 @@ pub static TOP: &[Key] = &[
     Key::new("container", Map(CONTAINER), "How services find each other.").or("{}"),
     Key::new("logs", Map(LOGS), "The log store.").or("{}"),
     Key::new("node", Map(NODE), "The node itself.").or("{}"),
-    Key::new("registry", Any, "Read by services, passed over by the node."),
+    Key::new("registry", Any, "lymph's older place of `container.registry`."),
     Key::new("event_system", Any, "Read by services, passed over by the node."),
     Key::new("interfaces", Any, "Read by services, passed over by the node."),
     Key::new("components", Any, "Read by services, passed over by the node."),
@@ -71,12 +71,16 @@ pub static CONTAINER: &[Key] = &[
     Key::new("ip", Ip, "Where services listen.").or("127.0.0.1"),
     Key::new("log_endpoint", Text, "Where all logs are published, such as `tcp://127.0.0.1:5600`.")
         .or_as("`pub.sock` in the run folder"),
-    Key::new("registry", Any, "`{class: embedded}`; the node's own registry.")
-        .or_as("`{class: embedded}`"),
+    Key::new("registry", Any, "Who offers what: see below.").or_as("`{class: embedded}`"),
     Key::new("events", Any, "`{class: embedded}` (the node's broker), `{class: local}` (each process hears its own) or `{class: null}` (no events).")
         .or_as("`{class: embedded}`"),
     Key::new("class", Any, "Read by services, passed over by the node."),
-    Key::new("port", Any, "Read by services, passed over by the node."),
+    Key::new(
+        "port",
+        Int(0, 65535),
+        "Where the node itself is called from other hosts, with `registry: {class: zookeeper}`; services do not take it from this file.",
+    )
+    .or_as("a free one"),
     Key::new("service_name", Any, "Read by services, passed over by the node."),
     Key::new("pool", Any, "Read by services, passed over by the node."),
     Key::new("rpc", Any, "Read by services, passed over by the node."),

@@ -158,6 +158,15 @@ pub enum OnFailure {
     Shutdown,
 }
 
+impl Policy {
+    /// Whether what it has registered at the node says how it is.
+    pub fn needs_registry(&self) -> bool {
+        let registered = |check: &ReadyCheck| matches!(check.kind, ReadyKind::Registered(_));
+        let called = |check: &AliveCheck| check.kind == AliveKind::Rpc;
+        self.ready.as_ref().is_some_and(registered) || self.alive.as_ref().is_some_and(called)
+    }
+}
+
 /// How readiness is known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadyCheck {
@@ -190,6 +199,8 @@ pub enum ReadyKind {
     File(Template),
     /// So much time.
     Delay(Duration),
+    /// An entry of its own in the node's registry: under this name, or any.
+    Registered(Option<String>),
 }
 
 /// How liveness is known.
@@ -216,6 +227,8 @@ pub enum AliveKind {
     Notify,
     /// A probe that succeeds.
     Probe(Probe),
+    /// It answers `lymph.ping` at the address that it has registered.
+    Rpc,
 }
 
 /// A question that the node asks an instance from outside.

@@ -1,0 +1,254 @@
+//! `request`: one call of a service, or with `-N` and `-C` many at once and how long they took.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use hilum_shared::registry::VersionRequest;
+use hilum_shared::rpc::{CallOptions, Reply};
+use hilum_shared::wire::Value;
+use hilum_shared::wire::limits::MAX_ANSWER;
+use serde_json::json;
+
+use super::caller::{self, Caller, CallerArgs};
+use super::exit::{CliError, ExitStatus, Outcome};
+use super::output::{Output, printable};
+use super::session::Session;
+use super::time;
+
+mod load;
+
+/// The words of `request`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    hilum request echo.upper '{\"text\": \"foo\"}'\n  \
+    echo '{\"text\": \"foo\"}' | hilum request echo.upper -\n  \
+    hilum request echo.upper@1.2 '{\"text\": \"foo\"}'     an instance that is compatible with 1.2\n  \
+    hilum request lymph.status --address echo.2          one instance of the running node\n  \
+    hilum request echo.upper '{\"text\": \"foo\"}' --address tcp://10.0.0.5:4444\n  \
+    hilum request echo.upper '{\"text\": \"foo\"}' -N 10000 -C 64   how fast it is\n  \
+    hilum request node.status --json\n\n\
+    Values that JSON has no word for are maps: `{\"__type__\": \"Decimal\", \"_\": \"1.50\"}`, and so `set`, `datetime`, `date`,\n\
+    `time`, `UUID`; `--json` prints them so.\n\
+    Exit codes: 1 the service refused or failed, 2 a wrong word or unknown name, 3 no node runs, 4 no answer in time.")]
+pub(crate) struct RequestArgs {
+    /// What is called: `service.method`, and the version that will do: `service.method@1.2`
+    #[arg(value_name = "SUBJECT[@VERSION]", add = super::completions::subjects())]
+    subject: String,
+    /// The parameters by name, as a JSON object; `-` reads it from stdin [default: none]
+    #[arg(value_name = "BODY")]
+    body: Option<String>,
+    /// Who is asked: a service, an endpoint (`tcp://…`, `ipc://…`), an instance of the running node (`echo.2`), `node`
+    /// [default: the subject up to its last dot]
+    #[arg(long, value_name = "ADDRESS", add = super::completions::addresses())]
+    address: Option<String>,
+    /// How long the answer is waited for
+    #[arg(long, value_name = "T", default_value = "2s", value_parser = timeout)]
+    timeout: Duration,
+    /// Send so many requests, after one to warm up, and say how long they took
+    #[arg(short = 'N', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    requests: u32,
+    /// So many of them at once
+    #[arg(short = 'C', value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    concurrency: u32,
+    /// The trace under which it is called, for `hilum logs --trace`
+    #[arg(long, value_name = "ID")]
+    trace_id: Option<String>,
+    /// Show the headers of the answer, too
+    #[arg(short = 'D', long)]
+    dump_headers: bool,
+    #[command(flatten)]
+    caller: CallerArgs,
+}
+
+/// What is called, taken apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// `interface.method`.
+    pub(crate) name: String,
+    /// Up to the last dot.
+    pub(crate) interface: String,
+    /// The version that will do.
+    pub(crate) version: Option<VersionRequest>,
+}
+
+impl Subject {
+    /// Reads `interface.method` or `interface.method@version`.
+    ///
+    /// # Errors
+    /// A usage error.
+    pub(crate) fn parse(text: &str) -> Result<Self, CliError> {
+        let (name, version) = match text.rsplit_once('@') {
+            Some((name, version)) => (name, Some(version)),
+            None => (text, None),
+        };
+        let version = version.map(VersionRequest::parse).transpose();
+        let version =
+            version.map_err(|error| CliError::Usage { message: error.to_string(), help: None })?;
+        match name.rsplit_once('.') {
+            Some((interface, method)) if !interface.is_empty() && !method.is_empty() => {
+                let (name, interface) = (name.to_owned(), interface.to_owned());
+                Ok(Self { name, interface, version })
+            }
+            _ => Err(CliError::usage(
+                format!("`{text}` is no subject"),
+                format!("write `service.method`; `hilum inspect {name}` shows its methods"),
+            )),
+        }
+    }
+}
+
+/// Runs `request`.
+pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
+    let subject = Subject::parse(&args.subject)?;
+    let body = body(args.body.as_deref())?;
+    caller::run(session, &args.caller, async |caller| {
+        let address = args.address.as_deref().unwrap_or(&subject.interface);
+        let place = caller.place(address).await?;
+        let options = CallOptions {
+            version: subject.version.clone(),
+            timeout: args.timeout,
+            trace_id: args.trace_id.clone(),
+            ..CallOptions::default()
+        };
+        let answer = caller.call(&place, &subject.name, &body, options.clone()).await;
+        let reply = match answer {
+            Ok(reply) => reply,
+            Err(failed) => return Err(caller.explain(&place, &subject.name, &body, failed).await),
+        };
+        if args.requests > 1 || args.concurrency > 1 {
+            let load = load::Load {
+                subject: &subject.name,
+                place: &place,
+                body,
+                options,
+                requests: args.requests,
+                concurrency: args.concurrency.min(args.requests),
+            };
+            return load.run(caller).await;
+        }
+        show(caller, &reply, args.dump_headers)
+    })
+}
+
+/// The parameters, from the word or from stdin.
+fn body(word: Option<&str>) -> Result<Value, CliError> {
+    let read;
+    let text = match word {
+        None => return Ok(Value::Map(Vec::new())),
+        Some("-") => {
+            let mut text = String::new();
+            // One byte more than fits tells that it is too much.
+            let most = MAX_ANSWER as u64 + 1;
+            std::io::stdin().lock().take(most).read_to_string(&mut text).map_err(|source| {
+                CliError::File {
+                    doing: "cannot read the body from",
+                    path: "/dev/stdin".into(),
+                    source,
+                }
+            })?;
+            read = text;
+            read.as_str()
+        }
+        Some(text) => text,
+    };
+    if text.len() > MAX_ANSWER {
+        return Err(CliError::usage(
+            format!("the body has more than {MAX_ANSWER} bytes"),
+            "no service takes so much",
+        ));
+    }
+    parse_body(text)
+}
+
+/// Reads parameters by name.
+///
+/// # Errors
+/// A usage error that says where it is no JSON.
+pub(crate) fn parse_body(text: &str) -> Result<Value, CliError> {
+    let example = "write the parameters by name: '{\"text\": \"foo\"}'";
+    let json: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| CliError::usage(format!("the body is not JSON: {error}"), example))?;
+    if !json.is_object() {
+        return Err(CliError::usage("the body is no JSON object", example));
+    }
+    match Value::from_json(&json) {
+        body @ Value::Map(_) => Ok(body),
+        _ => Err(CliError::usage("the body is a special value, no parameters", example)),
+    }
+}
+
+fn show(caller: &Caller<'_>, reply: &Reply, headers: bool) -> Outcome {
+    let out = caller.session.out;
+    let message = &reply.message;
+    let body: Value = message.unpack().map_err(|error| {
+        CliError::failed(format!("`{}` answered something unreadable: {error}", reply.address))
+    })?;
+    if let Some(trace) = &message.headers.trace_id {
+        out.detail(&format!(
+            "answered by {}; `hilum logs --trace {trace}` shows the way",
+            reply.address
+        ));
+    }
+    let entries = [
+        ("type", Some(message.kind.as_str().to_owned())),
+        ("trace_id", message.headers.trace_id.clone()),
+        ("version", message.headers.version.clone()),
+        ("address", Some(reply.address.clone())),
+    ];
+    if out.json && headers {
+        let headers: serde_json::Map<String, serde_json::Value> =
+            entries.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+        out.json(&json!({"headers": headers, "body": body.to_json()}))?;
+        return Ok(ExitStatus::Done);
+    }
+    if headers {
+        for (key, value) in entries {
+            out.line(&format!("{key}: {}", printable(value.as_deref().unwrap_or("-"))))?;
+        }
+        out.line("")?;
+    }
+    print(out, &body)?;
+    Ok(ExitStatus::Done)
+}
+
+/// Prints a value: for people, or with `--json` so that nothing of it is lost.
+pub(crate) fn print(out: Output, value: &Value) -> Result<(), CliError> {
+    if out.json {
+        return out.json(&value.to_json());
+    }
+    let text = format!("{value:#}");
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    out.line(&lines.join("\n"))
+}
+
+/// clap's parser of a timeout: nothing is answered within no time.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
+    match time::duration(text)? {
+        Duration::ZERO => Err("nothing is answered within no time".to_owned()),
+        timeout => Ok(timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_is_all_before_the_last_dot() {
+        let subject = Subject::parse("job.worker.ping@1.2").unwrap();
+        assert_eq!((&*subject.interface, &*subject.name), ("job.worker", "job.worker.ping"));
+        assert_eq!(subject.version.unwrap().to_string(), "1.2.0");
+        for bad in ["echo", ".x", "x.", "echo.upper@v1", "echo.upper@"] {
+            assert!(Subject::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_an_object_and_may_hold_special_values() {
+        let body = parse_body(r#"{"at": {"__type__": "date", "_": "2015-03-14"}}"#).unwrap();
+        assert_eq!(body.to_string(), r#"{"at": date(2015-03-14)}"#);
+        for bad in ["[1]", "7", "{", "", r#"{"__type__": "date", "_": "2015-03-14"}"#] {
+            assert!(parse_body(bad).is_err(), "{bad}");
+        }
+    }
+}

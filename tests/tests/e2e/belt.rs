@@ -1,0 +1,225 @@
+//! The tools with which services are found and called: `discover`, `inspect`, `request`, `shell`, `change-loglevel`, `instance`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests stand outside of test functions, and say what is skipped"
+)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use hilum_tests::{Cluster, LIMIT, Outcome, demo, signal, wait_until};
+use serde_json::{Value, json};
+
+/// Two processes that say things back.
+fn echoes() -> Cluster {
+    let demo = demo();
+    let yaml = format!(
+        "instances: {{echo: {{command: '{demo} instance --interface Echo', numprocesses: 2, ready: heartbeat}}}}"
+    );
+    let cluster = Cluster::new(&yaml);
+    cluster.ok("up -d --wait");
+    cluster
+}
+
+/// Runs a command that reads these lines from stdin.
+fn piped(cluster: &Cluster, words: &[&str], text: &str) -> (Option<i32>, String, String) {
+    let mut command = cluster.command(words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn error(outcome: &Outcome) -> Value {
+    serde_json::from_str::<Value>(&outcome.err).unwrap()["error"].clone()
+}
+
+#[test]
+fn what_runs_is_called_by_its_name() {
+    let cluster = echoes();
+    let methods = cluster.ok("inspect echo.1");
+    assert!(
+        methods.contains("rpc echo.upper(text)\n    Returns the text in upper case."),
+        "{methods}"
+    );
+    let request =
+        |more: &[&str]| cluster.run_words(&[&["request", "--timeout", "20s"], more].concat());
+    let text = "{\"text\": \"foo\"}";
+    assert_eq!(request(&["echo.upper", text]).code(0).out, "\"FOO\"\n");
+    let (code, out, _) = piped(&cluster, &["request", "echo.echo", "-", "--json"], text);
+    assert_eq!((code, &*out), (Some(0), "\"foo\"\n"));
+    // One of the two, by its name under the node, and by its address.
+    let status = |words: &[&str]| -> Value {
+        serde_json::from_str(&request(&[words, &["--json"]].concat()).code(0).out).unwrap()
+    };
+    let second = status(&["lymph.status", "--address", "echo.2"]);
+    let endpoint = second["endpoint"].as_str().unwrap();
+    assert_eq!(status(&["lymph.status", "--address", endpoint]), second);
+    assert_ne!(status(&["lymph.status", "--address", "echo.1"]), second);
+    let node = status(&["node.status"]);
+    assert_eq!(node["instances"].as_array().unwrap().len(), 2);
+    // Headers, and the trace that was asked for.
+    let dumped = request(&["echo.echo", text, "-D", "--trace-id", "my-trace"]).code(0).out;
+    assert!(
+        dumped.contains("trace_id: my-trace\n") && dumped.ends_with("\n\n\"foo\"\n"),
+        "{dumped}"
+    );
+    cluster.down();
+}
+
+#[test]
+fn a_call_that_fails_is_explained_and_ends_with_its_code() {
+    let cluster = echoes();
+    let request = |more: &[&str]| cluster.run_words(&[&["request"], more].concat());
+    let text = "{\"text\": \"foo\"}";
+    request(&["echo.uper", text]).code(1).says("did you mean `echo.upper`?");
+    request(&["echo.upper", "{\"txt\": 1}"])
+        .code(1)
+        .says("no parameter `txt`")
+        .says("echo.upper(text)");
+    let long = format!("{{\"text\": \"{}\"}}", "a".repeat(2000));
+    let raised = error(&request(&["echo.echo", &long, "--timeout", "20s", "--json"]).code(1));
+    assert_eq!((&raised["type"], &raised["body"]["limit"]), (&json!("TextTooLong"), &json!(1000)));
+    // It takes a fifth of a second.
+    request(&["echo.upper", text, "--timeout", "50ms"]).code(4).says("`--timeout`");
+    cluster.down();
+    request(&["echo.upper", text]).code(3);
+}
+
+#[test]
+fn many_requests_at_once_are_measured() {
+    let cluster = echoes();
+    let words = "request echo.echo {\"text\":\"x\"} -N 200 -C 8 --timeout 20s";
+    let figures = cluster.json(&format!("{words} --json"));
+    assert_eq!((&figures["requests"], &figures["answered"]), (&json!(200), &json!(200)));
+    let (percentiles, mean) = (&figures["percentiles"], figures["mean"].as_f64().unwrap());
+    let at = |percent: &str| percentiles[percent].as_f64().unwrap();
+    assert!(at("0") <= at("50") && at("50") <= at("99.9") && at("99.9") <= at("100"), "{figures}");
+    assert!(at("0") <= mean && mean <= at("100"), "{figures}");
+    let shown = cluster.ok(words);
+    assert!(shown.contains("Requests per second:") && shown.contains("99.9 %"), "{shown}");
+    // What fails is counted, and told by the code.
+    let late = "request echo.upper {\"text\":\"x\"} -N 5 -C 5 --timeout 20s --json";
+    assert_eq!(cluster.json(late)["timeouts"], 0);
+    cluster.down();
+}
+
+#[test]
+fn levels_of_all_instances_are_changed() {
+    let cluster = echoes();
+    let changed = cluster.json("change-loglevel echo -l debug -p 5m --json");
+    let changed = changed["changed"].as_array().unwrap().clone();
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert!(changed.iter().all(|one| one["result"] == "changed"), "{changed:?}");
+    cluster.run("change-loglevel echo.1 -n not/a/logger").code(1);
+    cluster.down();
+}
+
+#[test]
+fn a_shell_keeps_what_was_answered_and_may_stay_with_one_instance() {
+    let cluster = echoes();
+    let lines = "x = proxy.echo.echo(text=\"foo\")\n\
+                 request --timeout 20s echo.upper {\"text\": x}\n\
+                 proxy.lymph.status().endpoint\n\
+                 proxy.echo.uper(text=x)\n\
+                 x\n";
+    let (code, out, err) = piped(&cluster, &["shell", "--remote", "echo.2"], lines);
+    let status = cluster.json("request lymph.status --address echo.2 --json");
+    assert_eq!(out, format!("\"FOO\"\n{}\n\"foo\"\n", status["endpoint"]), "{err}");
+    assert_eq!(code, Some(1), "one of them failed");
+    assert!(err.contains("did you mean `echo.upper`?"), "{err}");
+    cluster.down();
+}
+
+#[test]
+fn an_instance_is_run_from_its_configuration_alone() {
+    let cluster = Cluster::new("instances: {}");
+    std::os::unix::fs::symlink(demo(), cluster.path("hilum-demo")).unwrap();
+    cluster.write("echo.yml", "interfaces: {say@1.2: {class: 'hilum-demo:Echo'}}");
+    // Free now, and a moment later most likely, too.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let instance = cluster.start(&["instance", "-c", "echo.yml", "-p", &port.to_string(), "-i"]);
+    let address = format!("tcp://127.0.0.1:{port}");
+    let words = ["request", "say.echo", "{\"text\": \"foo\"}", "--address", &address];
+    wait_until(LIMIT, "an answer", || cluster.run_words(&words).status.success());
+    let methods = cluster.json(&format!("inspect {address} --json"));
+    let versions = methods["methods"].as_array().unwrap().iter().map(|one| &one["version"]);
+    assert!(versions.clone().any(|version| version == "1.2.0"), "{methods}");
+    signal("TERM", instance.pid());
+    instance.finish(LIMIT).code(0);
+    cluster.assert_empty();
+}
+
+/// A container in Python; it does not outlive its test.
+struct Python {
+    child: Child,
+    endpoint: String,
+}
+
+impl Python {
+    /// `None` where there is no Python with pyzmq and msgpack.
+    fn start() -> Option<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let made = target.join("python/bin/python");
+        let python = match std::env::var_os("HILUM_TEST_PYTHON") {
+            Some(python) => python,
+            None if made.exists() => made.into_os_string(),
+            None => "python3".into(),
+        };
+        let tried = Command::new(&python).args(["-c", "import zmq, msgpack"]).output();
+        if !tried.is_ok_and(|output| output.status.success()) {
+            println!("SKIPPED: {} with pyzmq and msgpack is needed", python.to_string_lossy());
+            return None;
+        }
+        let mut command = Command::new(python);
+        command.arg(root.join("shared/tests/interop/peer.py"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let endpoint =
+            BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+        Some(Self { child, endpoint })
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_service_in_python_is_found_in_a_list_and_called() {
+    let Some(python) = Python::start() else { return };
+    let at = &python.endpoint;
+    let cluster = Cluster::new(&format!(
+        "container: {{registry: {{class: static, hosts: {{py: ['{at}'], 'old@1.2': ['{at}']}}}}}}\ninstances: {{}}"
+    ));
+    // No node is needed: the list is in the file.
+    let found = cluster.json("discover py --json");
+    assert_eq!(found["services"][0]["name"], "py");
+    assert_eq!(found["services"][0]["instances"][0]["endpoint"], at.as_str());
+    let table = cluster.ok("discover --versions");
+    assert!(table.contains("old@1.2") && table.contains("py"), "{table}");
+    let request =
+        |more: &[&str]| cluster.run_words(&[&["request", "--timeout", "20s"], more].concat());
+    assert_eq!(request(&["py.upper", "{\"text\": \"foo\"}"]).code(0).out, "\"FOO\"\n");
+    let direct = ["py.upper", "{\"text\": \"foo\"}", "--address", at];
+    assert_eq!(request(&direct).code(0).out, "\"FOO\"\n");
+    let types = request(&["py.types"]).code(0);
+    let types = types.says("set(1, 2)").says("Decimal(1.50)").says("date(2015-03-14)");
+    drop(types.says("bytes(00ff)"));
+    let json: Value = serde_json::from_str(&request(&["py.types", "--json"]).code(0).out).unwrap();
+    assert_eq!(json["Decimal"], json!({"__type__": "Decimal", "_": "1.50"}));
+    request(&["py.fail"]).code(1).says("TooLong: no");
+    request(&["py.refuse"]).code(1).says("was refused");
+    request(&["pi.upper"]).code(2).says("did you mean `py`?");
+    request(&["py.upper@3"]).code(1).says("compatible");
+    cluster.run("discover zzz").code(2).says("`py`");
+}

@@ -1,0 +1,260 @@
+//! Who is found: the node's own registry, and one that several nodes share.
+
+#[path = "../../../shared/tests/registry_support/mod.rs"]
+mod registry_support;
+#[path = "../../../shared/tests/registry_support/zookeeper.rs"]
+mod zookeeper;
+
+use std::time::Duration;
+
+use hilum_shared::registry::{Embedded, Registry};
+use hilum_shared::rpc::Endpoint;
+use hilum_shared::rpc::blocking::Client;
+use hilum_tests::{Cluster, LIMIT, demo, signal, wait_until};
+use registry_support::conforms;
+use serde_json::{Value, json};
+use zookeeper::Server;
+
+/// Echoes and who calls them, found without a word of where they are.
+fn shop(more: &str) -> Cluster {
+    let demo = demo();
+    Cluster::new(&format!(
+        "node: {{heartbeat: {{interval: 100ms, timeout: 600ms}}}}
+instances:
+  echo:
+    command: {demo} instance --interface Echo
+    numprocesses: 3
+    ready: {{registered: echo}}
+    restart: never
+{more}"
+    ))
+}
+
+/// The node's control endpoint.
+fn node(cluster: &Cluster) -> String {
+    format!("ipc://{}/node.sock", cluster.read(".hilum/hilum.yml/run").trim())
+}
+
+fn ask(cluster: &Cluster, subject: &str, args: &Value) -> Value {
+    let mut client = Client::connect(&node(cluster)).expect("an address");
+    client.call(subject, args, LIMIT).expect("an answer")
+}
+
+fn found(cluster: &Cluster, service: &str) -> usize {
+    let view = ask(cluster, "registry.lookup", &json!({"service": service}));
+    view["instances"].as_array().expect("a list").len()
+}
+
+#[test]
+fn services_find_each_other_in_the_nodes_registry() {
+    let demo = demo();
+    let cluster = shop(&format!(
+        "  demo: {{command: {demo} instance --interface Demo, ready: registered, depends_on: [echo]}}\n"
+    ));
+    cluster.ok("up -d --wait");
+    cluster.wait("demo.1", "an answer by way of an echo", |demo| {
+        demo["info"].as_str().is_some_and(|info| info.starts_with("REQUEST"))
+    });
+    let all = ask(&cluster, "registry.discover", &json!({}));
+    let names: Vec<&String> = all["services"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["demo", "echo", "lymph", "node"]);
+    let itself = &all["services"]["node"]["instances"][0];
+    assert_eq!(itself["endpoint"], json!(node(&cluster)));
+    cluster.down();
+}
+
+#[test]
+fn an_instance_is_not_found_any_more_when_it_ends_hangs_or_is_told_to_stop() {
+    let cluster = shop("");
+    cluster.ok("up -d --wait");
+    assert_eq!(found(&cluster, "echo"), 3);
+    signal("KILL", cluster.pid("echo.1"));
+    wait_until(LIMIT, "the killed one is gone", || found(&cluster, "echo") == 2);
+    cluster.ok("stop echo.2");
+    assert_eq!(found(&cluster, "echo"), 1);
+    cluster.ok("start echo.2");
+    assert_eq!(found(&cluster, "echo"), 2);
+    cluster.down();
+}
+
+#[test]
+fn ready_when_it_is_registered_and_lost_when_it_does_not_answer_there() {
+    let cluster = Cluster::up(
+        "instances:
+  mute:
+    command: sleep 1000
+    restart: {delay: 10ms}
+    ready: {registered: mute}
+    alive: {rpc: true, interval: 100ms, timeout: 200ms, failures: 2}
+",
+    );
+    let mute = cluster.wait("mute.1", "a process", |mute| mute["pid"].is_number());
+    assert_eq!(mute["ready"], false);
+    // Whoever knows the token speaks for the run.
+    let environment = std::fs::read(format!("/proc/{}/environ", mute["pid"])).unwrap();
+    let environment = String::from_utf8(environment).unwrap();
+    let token = environment.split('\0').find_map(|one| one.strip_prefix("HILUM_TOKEN=")).unwrap();
+    let instance = json!({"id": "x", "endpoint": "tcp://127.0.0.1:1"});
+    let register = |service: &str| {
+        let args = json!({"service": service, "instance": instance, "token": token});
+        ask(&cluster, "registry.register", &args)
+    };
+    register("other");
+    assert_eq!(cluster.instance("mute.1")["ready"], false, "another name");
+    register("mute");
+    cluster.wait("mute.1", "its next run", |mute| mute["run"] == 2);
+    let events = cluster.events("mute");
+    assert!(events.contains(&"ready".to_owned()), "{events:?}");
+    assert_eq!(found(&cluster, "mute"), 0);
+    cluster.down();
+}
+
+#[test]
+fn services_that_answer_are_left_alone() {
+    let cluster = shop("    alive: {rpc: true, interval: 50ms, failures: 2}\n");
+    cluster.ok("up -d --wait");
+    let beats = |echo: &Value| echo["heartbeat_age"].is_number();
+    cluster.wait("echo.1", "a beat", beats);
+    // So many pings that a wrong answer would have been noticed.
+    std::thread::sleep(Duration::from_millis(1000));
+    for id in ["echo.1", "echo.2", "echo.3"] {
+        assert_eq!(cluster.instance(id)["run"], 1, "{id}");
+    }
+    cluster.down();
+}
+
+#[test]
+fn what_a_stranger_registers_ends_with_its_connection() {
+    let cluster = shop("");
+    cluster.ok("up -d --wait");
+    let mut client = Client::connect(&node(&cluster)).unwrap();
+    let instance = json!({"id": "x", "endpoint": "tcp://127.0.0.1:1"});
+    let args = json!({"service": "other", "instance": instance});
+    let () = client.call("registry.register", &args, LIMIT).unwrap();
+    assert_eq!(found(&cluster, "other"), 1);
+    drop(client);
+    wait_until(LIMIT, "it is gone", || found(&cluster, "other") == 0);
+    let mut client = Client::connect(&node(&cluster)).unwrap();
+    let args = json!({"service": "other", "instance": {"id": "x", "endpoint": "tcp://a:1"}, "token": "guessed"});
+    let refused = client.call::<_, Value>("registry.register", &args, LIMIT).unwrap_err();
+    assert!(refused.to_string().contains("token"), "{refused}");
+    cluster.down();
+}
+
+#[tokio::test]
+async fn the_nodes_registry_does_what_every_registry_does() {
+    let cluster = Cluster::new("node: {on_all_exited: keep}\n");
+    cluster.ok("up -d");
+    let registry = async || Embedded::new(Endpoint::caller().await.unwrap(), node(&cluster), None);
+    let (ours, theirs) = (registry().await, registry().await);
+    conforms(&ours as &dyn Registry, &theirs).await;
+    cluster.down();
+}
+
+/// One of several nodes with ZooKeeper between them.
+fn with_zookeeper(hosts: &str, instances: &str) -> Cluster {
+    Cluster::new(&format!(
+        "container: {{registry: {{class: zookeeper, hosts: '{hosts}'}}}}
+node: {{on_all_exited: keep}}
+instances:
+{instances}"
+    ))
+}
+
+#[tokio::test]
+async fn nodes_and_their_services_meet_in_zookeeper() {
+    let Some(mut server) = Server::start().await else { return };
+    let (demo, hosts) = (demo(), server.hosts());
+    let echoes = with_zookeeper(
+        &hosts,
+        &format!(
+            "  echo: {{command: {demo} instance --interface Echo, numprocesses: 2, ready: heartbeat}}\n"
+        ),
+    );
+    let callers = with_zookeeper(
+        &hosts,
+        &format!("  demo: {{command: {demo} instance --interface Demo, ready: heartbeat}}\n"),
+    );
+    echoes.ok("up -d --wait");
+    callers.ok("up -d --wait");
+    callers.wait("demo.1", "an answer from the other node's services", |demo| {
+        demo["info"].as_str().is_some_and(|info| info.starts_with("REQUEST"))
+    });
+
+    // Every node of the registry, from any of them.
+    let all = || callers.json("ps --all-nodes --json");
+    wait_until(LIMIT, "both nodes", || all()["nodes"].as_array().unwrap().len() == 2);
+    let table = callers.ok("ps --all-nodes");
+    for word in ["NODE", "echo.2", "demo.1"] {
+        assert!(table.contains(word), "{table}");
+    }
+
+    // The same over the wire, as a lymph client would ask.
+    let found = all();
+    let echo_node = found["nodes"].as_array().unwrap().iter().find(|node| {
+        node["services"].as_array().unwrap().iter().any(|service| service["name"] == "echo")
+    });
+    let address = echo_node.unwrap()["registered"]["endpoint"].as_str().unwrap().to_owned();
+    assert!(address.starts_with("tcp://127.0.0.1:"), "{address}");
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut client = Client::connect(&address).unwrap();
+        let one = json!({"service_type": "echo"});
+        let processes: Value = client.call("node.get_processes", &one, LIMIT).unwrap();
+        assert_eq!(processes.as_array().unwrap().len(), 2);
+        let status: Value = client.call("lymph.status", &json!({}), LIMIT).unwrap();
+        assert_eq!(status["endpoint"], json!(address));
+        let scaled = json!({"changes": [{"service": "echo", "count": 3}]});
+        let accepted: Value = client.call("node.scale", &scaled, LIMIT).unwrap();
+        let done = json!({"operation": accepted["operation"]});
+        let outcome: Value = client.call("node.wait", &done, LIMIT).unwrap();
+        assert_eq!(outcome["ok"], true);
+        // What would take the node from its owner is not served here.
+        for method in ["node.shutdown", "node.signal", "node.reload", "node.await"] {
+            let args = json!({"targets": ["echo"], "signal": "KILL", "state": "ready"});
+            let refused = client.call::<_, Value>(method, &args, LIMIT).unwrap_err();
+            assert!(refused.to_string().contains("not served to other hosts"), "{refused}");
+        }
+        assert!(client.call::<_, Value>("registry.discover", &json!({}), LIMIT).is_err());
+    });
+    asked.await.unwrap();
+    assert_eq!(echoes.ps()["instances"].as_array().unwrap().len(), 3);
+
+    // A node that leaves is gone at once.
+    echoes.down();
+    assert_eq!(all()["nodes"].as_array().unwrap().len(), 1);
+    server.end();
+    callers.down();
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_holds_nobody_up() {
+    let Some(mut server) = Server::start().await else { return };
+    server.end();
+    let cluster = with_zookeeper(&server.hosts(), "  web: {command: sleep 1000}\n");
+    cluster.ok("up -d --wait");
+    let warned = || {
+        let warnings = cluster.ps()["node"]["warnings"].to_string();
+        warnings.contains("zookeeper at")
+    };
+    wait_until(LIMIT, "a warning", warned);
+    assert!(cluster.ok("events --json").contains("registry-away"));
+    cluster.run("ps --all-nodes").code(1).says("the registry cannot be asked");
+
+    server.again();
+    server.is_up().await;
+    wait_until(2 * LIMIT, "the warning goes", || !warned());
+    let registered = || {
+        let all = cluster.run("ps --all-nodes --json");
+        all.out.contains("\"registered\"")
+    };
+    wait_until(LIMIT, "it is registered", registered);
+
+    // A ZooKeeper that lost all it knew.
+    server.end();
+    wait_until(2 * LIMIT, "a warning again", warned);
+    server.forget_everything();
+    server.again();
+    server.is_up().await;
+    wait_until(2 * LIMIT, "it is registered anew", registered);
+    cluster.down();
+}
