@@ -1,6 +1,6 @@
 //! A container in Python and one of ours call each other, over lymph's pair of sockets and over one connection.
 //!
-//! Needs a Python with pyzmq and msgpack, which `scripts/python-env` makes; without one the tests say so and skip.
+//! Needs a Python with pyzmq, msgpack and kazoo, which `scripts/python-env` makes; without one the tests say so and skip.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -14,7 +14,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hilum_shared::registry::{Instance, Memory, Registry};
+use hilum_shared::registry::{Instance, Memory, Registry, VersionRequest};
 use hilum_shared::rpc::{
     CallOptions, Client, Config, Endpoint, Error, Failure, Interface, Liveness, Method, Request,
     Server, Sockets,
@@ -40,9 +40,9 @@ fn python(root: &Path) -> Option<OsString> {
         None if made.exists() => made.into_os_string(),
         None => "python3".into(),
     };
-    let tried = Command::new(&python).args(["-c", "import zmq, msgpack"]).output();
+    let tried = Command::new(&python).args(["-c", "import zmq, msgpack, kazoo"]).output();
     if !tried.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: {} with pyzmq and msgpack is needed", python.to_string_lossy());
+        eprintln!("SKIPPED: {} with pyzmq, msgpack and kazoo is needed", python.to_string_lossy());
         return None;
     }
     Some(python)
@@ -50,9 +50,14 @@ fn python(root: &Path) -> Option<OsString> {
 
 impl Python {
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    fn start_with(arguments: &[&str]) -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mut child = Command::new(python(root)?)
             .arg(root.join("shared/tests/interop/peer.py"))
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -70,8 +75,25 @@ impl Python {
         subject: &str,
         body: &serde_json::Value,
     ) -> serde_json::Value {
-        writeln!(self.orders, "{}", json!([how, endpoint, subject, body])).unwrap();
+        self.tell(&json!([how, endpoint, subject, body]))
+    }
+
+    fn tell(&mut self, order: &serde_json::Value) -> serde_json::Value {
+        writeln!(self.orders, "{order}").unwrap();
         serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+
+    /// The same beside a runtime that has to answer meanwhile.
+    async fn ask(mut self, order: serde_json::Value) -> (Self, serde_json::Value) {
+        let ordered = tokio::task::spawn_blocking(move || {
+            let answer = self.tell(&order);
+            (self, answer)
+        });
+        ordered.await.unwrap()
+    }
+
+    fn port(&self) -> &str {
+        self.endpoint.rsplit_once(':').unwrap().1
     }
 }
 
@@ -88,6 +110,10 @@ struct Text {
 }
 
 async fn container(addresses: &[&str]) -> (Endpoint, Client, Memory) {
+    container_with(addresses, Config::default()).await
+}
+
+async fn container_with(addresses: &[&str], config: Config) -> (Endpoint, Client, Memory) {
     let interface = Interface::new("echo")
         .method(Method::rpc("upper", |args: Text, _| async move { Ok(args.text.to_uppercase()) }))
         .method(Method::rpc("trace", |_: Value, request: Request| async move {
@@ -98,8 +124,7 @@ async fn container(addresses: &[&str]) -> (Endpoint, Client, Memory) {
         }))
         .method(Method::raw("ack", |_, channel| async move { channel.ack().unwrap() }));
     let server = Arc::new(Server::new("me").interface(interface));
-    let endpoint =
-        Endpoint::open(Arc::new(Sockets), addresses, server, Config::default()).await.unwrap();
+    let endpoint = Endpoint::open(Arc::new(Sockets), addresses, server, config).await.unwrap();
     let registry = Memory::new();
     (endpoint.clone(), Client::new(endpoint, Arc::new(registry.clone())), registry)
 }
@@ -168,3 +193,231 @@ async fn python_calls_ours() {
         assert_eq!(answer[1], "x");
     }
 }
+
+fn patient() -> CallOptions {
+    CallOptions { timeout: Duration::from_secs(20), ..CallOptions::default() }
+}
+
+#[tokio::test]
+async fn the_chosen_instance_is_told_its_version_and_the_trace() {
+    let Some(python) = Python::start() else { return };
+    let (_endpoint, client, registry) = container(&["tcp://127.0.0.1:*"]).await;
+    let versioned = Instance::new("py", &python.endpoint, Some("1.5.0"));
+    registry.register("py", versioned).await.unwrap();
+    let options = CallOptions {
+        version: Some(VersionRequest::parse("1.2").unwrap()),
+        trace_id: Some("of-ours".into()),
+        ..patient()
+    };
+    let headers: serde_json::Value = client.call("py.headers", &json!({}), &options).await.unwrap();
+    assert_eq!((&headers["version"], &headers["trace_id"]), (&"1.5.0".into(), &"of-ours".into()));
+    let direct = CallOptions { target: Some(python.endpoint.clone()), ..patient() };
+    let headers: serde_json::Value = client.call("py.headers", &json!({}), &direct).await.unwrap();
+    assert_eq!(headers["version"], serde_json::Value::Null);
+    let ack = client.request("py.ack", &json!({}), &direct).await.unwrap();
+    assert_eq!(ack.message.kind, hilum_shared::wire::message::Kind::Ack);
+    let plain = client.call::<_, Value>("py.plain", &json!({}), &direct).await.unwrap_err();
+    assert_eq!(plain.kind(), Some("RemoteError"), "{plain}");
+}
+
+#[tokio::test]
+async fn what_python_2_packs_as_bytes_is_understood_both_ways() {
+    let Some(python) = Python::start_with(&["--python2"]) else { return };
+    let (endpoint, client, registry) = container(&["tcp://127.0.0.1:*"]).await;
+    registry.register("py", Instance::new("py", &python.endpoint, None)).await.unwrap();
+    let types: Value = client.call("py.types", &json!({}), &patient()).await.unwrap();
+    let text = types.to_string();
+    assert!(text.contains("set(1, 2)") && text.contains("Decimal(1.50)"), "{text}");
+    let error = client.call::<_, Value>("py.fail", &json!({}), &patient()).await.unwrap_err();
+    assert_eq!(error.to_string(), "TooLong: no");
+    let upper: String = client.call("py.upper", &json!({"text": "foo"}), &patient()).await.unwrap();
+    assert_eq!(upper, "FOO");
+
+    let order = json!(["call", endpoint.address(), "echo.upper", {"text": "foo"}]);
+    let (python, answer) = python.ask(order).await;
+    assert_eq!(answer, json!(["REP", "FOO", {"version": null, "trace_id": "py-trace"}]));
+    let (_python, answer) = python.ask(json!(["call", endpoint.address(), "echo.trace", {}])).await;
+    assert_eq!(answer[1], "py-trace");
+}
+
+#[tokio::test]
+async fn a_call_that_waits_keeps_the_connection_watched_and_its_silence_is_not_taken_for_death() {
+    let Some(python) = Python::start() else { return };
+    let config = Config {
+        heartbeat_interval: Duration::from_millis(50),
+        timeout: Duration::from_secs(10),
+        ..Config::default()
+    };
+    let (endpoint, client, _) = container_with(&["tcp://127.0.0.1:*"], config).await;
+    let direct = CallOptions { target: Some(python.endpoint.clone()), ..patient() };
+    let silent = {
+        let (client, direct) = (client.clone(), direct.clone());
+        tokio::spawn(async move { client.request("py.silent", &json!({}), &direct).await })
+    };
+    let begun = tokio::time::Instant::now();
+    loop {
+        let pings: u32 = client.call("py.pings", &json!({}), &direct).await.unwrap();
+        if pings >= 2 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "only {pings} pings");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(endpoint.liveness(&python.endpoint), Liveness::Responsive);
+    assert!(!silent.is_finished());
+    silent.abort();
+}
+
+#[tokio::test]
+async fn a_peer_that_dies_ends_its_calls_and_one_that_returns_on_its_port_is_called_again() {
+    let Some(python) = Python::start() else { return };
+    let (endpoint, client, _) = container(&["tcp://127.0.0.1:*"]).await;
+    let direct = CallOptions { target: Some(python.endpoint.clone()), ..patient() };
+    let upper = async |text: &str| -> Result<String, Error> {
+        client.call("py.upper", &json!({"text": text}), &direct).await
+    };
+    assert_eq!(upper("a").await.unwrap(), "A");
+    let (silent, ()) = tokio::join!(
+        async { client.request("py.silent", &json!({}), &direct).await.unwrap_err() },
+        async {
+            assert_eq!(upper("b").await.unwrap(), "B"); // the silent call is under way
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(python.child.id()).unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+    );
+    assert!(matches!(silent, Error::Lost { .. }), "{silent}");
+    let port = python.port().to_owned();
+    drop(python);
+    let gone = upper("c").await.unwrap_err();
+    assert!(gone.not_sent(), "{gone}");
+
+    let python = Python::start_with(&[&port]).unwrap();
+    assert_eq!(upper("d").await.unwrap(), "D");
+    let order = json!(["call", endpoint.address(), "echo.upper", {"text": "e"}]);
+    let (_python, answer) = python.ask(order).await;
+    assert_eq!(answer[1], "E", "a caller with the identity of the one before: {answer}");
+}
+
+#[tokio::test]
+async fn python_finds_ours_again_after_a_restart_on_the_same_port() {
+    let Some(python) = Python::start() else { return };
+    let (endpoint, client, _) = container(&["tcp://127.0.0.1:*"]).await;
+    let address = endpoint.address().to_owned();
+    let order = json!(["call", address, "echo.upper", {"text": "a"}, null, 2]);
+    let (mut python, answer) = python.ask(order.clone()).await;
+    assert_eq!(answer[1], "A");
+    drop(client);
+    endpoint.close(Duration::from_secs(20)).await;
+
+    let (_endpoint, _client, _) = container(&[&address]).await;
+    for _ in 0..10 {
+        // libzmq connects again by itself, and drops what is sent meanwhile.
+        let answer;
+        (python, answer) = python.ask(order.clone()).await;
+        if answer[1] == "A" {
+            return;
+        }
+    }
+    panic!("not answered any more");
+}
+
+#[tokio::test]
+async fn what_kills_others_is_survived() {
+    let Some(mut python) = Python::start() else { return };
+    let (endpoint, ..) = container(&["tcp://127.0.0.1:*"]).await;
+    let id = b"0123456789abcdef0123456789abcdef".as_slice();
+    let (headers, args) = (b"\x80".as_slice(), b"\x81\xa4text\xa1x".as_slice());
+    let request = |parts: &[(usize, &[u8])]| {
+        let mut frames = [id, b"REQ", b"echo.upper", headers, args];
+        for (at, bytes) in parts {
+            frames[*at] = bytes;
+        }
+        frames.map(hex).to_vec()
+    };
+    let mut unknown = b"\x82\xa8__type__\xa5Wrong\xa1_\xa1x".to_vec();
+    unknown.splice(0..0, b"\x81\xa4text".iter().copied());
+    let malformed = [
+        vec![],
+        vec![hex(id)],
+        request(&[])[..4].to_vec(),
+        [request(&[]), vec![hex(b"more")]].concat(),
+        request(&[(0, b"\xff\xfe")]),
+        request(&[(1, b"WHAT")]),
+        request(&[(1, b"")]),
+        request(&[(2, b"\xff.\xfe")]),
+        request(&[(2, b"nodot")]),
+        request(&[(2, b"")]),
+        request(&[(3, b"")]),
+        request(&[(3, b"\xc0")]),
+        request(&[(3, b"\x93\x01\x02\x03")]),
+        request(&[(3, b"\x81\xa7version\xa3x.y")]),
+        request(&[(3, b"\x81\xa8trace_id\x07")]),
+        request(&[(3, &unknown)]),
+        request(&[(4, b"")]),
+        request(&[(4, b"\x81\xa4te")]),
+        request(&[(4, b"\x80\x80")]),
+        request(&[(4, b"\xc1")]),
+        request(&[(4, b"\x81\xa4text\xa2\xff\xff")]),
+        request(&[(4, &unknown)]),
+        request(&[(4, b"\xdd\xff\xff\xff\xff")]),
+        request(&[(4, &[0x91; 100_000])]),
+    ];
+    for frames in malformed {
+        let sent;
+        (python, sent) = python.ask(json!(["raw", endpoint.address(), frames])).await;
+        assert_eq!(sent, json!(["sent"]));
+        let order = json!(["call", endpoint.address(), "echo.upper", {"text": "still"}]);
+        let answer;
+        (python, answer) = python.ask(order).await;
+        assert_eq!(answer[1], "STILL", "after {frames:?}: {answer}");
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
+}
+
+/// Both find each other in ZooKeeper, as services of lymph do.
+#[cfg(feature = "zookeeper")]
+#[tokio::test]
+async fn python_and_ours_find_each_other_in_zookeeper() {
+    let Some(zookeeper) = zookeeper::Server::start().await else { return };
+    let Some(python) = Python::start() else { return };
+    let (endpoint, ..) = container(&["tcp://127.0.0.1:*"]).await;
+    let registry = hilum_shared::registry::ZooKeeper::new(&zookeeper.hosts);
+    let ours = Instance::new("echo", endpoint.address(), Some("1.5.0"));
+    registry.register("echo", ours.clone()).await.unwrap();
+    let (python, found) = python.ask(json!(["find", zookeeper.hosts, "echo"])).await;
+    assert_eq!(found[&ours.id]["endpoint"], endpoint.address());
+    assert_eq!(
+        (&found[&ours.id]["id"], &found[&ours.id]["version"]),
+        (&ours.id.clone().into(), &"1.5.0".into())
+    );
+    let (python, answer) =
+        python.ask(json!(["call", found[&ours.id]["endpoint"], "echo.upper", {"text": "x"}])).await;
+    assert_eq!(answer[1], "X");
+
+    let client = Client::new(endpoint, Arc::new(registry.clone()));
+    let (python, _) = python.ask(json!(["register", zookeeper.hosts, "py", "2.0.0"])).await;
+    let mut view = registry.lookup("py").await.unwrap();
+    let seen = tokio::time::timeout(Duration::from_secs(30), view.wait_for(|now| now.len() == 1));
+    let theirs = seen.await.unwrap().unwrap()[0].clone();
+    assert_eq!(theirs.id, Instance::new("py", &python.endpoint, Some("2.0.0")).id, "lymph's hash");
+    let options = CallOptions { version: Some(VersionRequest::parse("2.0").unwrap()), ..patient() };
+    let text: String = client.call("py.upper", &json!({"text": "y"}), &options).await.unwrap();
+    assert_eq!(text, "Y");
+
+    let (_python, _) = python.ask(json!(["leave"])).await;
+    let left = tokio::time::timeout(Duration::from_secs(30), view.wait_for(<[Instance]>::is_empty));
+    left.await.unwrap().unwrap();
+    let error = client.call::<_, Value>("py.upper", &json!({"text": "y"}), &options).await;
+    assert!(matches!(error, Err(Error::NoSuchService { .. })), "{error:?}");
+}
+
+#[cfg(feature = "zookeeper")]
+#[path = "interop/zookeeper.rs"]
+mod zookeeper;

@@ -52,6 +52,11 @@ pub fn demo() -> String {
     binary("demo-under-test").display().to_string()
 }
 
+/// The path of the command line.
+pub fn hilum() -> PathBuf {
+    binary("hilum-under-test")
+}
+
 /// The path of a service that writes down the events that it hears.
 pub fn events() -> String {
     binary("events-under-test").display().to_string()
@@ -72,7 +77,7 @@ impl Cluster {
         let home =
             tempfile::Builder::new().prefix("ht").tempdir_in("/tmp").expect("a folder in /tmp");
         let token = format!("e2e-{}", home.path().file_name().expect("has one").display());
-        let cluster = Self { home, token, binary: binary("hilum-under-test") };
+        let cluster = Self { home, token, binary: hilum() };
         cluster.write("hilum.yml", yaml);
         fs::create_dir(cluster.path("run")).expect("a run folder");
         cluster

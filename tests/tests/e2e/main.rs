@@ -20,6 +20,7 @@ mod policy;
 mod questions;
 mod registry;
 mod scale;
+mod services;
 mod terminal;
 mod verbs;
 mod worker;

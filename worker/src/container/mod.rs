@@ -217,6 +217,14 @@ impl Container {
         self
     }
 
+    /// In the registry and at the event system that a configuration names.
+    #[cfg(feature = "testing")]
+    pub(crate) fn shared_by(mut self, config: &Section) -> Result<Self, Diagnostics> {
+        self.registry = Wanted::read(config)?;
+        self.events = events::Wanted::read(config)?;
+        Ok(self)
+    }
+
     /// Emitting to and hearing of this event system.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn EventSystem>) -> Self {

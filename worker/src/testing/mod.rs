@@ -6,6 +6,7 @@
 //! | [`RpcMock`] | a service in such a network that answers as the test says, and remembers its calls | nothing |
 //! | [`EventMock`] | the events of such a network: what was emitted, and the test's own | your handlers |
 //! | [`FakeNode`] | a node in the test's process, which hears heartbeats and gives orders | your service |
+//! | [`NodeFixture`] | the `hilum` binary with a configuration, in a folder of its own | all of it |
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,8 +42,10 @@ mod events;
 mod fake_node;
 mod mock;
 mod network;
+mod real_node;
 
 pub use events::EventMock;
 pub use fake_node::{Beat, FakeNode, FakeNodeError, LogRecord, Order, OrderKind};
 pub use mock::{MockCall, RpcMock};
 pub use network::TestNetwork;
+pub use real_node::{NodeFixture, RealNode, RealNodeError};
