@@ -220,7 +220,7 @@ impl Container {
     /// In the registry and at the event system that a configuration names.
     #[cfg(feature = "testing")]
     pub(crate) fn shared_by(mut self, config: &Section) -> Result<Self, Diagnostics> {
-        self.registry = Wanted::read(config)?;
+        self.registry = Wanted::Configured(Choice::read(config)?);
         self.events = events::Wanted::read(config)?;
         Ok(self)
     }
