@@ -412,7 +412,7 @@ async fn python_and_ours_find_each_other_in_zookeeper() {
     assert_eq!(text, "Y");
 
     let (_python, _) = python.ask(json!(["leave"])).await;
-    let left = tokio::time::timeout(Duration::from_secs(30), view.wait_for(<[Instance]>::is_empty));
+    let left = tokio::time::timeout(Duration::from_secs(30), view.wait_for(|now| now.is_empty()));
     left.await.unwrap().unwrap();
     let error = client.call::<_, Value>("py.upper", &json!({"text": "y"}), &options).await;
     assert!(matches!(error, Err(Error::NoSuchService { .. })), "{error:?}");
