@@ -360,7 +360,7 @@ async fn what_kills_others_is_survived() {
         request(&[(4, b"\x81\xa4text\xa2\xff\xff")]),
         request(&[(4, &unknown)]),
         request(&[(4, b"\xdd\xff\xff\xff\xff")]),
-        request(&[(4, &[0x91; 100_000])]),
+        request(&[(4, &vec![0x91; 100_000])]),
     ];
     for frames in malformed {
         let sent;

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     pub hosts: String,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let script = root.join("scripts/services");
         let fetched = Command::new(&script).arg("fetch").output().unwrap();
