@@ -118,6 +118,14 @@ fn policy() -> LogPolicy {
     }
 }
 
+/// The lines in a file's text, and those that it told to be lost: with it goes that word, too.
+fn accounted(text: &[u8]) -> u64 {
+    let gap = |line: &str| {
+        line.split_once("| … ")?.1.split_once(" dropped (")?.0.split(' ').next()?.parse().ok()
+    };
+    String::from_utf8_lossy(text).lines().map(|line| gap(line).unwrap_or(1_u64)).sum()
+}
+
 fn name(of: usize) -> InstanceId {
     InstanceId::parse(&format!("s.{}", of + 1)).unwrap()
 }
@@ -238,7 +246,7 @@ impl World {
                 self.flush();
                 if let Some(log) = self.current() {
                     let text = fs::read(&log).unwrap();
-                    self.taken += memchr::memchr_iter(b'\n', &text).count() as u64;
+                    self.taken += accounted(&text);
                     match op {
                         Op::Delete => fs::remove_file(log).unwrap(),
                         _ => fs::rename(log, self.disk.0.path().join("rotated")).unwrap(),

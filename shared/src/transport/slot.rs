@@ -100,7 +100,9 @@ impl Slot {
             self.gate.queued.fetch_add(1, Ordering::SeqCst);
         }
         if let Some(delay) = wake {
-            self.wake = Some(Instant::now() + delay);
+            let at = Instant::now() + delay;
+            // Who is called again and again may not put it off for ever.
+            self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
         }
         result
     }

@@ -240,7 +240,7 @@ impl Port<'_> {
         Ok(())
     }
 
-    /// Asks for one call of [`Handler::timer`] after this time, in place of an earlier wish.
+    /// Asks for one call of [`Handler::timer`] after this time; where one is due sooner, that stands.
     pub fn wake_in(&mut self, delay: Duration) {
         *self.wake = Some(delay);
     }

@@ -25,6 +25,8 @@ pub(super) struct Desk {
     pub(super) calls: mpsc::Sender<ControlCall>,
     pub(super) counters: Counters,
     pub(super) endpoint: String,
+    /// A connection ended since the clients were looked for.
+    pub(super) unsettled: bool,
     /// News of clients that are gone, for which the runtime had no room yet.
     pub(super) gone: Vec<ControlCall>,
 }
@@ -55,6 +57,7 @@ impl Handler for Desk {
 
     fn event(&mut self, event: SocketEvent, port: &mut Port<'_>) {
         if event == SocketEvent::Disconnected && !lock(&self.open).nobody() {
+            self.unsettled = true;
             port.wake_in(SETTLE);
         }
     }
@@ -62,6 +65,9 @@ impl Handler for Desk {
     /// Looks which of the clients that matter are still there: a ROUTER tells it only when it sends.
     fn timer(&mut self, port: &mut Port<'_>) {
         let peers = lock(&self.open).peers();
+        if std::mem::take(&mut self.unsettled) {
+            port.wake_in(SETTLE); // it may have ended just now: one more look
+        }
         for caller in peers.values() {
             self.send(caller.ping(), port);
         }

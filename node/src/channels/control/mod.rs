@@ -179,6 +179,7 @@ impl Control {
             calls,
             counters: counters.clone(),
             endpoint: endpoint.to_owned(),
+            unsettled: false,
             gone: Vec::new(),
         };
         let spec = SocketSpec {
@@ -351,6 +352,7 @@ mod tests {
             match subject.rsplit_once('.').unwrap() {
                 ("node", name) => drop(decode(name, &message).unwrap().unwrap()),
                 ("registry", name) => drop(decode_registry(name, &message).unwrap().unwrap()),
+                ("lymph", "get_metrics") => {} // the runtime's
                 ("lymph", "change_loglevel") => {
                     drop(arguments::<ChangeLoglevel>(&message).unwrap());
                 }

@@ -21,11 +21,13 @@ pub(super) struct Inlet {
     counters: Counters,
     /// Who has subscribed, to be pinged when a connection ends: a ROUTER tells only when it sends.
     subscribers: HashMap<PeerId, Caller>,
+    /// A connection ended since they were looked for.
+    unsettled: bool,
 }
 
 impl Inlet {
     pub(super) fn new(mail: Mail, counters: Counters) -> Self {
-        Self { mail, counters, subscribers: HashMap::new() }
+        Self { mail, counters, subscribers: HashMap::new(), unsettled: false }
     }
 
     fn gone(&mut self, peer: PeerId) {
@@ -97,11 +99,15 @@ impl Handler for Inlet {
 
     fn event(&mut self, event: SocketEvent, port: &mut Port<'_>) {
         if event == SocketEvent::Disconnected && !self.subscribers.is_empty() {
+            self.unsettled = true;
             port.wake_in(SETTLE);
         }
     }
 
     fn timer(&mut self, port: &mut Port<'_>) {
+        if std::mem::take(&mut self.unsettled) {
+            port.wake_in(SETTLE); // it may have ended just now: one more look
+        }
         let pings: Vec<Frames> = self.subscribers.values().map(Caller::ping).collect();
         for ping in pings {
             self.send(ping, port);
