@@ -3,7 +3,7 @@
 use hilum_shared::wire::{Value, to_value};
 use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
 
-/// The arguments of a call by name. [`args!`](crate::args) makes them; a struct or map that is `Serialize` does as well.
+/// The arguments of a call by name. [`args!`](crate::args!) makes them; a struct or map that is `Serialize` does as well.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Args {
     entries: Vec<(String, Value)>,

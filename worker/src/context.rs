@@ -158,7 +158,7 @@ impl Proxy {
         self.clone().trace_id(new_id())
     }
 
-    /// Calls a method and waits for its result. The arguments are [`args!`](crate::args) or any type that is a map.
+    /// Calls a method and waits for its result. The arguments are [`args!`](crate::args!) or any type that is a map.
     ///
     /// # Errors
     /// See [`rpc::Error`](crate::rpc::Error); an error that the method declares is `Remote` with its name.

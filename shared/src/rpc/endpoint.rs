@@ -249,7 +249,7 @@ impl Endpoint {
 
     /// Sends a request to an address and waits for its answer, of whatever kind it is.
     ///
-    /// Dropping the future gives the call up. A deadline of the current task (see [`trace`](super::trace)) shortens the wait.
+    /// Dropping the future gives the call up. A deadline of the current task (see [`trace`]) shortens the wait.
     ///
     /// # Errors
     /// [`Error::NotConnected`], [`Error::Lost`], [`Error::Timeout`], [`Error::Congested`], [`Error::Closed`].
