@@ -388,10 +388,10 @@ async fn python_and_ours_find_each_other_in_zookeeper() {
     let Some(zookeeper) = zookeeper::Server::start().await else { return };
     let Some(python) = Python::start() else { return };
     let (endpoint, ..) = container(&["tcp://127.0.0.1:*"]).await;
-    let registry = hilum_shared::registry::ZooKeeper::new(&zookeeper.hosts);
+    let registry = hilum_shared::registry::ZooKeeper::new(&zookeeper.hosts());
     let ours = Instance::new("echo", endpoint.address(), Some("1.5.0"));
     registry.register("echo", ours.clone()).await.unwrap();
-    let (python, found) = python.ask(json!(["find", zookeeper.hosts, "echo"])).await;
+    let (python, found) = python.ask(json!(["find", zookeeper.hosts(), "echo"])).await;
     assert_eq!(found[&ours.id]["endpoint"], endpoint.address());
     assert_eq!(
         (&found[&ours.id]["id"], &found[&ours.id]["version"]),
@@ -402,7 +402,7 @@ async fn python_and_ours_find_each_other_in_zookeeper() {
     assert_eq!(answer[1], "X");
 
     let client = Client::new(endpoint, Arc::new(registry.clone()));
-    let (python, _) = python.ask(json!(["register", zookeeper.hosts, "py", "2.0.0"])).await;
+    let (python, _) = python.ask(json!(["register", zookeeper.hosts(), "py", "2.0.0"])).await;
     let mut view = registry.lookup("py").await.unwrap();
     let seen = tokio::time::timeout(Duration::from_secs(30), view.wait_for(|now| now.len() == 1));
     let theirs = seen.await.unwrap().unwrap()[0].clone();
@@ -419,5 +419,5 @@ async fn python_and_ours_find_each_other_in_zookeeper() {
 }
 
 #[cfg(feature = "zookeeper")]
-#[path = "interop/zookeeper.rs"]
+#[path = "registry_support/zookeeper.rs"]
 mod zookeeper;
