@@ -79,7 +79,7 @@ impl Capture {
                 let place = self.table.find(&instance, run);
                 match place.and_then(|place| self.table.runs.get(place)) {
                     Some(state) if !state.late => state.crash = Some(facts),
-                    _ => self.crashes.push(*facts),
+                    _ => self.crashes.push(facts),
                 }
             }
             Command::Flush(done) => {
@@ -150,7 +150,9 @@ impl Capture {
         stream: Stream,
     ) -> nix::Result<()> {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        if !flags.contains(OFlag::O_NONBLOCK) {
+            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
         let place = self.table.pipes.insert(Pipe {
             fd,
             run,
@@ -219,7 +221,11 @@ impl Capture {
             }
             let stamp = self.feed.stamps.write(at);
             self.feed.batch.begin(&who, run.0, pid, Stream::Log, at, stamp);
-            self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), &fields);
+            let fields = match fields.is_empty() {
+                true => String::new(),
+                false => Value::Object(fields).to_string(),
+            };
+            self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), fields);
         }
     }
 
@@ -252,7 +258,7 @@ impl Capture {
         let (run, pid) = (record.run.unwrap_or_default().0, record.pid.unwrap_or(0));
         let stamp = self.feed.stamps.write(self.feed.wall);
         self.feed.batch.begin(&who, run, pid, Stream::Node, self.feed.wall, stamp);
-        self.put(&who, Stream::Node, record.level, record.text.as_bytes(), &record.fields);
+        self.put(&who, Stream::Node, record.level, record.text.as_bytes(), record.fields);
     }
 
     pub(super) fn put(
@@ -261,20 +267,15 @@ impl Capture {
         stream: Stream,
         level: Option<hilum_shared::protocol::Level>,
         text: &[u8],
-        fields: &Map<String, Value>,
+        mut fields: String,
     ) {
         /// Fields of more than this many bytes are not kept.
         const LONGEST: usize = 1024 * 1024;
-        let mut json = if fields.is_empty() {
-            Vec::new()
-        } else {
-            serde_json::to_vec(fields).unwrap_or_default()
-        };
-        if json.len() > LONGEST {
-            json = json!({"too_long": json.len()}).to_string().into_bytes();
+        if fields.len() > LONGEST {
+            fields = json!({"too_long": fields.len()}).to_string();
         }
         let text = text.strip_suffix(b"\n").unwrap_or(text);
-        self.feed.batch.record(text, level, &json, 0);
+        self.feed.batch.record(text, level, fields.as_bytes(), 0);
         self.feed.records += 1;
         self.feed.publish(&who.name, stream, level, text);
     }
