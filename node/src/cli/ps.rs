@@ -373,6 +373,7 @@ pub(crate) mod tests {
             ports: [].into(),
             labels: [].into(),
             blocked_by: vec![],
+            in_vain: None,
         }
     }
 

@@ -12,7 +12,7 @@ use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::run_dir::Access;
-use hilum_shared::transport::Hub;
+use hilum_shared::transport::{Hub, OpenError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -34,6 +34,7 @@ use crate::core::input::{Input, Report, Request};
 use crate::core::supervisor::{Options, Supervisor};
 use crate::driver::cgroup::Cgroups;
 use crate::driver::child::Processes;
+use crate::driver::holder;
 use crate::driver::keeper;
 use crate::driver::limits::Nofile;
 use crate::driver::ports::PortTable;
@@ -64,6 +65,18 @@ impl Refusal {
 
     fn usage(message: impl ToString) -> Self {
         Self { message: message.to_string(), code: 2 }
+    }
+}
+
+/// What is wrong with an address, and who holds it where that is the reason.
+fn held(error: OpenError) -> String {
+    let OpenError::Address { endpoint, source: zmq::Error::EADDRINUSE, .. } = &error else {
+        return error.to_string();
+    };
+    let port = endpoint.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    match port.and_then(holder::of_port) {
+        Some(holder) => format!("cannot bind `{endpoint}`: held by {holder}"),
+        None => error.to_string(),
     }
 }
 
@@ -174,7 +187,7 @@ impl Node {
         let id = places.state.id();
         // Before there is a thread or a child: whoever was left behind by a killed node goes now.
         let survivors = keeper::sweep_marked(&id, LAST_PATIENCE);
-        let mut warnings = cluster.warnings.clone();
+        let mut warnings = Vec::new();
         if !survivors.is_empty() {
             warnings.push(format!("left by an earlier node and still there: {survivors:?}"));
         }
@@ -218,7 +231,8 @@ impl Node {
         .map_err(Refusal::new)?;
         let log_endpoint =
             cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
-        let publish = Publish::open(&hub, &log_endpoint, mode).map_err(Refusal::new)?;
+        let publish =
+            Publish::open(&hub, &log_endpoint, mode).map_err(|error| Refusal::new(held(error)))?;
         let log_endpoint = publish.endpoint().to_owned();
 
         let log = log::start(LogConfig {
