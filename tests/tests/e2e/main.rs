@@ -17,6 +17,8 @@ mod machine;
 mod many;
 mod output;
 mod policy;
+#[path = "../../../shared/tests/interop/python.rs"]
+mod python;
 mod questions;
 mod registry;
 mod scale;
