@@ -113,10 +113,10 @@ async fn of_registry(caller: &Caller<'_>) -> Outcome {
                     answered.push(one);
                 }
                 Answer::Other(reason) => {
-                    others.push(json!({"registered": about, "reason": reason}))
+                    others.push(json!({"registered": about, "reason": reason}));
                 }
                 Answer::Silent(reason) => {
-                    silent.push(json!({"registered": about, "reason": reason}))
+                    silent.push(json!({"registered": about, "reason": reason}));
                 }
             }
         }
