@@ -15,6 +15,7 @@ mod logs;
 mod loss;
 mod machine;
 mod many;
+mod metrics;
 mod output;
 mod policy;
 #[path = "../../../shared/tests/interop/python.rs"]
