@@ -38,6 +38,9 @@ pub struct NodeStatus {
     /// Where every line is published, for `tail`.
     #[serde(default)]
     pub log_endpoint: Option<String>,
+    /// Where its metrics are, for Prometheus.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// What it warns of: degraded modes, lost log lines.
     #[serde(default)]
     pub warnings: Vec<String>,

@@ -1,6 +1,7 @@
 //! The node's process: from its folders to its last line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +39,7 @@ use crate::driver::holder;
 use crate::driver::keeper;
 use crate::driver::limits::Nofile;
 use crate::driver::ports::PortTable;
-use crate::driver::sockets::Sockets;
+use crate::driver::sockets::{self, Sockets};
 use crate::driver::{signals, sys};
 use crate::launch::context::{Context, Endpoints, inheritable};
 use crate::log::handle::{self as log, LogConfig, LogHandle, NodeRecord};
@@ -209,6 +210,11 @@ impl Node {
         let mut sockets = Sockets::default();
         let shared = sockets.apply(&cluster.sockets).map_err(Refusal::new)?;
 
+        let metrics = match cluster.node.metrics {
+            Some(at) => Some(listen_for_prometheus(at)?),
+            None => None,
+        };
+
         let hub = Hub::start("zmq").map_err(Refusal::new)?;
         let counters = Counters::default();
         let roster = Roster::default();
@@ -328,6 +334,7 @@ impl Node {
             counters,
             watcher: Watcher::new(change_sender),
             changes,
+            metrics,
             orders,
             warnings,
         });
@@ -377,6 +384,18 @@ impl Node {
         tracing::debug!(?report, "sockets closed");
         survivors
     }
+}
+
+/// `node.metrics`.
+fn listen_for_prometheus(at: SocketAddr) -> Result<std::net::TcpListener, Refusal> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Refusal::new(format!("{why}\nhelp: `node.metrics.listen` says where metrics are served"))
+    };
+    let (listener, port) =
+        sockets::listener(&at.ip().to_string(), at.port()).map_err(|error| refused(&error))?;
+    listener.set_nonblocking(true).map_err(|error| refused(&error))?;
+    tracing::info!(address = %SocketAddr::new(at.ip(), port), "serving metrics");
+    Ok(listener)
 }
 
 /// The node's environment without its own; `--vars` reaches lymph's services, too.

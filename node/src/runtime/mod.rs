@@ -30,7 +30,7 @@ use hilum_shared::config::LoadOptions;
 use hilum_shared::config::spec::{Cluster, ServiceSpec};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::control::Outcome;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::channels::control::{Control, ControlCall};
 use crate::channels::counters::Counters;
@@ -110,6 +110,8 @@ pub struct Parts {
     pub watcher: Watcher,
     /// Its news.
     pub changes: mpsc::Receiver<Changed>,
+    /// Where Prometheus asks.
+    pub metrics: Option<std::net::TcpListener>,
     /// Signals and the owner's end.
     pub orders: mpsc::Receiver<Order>,
     /// Degraded modes and the like, shown by `doctor` and `ps`.
@@ -143,6 +145,8 @@ enum Aside {
     SampleMemory,
     /// The registry that other hosts know is away for a reason, or there.
     Registry(Option<String>),
+    /// Prometheus asks.
+    Scrape(oneshot::Sender<String>),
 }
 
 /// Output that is not read yet.
@@ -204,6 +208,8 @@ pub struct Runtime {
     abroad: Option<abroad::Abroad>,
     /// Why that registry is away.
     away: Option<String>,
+    /// Where Prometheus asks.
+    metrics: Option<String>,
 }
 
 impl Runtime {
@@ -239,9 +245,11 @@ impl Runtime {
             exit: None,
             abroad: None,
             away: None,
+            metrics: None,
         };
         runtime.register_itself();
         runtime.go_abroad();
+        runtime.answer_prometheus();
         runtime
     }
 
@@ -395,6 +403,7 @@ impl Runtime {
             Aside::Loaded(loaded) => self.loaded(loaded),
             Aside::SampleMemory => self.sample_memory(),
             Aside::Registry(away) => self.registry_news(away),
+            Aside::Scrape(answer) => self.scraped(answer),
         }
     }
 
