@@ -18,7 +18,7 @@ pub struct Holder {
     /// Its command line, shortened.
     pub command: String,
     /// Where it is a node, or an instance of one.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<Box<Cluster>>,
 }
 
 /// The cluster that a holder belongs to.
@@ -34,7 +34,7 @@ pub struct Cluster {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Cluster { config, project, instance }) = &self.cluster else {
+        let Some(Cluster { config, project, instance }) = self.cluster.as_deref() else {
             return write!(f, "pid {} (`{}`)", self.pid, self.command);
         };
         let config = config.display();
@@ -100,7 +100,7 @@ pub fn of_port(port: u16) -> Option<Holder> {
     };
     let pid = procfs::all().into_iter().find(holds)?;
     let command = procfs::command_line(pid).unwrap_or_default();
-    Some(Holder { pid, command, cluster: Cluster::of(pid) })
+    Some(Holder { pid, command, cluster: Cluster::of(pid).map(Box::new) })
 }
 
 /// The inode in a line of `/proc/net/tcp`, when it listens on the port.
