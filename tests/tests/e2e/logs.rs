@@ -166,7 +166,8 @@ fn following_ends_at_the_time_that_was_given() {
 }
 
 fn seconds() -> f64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     now.as_secs_f64()
 }
 
