@@ -5,6 +5,7 @@
 pub mod config;
 pub mod events;
 pub mod lock;
+pub mod metrics;
 pub mod name;
 pub mod protocol;
 pub mod registry;

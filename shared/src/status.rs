@@ -38,6 +38,9 @@ pub struct NodeStatus {
     /// Where every line is published, for `tail`.
     #[serde(default)]
     pub log_endpoint: Option<String>,
+    /// Where its metrics are, for Prometheus.
+    #[serde(default)]
+    pub metrics: Option<String>,
     /// What it warns of: degraded modes, lost log lines.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -166,6 +169,9 @@ pub struct InstanceStatus {
     /// What it waits for: `db.1 to be ready`.
     #[serde(default)]
     pub blocked_by: Vec<String>,
+    /// Why nobody should wait for it to come up: it has failed, ended again and again too soon, or needs one that did.
+    #[serde(default)]
+    pub in_vain: Option<String>,
 }
 
 /// The end of a run.

@@ -34,6 +34,7 @@ cases! {
     open_quote: "instances:\n  web:\n    command: \"./web\n";
     colon_in_a_text: "instances:\n  web:\n    description: web: the front\n    command: x\n";
     not_a_map: "- a\n- b\n";
+    map_in_quotes: "instances:\n  a: {command: x, watch: {paths: ['*.py'], action: 'run: make assets'}}\n  b: {command: x, ready: 'tcp: 127.0.0.1:80'}\n";
     empty_file: "# nothing yet\n";
     two_documents: "instances: {}\n---\ninstances: {}\n";
     unknown_alias: "instances:\n  web: *nobody\n";
@@ -41,7 +42,10 @@ cases! {
     dependency_cycle: "instances:\n  a: {command: x, depends_on: [b]}\n  b: {command: x, depends_on: [c]}\n  c:\n    command: x\n    depends_on:\n      a: {condition: started}\n  d: {command: x, depends_on: [d]}\n";
     dependency_quorum: "instances:\n  a: {command: x, depends_on: {b: {quorum: 4}, c: {condition: completed}, d: {quorum: 150%}}}\n  b: {command: x, numprocesses: 3}\n  c: {command: x}\n  d: {command: x}\n";
     variables_unset: "env: {A: $(env.HOEM), B: $(envv.X), C: $(var.x), D: \"$(env.X\", E: $(env.1)}\ninstances:\n  web: {command: x $(instance.idx) $(port.http), ports: {htpt: auto}, description: $(instance.id)}\n";
-    not_supported_yet: "instances:\n  web: {command: x}\ncontainer: {events: {class: amqp}}\nnode: {web: {}, metrics: {}}\n";
+    not_supported_yet: "instances:\n  web: {command: x}\ncontainer: {events: {class: amqp}}\nnode: {web: {}}\n";
+    metrics_listen: "instances: {web: {command: x, ports: {p: 9464}}}\nnode: {metrics: {listen: 'localhost:9464'}}\n";
+    metrics_without_an_address: "node: {metrics: {}}\n";
+    metrics_at_a_port_of_a_service: "instances: {web: {command: x, ports: {p: 9464}}}\nnode: {metrics: {listen: '0.0.0.0:9464'}}\n";
     ready_kinds: "instances:\n  a: {command: x, ready: {tcp: '127.0.0.1:80', http: 'http://x/'}}\n  b: {command: x, ready: {interval: 1s}}\n  c: {command: x, ready: {notify_fd: 2}}\n  d: {command: x, ready: heartbeet}\n  e: {command: x, ready: {tcp: 'localhost'}}\n  f: {command: x, ready: {http: 'https://x/'}}\n  g: {command: x, ready: {notify: false}}\n  h: {command: x, ready: {delay: 2m}}\n  i: {command: x, ready: {log: '(open'}}\n";
     alive_and_heartbeats: "instances:\n  a: {command: x, alive: {heartbeat: true, interval: 5s, timeout: 1s}}\n  b: {command: x, alive: {notify: true, timeout: 3s}}\nnode: {heartbeat: {interval: 5s}}\n";
     ports: "sockets: [{port: 8080}]\ninstances:\n  a: {command: x, numprocesses: 10, ports: {p: {base: 65530, per_instance: true}, q: 70000, r: 8080}}\n  b: {command: x, numprocesses: 2, ports: {p: 9000, '1x': auto, a-b: auto, a_b: auto}, sockets: [frnt]}\n  c: {command: x, ports: {p: {per_instance: true}, q: 9000}}\n";

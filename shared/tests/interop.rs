@@ -1,16 +1,8 @@
 //! A container in Python and one of ours call each other, over lymph's pair of sockets and over one connection.
 //!
 //! Needs a Python with pyzmq, msgpack and kazoo, which `scripts/python-env` makes; without one the tests say so and skip.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test may panic, and says that it skips"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,89 +12,12 @@ use hilum_shared::rpc::{
     Server, Sockets,
 };
 use hilum_shared::wire::Value;
+use python::Python;
 use serde::Deserialize;
 use serde_json::json;
 
-struct Python {
-    child: Child,
-    orders: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    endpoint: String,
-}
-
-/// `$HILUM_TEST_PYTHON`, else the one that `scripts/python-env` made, else `python3`.
-fn python(root: &Path) -> Option<OsString> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let made = target.join("python/bin/python");
-    let python = match std::env::var_os("HILUM_TEST_PYTHON") {
-        Some(python) => python,
-        None if made.exists() => made.into_os_string(),
-        None => "python3".into(),
-    };
-    let tried = Command::new(&python).args(["-c", "import zmq, msgpack, kazoo"]).output();
-    if !tried.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: {} with pyzmq, msgpack and kazoo is needed", python.to_string_lossy());
-        return None;
-    }
-    Some(python)
-}
-
-impl Python {
-    fn start() -> Option<Self> {
-        Self::start_with(&[])
-    }
-
-    fn start_with(arguments: &[&str]) -> Option<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let mut child = Command::new(python(root)?)
-            .arg(root.join("shared/tests/interop/peer.py"))
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let orders = child.stdin.take().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let endpoint = lines.next().unwrap().unwrap();
-        Some(Self { child, orders, lines, endpoint })
-    }
-
-    fn order(
-        &mut self,
-        how: &str,
-        endpoint: &str,
-        subject: &str,
-        body: &serde_json::Value,
-    ) -> serde_json::Value {
-        self.tell(&json!([how, endpoint, subject, body]))
-    }
-
-    fn tell(&mut self, order: &serde_json::Value) -> serde_json::Value {
-        writeln!(self.orders, "{order}").unwrap();
-        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
-    }
-
-    /// The same beside a runtime that has to answer meanwhile.
-    async fn ask(mut self, order: serde_json::Value) -> (Self, serde_json::Value) {
-        let ordered = tokio::task::spawn_blocking(move || {
-            let answer = self.tell(&order);
-            (self, answer)
-        });
-        ordered.await.unwrap()
-    }
-
-    fn port(&self) -> &str {
-        self.endpoint.rsplit_once(':').unwrap().1
-    }
-}
-
-impl Drop for Python {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+#[path = "interop/python.rs"]
+mod python;
 
 #[derive(Deserialize)]
 struct Text {
@@ -281,7 +196,7 @@ async fn a_peer_that_dies_ends_its_calls_and_one_that_returns_on_its_port_is_cal
         async { client.request("py.silent", &json!({}), &direct).await.unwrap_err() },
         async {
             assert_eq!(upper("b").await.unwrap(), "B"); // the silent call is under way
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(python.child.id()).unwrap());
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(python.pid()).unwrap());
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         }
     );

@@ -5,8 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hilum_shared::metrics::Tags;
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::env;
+use hilum_shared::registry::hostname;
 use hilum_shared::transport::endpoint::{Endpoint, EndpointError};
 
 /// The node's own default of `node.heartbeat.interval`.
@@ -81,6 +83,15 @@ pub(crate) struct Identity {
 }
 
 impl Contract {
+    /// The tags that lymph puts on every metric: `service` (nil where it has no name), `host` and `identity`. A container sets its own
+    /// identity; until then it is the instance's name.
+    pub fn tags(&self) -> Tags {
+        Tags::none()
+            .with("service", self.service.as_ref().map(ToString::to_string))
+            .with("host", Some(hostname().to_owned()))
+            .with("identity", self.instance.as_ref().map(ToString::to_string))
+    }
+
     /// A contract with nobody: no heartbeats, no orders, plain log lines on stderr.
     pub fn none() -> Self {
         Self {

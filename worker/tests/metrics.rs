@@ -80,7 +80,7 @@ async fn a_worker_publishes_its_metrics_and_its_heartbeats_carry_a_summary() {
     let hub = Hub::start("test").unwrap();
     let (_socket, mut messages) = listen(&hub, publisher.endpoint());
     let service = builder.try_run(|worker| async move {
-        let registry = Registry::new(Tags::of(worker.contract()));
+        let registry = Registry::new(worker.contract().tags());
         registry.counter("orders", "Orders.").add(41);
         worker.ready();
         tokio::select! {

@@ -11,6 +11,7 @@
 //! | `records` | PULL | the socket is not read: workers wait at their high-water mark |
 //! | `publish` | XPUB | lines are dropped, and subscribers told how many |
 //! | `notify` | datagram | the sender waits in the kernel |
+//! | `scrape` | HTTP, where `node.metrics` says so | no more connections are accepted |
 //! | `events` | ROUTER | the socket is not read: emitters wait; what the broker has no room for is refused |
 
 pub mod control;
@@ -24,6 +25,7 @@ mod document;
 pub mod publish;
 pub mod records;
 pub mod roster;
+pub(crate) mod scrape;
 pub mod shutdown;
 #[cfg(test)]
 mod testing;

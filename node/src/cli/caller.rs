@@ -30,8 +30,6 @@ const ASIDE: Duration = Duration::from_secs(1);
 const REGISTRY: Duration = Duration::from_secs(5);
 /// The name under which a node is called.
 pub(crate) const NODE: &str = "node";
-/// What every container answers, whatever its interfaces are.
-pub(crate) const BUILTIN: &str = "lymph";
 
 /// The words about our own side of calls.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -56,7 +54,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn at(address: &str, endpoints: impl IntoIterator<Item = String>) -> Self {
+    /// Endpoints.
+    pub(crate) fn at(address: &str, endpoints: impl IntoIterator<Item = String>) -> Self {
         let instance = |endpoint: String| Instance { endpoint, ..Instance::default() };
         let instances = Arc::new(endpoints.into_iter().map(instance).collect());
         Self { address: address.to_owned(), instances, by_name: false }
@@ -311,8 +310,10 @@ impl Caller<'_> {
             // Nothing is sent there: the kernel is only asked which way it would take.
             return way_to("8.8.8.8:53").unwrap_or(HERE);
         }
-        let tcp = place.instances.first().and_then(|one| one.dial().strip_prefix("tcp://"));
-        tcp.and_then(way_to).unwrap_or(HERE)
+        let instances = place.instances.iter();
+        let ways = instances.filter_map(|one| way_to(one.endpoint.strip_prefix("tcp://")?));
+        // One that leads to other hosts leads here, too, and not the other way round.
+        ways.min_by_key(IpAddr::is_loopback).unwrap_or(HERE)
     }
 
     /// The methods at a place, one instance of each version asked.
@@ -330,13 +331,8 @@ impl Caller<'_> {
             if !versions.insert(instance.version.clone()) {
                 continue;
             }
-            // Without versions any instance will do, so that a dead one does not matter.
-            let any = instance.version.is_none() && place.by_name;
-            let one = if any { place.clone() } else { place.only(instance) };
-            let options = CallOptions { timeout, ..CallOptions::default() };
             let subject = "lymph.inspect";
-            let reply = self.call(&one, subject, &Value::Map(Vec::new()), options).await;
-            let reply = reply.map_err(|error| error.plain(self.session))?;
+            let reply = self.first(place, instance.version.as_deref(), subject, timeout).await?;
             let methods: Methods = reply.message.unpack().map_err(|error| {
                 CliError::failed(format!(
                     "`{}` answered `{subject}` with something else: {error}",
@@ -348,6 +344,26 @@ impl Caller<'_> {
             }
         }
         Ok(seen.into_values().collect())
+    }
+
+    /// The answer of the first instance of a version that has one: a dead one does not matter while another lives.
+    async fn first(
+        &self,
+        place: &Place,
+        version: Option<&str>,
+        subject: &str,
+        timeout: Duration,
+    ) -> Result<Reply, CliError> {
+        let mut failed = None;
+        for instance in place.instances.iter().filter(|one| one.version.as_deref() == version) {
+            let options = CallOptions { timeout, ..CallOptions::default() };
+            let one = place.only(instance);
+            match self.call(&one, subject, &Value::Map(Vec::new()), options).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.expect("the version is that of an instance").plain(self.session))
     }
 
     /// What to tell the user of a call that failed.

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use hilum_shared::registry::BUILTIN;
 use serde_json::json;
 
-use super::caller::{self, BUILTIN, Caller, CallerArgs, Method};
+use super::caller::{self, Caller, CallerArgs, Method};
 use super::exit::{ExitStatus, Outcome};
 use super::output::{Painter, Style, printable};
 use super::session::Session;

@@ -6,13 +6,15 @@ use hilum_shared::units::{Bytes, format_size};
 use serde_json::json;
 use std::fmt::Write as _;
 
+use super::caller::{self, Caller, CallerArgs};
 use super::exit::{ExitStatus, Outcome};
 use super::link::Node;
+use super::nodes::{self, Answer};
 use super::output::{Style, printable};
 use super::session::Session;
 use super::table::{Align, Cell, Table, terminal_width};
 use super::target::{Names, Selection};
-use super::{ls, nodes, time};
+use super::{ls, time};
 
 /// The words of `ps`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +22,9 @@ use super::{ls, nodes, time};
     hilum ps                    all instances\n  \
     hilum ps web 'db*'          some of them\n  \
     hilum ps --json | jq '.instances[] | select(.ready | not)'\n  \
-    hilum ps --all-nodes        every node of the registry, else every project of this user")]
+    hilum ps --all-nodes        every node of the registry, else every project of this user\n\n\
+    A node of the registry that does not answer has a row that says so, and the exit code stays 0; with `--json` it is in `unreachable`,\n\
+    and one of lymph, which does not tell what it runs, in `others`.")]
 pub(crate) struct PsArgs {
     /// Services, instances or globs; none = all
     #[arg(value_name = "TARGET", add = super::completions::targets())]
@@ -36,7 +40,11 @@ pub(crate) fn run(session: &Session, args: &PsArgs) -> Outcome {
         // A broken file, or none, is no reason not to show what runs here.
         let choice = session.config().map(|config| config.cluster.container.registry.clone());
         return match choice {
-            Ok(choice @ Choice::ZooKeeper(_)) => of_registry(session, &choice),
+            Ok(Choice::ZooKeeper(_)) => {
+                caller::run(session, &CallerArgs::default(), async |caller| {
+                    of_registry(caller).await
+                })
+            }
             _ => all_nodes(session),
         };
     }
@@ -91,24 +99,28 @@ fn all_nodes(session: &Session) -> Outcome {
 }
 
 /// Every node that is registered, and what it runs; those that do not answer with the reason.
-fn of_registry(session: &Session, choice: &Choice) -> Outcome {
-    let nodes = nodes::ask(choice)?;
+async fn of_registry(caller: &Caller<'_>) -> Outcome {
+    let session = caller.session;
+    let nodes = nodes::ask(caller).await?;
     if session.out.json {
-        let (mut answered, mut silent) = (Vec::new(), Vec::new());
+        let (mut answered, mut others, mut silent) = (Vec::new(), Vec::new(), Vec::new());
         for node in &nodes {
             let about = json!({"name": node.name, "endpoint": node.instance.endpoint});
-            match &node.status {
-                Ok(snapshot) => {
+            match &node.answer {
+                Answer::Runs(snapshot) => {
                     let mut one = json!(snapshot);
                     one["registered"] = about;
                     answered.push(one);
                 }
-                Err(reason) => {
+                Answer::Other(reason) => {
+                    others.push(json!({"registered": about, "reason": reason}));
+                }
+                Answer::Silent(reason) => {
                     silent.push(json!({"registered": about, "reason": reason}));
                 }
             }
         }
-        session.out.json(&json!({"nodes": answered, "unreachable": silent}))?;
+        session.out.json(&json!({"nodes": answered, "others": others, "unreachable": silent}))?;
     } else if nodes.is_empty() {
         session.out.note("no node is registered");
     } else {
@@ -120,21 +132,24 @@ fn of_registry(session: &Session, choice: &Choice) -> Outcome {
                 let dashes = (0..COLUMNS.len() - 1).map(|_| Cell::from("-"));
                 [name()].into_iter().chain(dashes).chain([what]).collect()
             };
-            match &node.status {
-                Ok(snapshot) if snapshot.services.is_empty() => {
-                    table.row(short(Cell::styled("no services", Style::Dim)));
+            let said = |text: &str, style| Cell::styled(printable(text).into_owned(), style);
+            match &node.answer {
+                Answer::Runs(snapshot) if snapshot.services.is_empty() => {
+                    table.row(short(said("no services", Style::Dim)));
                 }
-                Ok(snapshot) => {
+                Answer::Runs(snapshot) => {
                     for row in rows(snapshot) {
                         table.row([name()].into_iter().chain(row).collect());
                     }
                 }
-                Err(reason) => table.row(short(Cell::styled(reason, Style::Bad))),
+                Answer::Other(reason) => table.row(short(said(reason, Style::Dim))),
+                Answer::Silent(reason) => table.row(short(said(reason, Style::Bad))),
             }
         }
         session.out.text(&table.render(session.out.paint))?;
         for node in &nodes {
-            let warnings = node.status.iter().flat_map(|snapshot| &snapshot.node.warnings);
+            let Answer::Runs(snapshot) = &node.answer else { continue };
+            let warnings = snapshot.node.warnings.iter();
             warnings.for_each(|warning| session.out.warn(&format!("{}: {warning}", node.name)));
         }
     }
@@ -373,6 +388,7 @@ pub(crate) mod tests {
             ports: [].into(),
             labels: [].into(),
             blocked_by: vec![],
+            in_vain: None,
         }
     }
 

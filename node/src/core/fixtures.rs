@@ -116,6 +116,7 @@ fn empty() -> Cluster {
             on_all_exited: None,
             watch_config: true,
             stats_interval: Duration::from_secs(2),
+            metrics: None,
         },
         warnings: Vec::new(),
     }

@@ -56,6 +56,7 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Plan {
         ("container", old.container != new.container),
         ("sockets", old.sockets != new.sockets),
         ("node.run_dir", old.node.run_dir != new.node.run_dir),
+        ("node.metrics", old.node.metrics != new.node.metrics),
     ];
     plan.node = node.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect();
     plan

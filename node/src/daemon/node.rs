@@ -1,6 +1,7 @@
 //! The node's process: from its folders to its last line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::run_dir::Access;
-use hilum_shared::transport::Hub;
+use hilum_shared::transport::{Hub, OpenError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -34,10 +35,11 @@ use crate::core::input::{Input, Report, Request};
 use crate::core::supervisor::{Options, Supervisor};
 use crate::driver::cgroup::Cgroups;
 use crate::driver::child::Processes;
+use crate::driver::holder;
 use crate::driver::keeper;
 use crate::driver::limits::Nofile;
 use crate::driver::ports::PortTable;
-use crate::driver::sockets::Sockets;
+use crate::driver::sockets::{self, Sockets};
 use crate::driver::{signals, sys};
 use crate::launch::context::{Context, Endpoints, inheritable};
 use crate::log::handle::{self as log, LogConfig, LogHandle, NodeRecord};
@@ -64,6 +66,18 @@ impl Refusal {
 
     fn usage(message: impl ToString) -> Self {
         Self { message: message.to_string(), code: 2 }
+    }
+}
+
+/// What is wrong with an address, and who holds it where that is the reason.
+fn held(error: OpenError) -> String {
+    let OpenError::Address { endpoint, source: zmq::Error::EADDRINUSE, .. } = &error else {
+        return error.to_string();
+    };
+    let port = endpoint.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    match port.and_then(holder::of_port) {
+        Some(holder) => format!("cannot bind `{endpoint}`: held by {holder}"),
+        None => error.to_string(),
     }
 }
 
@@ -174,7 +188,7 @@ impl Node {
         let id = places.state.id();
         // Before there is a thread or a child: whoever was left behind by a killed node goes now.
         let survivors = keeper::sweep_marked(&id, LAST_PATIENCE);
-        let mut warnings = cluster.warnings.clone();
+        let mut warnings = Vec::new();
         if !survivors.is_empty() {
             warnings.push(format!("left by an earlier node and still there: {survivors:?}"));
         }
@@ -195,6 +209,11 @@ impl Node {
         };
         let mut sockets = Sockets::default();
         let shared = sockets.apply(&cluster.sockets).map_err(Refusal::new)?;
+
+        let metrics = match cluster.node.metrics {
+            Some(at) => Some(listen_for_prometheus(at)?),
+            None => None,
+        };
 
         let hub = Hub::start("zmq").map_err(Refusal::new)?;
         let counters = Counters::default();
@@ -218,7 +237,8 @@ impl Node {
         .map_err(Refusal::new)?;
         let log_endpoint =
             cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
-        let publish = Publish::open(&hub, &log_endpoint, mode).map_err(Refusal::new)?;
+        let publish =
+            Publish::open(&hub, &log_endpoint, mode).map_err(|error| Refusal::new(held(error)))?;
         let log_endpoint = publish.endpoint().to_owned();
 
         let log = log::start(LogConfig {
@@ -314,6 +334,7 @@ impl Node {
             counters,
             watcher: Watcher::new(change_sender),
             changes,
+            metrics,
             orders,
             warnings,
         });
@@ -363,6 +384,18 @@ impl Node {
         tracing::debug!(?report, "sockets closed");
         survivors
     }
+}
+
+/// `node.metrics`.
+fn listen_for_prometheus(at: SocketAddr) -> Result<std::net::TcpListener, Refusal> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Refusal::new(format!("{why}\nhelp: `node.metrics.listen` says where metrics are served"))
+    };
+    let (listener, port) =
+        sockets::listener(&at.ip().to_string(), at.port()).map_err(|error| refused(&error))?;
+    listener.set_nonblocking(true).map_err(|error| refused(&error))?;
+    tracing::info!(address = %SocketAddr::new(at.ip(), port), "serving metrics");
+    Ok(listener)
 }
 
 /// The node's environment without its own; `--vars` reaches lymph's services, too.

@@ -72,19 +72,27 @@ impl Sockets {
     }
 }
 
-/// `SO_REUSEADDR` and close-on-exec are std's doing.
 fn bind(spec: &SocketSpec) -> Result<(Arc<OwnedFd>, u16), SocketError> {
+    let (listener, port) = listener(&spec.host, spec.port)?;
+    Ok((Arc::new(OwnedFd::from(listener)), port))
+}
+
+/// Listens, and says at which port. `SO_REUSEADDR` and close-on-exec are std's doing.
+///
+/// # Errors
+/// When the address cannot be had, with who has it.
+pub fn listener(host: &str, port: u16) -> Result<(TcpListener, u16), SocketError> {
     let bound = || {
-        let listener = TcpListener::bind((spec.host.as_str(), spec.port))?;
+        let listener = TcpListener::bind((host, port))?;
         listen(&listener, Backlog::new(BACKLOG)?)?;
         let port = listener.local_addr()?.port();
-        Ok((Arc::new(OwnedFd::from(listener)), port))
+        Ok((listener, port))
     };
     bound().map_err(|source: io::Error| SocketError {
-        host: spec.host.clone(),
-        port: spec.port,
+        host: host.to_owned(),
+        port,
         holder: (source.kind() == io::ErrorKind::AddrInUse)
-            .then(|| holder::of_port(spec.port))
+            .then(|| holder::of_port(port))
             .flatten(),
         source,
     })

@@ -293,7 +293,8 @@ fn candidates(program: &[u8], path: &[u8]) -> Result<Strings, NulByte> {
 }
 
 fn env_block(variables: &[EnvVar<'_>]) -> Result<(Strings, Option<usize>), LaunchError> {
-    let mut block = Strings::default();
+    let bytes = |one: &EnvVar<'_>| one.name.len() + 1 + one.value.len().max(PID_WIDTH);
+    let mut block = Strings::with_room(variables.len(), variables.iter().map(bytes).sum());
     let mut listen_pid = None;
     for variable in variables {
         let name = variable.name.as_bytes();

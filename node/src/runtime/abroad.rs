@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hilum_shared::registry::{Choice, Instance, hostname};
+use hilum_shared::registry::{BUILTIN, Choice, Instance, hostname};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -13,8 +13,6 @@ use super::{Aside, Runtime};
 use crate::channels::control::Door;
 use crate::core::input::Input;
 
-/// Services under which a node is found.
-pub(super) const NAMES: [&str; 2] = ["node", "lymph"];
 /// A session usually begins within this; then the registry is said to be away.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to listen or to register.
@@ -99,7 +97,7 @@ impl Place {
         };
         self.door.opened_at(endpoint.address());
         let registry = ZooKeeper::new(&self.hosts);
-        let entries = NAMES.map(|name| (name, self.instance(name, endpoint.address())));
+        let entries = entries(endpoint.address(), self.ip, self.log_endpoint.clone());
         let staying = async {
             loop {
                 if tokio::time::timeout(PATIENCE, registry.connected()).await.is_err() {
@@ -158,14 +156,21 @@ impl Place {
             }
         }
     }
+}
 
-    fn instance(&self, name: &str, address: &str) -> Instance {
-        Instance {
-            log_endpoint: self.log_endpoint.clone(),
-            hostname: Some(hostname().to_owned()),
-            fqdn: Some(hostname().to_owned()),
-            ip: Some(self.ip.to_string()),
-            ..Instance::new(name, address, None)
-        }
-    }
+/// What a node is found as, wherever it is registered.
+pub(super) fn entries(
+    address: &str,
+    ip: IpAddr,
+    log_endpoint: Option<String>,
+) -> [(&'static str, Instance); 2] {
+    let described = |instance| Instance {
+        log_endpoint: log_endpoint.clone(),
+        hostname: Some(hostname().to_owned()),
+        fqdn: Some(hostname().to_owned()),
+        ip: Some(ip.to_string()),
+        ..instance
+    };
+    [("node", Instance::new("node", address, None)), (BUILTIN, Instance::builtin(address))]
+        .map(|(name, instance)| (name, described(instance)))
 }

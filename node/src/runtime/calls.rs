@@ -122,6 +122,7 @@ impl Runtime {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 stopping: self.parts.core.is_stopping(),
                 log_endpoint: Some(self.context.endpoints.log_endpoint.clone()),
+                metrics: self.metrics.clone(),
                 warnings: self.warnings(),
                 ignored: self.ignored(),
             },

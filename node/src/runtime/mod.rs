@@ -30,7 +30,7 @@ use hilum_shared::config::LoadOptions;
 use hilum_shared::config::spec::{Cluster, ServiceSpec};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::control::Outcome;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::channels::control::{Control, ControlCall};
 use crate::channels::counters::Counters;
@@ -41,6 +41,7 @@ use crate::core::action::Reply;
 use crate::core::event::Event;
 use crate::core::input::{Input, Report, Request, RequestId};
 use crate::core::supervisor::Supervisor;
+use crate::core::time::Now;
 use crate::driver::cgroup::{Cgroups, Leaf};
 use crate::driver::child::Processes;
 use crate::driver::memory;
@@ -109,6 +110,8 @@ pub struct Parts {
     pub watcher: Watcher,
     /// Its news.
     pub changes: mpsc::Receiver<Changed>,
+    /// Where Prometheus asks.
+    pub metrics: Option<std::net::TcpListener>,
     /// Signals and the owner's end.
     pub orders: mpsc::Receiver<Order>,
     /// Degraded modes and the like, shown by `doctor` and `ps`.
@@ -140,6 +143,8 @@ enum Aside {
     SampleMemory,
     /// The registry that other hosts know is away for a reason, or there.
     Registry(Option<String>),
+    /// Prometheus asks.
+    Scrape(oneshot::Sender<String>),
 }
 
 /// Output that is not read yet.
@@ -177,6 +182,8 @@ pub struct Runtime {
     sampler: Sampler,
     memory: Sampler,
     queue: VecDeque<Input>,
+    /// Answers to spawns, with the time at which each began: told before anything else that waits.
+    spawned: VecDeque<(Input, Now)>,
     held: HashMap<(InstanceId, Run), Held>,
     sweeps: Vec<(InstanceId, Run)>,
     kills: Vec<(InstanceId, Run)>,
@@ -207,6 +214,8 @@ pub struct Runtime {
     abroad: Option<abroad::Abroad>,
     /// Why that registry is away.
     away: Option<String>,
+    /// Where Prometheus asks.
+    metrics: Option<String>,
 }
 
 impl Runtime {
@@ -220,6 +229,7 @@ impl Runtime {
             sampler: Sampler::new(),
             memory: Sampler::new(),
             queue: VecDeque::new(),
+            spawned: VecDeque::new(),
             held: HashMap::new(),
             sweeps: Vec::new(),
             kills: Vec::new(),
@@ -242,9 +252,11 @@ impl Runtime {
             exit: None,
             abroad: None,
             away: None,
+            metrics: None,
         };
         runtime.register_itself();
         runtime.go_abroad();
+        runtime.answer_prometheus();
         runtime
     }
 
@@ -294,14 +306,18 @@ impl Runtime {
         self.parts.core.deadline().map(|at| self.parts.clock.instant(at))
     }
 
+    fn next_input(&mut self) -> Option<(Input, Now)> {
+        let spawned = self.spawned.pop_front();
+        spawned.or_else(|| Some((self.queue.pop_front()?, self.parts.clock.now())))
+    }
+
     /// Feeds the core until it has nothing more to say.
     fn turn(&mut self) {
         let mut actions = Vec::new();
         let _quiet = self.parts.log.quietly();
         loop {
             let mut fed = 0;
-            while let Some(input) = self.queue.pop_front() {
-                let now = self.parts.clock.now();
+            while let Some((input, now)) = self.next_input() {
                 self.parts.core.handle(input, now, &mut actions);
                 for action in actions.drain(..) {
                     self.apply(action);
@@ -407,6 +423,7 @@ impl Runtime {
             Aside::Loaded(loaded) => self.loaded(loaded),
             Aside::SampleMemory => self.sample_memory(),
             Aside::Registry(away) => self.registry_news(away),
+            Aside::Scrape(answer) => self.scraped(answer),
         }
     }
 

@@ -1,11 +1,10 @@
 //! Calls of interface `registry`: who asks is found out here, what becomes of it the core decides.
 
 use hilum_shared::registry::directory::Register;
-use hilum_shared::registry::{Instance, hostname};
 use hilum_shared::rpc::router::PeerId;
 
 use super::Runtime;
-use super::abroad::NAMES;
+use super::abroad::entries;
 use crate::core::input::{Entry, Input, Owner, RequestId};
 
 impl Runtime {
@@ -37,14 +36,8 @@ impl Runtime {
     /// The node is a service like others.
     pub(super) fn register_itself(&mut self) {
         let endpoint = self.context.endpoints.node.clone();
-        for service in NAMES {
-            let instance = Instance {
-                log_endpoint: Some(self.context.endpoints.log_endpoint.clone()),
-                hostname: Some(hostname().to_owned()),
-                fqdn: Some(hostname().to_owned()),
-                ip: Some(self.context.container_ip.to_string()),
-                ..Instance::new(service, &endpoint, None)
-            };
+        let log_endpoint = Some(self.context.endpoints.log_endpoint.clone());
+        for (service, instance) in entries(&endpoint, self.context.container_ip, log_endpoint) {
             let entry =
                 Entry::Register { service: service.to_owned(), instance: Box::new(instance) };
             self.queue.push_back(Input::Entry { id: RequestId(0), owner: Owner::Node, entry });

@@ -296,5 +296,6 @@ fn node(section: &Section<'_>, project_dir: &Path) -> NodeSpec {
         },
         watch_config: section.truth("watch_config"),
         stats_interval: section.duration("stats_interval").unwrap_or_default(),
+        metrics: section.section("metrics").text("listen").and_then(|at| at.parse().ok()),
     }
 }

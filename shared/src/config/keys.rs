@@ -45,6 +45,8 @@ pub enum Type {
     Mode,
     /// An IP address.
     Ip,
+    /// An IP address and a port.
+    Address,
     /// One of these words.
     Word(&'static [&'static str]),
     /// A program with its arguments: one text, or a list of texts.
@@ -157,6 +159,7 @@ impl Type {
             Self::Signal => "a signal such as `TERM`".into(),
             Self::Mode => "a mode in octal such as `'022'` or `0o022`".into(),
             Self::Ip => "an IP address".into(),
+            Self::Address => "an address and a port".into(),
             Self::Word(words) => match words {
                 [one] => format!("`{one}`"),
                 words => format!("one of {}", super::diagnostic::list(words)),

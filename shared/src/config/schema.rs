@@ -111,7 +111,9 @@ fn of(ty: &'static Type) -> Value {
             json!({"type": "array", "items": text(), "minItems": 1}),
         ]),
         Type::Text | Type::Template => text(),
-        Type::Path | Type::Regex | Type::Cron | Type::Glob | Type::Ip => json!({"type": "string"}),
+        Type::Path | Type::Regex | Type::Cron | Type::Glob | Type::Ip | Type::Address => {
+            json!({"type": "string"})
+        }
         Type::LevelFrom => {
             json!({"type": "string", "pattern": format!("^(auto|json:.+|regex:.+)$|{REFERENCE}")})
         }

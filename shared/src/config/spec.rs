@@ -8,7 +8,7 @@ mod launch;
 mod policy;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +128,8 @@ pub struct NodeSpec {
     pub watch_config: bool,
     /// Between two samples of statistics.
     pub stats_interval: Duration,
+    /// Where Prometheus asks.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What a node does when nothing runs any more.

@@ -6,6 +6,11 @@ use std::fmt::Write;
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
+/// The interface that every container has.
+pub const BUILTIN: &str = "lymph";
+/// Its version: the lymph whose methods these are.
+const BUILTIN_VERSION: &str = "0.15.0";
+
 /// One instance of a service: lymph's keys, all of them written, unknown ones kept.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
@@ -56,13 +61,19 @@ impl Instance {
         let version = version.map(str::to_owned);
         // lymph keeps the version of its own interface as a text, all others as an object.
         let text = match &version {
-            Some(text) if service == "lymph" => repr(text),
+            Some(text) if service == BUILTIN => repr(text),
             Some(text) => format!("Version({})", repr(text)),
             None => "None".to_owned(),
         };
         let id = md5(&format!("({}, {}, {text})", repr(&identity), repr(service)));
         let endpoint = endpoint.to_owned();
         Self { id, identity, version, endpoint, worker: Some(false), ..Self::default() }
+    }
+
+    /// What every container is registered as, beside its interfaces: [`BUILTIN`]. It has a version, as in lymph, whose `discover --versions`
+    /// cannot show a service of which one instance has a version and another has none.
+    pub fn builtin(endpoint: &str) -> Self {
+        Self::new(BUILTIN, endpoint, Some(BUILTIN_VERSION))
     }
 
     /// The identity of the container at an endpoint, as lymph computes it.

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 #[cfg(feature = "config")]
 pub use choice::{Choice, Hosts};
 pub use embedded::Embedded;
-pub use instance::{Instance, hostname};
+pub use instance::{BUILTIN, Instance, hostname};
 pub use memory::Memory;
 pub use static_hosts::StaticHosts;
 pub use version::{InvalidVersion, Version, VersionRequest};

@@ -9,6 +9,7 @@ It serves `py.upper`, `py.types`, `py.headers`, `py.fail`, `py.plain`, `py.ack`,
 ["raw", endpoint, [frame in hex, ...]]        sends what the test wants; ["sent"]
 ["register", hosts, service, version?]        registers as lymph does, in ZooKeeper; its path
 ["find", hosts, service]                      what ZooKeeper knows of a service, by id
+["versions", hosts]                           the versions of each service, sorted as lymph sorts them
 ["leave"]                                     ends the session with ZooKeeper
 
 It prints its endpoint, then one JSON line for each order.
@@ -151,6 +152,9 @@ class Container:
         if subject == "lymph.ping":
             self.pings += 1
             return b"REP", body["payload"]
+        if subject == "lymph.inspect":
+            method = {"name": "py.upper", "version": "None", "params": ["text"], "help": "Returns the text in upper case."}
+            return b"REP", {"methods": [method]}
         return b"NACK", None
 
     def loop(self):
@@ -190,7 +194,8 @@ class Container:
     def register(self, hosts, service, version=None):
         zookeeper = self.session(hosts)
         identity = md5(self.endpoint)
-        ident = md5(identity, service, Version(version) if version else None)
+        # lymph has the version of its own interface as a text.
+        ident = md5(identity, service, Version(version) if version and service != "lymph" else version)
         data = {
             "id": ident,
             "identity": identity,
@@ -215,6 +220,13 @@ class Container:
         zookeeper.ensure_path("/services/" + service)
         base = "/services/" + service
         return {one: json.loads(zookeeper.get(base + "/" + one)[0]) for one in zookeeper.get_children(base)}
+
+    def versions(self, hosts):
+        found = {}
+        for service in self.session(hosts).get_children("/services"):
+            versions = {one["version"] for one in self.find(hosts, service).values()}
+            found[service] = sorted(versions)  # None and a text have no order: lymph's `discover --versions` ends here
+        return found
 
     def leave(self):
         self.zookeeper.stop()

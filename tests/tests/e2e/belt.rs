@@ -1,16 +1,13 @@
 //! The tools with which services are found and called: `discover`, `inspect`, `request`, `shell`, `change-loglevel`, `instance`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "helpers of tests stand outside of test functions, and say what is skipped"
-)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::Stdio;
 
 use hilum_tests::{Cluster, LIMIT, Outcome, demo, signal, wait_until};
 use serde_json::{Value, json};
+
+use crate::python::Python;
 
 /// Two processes that say things back.
 fn echoes() -> Cluster {
@@ -154,46 +151,6 @@ fn an_instance_is_run_from_its_configuration_alone() {
     cluster.assert_empty();
 }
 
-/// A container in Python; it does not outlive its test.
-struct Python {
-    child: Child,
-    endpoint: String,
-}
-
-impl Python {
-    /// `None` where there is no Python with pyzmq and msgpack.
-    fn start() -> Option<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let made = target.join("python/bin/python");
-        let python = match std::env::var_os("HILUM_TEST_PYTHON") {
-            Some(python) => python,
-            None if made.exists() => made.into_os_string(),
-            None => "python3".into(),
-        };
-        let tried = Command::new(&python).args(["-c", "import zmq, msgpack"]).output();
-        if !tried.is_ok_and(|output| output.status.success()) {
-            println!("SKIPPED: {} with pyzmq and msgpack is needed", python.to_string_lossy());
-            return None;
-        }
-        let mut command = Command::new(python);
-        command.arg(root.join("shared/tests/interop/peer.py"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let endpoint =
-            BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
-        Some(Self { child, endpoint })
-    }
-}
-
-impl Drop for Python {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_service_in_python_is_found_in_a_list_and_called() {
     let Some(python) = Python::start() else { return };
@@ -217,6 +174,15 @@ fn a_service_in_python_is_found_in_a_list_and_called() {
     drop(types.says("bytes(00ff)"));
     let json: Value = serde_json::from_str(&request(&["py.types", "--json"]).code(0).out).unwrap();
     assert_eq!(json["Decimal"], json!({"__type__": "Decimal", "_": "1.50"}));
+    let methods = cluster.ok("inspect py");
+    assert!(
+        methods.contains("rpc py.upper(text)\n    Returns the text in upper case."),
+        "{methods}"
+    );
+    assert_eq!(
+        cluster.ok(&format!("inspect {at}")),
+        methods.replace("of py\n", &format!("of {at}\n"))
+    );
     request(&["py.fail"]).code(1).says("TooLong: no");
     request(&["py.refuse"]).code(1).says("was refused");
     request(&["pyy.upper"]).code(2).says("did you mean `py`?");

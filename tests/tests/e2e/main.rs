@@ -15,8 +15,11 @@ mod logs;
 mod loss;
 mod machine;
 mod many;
+mod metrics;
 mod output;
 mod policy;
+#[path = "../../../shared/tests/interop/python.rs"]
+mod python;
 mod questions;
 mod registry;
 mod scale;

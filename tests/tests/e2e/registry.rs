@@ -5,15 +5,18 @@ mod registry_support;
 #[path = "../../../shared/tests/registry_support/zookeeper.rs"]
 mod zookeeper;
 
+use std::net::TcpListener;
 use std::time::Duration;
 
-use hilum_shared::registry::{Embedded, Registry};
+use hilum_shared::registry::{Embedded, Instance, Registry, ZooKeeper};
 use hilum_shared::rpc::Endpoint;
 use hilum_shared::rpc::blocking::Client;
 use hilum_tests::{Cluster, LIMIT, demo, signal, wait_until};
 use registry_support::conforms;
 use serde_json::{Value, json};
 use zookeeper::Server;
+
+use crate::python::Python;
 
 /// Echoes and who calls them, found without a word of where they are.
 fn shop(more: &str) -> Cluster {
@@ -224,6 +227,55 @@ async fn nodes_and_their_services_meet_in_zookeeper() {
     assert_eq!(all()["nodes"].as_array().unwrap().len(), 1);
     server.end();
     callers.down();
+}
+
+#[tokio::test]
+async fn nodes_that_are_dead_silent_or_of_lymph_are_shown_as_what_they_are() {
+    let Some(server) = Server::start().await else { return };
+    let Some(python) = Python::start() else { return };
+    let hosts = server.hosts();
+    let cluster = with_zookeeper(&hosts, "  web: {command: sleep 1000}\n");
+    // One that has just died: its entry lives as long as its session. And one that takes connections and says nothing.
+    let registry = ZooKeeper::new(&hosts);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [dead, mute] = [dead, silent.local_addr().unwrap()].map(|at| format!("tcp://{at}"));
+    for endpoint in [&dead, &mute] {
+        registry.register("node", Instance::new("node", endpoint, None)).await.unwrap();
+    }
+    // A node of lymph answers over a connection of its own, and has no methods.
+    let theirs = python.endpoint.clone();
+    let (python, _) = python.ask(json!(["register", hosts, "node"])).await;
+    let (python, _) = python.ask(json!(["register", hosts, "lymph", "0.15.0"])).await;
+
+    let shown = tokio::task::spawn_blocking(move || {
+        cluster.ok("up -d --wait");
+        let all = || cluster.json("ps --all-nodes --json");
+        wait_until(LIMIT, "our node", || all()["nodes"].as_array().unwrap().len() == 1);
+        let all = all();
+        assert_eq!(all["nodes"][0]["services"][0]["name"], "web");
+        let others = all["others"].as_array().unwrap();
+        assert_eq!((others.len(), &others[0]["registered"]["endpoint"]), (1, &json!(theirs)));
+        let unreachable = all["unreachable"].as_array().unwrap();
+        let why = |endpoint: &str| {
+            let mut found =
+                unreachable.iter().filter(|one| one["registered"]["endpoint"] == endpoint);
+            found.next().unwrap()["reason"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(unreachable.len(), 2, "{unreachable:?}");
+        assert!(why(&dead).contains("refused"), "{}", why(&dead));
+        assert!(why(&mute).contains("not answered within 3s"), "{}", why(&mute));
+        let table = cluster.ok("ps --all-nodes");
+        for words in ["web.1", "does not answer", "a node of lymph"] {
+            assert!(table.contains(words), "{words}: {table}");
+        }
+        cluster
+    });
+    let cluster = shown.await.unwrap();
+    // lymph's `discover --versions` sorts them: a version beside none ends it.
+    let (_python, versions) = python.ask(json!(["versions", hosts])).await;
+    assert_eq!((&versions["lymph"], &versions["node"]), (&json!(["0.15.0"]), &json!([null])));
+    cluster.down();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
-use hilum_shared::registry::Version;
+use hilum_shared::registry::{BUILTIN, Version};
 
 use crate::component::{AnyComponent, Component, Dependencies, with_dependencies};
 use crate::event::EventHandler;
@@ -210,7 +210,7 @@ fn interface(
             }
         },
     };
-    if name.is_empty() || name == "lymph" {
+    if name.is_empty() || name == BUILTIN {
         return Err(section.error(format!("`{name}` cannot be the name of an interface"), None));
     }
     let interface = (class.make)(&section.without(&["class"]))?;

@@ -5,7 +5,7 @@ use hilum_shared::rpc::{Endpoint, Error};
 
 use super::settings::Settings;
 use crate::contract::Contract;
-use crate::metrics::{Kind, Process, Registry, TaggedCounter, Tags};
+use crate::metrics::{Kind, Process, Registry, TaggedCounter};
 
 /// The metrics of a process, and those of its calls.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub(crate) struct Figures {
 impl Figures {
     pub(crate) fn new(contract: &Contract, settings: &Settings, endpoint: &Endpoint) -> Self {
         let identity = Instance::identity_of(endpoint.address());
-        let mut tags = Tags::of(contract).with("identity", Some(identity));
+        let mut tags = contract.tags().with("identity", Some(identity));
         if let Some(name) = &settings.service_name {
             tags = tags.with("service", Some(name.clone()));
         }

@@ -23,7 +23,9 @@ use std::time::Duration;
 use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
 use hilum_shared::events::{EventError, EventSystem};
-use hilum_shared::registry::{Choice, Instance, InvalidVersion, Registry, RegistryError, Version};
+use hilum_shared::registry::{
+    BUILTIN, Choice, Instance, InvalidVersion, Registry, RegistryError, Version,
+};
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -493,22 +495,22 @@ impl Running {
     }
 
     async fn register(&mut self, settings: &Settings) -> Result<(), RegistryError> {
-        let names = self.interfaces.iter().map(|it| (it.name.clone(), it.version.clone()));
-        let names: Vec<(String, Option<Version>)> =
-            names.chain([("lymph".to_owned(), None)]).collect();
-        for (name, version) in names {
-            let instance = self.instance(&name, version.as_ref(), settings);
+        let endpoint = self.endpoint.address();
+        let interfaces = self.interfaces.iter().map(|it| {
+            let version = it.version.as_ref().map(Version::as_str);
+            (it.name.clone(), Instance::new(&it.name, endpoint, version))
+        });
+        let builtin = (BUILTIN.to_owned(), Instance::builtin(endpoint));
+        for (name, instance) in interfaces.chain([builtin]).collect::<Vec<_>>() {
             let id = instance.id.clone();
-            self.registry.register(&name, instance).await?;
+            self.registry.register(&name, self.described(instance, settings)).await?;
             self.registered.push((name, id));
         }
         Ok(())
     }
 
-    /// What is written down of us.
-    fn instance(&self, name: &str, version: Option<&Version>, settings: &Settings) -> Instance {
-        let mut instance =
-            Instance::new(name, self.endpoint.address(), version.map(Version::as_str));
+    /// With what is written down of us.
+    fn described(&self, mut instance: Instance, settings: &Settings) -> Instance {
         let hostname = hilum_shared::registry::hostname().to_owned();
         instance.fqdn = Some(hostname.clone());
         instance.hostname = Some(hostname);

@@ -3,11 +3,11 @@
 //! ```no_run
 //! use hilum_worker::http::axum::{Router, routing::get};
 //! use hilum_worker::http::{Config, Server, metrics_route};
-//! use hilum_worker::metrics::{Process, Registry, Tags};
+//! use hilum_worker::metrics::{Process, Registry};
 //! use hilum_worker::{ServiceResult, Worker};
 //!
 //! async fn web(worker: Worker) -> ServiceResult {
-//!     let registry = Registry::new(Tags::of(worker.contract()));
+//!     let registry = Registry::new(worker.contract().tags());
 //!     registry.add(Process);
 //!     let routes = Router::new()
 //!         .route("/", get(|| async { "hello" }))

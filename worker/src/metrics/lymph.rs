@@ -3,10 +3,9 @@
 //! Only the old "raw" strings are written (there is no 8-bit length, so 32 bytes and more take a 16-bit one), as lymph
 //! does. Both forms are read.
 
+use hilum_shared::metrics::{Kind, Series, Tags, Value};
 use hilum_shared::wire::limits;
 use rmpv::ValueRef;
-
-use super::series::{Kind, Series, Tags, Value};
 
 /// What one message says.
 #[derive(Clone, Debug, PartialEq)]

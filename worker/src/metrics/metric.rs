@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::series::{Kind, Series, Tags, Value};
+use hilum_shared::metrics::{Kind, Series, Tags, Value};
 
 /// Something that can be asked for its figures. It is asked every few seconds, from any thread, and must not block.
 pub trait Metric: Send + Sync {

@@ -27,15 +27,12 @@
 mod lymph;
 mod metric;
 mod process;
-mod prometheus;
 mod registry;
 mod report;
-mod series;
 
+pub use hilum_shared::metrics::{CONTENT_TYPE, Kind, Series, Tags, Value, to_prometheus};
 pub use lymph::{Report, ReportError, from_lymph, to_lymph};
 pub use metric::{Callable, Counter, Gauge, MAX_VALUES, Metric, OTHER, TaggedCounter};
 pub use process::Process;
-pub use prometheus::{CONTENT_TYPE, to_prometheus};
 pub use registry::Registry;
 pub use report::{PERIOD, Publisher, report, summary};
-pub use series::{Kind, Series, Tags, Value};

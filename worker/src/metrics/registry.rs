@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use hilum_shared::metrics::{Kind, Series, Tags, Value};
+
 use super::metric::{Callable, Counter, Gauge, Metric, TaggedCounter};
-use super::series::{Kind, Series, Tags, Value};
 
 /// Metrics that are collected together, with tags for all of them. Clones are the same registry; a registry is itself a
 /// metric, so one may hold others (what lymph calls an aggregate).

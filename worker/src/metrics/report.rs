@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hilum_shared::metrics::{Kind, Series};
 use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind as SocketKind, OpenError, Port, Socket, SocketSpec,
 };
@@ -12,7 +13,6 @@ use tokio::time::MissedTickBehavior;
 
 use super::lymph::to_lymph;
 use super::registry::Registry;
-use super::series::{Kind, Series};
 use crate::heart::unix_now;
 use crate::worker::Worker;
 

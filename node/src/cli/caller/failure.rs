@@ -1,13 +1,13 @@
 //! Why a call brought no result, and what to do about it.
 
-use hilum_shared::registry::RegistryError;
+use hilum_shared::registry::{BUILTIN, RegistryError};
 use hilum_shared::rpc::Error;
 use hilum_shared::wire::Value;
 
 use super::super::exit::CliError;
 use super::super::session::Session;
 use super::super::target::{Names, nearest};
-use super::{BUILTIN, Method};
+use super::Method;
 
 /// Why a call brought no result: the call's own error, or one before it.
 #[derive(Debug)]

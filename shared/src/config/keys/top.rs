@@ -2,8 +2,8 @@
 
 use super::Key;
 use super::Type::{
-    Any, Bool, Int, Ip, ListOrNamed, Map, Named, OneOrMore, Path, Positive, Share, Size, Table,
-    Text, Variable, Word,
+    Address, Any, Bool, Int, Ip, ListOrNamed, Map, Named, OneOrMore, Path, Positive, Share, Size,
+    Table, Text, Variable, Word,
 };
 use super::service::SERVICE;
 
@@ -124,8 +124,21 @@ pub static NODE: &[Key] = &[
     )
     .or("2s"),
     Key::new("web", Any, "The web interface.").refused(),
-    Key::new("metrics", Any, "The metrics endpoint.").refused(),
+    Key::new(
+        "metrics",
+        Map(METRICS),
+        "Figures of the node and of all its workers, as Prometheus reads them.",
+    )
+    .or_as("none"),
 ];
+
+/// `node.metrics`.
+pub static METRICS: &[Key] = &[Key::new(
+    "listen",
+    Address,
+    "Where `GET /metrics` is answered, such as `127.0.0.1:9464`; whoever reaches it may read.",
+)
+.required()];
 
 /// `node.heartbeat`.
 pub static HEARTBEAT: &[Key] = &[

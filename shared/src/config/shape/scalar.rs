@@ -1,6 +1,6 @@
 //! Checks of single values: what they are, their range, and what is near to a wrong one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::cron;
 use super::super::diagnostic::{nearest, quote};
@@ -190,6 +190,10 @@ fn check(scalar: &Scalar, ty: &Type) -> Result<(), Wrong> {
             .parse::<IpAddr>()
             .map(|_| ())
             .map_err(|_| (wrong().0, Some("names of hosts are not looked up here: write `127.0.0.1` or `::1`".to_owned()))),
+        Type::Address => text
+            .parse::<SocketAddr>()
+            .map(|_| ())
+            .map_err(|_| (wrong().0, Some("write `127.0.0.1:9464`, or `[::1]:9464`; names of hosts are not looked up here, and port 0 is any free one".to_owned()))),
         Type::Word(words) => if words.contains(&text) { Ok(()) } else { Err((wrong().0, nearest(text, words.iter().copied()).map(|near| format!("did you mean `{near}`?")))) },
         _ => Ok(()),
     }

@@ -19,6 +19,8 @@ impl Check<'_> {
         for socket in &cluster.sockets {
             taken.insert(socket.port, format!("the shared socket `{}`", socket.name));
         }
+        let metrics = cluster.node.metrics.map(|at| at.port()).filter(|port| *port != 0);
+        taken.extend(metrics.map(|port| (port, "`node.metrics`".to_owned())));
         for service in cluster.services.values() {
             for port in &service.launch.ports {
                 self.port(service, port, &mut taken);

@@ -110,8 +110,8 @@ fn number(value: Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Tags;
     use super::*;
-    use crate::metrics::Tags;
 
     fn series(
         name: &str,

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 
 use serde::ser::{Serialize, SerializeMap, SerializeTuple, Serializer};
 
-use crate::contract::Contract;
-
 /// A figure: whole where it counts things, else a fraction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
@@ -81,17 +79,8 @@ impl Tags {
         Self(Vec::new())
     }
 
-    /// The tags that lymph puts on everything: `service` (nil where it has no name), `host` and `identity`. A container
-    /// sets its own identity; until then it is the instance's name.
-    pub fn of(contract: &Contract) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Self::none()
-            .with("service", contract.service.as_ref().map(ToString::to_string))
-            .with("host", Some(host.trim().to_owned()))
-            .with("identity", contract.instance.as_ref().map(ToString::to_string))
-    }
-
     /// With one more, or with another value for it.
+    #[must_use]
     pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: Option<String>) -> Self {
         self.set(name.into(), value);
         self
@@ -115,7 +104,8 @@ impl Tags {
     }
 
     /// These first, then what only `inner` has; where both have one, the inner value counts.
-    pub(super) fn around(&self, inner: Self) -> Self {
+    #[must_use]
+    pub fn around(&self, inner: Self) -> Self {
         let mut all = self.clone();
         for (name, value) in inner.0 {
             all.set(name, value);
