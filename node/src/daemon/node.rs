@@ -13,7 +13,7 @@ use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::run_dir::Access;
-use hilum_shared::transport::Hub;
+use hilum_shared::transport::{Hub, reach};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -225,7 +225,7 @@ impl Node {
         let log_endpoint =
             cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
         let publish = Publish::open(&hub, &log_endpoint, mode).map_err(Refusal::new)?;
-        let log_endpoint = publish.endpoint().to_owned();
+        let log_endpoint = reach::told(publish.endpoint());
 
         let log = log::start(LogConfig {
             dir: cluster.logs.dir.clone().unwrap_or_else(|| places.state.logs()),
