@@ -75,6 +75,70 @@ fn wait_until(store: &mut Store, what: &str, mut condition: impl FnMut(&Store) -
     }
 }
 
+/// Three closed segments and a bit, of a budget of a megabyte.
+fn three_segments(dir: &Path) -> Store {
+    let (mut store, _) = Store::open(dir, &spec(1 << 20, 64 << 10)).unwrap();
+    let lines: Vec<String> = (0..100).map(|line| format!("{line:0>99}")).collect();
+    let mut at = BASE;
+    while list(dir).unwrap().len() < 4 {
+        at += 1;
+        store.append(&batch("web.1", at, &lines)).unwrap();
+    }
+    store
+}
+
+#[test]
+fn what_somebody_moves_away_counts_no_more_and_what_comes_back_counts_again() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut store = three_segments(dir.path());
+    let whole = size(dir.path());
+    assert_eq!(store.size(), whole);
+    let names = ["000002.log", "000002.idx", "000002.fld"];
+    for name in names {
+        fs::copy(dir.path().join(name), elsewhere.path().join(name)).unwrap();
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    wait_until(&mut store, "it counts no more", |store| store.size() == size(dir.path()));
+    assert!(store.size() < whole);
+    let said: Vec<String> = store.notes().into_iter().map(|note| note.text).collect();
+    assert_eq!(said, ["000002.log was moved or removed by somebody else"]);
+    for name in names {
+        fs::copy(elsewhere.path().join(name), dir.path().join(name)).unwrap();
+    }
+    wait_until(&mut store, "it counts again", |store| store.size() == size(dir.path()));
+    assert!(store.size() >= whole);
+    let entries = read(dir.path(), Filter::default(), Start::All);
+    assert!(entries.windows(2).all(|pair| pair[0].seq < pair[1].seq), "read in its place");
+}
+
+#[test]
+fn an_index_without_its_text_counts_and_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = three_segments(dir.path());
+    fs::remove_file(path(dir.path(), 3, "log")).unwrap();
+    fs::write(path(dir.path(), 3, "idx"), vec![0; 100_000]).unwrap();
+    fs::write(dir.path().join("000009.log.corrupt"), vec![0; 1000]).unwrap();
+    wait_until(&mut store, "it counts", |store| store.size() == size(dir.path()));
+    assert!(path(dir.path(), 3, "idx").exists());
+    let lines: Vec<String> = (0..100).map(|line| format!("{line:0>99}")).collect();
+    let first = read(dir.path(), Filter::default(), Start::All)[0].seq;
+    let mut at = BASE + 1000;
+    while path(dir.path(), 3, "idx").exists() {
+        at += 1;
+        store.append(&batch("web.1", at, &lines)).unwrap();
+        assert!(at < BASE + 2000, "it stays for ever");
+    }
+    let entries = read(dir.path(), Filter::default(), Start::All);
+    assert_eq!(entries[0].seq, first, "no line went for it");
+    assert_eq!(store.size(), size(dir.path()));
+    for _ in 0..300 {
+        at += 1;
+        store.append(&batch("web.1", at, &lines)).unwrap();
+        assert!(size(dir.path()) <= 1 << 20);
+    }
+    assert!(!dir.path().join("000009.log.corrupt").exists(), "it goes in its turn");
+}
+
 #[test]
 fn a_chatterbox_does_not_erase_what_the_others_said() {
     let dir = tempfile::tempdir().unwrap();

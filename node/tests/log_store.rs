@@ -484,3 +484,35 @@ fn text_that_somebody_emptied_is_one_gap_that_names_the_file() {
     let one = Filter { instance: Some("s.2".into()), ..Filter::default() };
     assert_eq!(shown(one), [pair("s.2", "… 5 lines dropped (the text of 000001.log is gone)")]);
 }
+
+#[test]
+fn a_follower_that_looks_while_the_store_is_made_sees_all_of_it() {
+    for round in 0..300 {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("logs");
+        let mut follower = Follower::open(&dir, Filter::default(), Start::All).unwrap();
+        let writer = std::thread::spawn({
+            let dir = dir.clone();
+            move || {
+                let (mut store, _) = Store::open(&dir, &spec(1 << 20, 1 << 18)).unwrap();
+                for line in 0..3 {
+                    store.append(&batch(0, 1_000_000, &[format!("line {line}")])).unwrap();
+                }
+            }
+        });
+        let mut entry = Entry::default();
+        for line in 0..3 {
+            // Without a pause: the look is to meet the store while it is half made.
+            let limit = std::time::Instant::now() + Duration::from_secs(10);
+            while follower.next(&mut entry, Some(Duration::ZERO), None).unwrap() != Followed::Record
+            {
+                assert!(
+                    std::time::Instant::now() < limit,
+                    "round {round}: line {line} never comes"
+                );
+            }
+            assert_eq!(entry.text, format!("line {line}").into_bytes(), "round {round}");
+        }
+        writer.join().unwrap();
+    }
+}

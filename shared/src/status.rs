@@ -169,6 +169,9 @@ pub struct InstanceStatus {
     /// What it waits for: `db.1 to be ready`.
     #[serde(default)]
     pub blocked_by: Vec<String>,
+    /// Why nobody should wait for it to come up: it has failed, ended again and again too soon, or needs one that did.
+    #[serde(default)]
+    pub in_vain: Option<String>,
 }
 
 /// The end of a run.

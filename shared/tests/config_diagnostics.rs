@@ -34,6 +34,7 @@ cases! {
     open_quote: "instances:\n  web:\n    command: \"./web\n";
     colon_in_a_text: "instances:\n  web:\n    description: web: the front\n    command: x\n";
     not_a_map: "- a\n- b\n";
+    map_in_quotes: "instances:\n  a: {command: x, watch: {paths: ['*.py'], action: 'run: make assets'}}\n  b: {command: x, ready: 'tcp: 127.0.0.1:80'}\n";
     empty_file: "# nothing yet\n";
     two_documents: "instances: {}\n---\ninstances: {}\n";
     unknown_alias: "instances:\n  web: *nobody\n";

@@ -87,6 +87,14 @@ pub(crate) enum CliError {
         /// All that there is, for a short list.
         known: Vec<String>,
     },
+    /// An index that a known service does not have.
+    #[error("unknown target `{target}`")]
+    NoSuchInstance {
+        /// What was given.
+        target: String,
+        /// Which it has.
+        help: String,
+    },
     /// A name that no registry and no node knows.
     #[error("unknown service `{name}`")]
     UnknownService {
@@ -203,6 +211,7 @@ impl CliError {
             | Self::NoConfig { .. }
             | Self::Config(_)
             | Self::UnknownTarget { .. }
+            | Self::NoSuchInstance { .. }
             | Self::UnknownService { .. } => ExitStatus::Usage,
             Self::Call { error, .. } if matches!(**error, rpc::Error::Timeout { .. }) => {
                 ExitStatus::TimedOut
@@ -225,7 +234,7 @@ impl CliError {
             Self::Usage { .. } => "usage",
             Self::NoConfig { .. } => "no-config",
             Self::Config(_) => "invalid-config",
-            Self::UnknownTarget { .. } => "unknown-target",
+            Self::UnknownTarget { .. } | Self::NoSuchInstance { .. } => "unknown-target",
             Self::UnknownService { .. } => "unknown-service",
             Self::Call { error, .. } => call_code(error),
             Self::NotRunning { .. } => "not-running",
@@ -249,6 +258,7 @@ impl CliError {
             Self::NoConfig { .. } => {
                 Some("write one with `hilum init`, or name one with `-c FILE`".into())
             }
+            Self::NoSuchInstance { help, .. } => Some(help.clone()),
             Self::UnknownTarget { nearest, known, .. }
             | Self::UnknownService { nearest, known, .. }
                 if nearest.is_empty() =>

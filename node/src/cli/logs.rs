@@ -58,8 +58,8 @@ pub(crate) struct LogsArgs {
     /// From here on: `10m` (ago), `14:30`, `2026-11-21T03:42:11Z`
     #[arg(long, value_name = "T", value_parser = time::moment)]
     since: Option<f64>,
-    /// Up to here
-    #[arg(long, value_name = "T", value_parser = time::moment, conflicts_with = "follow")]
+    /// Up to here; -f then ends at that time
+    #[arg(long, value_name = "T", value_parser = time::moment)]
     until: Option<f64>,
     /// Only records that match this regular expression
     #[arg(long, value_name = "RE", value_parser = Regex::new)]
@@ -344,13 +344,17 @@ pub(crate) fn beginning(tail: Option<Tail>, follow: bool, since: bool) -> Start 
     }
 }
 
-/// Shows what comes, until the reader goes away or a signal ends us.
+/// A record may need so long from its time to its file.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
+
+/// Shows what comes, until the filter's time is over, the reader goes away or a signal ends us.
 pub(crate) fn follow(
     session: &Session,
     filter: Filter,
     start: Start,
     show: &mut dyn FnMut(&Entry, &mut Output) -> Result<(), CliError>,
 ) -> Outcome {
+    let end = filter.until.map(|until| until as f64 / 1e6 + ON_ITS_WAY.as_secs_f64());
     let mut follower =
         Follower::open(&lines::dir(session)?, filter, start).map_err(lines::unreadable)?;
     let stdout = std::io::stdout();
@@ -362,7 +366,12 @@ pub(crate) fn follow(
         let mut came = follower.next(&mut entry, Some(Duration::ZERO), None);
         if matches!(came, Ok(Followed::Quiet)) {
             out.flush()?;
-            came = follower.next(&mut entry, None, wake);
+            let rest = end.map(|end| end - time::now());
+            if rest.is_some_and(|rest| rest <= 0.0) {
+                return Ok(ExitStatus::Done);
+            }
+            let rest = rest.and_then(|rest| Duration::try_from_secs_f64(rest).ok());
+            came = follower.next(&mut entry, rest, wake);
         }
         match came.map_err(lines::unreadable)? {
             Followed::Record => show(&entry, &mut out)?,

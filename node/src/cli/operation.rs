@@ -219,6 +219,14 @@ pub(crate) fn report(out: Output, outcome: &control::Outcome) -> Outcome {
             }
         }
     }
+    if let Some(bad) = outcome.changed.iter().find(|change| is_bad(change))
+        && let Some(id) = &bad.instance
+    {
+        out.note(&format!(
+            "{} `hilum why {id}`, `hilum crash show {id}` and `hilum logs {id}` say more",
+            out.paint_err.paint(Style::Help, "help:")
+        ));
+    }
     if !outcome.survivors.is_empty() {
         out.warn(&format!("these processes survived: {}", survivors(&outcome.survivors)));
     }

@@ -388,6 +388,7 @@ pub(crate) mod tests {
             ports: [].into(),
             labels: [].into(),
             blocked_by: vec![],
+            in_vain: None,
         }
     }
 

@@ -79,25 +79,16 @@ impl Names {
             .and_then(|id| Some((self.services.get(id.service.as_str())?, id)));
         if let Some((indexes, id)) = of_service {
             let service = id.service;
-            let help = match (indexes.first(), indexes.last()) {
+            let has = match (indexes.first(), indexes.last()) {
                 (Some(first), Some(last)) if first != last => {
-                    format!(
-                        "`{service}` has `{service}.{first}` to `{service}.{last}`; `hilum scale {service}={}` makes it",
-                        id.index
-                    )
+                    format!("`{service}.{first}` to `{service}.{last}`")
                 }
-                (Some(only), _) => {
-                    format!(
-                        "`{service}` has only `{service}.{only}`; `hilum scale {service}={}` makes it",
-                        id.index
-                    )
-                }
-                _ => format!(
-                    "`{service}` has no instance; `hilum scale {service}={}` makes it",
-                    id.index
-                ),
+                (Some(only), _) => format!("only `{service}.{only}`"),
+                _ => "no instance".to_owned(),
             };
-            return CliError::usage(format!("unknown target `{target}`"), help);
+            let help =
+                format!("`{service}` has {has}; `hilum scale {service}={}` makes it", id.index);
+            return CliError::NoSuchInstance { target: target.to_owned(), help };
         }
         CliError::UnknownTarget {
             target: target.to_owned(),
@@ -194,6 +185,7 @@ mod tests {
         assert_eq!(error.status(), ExitStatus::Usage);
         assert!(error.help().unwrap().contains("`echo`"), "{:?}", error.help());
         let error = names().check(&targets(&["echo.9"])).unwrap_err();
+        assert_eq!((error.status(), error.code()), (ExitStatus::Usage, "unknown-target"));
         assert_eq!(
             error.help().unwrap(),
             "`echo` has `echo.1` to `echo.3`; `hilum scale echo=9` makes it"

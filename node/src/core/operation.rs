@@ -1,6 +1,6 @@
 //! Long work that a client may wait for: every order gets a number, every instance in it a result.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::control::{Accepted, AwaitState, Change, Outcome};
@@ -103,6 +103,13 @@ impl Operations {
         for operation in self.open.values_mut() {
             operation.waiters.retain(|waiter| *waiter != request);
         }
+    }
+
+    /// The instances whose coming up is waited for.
+    pub fn waited_for(&self) -> BTreeSet<InstanceId> {
+        let items = self.open.values().flat_map(|operation| &operation.items);
+        let up = items.filter(|(_, item)| matches!(item.expect, Some(Expect::UpAfter(_))));
+        up.map(|(id, _)| id.clone()).collect()
     }
 
     /// Looks at an instance again; `killed` when a stop of it needed KILL.

@@ -16,8 +16,10 @@ use super::time::Moment;
 pub struct History {
     /// Restarts since the last run that lasted.
     consecutive: u32,
-    /// Failures in a row before the policy's `min_uptime`.
+    /// Failures in a row before the policy's `min_uptime`, or before it was ready.
     crashes: u32,
+    /// The next start is an automatic restart, not counted yet.
+    again: bool,
     /// Times of restarts, none older than the policy's `within`; kept only under a limit.
     recent: VecDeque<Moment>,
 }
@@ -29,6 +31,8 @@ pub struct End {
     pub exit: Option<Exit>,
     /// Whether the node ended it because something was wrong with it.
     pub fault: bool,
+    /// Whether it had been ready.
+    pub ready: bool,
     /// How long it ran.
     pub uptime: Duration,
 }
@@ -50,9 +54,14 @@ impl History {
         *self = Self::default();
     }
 
-    /// How many failures in a row came before the policy's `min_uptime`.
+    /// How many failures in a row came before the policy's `min_uptime`, or before it was ready.
     pub fn crashes(&self) -> u32 {
         self.crashes
+    }
+
+    /// A run begins: whether it is an automatic restart.
+    pub fn begin(&mut self) -> bool {
+        std::mem::take(&mut self.again)
     }
 
     /// Decides what follows `end`, and counts it.
@@ -62,11 +71,24 @@ impl History {
         kind: Kind,
         end: End,
         now: Moment,
+        who: (&InstanceId, Run),
+    ) -> Verdict {
+        let verdict = self.verdict(policy, kind, end, now, who);
+        self.again = matches!(verdict, Verdict::Again(_));
+        verdict
+    }
+
+    fn verdict(
+        &mut self,
+        policy: &RestartPolicy,
+        kind: Kind,
+        end: End,
+        now: Moment,
         (id, run): (&InstanceId, Run),
     ) -> Verdict {
         let success = !end.fault
             && matches!(end.exit, Some(Exit::Code(code)) if policy.success.contains(&code));
-        let crashed = !success && end.uptime < policy.min_uptime;
+        let crashed = !end.ready || (!success && end.uptime < policy.min_uptime);
         self.crashes = if crashed { self.crashes.saturating_add(1) } else { 0 };
         match policy.when {
             RestartWhen::Always => {}
@@ -140,7 +162,8 @@ mod tests {
     }
 
     fn ended(code: i32, uptime: f64) -> End {
-        End { exit: Some(Exit::Code(code)), fault: false, uptime: Duration::from_secs_f64(uptime) }
+        let uptime = Duration::from_secs_f64(uptime);
+        End { exit: Some(Exit::Code(code)), fault: false, ready: true, uptime }
     }
 
     fn judge(history: &mut History, policy: &RestartPolicy, end: End, at: u64) -> Verdict {
@@ -213,7 +236,7 @@ mod tests {
         let mut history = History::default();
         assert_eq!(judge(&mut history, &policy, ended(3, 0.0), 0), Verdict::Completed);
         let killed = Exit::Signal { signal: hilum_shared::signal::Signal::KILL, core: false };
-        let end = End { exit: Some(killed), fault: false, uptime: Duration::ZERO };
+        let end = End { exit: Some(killed), ..ended(0, 0.0) };
         assert!(matches!(judge(&mut history, &policy, end, 0), Verdict::Again(_)));
         let fault = End { fault: true, ..ended(0, 0.0) };
         assert!(matches!(judge(&mut history, &policy, fault, 0), Verdict::Again(_)));

@@ -69,8 +69,13 @@ impl Service {
 
     /// Whether what `dependency` waits for of this service holds.
     pub fn satisfies(&self, dependency: &Dependency) -> bool {
-        let met =
-            self.members().filter(|instance| meets(instance, dependency.condition)).count() as u64;
+        self.quorum(dependency, |instance| meets(instance, dependency.condition))
+    }
+
+    /// Whether `so` holds of as many instances as `dependency` asks for.
+    pub fn quorum(&self, dependency: &Dependency, so: impl FnMut(&Instance) -> bool) -> bool {
+        let mut so = so;
+        let met = self.members().filter(|instance| so(instance)).count() as u64;
         let all = u64::from(self.count);
         let need = match dependency.quorum {
             Quorum::All => all,
@@ -98,20 +103,30 @@ impl Service {
                     one.id
                 )
             }
-            [one] => format!("{} to be {word} (it is {})", one.id, one.state_word()),
+            [one] => format!("{} to be {word} (it is {})", one.id, being(one)),
             [first, rest @ ..] => {
                 format!(
                     "{} and {} more to be {word} (it is {})",
                     first.id,
                     rest.len(),
-                    first.state_word()
+                    being(first)
                 )
             }
         }
     }
 }
 
-fn meets(instance: &Instance, condition: Condition) -> bool {
+/// Its state after "it is".
+fn being(instance: &Instance) -> &'static str {
+    if matches!(instance.phase, Phase::Backoff { .. }) {
+        "in backoff"
+    } else {
+        instance.state_word()
+    }
+}
+
+/// Whether an instance is where a dependency wants it.
+pub fn meets(instance: &Instance, condition: Condition) -> bool {
     let completed = instance.phase == Phase::Completed;
     match condition {
         Condition::Started => instance.started() || completed,

@@ -72,6 +72,7 @@ impl Instance {
             ports: BTreeMap::new(),
             labels: service.spec.policy.labels.clone(),
             blocked_by,
+            in_vain: None,
         }
     }
 }

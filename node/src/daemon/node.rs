@@ -13,7 +13,7 @@ use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::run_dir::Access;
-use hilum_shared::transport::{Hub, reach};
+use hilum_shared::transport::{Hub, OpenError, reach};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -35,6 +35,7 @@ use crate::core::input::{Input, Report, Request};
 use crate::core::supervisor::{Options, Supervisor};
 use crate::driver::cgroup::Cgroups;
 use crate::driver::child::Processes;
+use crate::driver::holder;
 use crate::driver::keeper;
 use crate::driver::limits::Nofile;
 use crate::driver::ports::PortTable;
@@ -65,6 +66,18 @@ impl Refusal {
 
     fn usage(message: impl ToString) -> Self {
         Self { message: message.to_string(), code: 2 }
+    }
+}
+
+/// What is wrong with an address, and who holds it where that is the reason.
+fn held(error: OpenError) -> String {
+    let OpenError::Address { endpoint, source: zmq::Error::EADDRINUSE, .. } = &error else {
+        return error.to_string();
+    };
+    let port = endpoint.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    match port.and_then(holder::of_port) {
+        Some(holder) => format!("cannot bind `{endpoint}`: held by {holder}"),
+        None => error.to_string(),
     }
 }
 
@@ -175,7 +188,7 @@ impl Node {
         let id = places.state.id();
         // Before there is a thread or a child: whoever was left behind by a killed node goes now.
         let survivors = keeper::sweep_marked(&id, LAST_PATIENCE);
-        let mut warnings = cluster.warnings.clone();
+        let mut warnings = Vec::new();
         if !survivors.is_empty() {
             warnings.push(format!("left by an earlier node and still there: {survivors:?}"));
         }
@@ -224,7 +237,8 @@ impl Node {
         .map_err(Refusal::new)?;
         let log_endpoint =
             cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
-        let publish = Publish::open(&hub, &log_endpoint, mode).map_err(Refusal::new)?;
+        let publish =
+            Publish::open(&hub, &log_endpoint, mode).map_err(|error| Refusal::new(held(error)))?;
         let log_endpoint = reach::told(publish.endpoint());
 
         let log = log::start(LogConfig {

@@ -1,8 +1,12 @@
-//! Who holds a port, so that an error can name him.
+//! Who holds a port, so that an error can name him: another node and its instances by their cluster, everybody else by
+//! the command.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::procfs;
 
@@ -13,11 +17,64 @@ pub struct Holder {
     pub pid: u32,
     /// Its command line, shortened.
     pub command: String,
+    /// Where it is a node, or an instance of one.
+    pub cluster: Option<Box<Cluster>>,
+}
+
+/// The cluster that a holder belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The first config.
+    pub config: PathBuf,
+    /// What `-p` was given.
+    pub project: Option<String>,
+    /// The instance; `None` = the node itself.
+    pub instance: Option<String>,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid {} (`{}`)", self.pid, self.command)
+        let Some(Cluster { config, project, instance }) = self.cluster.as_deref() else {
+            return write!(f, "pid {} (`{}`)", self.pid, self.command);
+        };
+        let config = config.display();
+        match instance {
+            Some(instance) => write!(f, "`{instance}` (pid {}) of", self.pid)?,
+            None => write!(f, "pid {},", self.pid)?,
+        }
+        let project = project.as_ref().map_or(String::new(), |name| format!(" -p {name}"));
+        write!(f, " the hilum node of `{config}`; `hilum -c {config}{project} down` stops that one")
+    }
+}
+
+impl Cluster {
+    /// A node has its lock open; its instances have the lock's path in their environment.
+    fn of(pid: u32) -> Option<Self> {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        let mut locks = open.filter_map(|fd| fs::read_link(fd.path()).ok());
+        match locks.find_map(|path| Self::with_lock(&path, None)) {
+            Some(node) => Some(node),
+            None => {
+                let lock = procfs::variable(pid, "HILUM_LOCK")?;
+                Self::with_lock(Path::new(&lock), procfs::variable(pid, "HILUM_INSTANCE"))
+            }
+        }
+    }
+
+    /// `lock` lies in a state folder, which leads to the run folder, or in the run folder itself.
+    fn with_lock(lock: &Path, instance: Option<String>) -> Option<Self> {
+        let folder = lock.parent().filter(|_| lock.ends_with("lock"))?;
+        let run = match fs::read_to_string(folder.join("run")) {
+            Ok(path) => PathBuf::from(path.trim_end()),
+            Err(_) => folder.to_owned(),
+        };
+        let project: Value =
+            serde_json::from_slice(&fs::read(run.join("project.json")).ok()?).ok()?;
+        let config = PathBuf::from(project["config"].as_str()?);
+        let name = Path::new(project["state"].as_str()?).file_name()?.to_str()?;
+        let suffix = name.strip_prefix(config.file_name()?.to_str()?)?;
+        let project = suffix.strip_prefix('@').map(str::to_owned);
+        Some(Self { config, project, instance })
     }
 }
 
@@ -42,7 +99,8 @@ pub fn of_port(port: u16) -> Option<Holder> {
             .any(|link| link.to_str().is_some_and(|link| wanted.contains(link)))
     };
     let pid = procfs::all().into_iter().find(holds)?;
-    Some(Holder { pid, command: procfs::command_line(pid).unwrap_or_default() })
+    let command = procfs::command_line(pid).unwrap_or_default();
+    Some(Holder { pid, command, cluster: Cluster::of(pid).map(Box::new) })
 }
 
 /// The inode in a line of `/proc/net/tcp`, when it listens on the port.

@@ -83,6 +83,8 @@ pub struct Source {
 /// A record of the node's own: an event, mostly.
 #[derive(Debug, Default)]
 pub struct NodeRecord {
+    /// When it happened, in Unix seconds; what is not credible stands for now.
+    pub at: f64,
     /// The service, where it concerns one.
     pub service: Option<ServiceName>,
     /// The instance, where it concerns one.

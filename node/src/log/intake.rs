@@ -203,10 +203,7 @@ impl Capture {
                 }
             }
             let level = level::of_record(&record.level);
-            // The worker's own time, where it is credible: it says when, the sequence number says in which order.
-            let said = (record.at.max(0.0) * 1e6) as u64;
-            let recent = self.feed.wall.saturating_sub(60_000_000)..=self.feed.wall;
-            let at = if recent.contains(&said) { said } else { self.feed.wall };
+            let at = self.said(record.at);
             let mut fields = Map::new();
             if !record.logger.is_empty() {
                 fields.insert("logger".into(), Value::String(record.logger));
@@ -221,6 +218,14 @@ impl Capture {
             self.feed.batch.begin(&who, run.0, pid, Stream::Log, at, stamp);
             self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), &fields);
         }
+    }
+
+    /// The time that somebody gave to a record (Unix seconds), where it is credible, in microseconds. It says when, the
+    /// sequence number says in which order.
+    fn said(&self, at: f64) -> u64 {
+        let said = (at.max(0.0) * 1e6) as u64;
+        let recent = self.feed.wall.saturating_sub(60_000_000)..=self.feed.wall;
+        if recent.contains(&said) { said } else { self.feed.wall }
     }
 
     /// How many records are missing before this one.
@@ -250,8 +255,9 @@ impl Capture {
             (None, None) => named(NODE_NAME),
         };
         let (run, pid) = (record.run.unwrap_or_default().0, record.pid.unwrap_or(0));
-        let stamp = self.feed.stamps.write(self.feed.wall);
-        self.feed.batch.begin(&who, run, pid, Stream::Node, self.feed.wall, stamp);
+        let at = self.said(record.at);
+        let stamp = self.feed.stamps.write(at);
+        self.feed.batch.begin(&who, run, pid, Stream::Node, at, stamp);
         self.put(&who, Stream::Node, record.level, record.text.as_bytes(), &record.fields);
     }
 

@@ -34,6 +34,7 @@ mod join;
 mod pack;
 mod pipes;
 mod reader;
+mod room;
 mod scan;
 mod sources;
 

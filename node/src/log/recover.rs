@@ -381,6 +381,20 @@ fn set_aside(dir: &Path, id: Id) -> io::Result<()> {
     Ok(())
 }
 
+/// The last sound span of a segment as it is.
+///
+/// # Errors
+/// What the file system says.
+pub(super) fn last_span(dir: &Path, id: Id) -> io::Result<Option<Span>> {
+    match File::open(path(dir, id, "idx")) {
+        Ok(idx) => {
+            let spans = (idx.metadata()?.len() / SPAN as u64).saturating_sub(1);
+            Ok((0..spans).rev().find_map(|at| span_at(&idx, at).ok().flatten()))
+        }
+        Err(_) => last_packed(dir, id),
+    }
+}
+
 /// The last sound span of a compressed segment; an error where one of its files is damaged.
 fn last_packed(dir: &Path, id: Id) -> io::Result<Option<Span>> {
     let broken = || io::Error::from(io::ErrorKind::InvalidData);

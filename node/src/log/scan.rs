@@ -42,11 +42,12 @@ impl SegmentReader {
     /// Opens it; `None` when there is nothing to read (yet). Where it has no index, its records count from `seq`.
     pub(super) fn open(dir: &Path, id: Id, seq: u64) -> Option<Self> {
         let log = Stored::open(&path(dir, id, "log")).ok();
+        // Looked at before the index is: where there is text, an index that is only being made is there by now.
+        let text = log.as_ref().and_then(|log| log.len().ok()).unwrap_or(0);
         let index = match Self::open_index(dir, id) {
             Some(index) => index,
             None => {
                 let log = log.as_ref()?;
-                let text = log.len().ok()?;
                 if text == 0 {
                     return None; // it is being made
                 }

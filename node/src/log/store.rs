@@ -1,22 +1,21 @@
 //! The store: segments one after another, within a budget. It writes; [`super::query`] reads.
 //!
-//! The oldest lines go first: when all files together pass `budget`, when less than `keep_free` of the
-//! disk is free, and when the disk is full; of each name its newest lines stay ([`super::fold`]). Segments older than
-//! `max_age` go whole.
+//! The oldest lines go first ([`super::room`]): when all files together pass `budget`, when less than `keep_free` of the
+//! disk is free, and when the disk is full. Segments older than `max_age` go whole.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hilum_shared::config::spec::LogsSpec;
 use hilum_shared::units::{Bytes, format_size};
 
 use super::closer::{self, Closer};
-use super::fold::{self, Plan, fold};
 use super::record::{Batch, wall};
 use super::recover::{Depth, recover, span_at};
+use super::room::{CORRUPT, Closed};
 use super::segment::{AppendError, Id, Segment, Shares, exists, files, list, path, remove, size};
 
 /// Why there is no store.
@@ -47,18 +46,6 @@ impl Note {
     }
 }
 
-/// A segment that is written to no more.
-struct Closed {
-    id: Id,
-    size: u64,
-    /// The latest wall time in it.
-    key: u64,
-    /// Whether it is to be compressed, should that be asked for.
-    plain: bool,
-    /// How much room each name takes in it, once that is known.
-    shares: Option<Shares>,
-}
-
 /// So many of the newest segments are looked at closely when the store is opened: a power loss takes what was written in the
 /// half minute before it.
 const NEWEST: usize = 4;
@@ -70,20 +57,24 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The segments of a folder, the last one open for writing.
 pub struct Store {
-    dir: PathBuf,
-    budget: u64,
-    segment: u64,
-    keep_free: f64,
+    pub(super) dir: PathBuf,
+    pub(super) budget: u64,
+    pub(super) segment: u64,
+    pub(super) keep_free: f64,
     max_age: Option<Duration>,
     compress: bool,
-    closer: Option<Closer>,
+    pub(super) closer: Option<Closer>,
     notes: Vec<Note>,
-    closed: VecDeque<Closed>,
-    current: Option<Segment>,
+    pub(super) closed: VecDeque<Closed>,
+    pub(super) current: Option<Segment>,
+    /// Bytes of files that belong to no segment.
+    pub(super) aside: u64,
+    /// The folder's time when what lies in it was counted.
+    pub(super) stock: Option<SystemTime>,
     /// The number of the segment to open where none is.
-    next_number: u64,
+    pub(super) next_number: u64,
     next_seq: u64,
-    key: u64,
+    pub(super) key: u64,
     /// The wall time of the first record of the current segment.
     since: u64,
     looked: Option<Instant>,
@@ -109,6 +100,8 @@ impl Store {
             notes: Vec::new(),
             closed: VecDeque::new(),
             current: None,
+            aside: 0,
+            stock: None,
             next_number: 1,
             next_seq: 1,
             key: 0,
@@ -124,7 +117,7 @@ impl Store {
         // What is left of a segment whose text somebody took away, or that was folded into another.
         for (id, ending) in files(dir).map_err(failed)? {
             store.next_number = store.next_number.max(id.number + 1);
-            if !found.contains(&id) && !ending.ends_with(".corrupt") {
+            if !found.contains(&id) && !ending.ends_with(CORRUPT) {
                 remove(dir, id);
             }
         }
@@ -170,6 +163,7 @@ impl Store {
                 store.current = Some(segment);
             }
         }
+        store.take_stock();
         Ok((store, notes))
     }
 
@@ -188,7 +182,7 @@ impl Store {
         std::mem::take(&mut self.notes)
     }
 
-    fn say(&mut self, text: String) {
+    pub(super) fn say(&mut self, text: String) {
         self.notes.push(Note::of(text));
     }
 
@@ -208,9 +202,10 @@ impl Store {
         self.next_seq
     }
 
-    /// Bytes of all segments.
+    /// Bytes of all files that have a segment's name.
     pub fn size(&self) -> u64 {
-        self.closed.iter().map(|closed| closed.size).sum::<u64>()
+        self.aside
+            + self.closed.iter().map(|closed| closed.size).sum::<u64>()
             + self.current.as_ref().map_or(0, Segment::size)
     }
 
@@ -286,6 +281,7 @@ impl Store {
         if self.current.as_ref().is_some_and(|segment| !segment.is_in_place()) {
             self.abandon();
         }
+        self.take_stock();
         if let Some(age) = self.max_age {
             let oldest = wall().saturating_sub(age.as_micros() as u64);
             while self.closed.front().is_some_and(|closed| closed.key < oldest) {
@@ -302,24 +298,6 @@ impl Store {
         self.compress();
     }
 
-    /// Keeps the floor of free space as far as old segments allow; others may have filled the disk.
-    fn make_room(&mut self, needed: u64) {
-        if self.keep_free <= 0.0 {
-            return;
-        }
-        for _ in 0..self.closed.len() {
-            let Ok(disk) = nix::sys::statvfs::statvfs(&self.dir) else {
-                return;
-            };
-            let free = disk.blocks_available() as f64;
-            let floor =
-                disk.blocks() as f64 * self.keep_free + needed as f64 / disk.fragment_size() as f64;
-            if free >= floor || !self.evict_one() {
-                return;
-            }
-        }
-    }
-
     /// Ends the current segment; the next append opens a new one.
     pub fn rotate(&mut self) {
         // Nobody looks at its name any more once it is closed.
@@ -334,7 +312,7 @@ impl Store {
         }
     }
 
-    fn closer(&mut self) -> Option<&mut Closer> {
+    pub(super) fn closer(&mut self) -> Option<&mut Closer> {
         if self.closer.is_none() {
             self.closer = Closer::start(&self.dir).ok();
         }
@@ -358,7 +336,7 @@ impl Store {
         }
     }
 
-    fn packed(&mut self, (id, result): (Id, io::Result<()>)) {
+    pub(super) fn packed(&mut self, (id, result): (Id, io::Result<()>)) {
         let Some(closed) = self.closed.iter_mut().find(|closed| closed.id == id) else {
             return;
         };
@@ -394,92 +372,6 @@ impl Store {
         }
         let newest = files(&self.dir).unwrap_or_default().iter().map(|(id, _)| id.number).max();
         self.next_number = self.next_number.max(newest.unwrap_or(0) + 1);
-    }
-
-    /// Makes room: what was set aside goes, then the oldest lines, of each name as many as it has beyond its
-    /// share. `false` when only the current segment is left.
-    fn evict_one(&mut self) -> bool {
-        if self.closed.is_empty() {
-            return self.remove_aside();
-        }
-        if self.remove_aside() {
-            return true;
-        }
-        match self.plan() {
-            Some(Plan::Fold(first, allowed)) if self.fold(first, &allowed) => {}
-            Some(Plan::Remove(at)) => self.remove(at),
-            // Where it cannot be done fairly it is done all the same.
-            _ => self.remove(0),
-        }
-        true
-    }
-
-    fn plan(&mut self) -> Option<Plan> {
-        for closed in &mut self.closed {
-            if closed.shares.is_none() {
-                closed.shares = Some(fold::shares(&self.dir, closed.id));
-            }
-        }
-        let current = self.current.as_ref().and_then(Segment::shares).unwrap_or_default();
-        let closed: Vec<(&Shares, bool)> = self
-            .closed
-            .iter()
-            .filter_map(|closed| Some((closed.shares.as_ref()?, closed.id.from.is_some())))
-            .collect();
-        fold::plan(&closed, &current, self.budget, self.segment)
-    }
-
-    fn fold(&mut self, first: usize, allowed: &[Shares]) -> bool {
-        let range = first..first + allowed.len();
-        let ids: Vec<Id> = self.closed.range(range.clone()).map(|closed| closed.id).collect();
-        for id in &ids {
-            self.settle(*id);
-        }
-        let Ok(folded) = fold(&self.dir, &ids, allowed) else {
-            return false;
-        };
-        let key = self.closed.drain(range).map(|closed| closed.key).max().unwrap_or_default();
-        if let Some((id, files)) = folded {
-            if let Some(closer) = self.closer() {
-                closer.sync(files);
-            }
-            let shares = Some(fold::shares(&self.dir, id));
-            let size = size(&self.dir, id);
-            self.closed.insert(first, Closed { id, size, key, plain: true, shares });
-        }
-        true
-    }
-
-    fn remove(&mut self, at: usize) {
-        if let Some(id) = self.closed.get(at).map(|closed| closed.id) {
-            self.settle(id);
-            remove(&self.dir, id);
-            self.closed.remove(at);
-        }
-    }
-
-    /// Waits until the other thread leaves the files of this segment alone.
-    fn settle(&mut self, id: Id) {
-        if let Some(packed) = self.closer.as_mut().and_then(|closer| closer.wait_for(id)) {
-            self.packed(packed);
-        }
-    }
-
-    /// Removes the oldest segment that was set aside, if it is older than all others.
-    fn remove_aside(&mut self) -> bool {
-        let oldest = self.closed.front().map_or(self.next_number, |closed| closed.id.number);
-        let found = files(&self.dir).unwrap_or_default().into_iter();
-        let aside: Vec<(Id, String)> = found
-            .filter(|(id, ending)| ending.ends_with(".corrupt") && id.number <= oldest)
-            .collect();
-        let Some(first) = aside.iter().map(|(id, _)| id.number).min() else {
-            return false;
-        };
-        let mut removed = false;
-        for (id, ending) in aside.iter().filter(|(id, _)| id.number == first) {
-            removed |= fs::remove_file(path(&self.dir, *id, ending)).is_ok();
-        }
-        removed
     }
 
     /// Brings everything to the disk itself.

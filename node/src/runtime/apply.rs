@@ -19,6 +19,8 @@ impl Runtime {
     pub(super) fn apply(&mut self, action: Action) {
         match action {
             Action::Spawn { instance, run, spec } => {
+                // What a processor that is short does before we go on belongs to the run, not to its start.
+                let begun = self.parts.clock.now();
                 let report = match self.spawn(&instance, run, &spec) {
                     Ok(pid) => Report::Spawned { pid },
                     Err(failure) => {
@@ -26,8 +28,7 @@ impl Runtime {
                         Report::SpawnFailed(failure)
                     }
                 };
-                // Before anything else that waits: a spawn is answered at once.
-                self.queue.push_front(Input::Report { instance, run, report });
+                self.spawned.push_back((Input::Report { instance, run, report }, begun));
             }
             Action::Signal { instance, run, signal, scope } => {
                 if let Err(error) = self.parts.processes.signal(&instance, run, signal, scope) {
@@ -146,6 +147,7 @@ impl Runtime {
             event.kind.text()
         );
         let record = NodeRecord {
+            at: event.at,
             service: event.service.clone(),
             instance: event.instance.clone(),
             run: event.run,

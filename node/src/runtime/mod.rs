@@ -41,6 +41,7 @@ use crate::core::action::Reply;
 use crate::core::event::Event;
 use crate::core::input::{Input, Report, Request, RequestId};
 use crate::core::supervisor::Supervisor;
+use crate::core::time::Now;
 use crate::driver::cgroup::{Cgroups, Leaf};
 use crate::driver::child::Processes;
 use crate::driver::memory;
@@ -175,6 +176,8 @@ pub struct Runtime {
     sampler: Sampler,
     memory: Sampler,
     queue: VecDeque<Input>,
+    /// Answers to spawns, with the time at which each began: told before anything else that waits.
+    spawned: VecDeque<(Input, Now)>,
     held: HashMap<(InstanceId, Run), Held>,
     sweeps: Vec<(InstanceId, Run)>,
     kills: Vec<(InstanceId, Run)>,
@@ -220,6 +223,7 @@ impl Runtime {
             sampler: Sampler::new(),
             memory: Sampler::new(),
             queue: VecDeque::new(),
+            spawned: VecDeque::new(),
             held: HashMap::new(),
             sweeps: Vec::new(),
             kills: Vec::new(),
@@ -295,14 +299,18 @@ impl Runtime {
         self.parts.core.deadline().map(|at| self.parts.clock.instant(at))
     }
 
+    fn next_input(&mut self) -> Option<(Input, Now)> {
+        let spawned = self.spawned.pop_front();
+        spawned.or_else(|| Some((self.queue.pop_front()?, self.parts.clock.now())))
+    }
+
     /// Feeds the core until it has nothing more to say.
     fn turn(&mut self) {
         let mut actions = Vec::new();
         let _quiet = self.parts.log.quietly();
         loop {
             let mut fed = 0;
-            while let Some(input) = self.queue.pop_front() {
-                let now = self.parts.clock.now();
+            while let Some((input, now)) = self.next_input() {
                 self.parts.core.handle(input, now, &mut actions);
                 for action in actions.drain(..) {
                     self.apply(action);

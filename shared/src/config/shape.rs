@@ -259,7 +259,9 @@ impl<'a> Shape<'a> {
                 };
                 let problem = self.problems.error(node.at, path, message);
                 let near = nearest(&word, kinds.kinds.iter().copied());
+                let quoted = quoted_map(&word, kinds.kinds.iter().copied());
                 match near.filter(|near| *near != word) {
+                    _ if quoted.is_some() => problem.help(quoted.unwrap_or_default()),
                     _ if refused => problem.help(format!("known are {}", list(&known))),
                     Some(near) if kinds.words.contains(&near) => {
                         problem.help(format!("did you mean `{near}`?"))
@@ -457,7 +459,15 @@ impl<'a> Shape<'a> {
                 let found = word.as_deref().map_or_else(|| node.describe().to_owned(), quote);
                 let message = format!("expected {}, found {found}", whole.describe());
                 let problem = self.problems.error(node.at, path, message);
-                if let (Some(word), Some(words)) = (word, words)
+                let keys = types.iter().filter_map(|ty| match ty {
+                    Type::Map(keys) => Some(keys.iter().map(|key| key.name)),
+                    _ => None,
+                });
+                if let Some(help) =
+                    word.as_deref().and_then(|word| quoted_map(word, keys.flatten()))
+                {
+                    problem.help(help);
+                } else if let (Some(word), Some(words)) = (word, words)
                     && let Some(near) = nearest(&word, words.iter().copied())
                 {
                     problem.help(format!("did you mean `{near}`?"));
@@ -466,6 +476,13 @@ impl<'a> Shape<'a> {
             }
         }
     }
+}
+
+/// What to say of a text that would be one of the maps that are meant here, were it not for its quotes.
+fn quoted_map<'a>(text: &str, mut keys: impl Iterator<Item = &'a str>) -> Option<String> {
+    let (key, value) = text.split_once(": ")?;
+    keys.any(|known| known == key)
+        .then(|| format!("without the quotes it is a map: `{{{key}: {}}}`", value.trim()))
 }
 
 /// Makes `value` to `{key: value}`.

@@ -90,3 +90,39 @@ instances:
     cluster.wait_state("web.1", "running");
     assert_eq!(cluster.instance("db.2")["ready"], false);
 }
+
+#[test]
+fn waiting_for_one_that_crashes_again_and_again_ends_with_the_reason() {
+    let cluster = Cluster::new(
+        "
+instances:
+  web:
+    command: sh -c 'echo no luck >&2; exit 7'
+    ready: {tcp: '127.0.0.1:1', interval: 10s}
+    restart: {delay: 10ms, max_delay: 10ms}
+  api: {command: sleep 1000, depends_on: [web]}
+  other: {command: sleep 1000}
+",
+    );
+    let up = cluster.run("up -d --wait").code(1).says("error: `web.1`").says("it ended too soon ");
+    let up =
+        up.says(" times in a row, last: exit 7").says("`api.1` waiting: it waits for web.1 to be");
+    up.says("hilum crash show");
+    assert_eq!(cluster.state("other.1"), "running");
+    let restart = cluster
+        .run("restart web")
+        .code(1)
+        .says("web.1  failed: it ended too soon 3 times in a row");
+    restart.says("`hilum crash show web.1`");
+    assert!(cluster.ok("crash show web").contains("no luck"));
+    let tries = cluster.instance("web.1")["run"].as_u64();
+    cluster.wait("web.1", "another try", |web| web["run"].as_u64() > tries);
+    // It comes after all: whoever waits then is told so.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    let yaml = cluster.read("hilum.yml");
+    let yaml = yaml.replace("127.0.0.1:1'", &format!("127.0.0.1:{port}'"));
+    cluster.configure(&yaml.replace("echo no luck >&2; exit 7", "exec sleep 1000"));
+    cluster.ok("up -d --wait");
+    cluster.assert_all_ready();
+}

@@ -145,3 +145,51 @@ fn no_line_comes_before_the_word_that_its_run_was_started() {
     }
     assert!(lines >= 300, "{lines}");
 }
+
+#[test]
+fn following_ends_at_the_time_that_was_given() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: \"sh -c 'while :; do echo tick; sleep 0.05; done'\"}}",
+    );
+    cluster.wait_log("tick");
+    cluster.run("logs -f --until 1h").code(0);
+    let begun = seconds();
+    let end = begun.ceil() + 1.0;
+    let date = ["-u", "-d", &format!("@{end}"), "+%FT%TZ"].map(str::to_owned);
+    let date = std::process::Command::new("date").args(date).output().unwrap();
+    let end_as_text = String::from_utf8(date.stdout).unwrap();
+    let told = cluster.run_words(&["logs", "-f", "--json", "--until", end_as_text.trim()]);
+    let at = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["at"].as_f64();
+    let at: Vec<f64> = told.code(0).out.lines().filter_map(at).collect();
+    assert!(at.iter().all(|at| *at <= end), "{end}: {at:?}");
+    assert!(at.iter().any(|at| *at > begun), "it goes on with what comes from {begun} on: {at:?}");
+}
+
+fn seconds() -> f64 {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    now.as_secs_f64()
+}
+
+#[test]
+fn a_start_is_stamped_when_it_was_made() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: [date, +%s.%N], numprocesses: 60, restart: never}}",
+    );
+    wait_until(LIMIT, "all to end", || {
+        cluster.logs("--stream out --no-prefix").lines().count() == 60
+    });
+    let told = cluster.run_words(&["logs", "--json"]).code(0).out;
+    let records = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut started = std::collections::BTreeMap::new();
+    for record in records {
+        let name = record["instance"].as_str().unwrap_or_default().to_owned();
+        if record["fields"]["event"] == "started" {
+            started.insert(name, record["at"].as_f64().unwrap());
+        } else if record["stream"] == "out" {
+            let own: f64 = record["line"].as_str().unwrap().parse().unwrap();
+            let at = started[&name];
+            assert!(at <= own, "{name} ran at {own} and was started at {at}");
+        }
+    }
+}

@@ -93,6 +93,35 @@ fn a_taken_port_names_its_holder() {
 }
 
 #[test]
+fn a_port_that_another_node_holds_names_that_node_and_how_to_stop_it() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let yaml = format!(
+        "
+sockets: [{{host: 127.0.0.1, port: {free}}}]
+instances: {{web: {{command: sleep 1000}}}}
+"
+    );
+    let first = Cluster::up(&yaml);
+    let config = first.path("hilum.yml").canonicalize().unwrap();
+    let pid = first.ps()["node"]["pid"].to_string();
+    let second = Cluster::new(&yaml);
+    let told = second.run("up -d").code(1).says(&format!("pid {pid}, the hilum node of"));
+    told.says(&format!("`hilum -c {} down` stops that one", config.display()));
+    // One of its programs, for a port of ours.
+    let listen = "import socket,time; s=socket.socket(); s.setsockopt(1,2,1); s.bind(('127.0.0.1',%PORT)); s.listen(); open('up','w'); time.sleep(1000)";
+    let yaml = format!("instances: {{web: {{command: [python3, -c, \"{listen}\"]}}}}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let third = Cluster::up(&yaml.replace("%PORT", &free.to_string()));
+    hilum_tests::wait_until(hilum_tests::LIMIT, "a listener", || third.path("up").exists());
+    let yaml = format!(
+        "instances: {{web: {{command: sleep 1000, ports: {{http: {{base: {free}, conflict: fail}}}}}}}}"
+    );
+    let fourth = Cluster::new(&yaml);
+    let web = third.pid("web.1");
+    fourth.run("up -d").code(1).says(&format!("`web.1` (pid {web}) of the hilum node of"));
+}
+
+#[test]
 fn a_shared_socket_is_served_by_all_and_stays_open_between() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let yaml = format!(

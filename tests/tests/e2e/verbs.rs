@@ -178,3 +178,30 @@ fn a_mistyped_key_is_one_error() {
     cluster.configure("instances:\n  web: {command: 'true', kind: job, schedule: {}}\n");
     cluster.run("check").code(2).says("the schedule has no times");
 }
+
+#[test]
+fn what_is_odd_in_the_file_is_said_where_the_file_is_read_and_not_at_each_command() {
+    let yaml = "
+container: {events: {class: 'lymph.events.kombu:EventSystem'}}
+instances: {web: {command: sleep 1000}}
+";
+    let cluster = Cluster::new(yaml);
+    let odd = "kombu";
+    let says = |words: &str| cluster.run(words).code(0).err.contains(odd);
+    assert!(says("check") && says("up -d"));
+    assert!(says("reload"));
+    for words in ["ps", "why web", "restart web", "logs", "events", "doctor", "discover"] {
+        assert!(!says(words), "{words}");
+    }
+    assert_eq!(cluster.ps()["node"]["warnings"], serde_json::json!([]));
+}
+
+#[test]
+fn an_instance_that_a_service_does_not_have_is_an_unknown_target_for_programs_too() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    for words in ["restart nobody --json", "restart web.9 --json", "logs web.9 --json"] {
+        let told = cluster.run(words).code(2);
+        let error: Value = serde_json::from_str(told.err.trim()).unwrap();
+        assert_eq!(error["error"]["code"], "unknown-target", "{words}");
+    }
+}

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use hilum_shared::status::{Flag, InstanceStatus, Snapshot, State};
+use hilum_shared::status::{Flag, InstanceStatus, State};
 
 use super::UpArgs;
 use crate::cli::exit::{CliError, ExitStatus, Outcome};
 use crate::cli::operation::Display;
+use crate::cli::output::printable;
 use crate::cli::session::Session;
 use crate::cli::target::Selection;
 use crate::cli::{ps, time};
@@ -18,41 +19,22 @@ enum Stand {
     There,
     /// On its way.
     OnTheWay,
-    /// Waits for something that has failed.
+    /// Failed, or nobody should wait for it.
     InVain,
-    /// Failed.
-    Failed,
 }
 
-fn stand(one: &InstanceStatus, snapshot: &Snapshot, ready: bool, scheduled: bool) -> Stand {
+fn stand(one: &InstanceStatus, ready: bool, scheduled: bool) -> Stand {
     match one.state {
+        // A start that failed is stopped before the next one, or before it is given up.
+        State::Stopping if ready && !one.flags.contains(&Flag::Stuck) => Stand::OnTheWay,
         State::Stopped | State::Completed | State::Stopping => Stand::There,
-        State::Failed => Stand::Failed,
         State::Running if !ready || one.ready => Stand::There,
         State::Starting if !ready && one.pid.is_some() => Stand::There,
         State::Backoff if !ready => Stand::There,
         State::Waiting if scheduled => Stand::There,
-        State::Waiting => {
-            let failed = |name: &str| {
-                snapshot
-                    .instances
-                    .iter()
-                    .any(|other| other.state == State::Failed && names(name, other))
-            };
-            if one.blocked_by.iter().any(|what| failed(what)) {
-                Stand::InVain
-            } else {
-                Stand::OnTheWay
-            }
-        }
+        _ if one.state == State::Failed || one.in_vain.is_some() => Stand::InVain,
         _ => Stand::OnTheWay,
     }
-}
-
-/// Whether `db.1 to be ready` or `db to be ready` is about this instance.
-fn names(what: &str, one: &InstanceStatus) -> bool {
-    what.split([' ', ',', '`'])
-        .any(|word| word == one.service.as_str() || word == one.instance.to_string())
 }
 
 /// Instances for which the machine is short of something may never start: so long `-d` waits for them.
@@ -65,7 +47,7 @@ pub(super) fn settle(session: &Session, args: &UpArgs, selection: &Selection) ->
     let display = Display::new(session.out);
     let begun = Instant::now();
     let mut pause = Duration::from_millis(10);
-    let (snapshot, failed) = loop {
+    let (snapshot, mut failed) = loop {
         let snapshot = session.status(&node)?;
         let mut on_the_way = 0;
         let mut starved = Vec::new();
@@ -73,7 +55,7 @@ pub(super) fn settle(session: &Session, args: &UpArgs, selection: &Selection) ->
         for one in &snapshot.instances {
             let spec = loaded.cluster.services.get(one.service.as_str());
             let scheduled = spec.is_some_and(|spec| spec.policy.schedule.is_some());
-            match stand(one, &snapshot, args.wait, scheduled) {
+            match stand(one, args.wait, scheduled) {
                 Stand::There => {}
                 Stand::OnTheWay => {
                     on_the_way += 1;
@@ -81,7 +63,7 @@ pub(super) fn settle(session: &Session, args: &UpArgs, selection: &Selection) ->
                         starved.push(one.clone());
                     }
                 }
-                Stand::InVain | Stand::Failed => failed.push(one.clone()),
+                Stand::InVain => failed.push(one.clone()),
             }
         }
         if on_the_way == 0 {
@@ -126,9 +108,13 @@ pub(super) fn settle(session: &Session, args: &UpArgs, selection: &Selection) ->
     if failed.is_empty() {
         return Ok(ExitStatus::Done);
     }
+    failed.sort_by_key(|one| one.state == State::Waiting); // what the others wait for comes first
     let named: Vec<String> = failed
         .iter()
-        .map(|one| format!("`{}` {}: {}", one.instance, one.state.as_str(), ps::info(one)))
+        .map(|one| {
+            let why = one.in_vain.clone().unwrap_or_else(|| ps::info(one));
+            format!("`{}` {}: {}", one.instance, one.state.as_str(), printable(&why))
+        })
         .collect();
     let others = if snapshot.instances.iter().any(|one| one.pid.is_some()) {
         "the others run; "
@@ -137,44 +123,47 @@ pub(super) fn settle(session: &Session, args: &UpArgs, selection: &Selection) ->
     };
     Err(CliError::Failed {
         message: named.join("\n       "),
-        help: Some(format!("{others}`hilum why TARGET` and `hilum logs TARGET` say more")),
+        help: Some(format!(
+            "{others}`hilum why TARGET`, `hilum crash show TARGET` and `hilum logs TARGET` say more"
+        )),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::ps::tests::{instance, snapshot};
+    use crate::cli::ps::tests::instance;
 
     #[test]
     fn started_is_not_ready_and_backoff_is_not_failed() {
-        let all = snapshot();
-        let look = |state, ready| stand(&instance("web.1", state), &all, ready, false);
+        let look = |state, ready| stand(&instance("web.1", state), ready, false);
         assert_eq!(look(State::Running, false), Stand::There);
         assert_eq!(look(State::Running, true), Stand::There);
         assert_eq!(look(State::Backoff, false), Stand::There);
         assert_eq!(look(State::Backoff, true), Stand::OnTheWay);
-        assert_eq!(look(State::Failed, false), Stand::Failed);
+        assert_eq!(look(State::Failed, false), Stand::InVain);
+        assert_eq!(look(State::Stopping, false), Stand::There);
+        assert_eq!(look(State::Stopping, true), Stand::OnTheWay, "what becomes of it is open");
         assert_eq!(look(State::Starting, false), Stand::OnTheWay, "not executed yet");
         let mut starting = instance("web.1", State::Starting);
         starting.pid = Some(1);
-        assert_eq!(stand(&starting, &all, false, false), Stand::There);
-        assert_eq!(stand(&starting, &all, true, false), Stand::OnTheWay);
+        assert_eq!(stand(&starting, false, false), Stand::There);
+        assert_eq!(stand(&starting, true, false), Stand::OnTheWay);
         assert_eq!(
-            stand(&instance("j.1", State::Waiting), &all, true, true),
+            stand(&instance("j.1", State::Waiting), true, true),
             Stand::There,
             "its time will come"
         );
     }
 
     #[test]
-    fn what_waits_for_a_failed_one_waits_in_vain() {
-        let mut all = snapshot();
-        all.instances[0].state = State::Failed; // db.1
+    fn one_that_comes_in_vain_is_not_waited_for() {
         let mut one = instance("web.1", State::Waiting);
-        one.blocked_by = vec!["db.1 to be ready".into()];
-        assert_eq!(stand(&one, &all, false, false), Stand::InVain);
-        one.blocked_by = vec!["web.2 to be ready".into()];
-        assert_eq!(stand(&one, &all, false, false), Stand::OnTheWay);
+        assert_eq!(stand(&one, true, false), Stand::OnTheWay);
+        one.in_vain = Some("it waits for db.1 to be ready".into());
+        assert_eq!(stand(&one, true, false), Stand::InVain);
+        one.state = State::Backoff;
+        assert_eq!(stand(&one, true, false), Stand::InVain);
+        assert_eq!(stand(&one, false, false), Stand::There, "`-d` alone does not ask for it");
     }
 }

@@ -43,6 +43,7 @@ impl Instance {
                 }
             }
             Phase::Backoff { .. } | Phase::Completed | Phase::Failed => {
+                self.history.clear();
                 self.reason = (self.want == Want::Down).then(|| why.to_owned());
                 self.rest(Phase::Down, now, out);
             }
@@ -257,12 +258,10 @@ impl Instance {
         let Phase::Closing(cause) = std::mem::replace(&mut self.phase, Phase::Down) else {
             return;
         };
-        let (uptime, exit, killed) = match &self.life {
-            Some(life) => {
-                (life.up_at.map_or(Duration::ZERO, |at| now.since(at)), life.exit, life.killed)
-            }
-            None => (Duration::ZERO, None, false),
-        };
+        let life = self.life.as_ref();
+        let uptime = life.and_then(|life| life.up_at).map_or(Duration::ZERO, |at| now.since(at));
+        let ready = life.is_some_and(|life| life.ready_at.is_some());
+        let (exit, killed) = life.map_or((None, false), |life| (life.exit, life.killed));
         self.forget(out);
         if cause == Cause::Asked {
             out.event(self, EventKind::Stopped { killed });
@@ -271,12 +270,11 @@ impl Instance {
             return;
         }
         let fault = matches!(cause, Cause::Fault(_));
-        let end = End { exit, fault, uptime };
+        let end = End { exit, fault, ready, uptime };
         let policy = &self.spec.policy;
         match self.history.judge(&policy.restart, policy.kind, end, now, (&self.id, self.run)) {
             Verdict::Again(delay) => {
                 let reason = self.reason.clone().unwrap_or_default();
-                self.restarts = self.restarts.saturating_add(1);
                 out.event(self, EventKind::Restarting { delay, reason });
                 out.notice(&self.id, Notice::Restarting);
                 if delay.is_zero() {

@@ -18,6 +18,7 @@ impl Instance {
         debug_assert!(self.waits(), "{} starts in {:?}", self.id, self.phase);
         self.spec = spec;
         self.run = self.run.next();
+        self.restarts = self.restarts.saturating_add(u32::from(self.history.begin()));
         self.reason = None;
         self.info = None;
         self.shortage = false;

@@ -149,3 +149,91 @@ fn who_waits_for_one_that_waits_in_vain_is_answered_at_once() {
     world.pass(3 * SECOND);
     assert_eq!(outcome(&world, waiting), [pair("web.1", "failed")]);
 }
+
+#[test]
+fn whoever_waits_for_one_that_ends_again_and_again_is_told_and_the_node_goes_on_trying() {
+    let mut db = service("db", 1);
+    db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut web = service("web", 1);
+    web.policy.depends_on = vec![needs("db", Condition::Ready)];
+    web.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut far = service("far", 1);
+    far.policy.depends_on = vec![needs("web", Condition::Ready)];
+    let mut world = World::new(cluster(vec![db, web, far]));
+    world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
+    let waiting = world.ask(Request::Wait(Wait { operation: 1 }));
+    for crash in 1..=3 {
+        assert!(!world.replies.contains_key(&waiting.0), "told after {crash} ends");
+        assert_eq!(world.run_of("db.1"), crash);
+        world.ends("db.1", Exit::Code(7));
+        if crash < 3 {
+            world.pass(5 * SECOND);
+        }
+    }
+    assert_eq!(
+        outcome(&world, waiting),
+        [pair("db.1", "failed"), pair("far.1", "failed"), pair("web.1", "failed")]
+    );
+    let Reply::Outcome(told) = &world.replies[&waiting.0] else { panic!() };
+    let reason = |at: usize| told.changed[at].reason.clone().unwrap();
+    assert_eq!(reason(0), "it ended too soon 3 times in a row, last: exit 7");
+    assert!(reason(1).contains("web.1 to be ready") && reason(2).contains("db.1 to be ready"));
+    world.pass(60 * SECOND);
+    assert_eq!(world.run_of("db.1"), 4);
+    world.says_ready("db.1");
+    assert_eq!(world.state("web.1"), "starting", "it came after all");
+}
+
+#[test]
+fn a_restart_by_hand_gives_one_that_crashed_as_many_tries_again() {
+    let mut web = service("web", 1);
+    web.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    let mut world = World::up(cluster(vec![web]));
+    for _ in 0..5 {
+        world.ends("web.1", Exit::Code(1));
+        world.pass(31 * SECOND);
+    }
+    world.ends("web.1", Exit::Code(1));
+    world.ask(Request::Restart { targets: named("web"), fresh: None, note: None });
+    let waiting = world.ask(Request::Wait(Wait { operation: 2 }));
+    for _ in 0..2 {
+        world.ends("web.1", Exit::Code(1));
+        world.pass(5 * SECOND);
+    }
+    assert!(!world.replies.contains_key(&waiting.0));
+    world.says_ready("web.1");
+    assert_eq!(outcome(&world, waiting), [pair("web.1", "ready")]);
+}
+
+#[test]
+fn what_waits_for_one_of_several_is_not_in_vain_while_another_may_come() {
+    let mut db = service("db", 2);
+    db.policy.ready = Some(ready(ReadyKind::Heartbeat));
+    db.policy.restart.when = RestartWhen::Never;
+    let mut web = service("web", 1);
+    web.policy.depends_on =
+        vec![Dependency { quorum: Quorum::Any, ..needs("db", Condition::Ready) }];
+    let mut world = World::new(cluster(vec![db, web]));
+    world.ask(Request::Start(named("web")));
+    let waiting = world.ask(Request::Wait(Wait { operation: 1 }));
+    world.ends("db.1", Exit::Code(1));
+    assert!(!world.replies.contains_key(&waiting.0), "db.2 may still come");
+    world.ends("db.2", Exit::Code(1));
+    assert_eq!(
+        outcome(&world, waiting),
+        [pair("db.1", "failed"), pair("db.2", "failed"), pair("web.1", "failed")]
+    );
+}
+
+#[test]
+fn a_restart_counts_when_it_is_made_and_not_when_it_is_decided() {
+    let mut world = World::up(cluster(vec![service("web", 1)]));
+    let restarts = |world: &World| world.instance("web.1").unwrap().restarts;
+    world.ends("web.1", Exit::Code(1));
+    assert_eq!((world.state("web.1"), restarts(&world)), ("backoff", 0));
+    world.pass(2 * SECOND);
+    assert_eq!((world.state("web.1"), restarts(&world)), ("running", 1));
+    world.ends("web.1", Exit::Code(1));
+    world.ask(Request::Start(named("web")));
+    assert_eq!((world.state("web.1"), restarts(&world)), ("running", 1), "that was by hand");
+}

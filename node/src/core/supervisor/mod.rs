@@ -11,6 +11,7 @@ mod rolling;
 mod settle;
 mod start;
 mod stop;
+mod vain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use self::registry::Registry;
 use self::rolling::Roll;
 use self::start::STARTS_AT_ONCE;
 use self::stop::{Going, Order};
+use self::vain::Vain;
 use super::action::{Action, OrderKind, Scope};
 use super::event::EventKind;
 use super::graph::Graph;
@@ -170,6 +172,7 @@ impl Supervisor {
     pub fn snapshot(&self, now: Now) -> (Vec<ServiceStatus>, Vec<InstanceStatus>) {
         let services = self.services.values().map(Service::status).collect();
         let mut instances = Vec::new();
+        let mut vain = Vain::of(self);
         for service in self.services.values() {
             let blocked = self.blocked_by(service);
             for instance in service.instances.values() {
@@ -182,6 +185,7 @@ impl Supervisor {
                     blocked.push(format!("{} to hold: all of them crash", tried.id));
                 }
                 let mut status = instance.status(now, service, blocked);
+                status.in_vain = vain.why(instance);
                 if let Some(shortage) = self.shortage.as_ref().filter(|_| instance.waits()) {
                     status.flags.push(Flag::Starved);
                     status.reason.get_or_insert_with(|| shortage.clone());

@@ -39,6 +39,9 @@ impl Supervisor {
         if !(stays && self.is_rolled(id)) {
             self.tell_operations(id, killed);
         }
+        if matches!(notice, Notice::Waits | Notice::Rests | Notice::Restarting) {
+            self.end_waits_in_vain(id);
+        }
         self.check_awaiting(Some(id));
         match notice {
             Notice::Ready { first } if first => self.dependents_of_restarted(id, now),

@@ -1,0 +1,188 @@
+//! The store's room: what counts in the budget, and what goes when room is needed.
+//!
+//! Everything in the folder that has a segment's name counts, whoever put it there. What is no segment goes first, then
+//! the oldest lines, of each name as many as it has beyond its share ([`super::fold`]).
+
+use std::collections::VecDeque;
+use std::fs;
+use std::time::Duration;
+
+use super::fold::{self, Plan, fold};
+use super::recover::last_span;
+use super::segment::{Id, Segment, Shares, files, list, path, remove, size};
+use super::store::Store;
+
+/// How the files of what is no timeline end.
+pub(super) const CORRUPT: &str = ".corrupt";
+
+/// A segment that is written to no more.
+pub(super) struct Closed {
+    pub(super) id: Id,
+    pub(super) size: u64,
+    /// The latest wall time in it.
+    pub(super) key: u64,
+    /// Whether it is to be compressed, should that be asked for.
+    pub(super) plain: bool,
+    /// How much room each name takes in it, once that is known.
+    pub(super) shares: Option<Shares>,
+}
+
+/// File systems stamp with the kernel's tick, ten milliseconds at most; ten times that for those of others.
+const GRAIN: Duration = Duration::from_millis(100);
+
+impl Store {
+    /// Keeps the floor of free space as far as old segments allow; others may have filled the disk.
+    pub(super) fn make_room(&mut self, needed: u64) {
+        if self.keep_free <= 0.0 {
+            return;
+        }
+        for _ in 0..self.closed.len() {
+            let Ok(disk) = nix::sys::statvfs::statvfs(&self.dir) else {
+                return;
+            };
+            let free = disk.blocks_available() as f64;
+            let floor =
+                disk.blocks() as f64 * self.keep_free + needed as f64 / disk.fragment_size() as f64;
+            if free >= floor || !self.evict_one() {
+                return;
+            }
+        }
+    }
+
+    /// Makes room: what was set aside goes, then the oldest lines, of each name as many as it has beyond its
+    /// share. `false` when only the current segment is left.
+    pub(super) fn evict_one(&mut self) -> bool {
+        if self.closed.is_empty() {
+            return self.remove_aside();
+        }
+        if self.remove_aside() {
+            return true;
+        }
+        match self.plan() {
+            Some(Plan::Fold(first, allowed)) if self.fold(first, &allowed) => {}
+            Some(Plan::Remove(at)) => self.remove(at),
+            // Where it cannot be done fairly it is done all the same.
+            _ => self.remove(0),
+        }
+        true
+    }
+
+    fn plan(&mut self) -> Option<Plan> {
+        for closed in &mut self.closed {
+            if closed.shares.is_none() {
+                closed.shares = Some(fold::shares(&self.dir, closed.id));
+            }
+        }
+        let current = self.current.as_ref().and_then(Segment::shares).unwrap_or_default();
+        let closed: Vec<(&Shares, bool)> = self
+            .closed
+            .iter()
+            .filter_map(|closed| Some((closed.shares.as_ref()?, closed.id.from.is_some())))
+            .collect();
+        fold::plan(&closed, &current, self.budget, self.segment)
+    }
+
+    fn fold(&mut self, first: usize, allowed: &[Shares]) -> bool {
+        let range = first..first + allowed.len();
+        let ids: Vec<Id> = self.closed.range(range.clone()).map(|closed| closed.id).collect();
+        for id in &ids {
+            self.settle(*id);
+        }
+        let Ok(folded) = fold(&self.dir, &ids, allowed) else {
+            return false;
+        };
+        let key = self.closed.drain(range).map(|closed| closed.key).max().unwrap_or_default();
+        if let Some((id, files)) = folded {
+            if let Some(closer) = self.closer() {
+                closer.sync(files);
+            }
+            let shares = Some(fold::shares(&self.dir, id));
+            let size = size(&self.dir, id);
+            self.closed.insert(first, Closed { id, size, key, plain: true, shares });
+        }
+        true
+    }
+
+    pub(super) fn remove(&mut self, at: usize) {
+        if let Some(id) = self.closed.get(at).map(|closed| closed.id) {
+            self.settle(id);
+            remove(&self.dir, id);
+            self.closed.remove(at);
+        }
+    }
+
+    /// Waits until the other thread leaves the files of this segment alone.
+    pub(super) fn settle(&mut self, id: Id) {
+        if let Some(packed) = self.closer.as_mut().and_then(|closer| closer.wait_for(id)) {
+            self.packed(packed);
+        }
+    }
+
+    /// Removes what is no segment: files whose text somebody took away, and what was set aside when nothing is older.
+    fn remove_aside(&mut self) -> bool {
+        // What was folded is what is kept of those that are older than all that are whole.
+        let oldest = self.closed.iter().find(|closed| closed.id.from.is_none());
+        let oldest = oldest.map_or(self.next_number, |closed| closed.id.number);
+        let segments = list(&self.dir).unwrap_or_default();
+        let mut aside = self.aside(&segments);
+        aside.retain(|(id, ending)| !ending.ends_with(CORRUPT) || id.number <= oldest);
+        let Some(first) = aside.iter().map(|(id, _)| id.number).min() else {
+            return false;
+        };
+        let mut removed = false;
+        for (id, ending) in aside.iter().filter(|(id, _)| id.number == first) {
+            let path = path(&self.dir, *id, ending);
+            let length = fs::metadata(&path).map_or(0, |meta| meta.len());
+            if fs::remove_file(&path).is_ok() {
+                removed = true;
+                self.aside = self.aside.saturating_sub(length);
+            }
+        }
+        removed
+    }
+
+    /// The files that belong to none of these segments, by the segment's number that they have.
+    fn aside(&self, segments: &[Id]) -> Vec<(Id, String)> {
+        let mut files = files(&self.dir).unwrap_or_default();
+        files.retain(|(id, ending)| ending.ends_with(CORRUPT) || !segments.contains(id));
+        files
+    }
+
+    /// What somebody else did to the files of closed segments: what is gone counts no more, what came counts.
+    pub(super) fn take_stock(&mut self) {
+        let changed = fs::metadata(&self.dir).and_then(|meta| meta.modified()).ok();
+        if changed.is_some() && changed == self.stock {
+            return;
+        }
+        // What follows within the clock's grain would have the same time.
+        self.stock = changed.filter(|at| at.elapsed().is_ok_and(|age| age > GRAIN));
+        let Ok(segments) = list(&self.dir) else { return };
+        let (stay, gone): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.closed)
+            .into_iter()
+            .partition(|closed| segments.contains(&closed.id));
+        self.closed = stay;
+        for closed in gone {
+            self.settle(closed.id);
+            self.say(format!("{}.log was moved or removed by somebody else", closed.id));
+        }
+        let current = self.current.as_ref().map(|segment| segment.id);
+        for id in &segments {
+            if Some(*id) == current || self.closed.iter().any(|closed| closed.id == *id) {
+                continue;
+            }
+            let at = self.closed.partition_point(|closed| closed.id.number < id.number);
+            let key = last_span(&self.dir, *id).ok().flatten().map_or(self.key, |span| span.key);
+            let plain = path(&self.dir, *id, "log").exists();
+            let size = size(&self.dir, *id);
+            self.closed.insert(at, Closed { id: *id, size, key, plain, shares: None });
+            self.say(format!("{id}.log was put there by somebody else: it counts in the budget"));
+        }
+        let newest = segments.last().map_or(0, |id| id.number);
+        self.next_number = self.next_number.max(newest + 1);
+        let aside = self.aside(&segments).into_iter();
+        let lengths = aside.filter_map(|(id, ending)| {
+            Some(fs::metadata(path(&self.dir, id, &ending)).ok()?.len())
+        });
+        self.aside = lengths.sum();
+    }
+}
