@@ -218,10 +218,8 @@ impl Capture {
             }
             let stamp = self.feed.stamps.write(at);
             self.feed.batch.begin(&who, run.0, pid, Stream::Log, at, stamp);
-            let fields = match fields.is_empty() {
-                true => String::new(),
-                false => Value::Object(fields).to_string(),
-            };
+            let fields =
+                if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() };
             self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), fields);
         }
     }
