@@ -49,6 +49,10 @@ pub enum Liveness {
     Refused,
 }
 
+/// So many messages are handed on before others may run and what they answered is written: the other side works on the
+/// first answers while we work on the last requests.
+const SOME: usize = 16;
+
 /// What others hold of a connection: where to put messages, and how it is.
 pub(super) struct Wire {
     out: Mutex<Out>,
@@ -233,10 +237,8 @@ impl Link {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sending = Vec::new();
         let mut sent = 0;
-        wire.hear();
-        if let Err(error) = self.deliver(wire, owner) {
-            return error; // what came together with the handshake
-        }
+        // Something may have come together with the handshake.
+        let mut more = true;
         loop {
             if sent == sending.len() {
                 sending.clear();
@@ -254,12 +256,17 @@ impl Link {
             }
             let writing = sent < sending.len();
             tokio::select! {
-                read = self.stream.read.read_buf(self.reader.buffer()) => match read {
+                read = self.stream.read.read_buf(self.reader.buffer()), if !more => match read {
                     Ok(0) => return LinkError::Closed,
-                    Ok(_) => if let Err(error) = self.deliver(wire, owner) {
-                        return error;
+                    Ok(_) => match self.deliver(wire, owner) {
+                        Ok(rest) => more = rest,
+                        Err(error) => return error,
                     },
                     Err(error) => return error.into(),
+                },
+                () = tokio::task::yield_now(), if more => match self.deliver(wire, owner) {
+                    Ok(rest) => more = rest,
+                    Err(error) => return error,
                 },
                 written = self.stream.write.write(&sending[sent..]), if writing => match written {
                     Ok(0) => return LinkError::Closed,
@@ -274,12 +281,19 @@ impl Link {
         }
     }
 
-    /// Hands on every message that has come whole.
-    fn deliver(&mut self, wire: &Wire, owner: &mut impl Owner) -> Result<(), LinkError> {
+    /// Hands on some of the messages that have come whole; the answer is whether there may be more.
+    fn deliver(&mut self, wire: &Wire, owner: &mut impl Owner) -> Result<bool, LinkError> {
         wire.hear();
-        while let Some(item) = self.reader.next_item()? {
+        let mut messages = 0;
+        while messages < SOME {
+            let Some(item) = self.reader.next_item()? else {
+                return Ok(false);
+            };
             match item {
-                Item::Message(frames) => owner.message(&frames),
+                Item::Message(frames) => {
+                    owner.message(&frames);
+                    messages += 1;
+                }
                 Item::Command(body) => {
                     if let Some(pong) = zmtp::pong(body) {
                         wire.with(|out| out.bytes.extend_from_slice(&pong));
@@ -287,7 +301,7 @@ impl Link {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
