@@ -173,6 +173,12 @@ impl Reader {
                 self.segment = Some(segment);
                 return;
             }
+            if found.last() == Some(id) {
+                // It is being written, or is just being made: what comes next comes here.
+                self.next = spans;
+                self.segment = Some(segment);
+                return;
+            }
             self.done = id.number;
         }
     }

@@ -64,6 +64,22 @@ fn a_quiet_follower_is_woken_by_a_line_and_by_its_caller() {
 }
 
 #[test]
+fn following_from_now_on_goes_on_in_the_segment_that_is_being_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let (mut out, _err) = log.attach("a.1", 1, policy());
+    writeln!(out, "old").unwrap();
+    log.flush();
+    let since = Filter { since: Some(hilum_node::log::record::wall()), ..Filter::default() };
+    let mut follower = Follower::open(dir.path(), since, Start::All).unwrap();
+    let mut entry = Entry::default();
+    writeln!(out, "new").unwrap();
+    assert_eq!(follower.next(&mut entry, Some(LONG), None).unwrap(), Followed::Record);
+    assert_eq!(entry.text, b"new");
+    log.stop();
+}
+
+#[test]
 fn reading_begins_at_a_number_in_the_middle_of_a_stretch() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::start(dir.path(), LogsSpec { segment: Bytes(4096), ..spec() });

@@ -37,7 +37,7 @@ async fn a_real_node_around_a_test_runs_services_that_the_test_calls() {
 
 #[tokio::test]
 async fn a_node_that_cannot_start_its_services_says_why_and_leaves_nothing() {
-    let yaml = "instances: {web: {command: 'sh -c \"echo no such luck; exit 3\"', restart: never}}";
+    let yaml = "instances: {web: {command: 'sh -c \"echo no such luck; exit 3\"', restart: never, ready: {log: never said}}}";
     let failed = NodeFixture::new(yaml).binary(hilum()).start().await.err().unwrap();
     assert!(failed.to_string().contains("no such luck"), "{failed}");
     let wrong = NodeFixture::new("instances: 3").binary(hilum()).start().await.err().unwrap();
