@@ -109,6 +109,17 @@ async fn python_calls_ours() {
     }
 }
 
+#[tokio::test]
+async fn python_calls_ours_that_listens_everywhere_by_the_address_it_is_told() {
+    let Some(python) = Python::start() else { return };
+    let (endpoint, ..) = container(&["tcp://0.0.0.0:*"]).await;
+    assert!(!endpoint.address().contains("0.0.0.0"), "{}", endpoint.address());
+    // libzmq drops what is for an address that the other side does not call itself by.
+    let order = json!(["call", endpoint.address(), "echo.upper", {"text": "foo"}]);
+    let (_python, answer) = python.ask(order).await;
+    assert_eq!(answer[1], "FOO");
+}
+
 fn patient() -> CallOptions {
     CallOptions { timeout: Duration::from_secs(20), ..CallOptions::default() }
 }

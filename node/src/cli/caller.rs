@@ -6,20 +6,21 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hilum_shared::registry::{Instance, Instances, Memory, Registry, RegistryError};
 use hilum_shared::rpc::{CallOptions, Client, Config, Endpoint, Error, Incoming, Reply, Sockets};
 use hilum_shared::transport::endpoint::Endpoint as Parsed;
+use hilum_shared::transport::reach;
 use hilum_shared::wire::Value;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use self::failure::unreachable;
 pub(crate) use self::failure::{CallFailed, unknown_service};
-use super::exit::{CliError, Outcome};
+use super::exit::CliError;
 use super::session::Session;
 
 mod failure;
@@ -40,6 +41,22 @@ pub(crate) struct CallerArgs {
     /// Take them at the address that leads outside
     #[arg(short, long, conflicts_with = "ip")]
     guess_external_ip: bool,
+}
+
+impl CallerArgs {
+    /// In a shell all calls have one address of ours.
+    ///
+    /// # Errors
+    /// When a line of it names another.
+    pub(crate) fn of_the_shell(&self) -> Result<(), CliError> {
+        if self.ip.is_none() && !self.guess_external_ip {
+            return Ok(());
+        }
+        Err(CliError::usage(
+            "answers to all lines of a shell are taken at one address",
+            "`hilum shell --ip IP`, or `-g`, says which",
+        ))
+    }
 }
 
 /// What an ADDRESS means.
@@ -125,11 +142,11 @@ pub(crate) struct Caller<'a> {
 }
 
 /// Runs a command that calls services.
-pub(crate) fn run<'a>(
+pub(crate) fn run<'a, T>(
     session: &'a Session,
     args: &CallerArgs,
-    work: impl AsyncFnOnce(&Caller<'a>) -> Outcome,
-) -> Outcome {
+    work: impl AsyncFnOnce(&Caller<'a>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::failed(format!("no event loop: {error}")))?;
     let caller = Caller {
@@ -272,6 +289,17 @@ impl Caller<'_> {
         Ok((client, CallOptions { target: Some(place.target()), ..options }))
     }
 
+    /// Takes the address of ours that the user named, if he named one, before anything is called.
+    ///
+    /// # Errors
+    /// When it is not ours.
+    pub(crate) async fn listen(&self) -> Result<(), CliError> {
+        if self.args.ip.is_some() || self.args.guess_external_ip {
+            self.client(&Place::at("", [])).await?;
+        }
+        Ok(())
+    }
+
     /// lymph's services answer by connecting to us, so we must listen where they can.
     async fn client(&self, place: &Place) -> Result<Client, CliError> {
         let ip = self.own_ip(place);
@@ -307,11 +335,10 @@ impl Caller<'_> {
             return ip;
         }
         if self.args.guess_external_ip {
-            // Nothing is sent there: the kernel is only asked which way it would take.
-            return way_to("8.8.8.8:53").unwrap_or(HERE);
+            return reach::outside().unwrap_or(HERE);
         }
         let instances = place.instances.iter();
-        let ways = instances.filter_map(|one| way_to(one.endpoint.strip_prefix("tcp://")?));
+        let ways = instances.filter_map(|one| reach::way_to(one.endpoint.strip_prefix("tcp://")?));
         // One that leads to other hosts leads here, too, and not the other way round.
         ways.min_by_key(IpAddr::is_loopback).unwrap_or(HERE)
     }
@@ -396,28 +423,8 @@ async fn asked<T>(answer: impl Future<Output = Result<T, RegistryError>>) -> Res
     }
 }
 
-/// The address of ours from which the way leads there.
-fn way_to(address: &str) -> Option<IpAddr> {
-    let any: SocketAddr =
-        if address.starts_with('[') { "[::]:0".parse().ok()? } else { "0.0.0.0:0".parse().ok()? };
-    let socket = UdpSocket::bind(any).ok()?;
-    socket.connect(address).ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
-
 /// A number that nobody foresees.
 fn random() -> usize {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0_u8) as usize
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_taken_where_the_way_begins() {
-        assert_eq!(way_to("127.0.0.1:80"), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-        assert_eq!(way_to("nonsense"), None);
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::path::Path;
 
 use hilum_shared::registry::{Instance, Instances};
@@ -23,8 +22,8 @@ use crate::core::target::glob;
     hilum discover --versions       each version by itself\n  \
     hilum discover echo --full      all that is known of each\n  \
     hilum discover --json | jq -r '.services[].instances[].endpoint'\n\n\
-    lymph's `--only-running`, `--ip` and `-g` are taken and change nothing: services without instances are left out in any case, and\n\
-    nothing listens here.")]
+    Services without instances are left out, which lymph calls `--only-running`; `--all` shows them. As in lymph, `--ip` must be an\n\
+    address of this machine; only calls are answered there, and this makes none.")]
 pub(crate) struct DiscoverArgs {
     /// Only these services (their instances are shown, too); globs
     #[arg(value_name = "NAME", add = super::completions::registered())]
@@ -41,15 +40,11 @@ pub(crate) struct DiscoverArgs {
     /// Show services without instances, too
     #[arg(long)]
     all: bool,
-    /// lymph's word for what is usual
+    /// Leave them out, as is usual
     #[arg(long, conflicts_with = "all", hide = true)]
     only_running: bool,
-    /// lymph listens there for answers; nothing does here
-    #[arg(long, value_name = "IP", hide = true)]
-    ip: Option<IpAddr>,
-    /// The same
-    #[arg(short, long, conflicts_with = "ip", hide = true)]
-    guess_external_ip: bool,
+    #[command(flatten)]
+    pub(crate) caller: CallerArgs,
 }
 
 /// A service, or with `--versions` one version of it.
@@ -72,7 +67,15 @@ impl Group {
 
 /// Runs `discover`.
 pub(crate) fn run(session: &Session, args: &DiscoverArgs) -> Outcome {
-    caller::run(session, &CallerArgs::default(), async |caller| show(caller, args).await)
+    if args.only_running {
+        session.out.note(
+            "`--only-running` is what `discover` does; `--all` shows services without instances",
+        );
+    }
+    caller::run(session, &args.caller, async |caller| {
+        caller.listen().await?;
+        show(caller, args).await
+    })
 }
 
 /// Shows what the registry knows.
@@ -183,7 +186,7 @@ fn identity(instance: &Instance) -> &str {
 }
 
 /// Which instance of a node it is: its local socket bears the name.
-fn run_by(instance: &Instance) -> Option<&str> {
+pub(crate) fn run_by(instance: &Instance) -> Option<&str> {
     let local = instance.local_endpoint.as_deref()?.strip_prefix("ipc://")?;
     Path::new(local).file_name()?.to_str()?.strip_suffix(".sock")
 }
@@ -234,8 +237,7 @@ mod tests {
             versions: false,
             all: false,
             only_running: false,
-            ip: None,
-            guess_external_ip: false,
+            caller: CallerArgs::default(),
         }
     }
 

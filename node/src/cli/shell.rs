@@ -15,7 +15,7 @@ use super::exit::{CliError, ExitStatus, Outcome};
 use super::output::{Style, printable};
 use super::request::Subject;
 use super::session::Session;
-use super::{discover, emit, inspect, loglevel, request, time};
+use super::{discover, emit, inspect, loglevel, request, subscribe, time};
 
 mod evaluate;
 mod language;
@@ -30,7 +30,7 @@ mod prompt;
     At the prompt:\n  \
     request echo.upper {\"text\": \"foo\"}\n  \
     x = proxy.echo.upper(text=\"foo\")              and then `x`, `x.field`, `proxy.echo.echo(text=x)`\n  \
-    discover, inspect echo, emit order.paid {\"id\": 7}, help\n\n\
+    discover, inspect echo, emit order.paid {\"id\": 7}, subscribe 'order.*', help\n\n\
     TAB completes commands, services and methods. The history is `hilum/shell_history` in $XDG_STATE_HOME (~/.local/state). Without a\n\
     terminal lines are read from stdin; it exits with 1 when one of them failed.")]
 pub(crate) struct ShellArgs {
@@ -45,13 +45,18 @@ pub(crate) struct ShellArgs {
 }
 
 /// The commands, each with what it takes and does.
-const COMMANDS: [(&str, &str, &str); 10] = [
+const COMMANDS: [(&str, &str, &str); 11] = [
     (
         "request",
         "SUBJECT[@VERSION] [BODY]",
         "call a service; before SUBJECT: --address A, --timeout T",
     ),
     ("emit", "EVENT [BODY]", "tell the services that something happened; before EVENT: --delay T"),
+    (
+        "subscribe",
+        "EVENT…",
+        "show events as they are emitted, until Ctrl-C; `*` is one word, `#` any number",
+    ),
     ("discover", "[NAME…]", "services, and where they are; --instances, --versions, --full"),
     ("inspect", "[ADDRESS]", "what can be called there"),
     ("change-loglevel", "ADDRESS", "another log level for a while; -n LOGGER, -l LEVEL, -p PERIOD"),
@@ -158,6 +163,7 @@ impl Shell<'_, '_> {
         })?;
         let work = self.obey(statement);
         tokio::select! {
+            biased; // what ends in order by Ctrl-C is done
             done = work => done,
             _ = tokio::signal::ctrl_c() => Err(CliError::failed("given up")),
         }
@@ -196,12 +202,30 @@ impl Shell<'_, '_> {
                 ExitStatus::Done
             }
             "emit" => emit::run(caller.session, &self.emit(rest).await?)?,
-            "discover" => discover::show(caller, &words(name, rest)?).await?,
+            "subscribe" => {
+                let args = words(name, rest)?;
+                // Nothing else ends it, so that this gives nothing up.
+                tokio::select! {
+                    ended = subscribe::listen(caller.session, &args) => ended?,
+                    _ = tokio::signal::ctrl_c() => ExitStatus::Done,
+                }
+            }
+            "discover" => {
+                let args: discover::DiscoverArgs = words(name, rest)?;
+                args.caller.of_the_shell()?;
+                discover::show(caller, &args).await?
+            }
             "inspect" => {
                 let here = if rest.is_empty() { self.remote.as_deref() } else { None };
-                inspect::show(caller, &words(name, here.unwrap_or(rest))?).await?
+                let args: inspect::InspectArgs = words(name, here.unwrap_or(rest))?;
+                args.caller.of_the_shell()?;
+                inspect::show(caller, &args).await?
             }
-            "change-loglevel" => loglevel::change(caller, &words(name, rest)?).await?,
+            "change-loglevel" => {
+                let args: loglevel::LoglevelArgs = words(name, rest)?;
+                args.caller.of_the_shell()?;
+                loglevel::change(caller, &args).await?
+            }
             "timeout" if rest.is_empty() => {
                 out.line(&time::seconds(self.scope.timeout.as_secs_f64()))?;
                 ExitStatus::Done

@@ -31,14 +31,14 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs `subscribe`.
 pub(crate) fn run(session: &Session, args: &SubscribeArgs) -> Outcome {
-    let node = session.node()?;
-    let place = node.run_dir.endpoint("events.sock");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::failed(format!("starting: {error}")))?;
-    runtime.block_on(listen(session, args, place))
+    runtime.block_on(listen(session, args))
 }
 
-async fn listen(session: &Session, args: &SubscribeArgs, place: String) -> Outcome {
+/// Shows events; ends when the node does, or with whoever reads.
+pub(crate) async fn listen(session: &Session, args: &SubscribeArgs) -> Outcome {
+    let place = session.node()?.run_dir.endpoint("events.sock");
     let failed = |error: EventError| CliError::failed(error.to_string());
     let events = Embedded::open(place, None).await;
     let events = events.map_err(|error| CliError::failed(format!("starting: {error}")))?;

@@ -1,13 +1,14 @@
 //! `tail`: follows log endpoints, in lymph's frames `[LEVEL, endpoint, text]`. What it shows comes over the network: a
 //! slow reader or a broken connection loses lines, and is told so; `logs -f` reads the files and loses none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use hilum_shared::name::InstanceId;
 use hilum_shared::protocol::Level;
+use hilum_shared::registry::Choice;
 use hilum_shared::transport::endpoint::Endpoint;
 use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind, Port, Socket, SocketEvent, SocketSpec,
@@ -15,11 +16,12 @@ use hilum_shared::transport::{
 use md5::{Digest, Md5};
 use serde_json::json;
 
+use super::caller::{self, CallerArgs};
 use super::exit::{CliError, ExitStatus, Outcome};
-use super::lines;
 use super::output::{Stream as Output, Style, reader_gone, written};
 use super::session::Session;
 use super::target::Selection;
+use super::{discover, lines};
 use crate::log::console::escape;
 
 /// The words of `tail`.
@@ -27,10 +29,10 @@ use crate::log::console::escape;
 #[command(after_help = "Examples:\n  \
     hilum tail web                          what web's instances write from now on, over the node's log endpoint\n  \
     hilum tail tcp://10.0.0.5:5600 -l error   another node's, or a lymph container's, log endpoint\n\n\
-    An address is a ZeroMQ endpoint, or a service or instance of the running node; names of the registry come with it.\n\
+    An address is a ZeroMQ endpoint, a service or instance of the running node, or a service of the registry, wherever it runs.\n\
     Prints `[address][identity] [LEVEL] text`. What is lost on the way is told; `hilum logs -f` loses nothing.")]
 pub(crate) struct TailArgs {
-    /// Endpoints (`tcp://…`, `ipc://…`), or services, instances and globs of the running node
+    /// Endpoints (`tcp://…`, `ipc://…`), services, instances and globs of the running node, services of the registry
     #[arg(value_name = "ADDRESS", required = true, add = super::completions::targets())]
     addresses: Vec<String>,
     /// At least this grave
@@ -64,9 +66,10 @@ enum News {
 pub(crate) fn run(session: &Session, args: &TailArgs) -> Outcome {
     let mut endpoints: Vec<(String, Source)> = Vec::new();
     for address in &args.addresses {
-        let (endpoint, selection) = resolve(session, address)?;
-        let source = Source { address: address.clone(), selection, known: false, told: false };
-        endpoints.push((endpoint, source));
+        for (endpoint, selection) in resolve(session, address)? {
+            let source = Source { address: address.clone(), selection, known: false, told: false };
+            endpoints.push((endpoint, source));
+        }
     }
     let failed = |what: String| CliError::failed(format!("cannot listen: {what}"));
     let hub = Hub::start("zmq").map_err(|error| failed(error.to_string()))?;
@@ -87,20 +90,65 @@ pub(crate) fn run(session: &Session, args: &TailArgs) -> Outcome {
     listen(session, &received, &sockets, &mut sources)
 }
 
-/// Where an address is, and, of the running node, whose lines it means.
-fn resolve(session: &Session, address: &str) -> Result<(String, Option<Selection>), CliError> {
+/// A log endpoint, and whose of its lines are meant; `None` = all are.
+type Found = (String, Option<Selection>);
+
+/// Where an address is: an endpoint, what the running node knows by this name, and what the registry does beside it.
+fn resolve(session: &Session, address: &str) -> Result<Vec<Found>, CliError> {
     if address.contains("://") {
         Endpoint::parse(address).map_err(|error| CliError::Usage {
             message: error.to_string(),
             help: Some("an endpoint looks like `tcp://127.0.0.1:5600`".into()),
         })?;
-        return Ok((address.to_owned(), None));
+        return Ok(vec![(address.to_owned(), None)]);
     }
+    let local = of_the_node(session, address);
+    let config = session.config();
+    let embedded = config.is_ok_and(|it| matches!(it.cluster.container.registry, Choice::Embedded));
+    if embedded && let Ok(local) = local {
+        return Ok(vec![local]); // that registry knows nobody else's
+    }
+    match (local, of_the_registry(session, address)) {
+        // What the node publishes itself is not taken a second time by way of the registry.
+        (Ok(local), Ok(others)) => {
+            let others = others.into_iter().filter(|(endpoint, _)| *endpoint != local.0);
+            Ok(std::iter::once(local.clone()).chain(others).collect())
+        }
+        (Ok(local), Err(_)) => Ok(vec![local]),
+        (Err(_), Ok(found)) if !found.is_empty() => Ok(found),
+        (Err(error), _) => Err(error),
+    }
+}
+
+fn of_the_node(session: &Session, address: &str) -> Result<Found, CliError> {
     let node = session.node()?;
     let endpoint = session.status(&node)?.node.log_endpoint;
     let endpoint = endpoint.unwrap_or_else(|| node.run_dir.endpoint("pub.sock"));
     let selection = lines::select(session, &[address.to_owned()])?;
     Ok((endpoint, Some(selection)))
+}
+
+/// The log endpoints of a service's instances. That of a node is the same for all that it runs; one of lymph is its container's own.
+fn of_the_registry(session: &Session, service: &str) -> Result<Vec<Found>, CliError> {
+    let all = caller::run(session, &CallerArgs::default(), async |caller| caller.discover().await)?;
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for instance in all.get(service).iter().flat_map(|instances| instances.iter()) {
+        match instance.log_endpoint.as_deref() {
+            Some(endpoint) if endpoint.starts_with("tcp://") || instance.is_here() => {
+                let names = found.entry(endpoint.to_owned()).or_default();
+                names.extend(discover::run_by(instance).map(str::to_owned));
+            }
+            Some(_) => session.out.note(&format!(
+                "`{service}` at {} publishes its log on its own machine only; `container.log_endpoint` of its node opens it",
+                instance.endpoint
+            )),
+            None => session.out.note(&format!("`{service}` at {} publishes no log", instance.endpoint)),
+        }
+    }
+    let found = found.into_iter();
+    Ok(found
+        .map(|(endpoint, names)| (endpoint, (!names.is_empty()).then(|| Selection::of(&names))))
+        .collect())
 }
 
 /// The levels from this one on, each a topic; the publisher sends no others.

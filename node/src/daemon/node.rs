@@ -13,7 +13,7 @@ use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::run_dir::Access;
-use hilum_shared::transport::{Hub, OpenError};
+use hilum_shared::transport::{Hub, OpenError, reach};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -239,7 +239,7 @@ impl Node {
             cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
         let publish =
             Publish::open(&hub, &log_endpoint, mode).map_err(|error| Refusal::new(held(error)))?;
-        let log_endpoint = publish.endpoint().to_owned();
+        let log_endpoint = reach::told(publish.endpoint());
 
         let log = log::start(LogConfig {
             dir: cluster.logs.dir.clone().unwrap_or_else(|| places.state.logs()),

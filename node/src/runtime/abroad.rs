@@ -91,13 +91,15 @@ impl Place {
     #[cfg(feature = "zookeeper")]
     async fn stay(self, mut left: oneshot::Receiver<()>) {
         use hilum_shared::registry::{Registry, ZooKeeper};
+        use hilum_shared::transport::reach;
         let endpoint = tokio::select! {
             endpoint = self.listen() => endpoint,
             _ = &mut left => return,
         };
         self.door.opened_at(endpoint.address());
         let registry = ZooKeeper::new(&self.hosts);
-        let entries = entries(endpoint.address(), self.ip, self.log_endpoint.clone());
+        let ip = reach::host(endpoint.address()).map(str::to_owned);
+        let entries = entries(endpoint.address(), ip, self.log_endpoint.clone());
         let staying = async {
             loop {
                 if tokio::time::timeout(PATIENCE, registry.connected()).await.is_err() {
@@ -161,14 +163,14 @@ impl Place {
 /// What a node is found as, wherever it is registered.
 pub(super) fn entries(
     address: &str,
-    ip: IpAddr,
+    ip: Option<String>,
     log_endpoint: Option<String>,
 ) -> [(&'static str, Instance); 2] {
     let described = |instance| Instance {
         log_endpoint: log_endpoint.clone(),
         hostname: Some(hostname().to_owned()),
         fqdn: Some(hostname().to_owned()),
-        ip: Some(ip.to_string()),
+        ip: ip.clone(),
         ..instance
     };
     [("node", Instance::new("node", address, None)), (BUILTIN, Instance::builtin(address))]

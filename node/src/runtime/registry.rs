@@ -37,7 +37,8 @@ impl Runtime {
     pub(super) fn register_itself(&mut self) {
         let endpoint = self.context.endpoints.node.clone();
         let log_endpoint = Some(self.context.endpoints.log_endpoint.clone());
-        for (service, instance) in entries(&endpoint, self.context.container_ip, log_endpoint) {
+        let ip = Some(self.context.container_ip.to_string());
+        for (service, instance) in entries(&endpoint, ip, log_endpoint) {
             let entry =
                 Entry::Register { service: service.to_owned(), instance: Box::new(instance) };
             self.queue.push_back(Input::Entry { id: RequestId(0), owner: Owner::Node, entry });

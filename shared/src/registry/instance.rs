@@ -89,7 +89,8 @@ impl Instance {
         }
     }
 
-    fn is_here(&self) -> bool {
+    /// Whether it is on this host.
+    pub fn is_here(&self) -> bool {
         self.hostname.as_deref().is_some_and(|name| name == hostname())
     }
 

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::transport::endpoint::Endpoint as Address;
+use crate::transport::reach;
 
 /// A future behind a pointer, for traits that are used as objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -44,7 +45,7 @@ pub trait Network: Send + Sync + 'static {
 
 /// Takes connections, until it is dropped.
 pub trait Listener: Send + 'static {
-    /// The address as others write it, with the real port.
+    /// The address as others write it, with the real port; see [`reach::told`] of one that listens on all addresses.
     fn address(&self) -> &str;
 
     /// The next connection. Cancelling it loses none.
@@ -83,7 +84,7 @@ impl Network for Sockets {
                     let port = if port == "*" { "0" } else { port };
                     let listener = TcpListener::bind(format!("{host}:{port}")).await?;
                     let port = listener.local_addr()?.port();
-                    let address = format!("tcp://{host}:{port}");
+                    let address = reach::told(&format!("tcp://{host}:{port}"));
                     Ok(Box::new(TcpDoor { listener, address }) as Box<dyn Listener>)
                 }
                 Address::Ipc(path) => {

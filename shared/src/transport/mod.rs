@@ -20,6 +20,7 @@ pub mod endpoint;
 pub mod hub;
 mod lossless;
 pub(crate) mod monitor;
+pub mod reach;
 mod slot;
 pub mod socket;
 

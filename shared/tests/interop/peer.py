@@ -10,6 +10,7 @@ It serves `py.upper`, `py.types`, `py.headers`, `py.fail`, `py.plain`, `py.ack`,
 ["register", hosts, service, version?]        registers as lymph does, in ZooKeeper; its path
 ["find", hosts, service]                      what ZooKeeper knows of a service, by id
 ["versions", hosts]                           the versions of each service, sorted as lymph sorts them
+["log", level, text]                          publishes a line where its entries say
 ["leave"]                                     ends the session with ZooKeeper
 
 It prints its endpoint, then one JSON line for each order.
@@ -112,6 +113,8 @@ class Container:
         self.answers = {}
         self.answered = threading.Condition()
         self.pings = 0
+        self.logs = self.context.socket(zmq.PUB)
+        self.log_endpoint = "tcp://127.0.0.1:%d" % self.logs.bind_to_random_port("tcp://127.0.0.1")
         self.zookeeper = None
 
     def bind(self):
@@ -201,7 +204,7 @@ class Container:
             "identity": identity,
             "version": version,
             "endpoint": self.endpoint,
-            "log_endpoint": None,
+            "log_endpoint": self.log_endpoint,
             "monitoring_endpoint": None,
             "backdoor_endpoint": None,
             "fqdn": "localhost",
@@ -220,6 +223,11 @@ class Container:
         zookeeper.ensure_path("/services/" + service)
         base = "/services/" + service
         return {one: json.loads(zookeeper.get(base + "/" + one)[0]) for one in zookeeper.get_children(base)}
+
+    def log(self, level, text):
+        self.logs.send_multipart([level.encode(), self.log_endpoint.encode(), text.encode()])
+        time.sleep(0.02)
+        return ["published"]
 
     def versions(self, hosts):
         found = {}

@@ -137,8 +137,7 @@ fn an_instance_is_run_from_its_configuration_alone() {
     let cluster = Cluster::new("instances: {}");
     std::os::unix::fs::symlink(demo(), cluster.path("hilum-demo")).unwrap();
     cluster.write("echo.yml", "interfaces: {say@1.2: {class: 'hilum-demo:Echo'}}");
-    // Free now, and a moment later most likely, too.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let instance = cluster.start(&["instance", "-c", "echo.yml", "-p", &port.to_string(), "-i"]);
     let address = format!("tcp://127.0.0.1:{port}");
     let words = ["request", "say.echo", "{\"text\": \"foo\"}", "--address", &address];
@@ -188,4 +187,38 @@ fn a_service_in_python_is_found_in_a_list_and_called() {
     request(&["pyy.upper"]).code(2).says("did you mean `py`?");
     request(&["py.upper@3"]).code(1).says("compatible");
     cluster.run("discover zzz").code(2).says("`py`");
+    // lymph's flags: an address that is not ours is none, as there.
+    cluster.run("discover --ip 127.0.0.1 --only-running").code(0).says("`--all`");
+    cluster.run("discover --ip 192.0.2.1").code(2).says("an address of this machine");
+    let (code, _, err) = piped(&cluster, &["shell"], "discover --ip 127.0.0.1\n");
+    assert!(code == Some(1) && err.contains("`hilum shell --ip IP`"), "{err}");
+}
+
+#[test]
+fn who_listens_everywhere_is_told_to_others_by_an_address_that_they_can_call() {
+    let demo = demo();
+    let cluster = Cluster::new(&format!(
+        "container: {{ip: 0.0.0.0, log_endpoint: 'tcp://0.0.0.0:{}'}}
+instances: {{echo: {{command: '{demo} instance --interface Echo', ready: registered}}}}",
+        free_port()
+    ));
+    cluster.ok("up -d --wait");
+    let found = &cluster.json("discover echo --json")["services"][0]["instances"][0];
+    let text = |key: &str| found[key].as_str().unwrap().to_owned();
+    for told in [text("endpoint"), text("log_endpoint"), text("ip")] {
+        assert!(!told.contains("0.0.0.0"), "{found}");
+    }
+    let words = ["request", "echo.echo", "{\"text\": \"foo\"}", "--address", &text("endpoint")];
+    assert_eq!(cluster.run_words(&words).code(0).out, "\"foo\"\n");
+    // Every other address of the machine leads there, too.
+    let port = text("endpoint").rsplit_once(':').unwrap().1.to_owned();
+    let loopback = format!("tcp://127.0.0.1:{port}");
+    let words = ["request", "echo.echo", "{\"text\": \"foo\"}", "--address", &loopback];
+    assert_eq!(cluster.run_words(&words).code(0).out, "\"foo\"\n");
+    cluster.down();
+}
+
+/// Free now, and a moment later most likely, too.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -247,6 +247,7 @@ async fn nodes_that_are_dead_silent_or_of_lymph_are_shown_as_what_they_are() {
     let theirs = python.endpoint.clone();
     let (python, _) = python.ask(json!(["register", hosts, "node"])).await;
     let (python, _) = python.ask(json!(["register", hosts, "lymph", "0.15.0"])).await;
+    let (python, _) = python.ask(json!(["register", hosts, "theirs"])).await;
 
     let shown = tokio::task::spawn_blocking(move || {
         cluster.ok("up -d --wait");
@@ -265,13 +266,32 @@ async fn nodes_that_are_dead_silent_or_of_lymph_are_shown_as_what_they_are() {
         assert_eq!(unreachable.len(), 2, "{unreachable:?}");
         assert!(why(&dead).contains("refused"), "{}", why(&dead));
         assert!(why(&mute).contains("not answered within 3s"), "{}", why(&mute));
+        let ours = all["nodes"][0]["registered"]["endpoint"].as_str().unwrap().to_owned();
         let table = cluster.ok("ps --all-nodes");
         for words in ["web.1", "does not answer", "a node of lymph"] {
             assert!(table.contains(words), "{words}: {table}");
         }
-        cluster
+        // The log of a service that no node of ours runs is where its entry says.
+        let tail = cluster.start(&["tail", "theirs"]);
+        (cluster, ours, tail)
     });
-    let cluster = shown.await.unwrap();
+    let (cluster, ours, tail) = shown.await.unwrap();
+    let mut python = python;
+    while !tail.out().contains("[WARNING] from python") {
+        (python, _) = python.ask(json!(["log", "WARNING", "from python"])).await;
+    }
+    drop(tail);
+    // The node is called as one container of lymph calls another, and answers on a connection of its own.
+    let (python, status) = python.ask(json!(["call", ours, "lymph.status", {}])).await;
+    assert_eq!((&status[0], &status[1]["endpoint"]), (&json!("REP"), &json!(ours)));
+    let which = json!({"service_type": "web"});
+    let (python, answer) = python.ask(json!(["call", ours, "node.get_processes", which])).await;
+    assert_eq!((&answer[0], &answer[1][0]["instance"]), (&json!("REP"), &json!("web.1")));
+    assert_eq!(answer[2], json!({"version": null, "trace_id": "py-trace"}));
+    let (python, refused) = python.ask(json!(["call", ours, "node.shutdown", {}])).await;
+    assert_eq!(refused[0], "ERROR", "{refused}");
+    let (python, unknown) = python.ask(json!(["call", ours, "node.nothing", {}])).await;
+    assert_eq!(unknown[0], "NACK", "{unknown}");
     // lymph's `discover --versions` sorts them: a version beside none ends it.
     let (_python, versions) = python.ask(json!(["versions", hosts])).await;
     assert_eq!((&versions["lymph"], &versions["node"]), (&json!(["0.15.0"]), &json!([null])));

@@ -1,18 +1,21 @@
 //! What a user sees on a terminal, and what is left when it goes away.
 
 use std::fs::File;
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until};
+use hilum_tests::{Cluster, LIMIT, alive, demo, signal, wait_until};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 
 /// A command on a terminal of its own.
 struct Terminal {
     /// Closed: the terminal is gone.
     screen: Option<File>,
+    /// What it has shown and nobody has waited for yet.
+    unseen: String,
     child: Child,
 }
 
@@ -33,20 +36,36 @@ impl Terminal {
             };
         }
         command.env("TERM", "xterm").env_remove("CI").current_dir(cluster.dir());
+        command.env("XDG_STATE_HOME", cluster.path("state"));
         let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("a descriptor"));
         command.stdin(end(&pair.slave)).stdout(end(&pair.slave)).stderr(end(&pair.slave));
         let child = command.spawn().expect("util-linux has setsid");
-        Self { screen: Some(File::from(pair.master)), child }
+        Self { screen: Some(File::from(pair.master)), unseen: String::new(), child }
     }
 
-    /// Reads until the screen has shown this.
+    /// Presses keys.
+    fn press(&mut self, keys: &str) {
+        self.screen.as_mut().expect("open").write_all(keys.as_bytes()).expect("typed");
+    }
+
+    /// Reads until the screen has shown this, after what was waited for before.
     fn wait_for(&mut self, text: &str) {
-        let mut seen = String::new();
         let mut buffer = [0; 4096];
-        while !seen.contains(text) {
+        let deadline = Instant::now() + LIMIT;
+        let end = loop {
+            if let Some(at) = self.unseen.find(text) {
+                break at + text.len();
+            }
+            let screen = self.screen.as_ref().expect("open").as_fd();
+            let shown = poll(&mut [PollFd::new(screen, PollFlags::POLLIN)], 100_u16);
+            assert!(Instant::now() < deadline, "{text:?} is not in {:?}", self.unseen);
+            if shown != Ok(1) {
+                continue;
+            }
             let count = self.screen.as_mut().expect("open").read(&mut buffer).expect("its text");
-            seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
+            self.unseen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        };
+        self.unseen.drain(..end);
     }
 
     fn code(&mut self) -> Option<i32> {
@@ -169,4 +188,57 @@ fn a_lost_run_folder_makes_nobody_wait_long() {
     cluster.run("down").code(0).says("nothing is left");
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     cluster.assert_empty();
+}
+
+/// Up, as xterm sends it.
+const UP: &str = "\x1b[A";
+
+#[test]
+fn a_shell_completes_remembers_and_shows_events() {
+    let demo = demo();
+    let cluster = Cluster::new(&format!(
+        "instances: {{echo: {{command: {demo} instance --interface Echo, ready: registered}}}}"
+    ));
+    cluster.ok("up -d --wait");
+    let mut shell = Terminal::start(&cluster, &["shell", "--timeout", "20s"]);
+    shell.wait_for("hilum> ");
+    // Services and methods are asked of the registry and of the service itself.
+    shell.press("proxy.ec\t");
+    shell.wait_for("proxy.echo.");
+    shell.press("ec\t");
+    shell.wait_for("echo(");
+    shell.press("text=\"fo\" )\r");
+    shell.wait_for("\r\n\"fo\"");
+    shell.wait_for("hilum> ");
+    // A bracket that is open goes on in the next line, and Ctrl-C drops what was typed.
+    shell.press("x = {\"text\":\r\"ba\"}\r");
+    shell.wait_for("\"ba\"}");
+    shell.wait_for("hilum> ");
+    shell.press("nonsense\x03");
+    shell.wait_for("hilum> ");
+    shell.press("request echo.upper x\r");
+    shell.wait_for("\r\n\"BA\"");
+    shell.wait_for("hilum> ");
+    // Ctrl-C ends what shows events, not the shell.
+    shell.press("subscribe 'order.*'\r");
+    let emitted = || cluster.json("emit order.paid {\"id\":7} --json")["queues"] == 1;
+    wait_until(LIMIT, "the subscription", emitted);
+    shell.wait_for("order.paid: {\"id\": 7}");
+    shell.press("\x03");
+    shell.wait_for("hilum> ");
+    shell.press("\x04");
+    assert_eq!(shell.code(), Some(0));
+    // The next one has the lines of the one before.
+    let mut shell = Terminal::start(&cluster, &["shell", "--timeout", "20s"]);
+    shell.wait_for("hilum> ");
+    shell.press(&format!("{UP}{UP}{UP}"));
+    shell.wait_for("\"ba\"}");
+    shell.press("\r");
+    shell.wait_for("hilum> ");
+    shell.press("x.text\r");
+    shell.wait_for("\r\n\"ba\"");
+    shell.wait_for("hilum> ");
+    shell.press("exit\r");
+    assert_eq!(shell.code(), Some(0));
+    cluster.down();
 }

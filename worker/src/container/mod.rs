@@ -27,6 +27,7 @@ use hilum_shared::registry::{
     BUILTIN, Choice, Instance, InvalidVersion, Registry, RegistryError, Version,
 };
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
+use hilum_shared::transport::reach;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -304,7 +305,7 @@ impl Container {
         let identity = Instance::identity_of(endpoint.address());
         let figures = Figures::new(worker.contract(), &self.settings, &endpoint);
         let publisher = publisher(&self.settings);
-        let monitoring = publisher.as_ref().map(|publisher| publisher.endpoint().to_owned());
+        let monitoring = publisher.as_ref().map(|publisher| reach::told(publisher.endpoint()));
         let report = tokio::spawn(report(figures.registry.clone(), worker.clone(), publisher));
         let process = Arc::new(Process { client, worker, events, identity, figures });
         calls.open(&process, endpoint.address());
@@ -334,7 +335,7 @@ impl Container {
             return Err(error.into());
         }
         if !self.settings.isolated {
-            match running.register(&self.settings).await {
+            match running.register().await {
                 Ok(()) => {}
                 // A node without a registry is no reason not to serve those who know the address.
                 Err(RegistryError::Refused { reason }) => {
@@ -494,7 +495,7 @@ impl Running {
         Ok(())
     }
 
-    async fn register(&mut self, settings: &Settings) -> Result<(), RegistryError> {
+    async fn register(&mut self) -> Result<(), RegistryError> {
         let endpoint = self.endpoint.address();
         let interfaces = self.interfaces.iter().map(|it| {
             let version = it.version.as_ref().map(Version::as_str);
@@ -503,18 +504,18 @@ impl Running {
         let builtin = (BUILTIN.to_owned(), Instance::builtin(endpoint));
         for (name, instance) in interfaces.chain([builtin]).collect::<Vec<_>>() {
             let id = instance.id.clone();
-            self.registry.register(&name, self.described(instance, settings)).await?;
+            self.registry.register(&name, self.described(instance)).await?;
             self.registered.push((name, id));
         }
         Ok(())
     }
 
     /// With what is written down of us.
-    fn described(&self, mut instance: Instance, settings: &Settings) -> Instance {
+    fn described(&self, mut instance: Instance) -> Instance {
         let hostname = hilum_shared::registry::hostname().to_owned();
         instance.fqdn = Some(hostname.clone());
         instance.hostname = Some(hostname);
-        instance.ip = Some(settings.ip.to_string());
+        instance.ip = reach::host(self.endpoint.address()).map(str::to_owned);
         instance.log_endpoint.clone_from(&self.process.worker.contract().log_endpoint);
         instance.monitoring_endpoint.clone_from(&self.monitoring);
         instance.local_endpoint = self.endpoint.addresses().get(1).cloned();

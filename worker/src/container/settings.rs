@@ -1,18 +1,19 @@
 //! The `container` section, lymph's words for how a process takes part.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
 use hilum_shared::rpc;
+use hilum_shared::transport::reach;
 use serde::Deserialize;
 
 /// `container`, and what stands in its place on the command line and in the environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The address that is listened on, and told to others.
+    /// The address that is listened on, and told to others; of `0.0.0.0` and `::` the one that leads outside is told.
     pub ip: IpAddr,
     /// The port; `None` = a free one.
     pub port: Option<u16>,
@@ -220,16 +221,10 @@ impl Connection {
     }
 }
 
-/// The address of the interface that leads outside; 127.0.0.1 where none does. Nothing is sent: the kernel is only asked which
-/// address it would use.
+/// The address of the interface that leads outside; 127.0.0.1 where none does.
 fn external_ip() -> IpAddr {
-    let asked = || -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(8, 8, 8, 8), 53))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    asked().unwrap_or_else(|error| {
-        tracing::warn!("no address leads outside ({error}): 127.0.0.1 is used");
+    reach::outside().unwrap_or_else(|| {
+        tracing::warn!("no address leads outside: 127.0.0.1 is used");
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     })
 }

@@ -68,7 +68,7 @@ pub static SOCKET: &[Key] = &[
 
 /// `container`.
 pub static CONTAINER: &[Key] = &[
-    Key::new("ip", Ip, "Where services listen.").or("127.0.0.1"),
+    Key::new("ip", Ip, "Where services listen. `0.0.0.0` is everywhere; others are then told the address that leads outside.").or("127.0.0.1"),
     Key::new("log_endpoint", Text, "Where all logs are published, such as `tcp://127.0.0.1:5600`.")
         .or_as("`pub.sock` in the run folder"),
     Key::new("registry", Any, "Who offers what: see below.").or_as("`{class: embedded}`"),
