@@ -15,7 +15,6 @@ use common::{FIXTURE, capture, read_all};
 use hilum_node::core::input::{FailureClass, SpawnFailure};
 use hilum_node::driver::spawn::Spawner;
 use hilum_node::launch::context::{Context, SharedSocket};
-use hilum_node::launch::environment::EnvVar;
 use hilum_node::launch::prepare::{LaunchError, Start};
 use hilum_shared::config::spec::{
     AliveCheck, AliveKind, EnvValue, PortChoice, PortConflict, PortSpec, ReadyCheck, ReadyKind,
@@ -38,9 +37,11 @@ fn set(spec: &mut ServiceSpec, name: &str, value: Option<&str>) {
     spec.launch.env.insert(name.into(), entry);
 }
 
-fn by_name(variables: Vec<EnvVar>) -> BTreeMap<String, (String, String)> {
-    let text = |os: std::ffi::OsString| os.into_string().unwrap();
-    variables.into_iter().map(|v| (text(v.name), (text(v.value), v.origin.into_owned()))).collect()
+fn by_name(start: &Start<'_>) -> BTreeMap<String, (String, String)> {
+    let text = |os: &std::ffi::OsStr| os.to_str().unwrap().to_owned();
+    let account = start.account().unwrap();
+    let all = start.environment(&account).unwrap();
+    all.iter().map(|v| (text(&v.name), (text(&v.value), v.origin.to_string()))).collect()
 }
 
 #[test]
@@ -51,7 +52,7 @@ fn the_file_overrides_what_is_inherited_and_the_node_overrides_the_file() {
     set(&mut spec, "HILUM_TOKEN", Some("forged"));
     set(&mut spec, "WHO", Some("$(instance.id) of $(service.name)"));
     let (context, instance) = (context(), web(3));
-    let all = by_name(start(&context, &spec, &instance).environment().unwrap());
+    let all = by_name(&start(&context, &spec, &instance));
     let of = |name: &str| all.get(name).map(|(value, origin)| (value.as_str(), origin.as_str()));
     assert_eq!(of("PATH"), Some(("/usr/bin:/bin", "inherited")));
     assert_eq!(of("LANG"), Some(("de", "hilum.yml:7")));
@@ -75,7 +76,7 @@ fn nothing_is_inherited_when_it_is_not_wanted() {
     spec.launch.inherit_env = false;
     set(&mut spec, "PYTHONUNBUFFERED", None);
     let (context, instance) = (context(), web(1));
-    let all = by_name(start(&context, &spec, &instance).environment().unwrap());
+    let all = by_name(&start(&context, &spec, &instance));
     assert!(!all.contains_key("PATH"));
     assert!(!all.contains_key("PYTHONUNBUFFERED"), "removed by the file");
     assert!(all.contains_key("HILUM_NODE"));
@@ -93,11 +94,11 @@ fn a_watchdog_and_a_services_own_heartbeat_are_told() {
         diagnose: None,
     };
     spec.policy.alive = Some(alive(AliveKind::Notify));
-    let all = by_name(start(&context, &spec, &instance).environment().unwrap());
+    let all = by_name(&start(&context, &spec, &instance));
     assert_eq!(all["WATCHDOG_USEC"].0, "250000");
     assert_eq!(all["HILUM_HEARTBEAT_INTERVAL"].0, "1");
     spec.policy.alive = Some(alive(AliveKind::Heartbeat));
-    let all = by_name(start(&context, &spec, &instance).environment().unwrap());
+    let all = by_name(&start(&context, &spec, &instance));
     assert_eq!(all["HILUM_HEARTBEAT_INTERVAL"].0, "0.25");
     assert_eq!(all["HILUM_HEARTBEAT_TIMEOUT"].0, "1.5");
 }
@@ -118,7 +119,7 @@ fn ports_are_told_by_name_and_in_texts() {
         context.ports.insert(web(index), names.into_iter().zip(numbers).collect());
     }
     let start = start(&context, &spec, &instance);
-    let all = by_name(start.environment().unwrap());
+    let all = by_name(&start);
     assert_eq!(all["PORT"].0, "8002");
     assert_eq!(all["PORT_HTTP"].0, "8002");
     assert_eq!(all["PORT_ADMIN_UI"].0, "9002");

@@ -91,8 +91,11 @@ impl<'a> Oneoff<'a> {
     }
 
     /// The complete environment of its next start, each variable with its origin.
-    pub(crate) fn environment(&self) -> Result<Vec<EnvVar>, CliError> {
-        self.start().environment().map_err(|error| self.wrong(&error))
+    pub(crate) fn environment(&self) -> Result<Vec<EnvVar<'static>>, CliError> {
+        let start = self.start();
+        let account = start.account().map_err(|error| self.wrong(&error))?;
+        let all = start.environment(&account).map_err(|error| self.wrong(&error))?;
+        Ok(all.into_iter().map(EnvVar::into_owned).collect())
     }
 
     /// The command of the config.

@@ -6,7 +6,7 @@ use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::Level;
 use hilum_shared::signal::Exit;
 use hilum_shared::units::{Bytes, format_duration, format_size};
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// One thing that happened to an instance, a service or the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -266,46 +266,54 @@ impl EventKind {
 }
 
 impl Event {
-    /// As `events --json` shows it.
-    pub fn to_json(&self) -> Map<String, Value> {
-        let mut map = Map::new();
-        map.insert("seq".into(), json!(self.seq));
-        map.insert("at".into(), json!(self.at));
-        map.insert("event".into(), json!(self.kind.name()));
-        map.insert("service".into(), json!(self.service));
-        map.insert("instance".into(), json!(self.instance));
-        map.insert("run".into(), json!(self.run));
-        map.insert("pid".into(), json!(self.pid));
-        map.insert("text".into(), json!(self.kind.text()));
+    /// What is said of it besides its number.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn facts<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("at", &self.at)?;
+        map.serialize_entry("event", self.kind.name())?;
+        map.serialize_entry("service", &self.service)?;
+        map.serialize_entry("instance", &self.instance)?;
+        map.serialize_entry("run", &self.run)?;
+        map.serialize_entry("pid", &self.pid)?;
+        map.serialize_entry("text", &self.kind.text())?;
         match &self.kind {
             EventKind::Exited { exit, uptime, crash, cause } => {
                 let (code, signal, core) = match exit {
                     Exit::Code(code) => (Some(*code), None, false),
                     Exit::Signal { signal, core } => (None, Some(signal.name()), *core),
                 };
-                map.insert("code".into(), json!(code));
-                map.insert("signal".into(), json!(signal));
-                map.insert("core".into(), json!(core));
-                map.insert("uptime".into(), json!(uptime.as_secs_f64()));
-                map.insert("crash".into(), json!(crash));
-                map.insert("cause".into(), json!(cause));
+                map.serialize_entry("code", &code)?;
+                map.serialize_entry("signal", &signal)?;
+                map.serialize_entry("core", &core)?;
+                map.serialize_entry("uptime", &uptime.as_secs_f64())?;
+                map.serialize_entry("crash", crash)?;
+                map.serialize_entry("cause", cause)
             }
             EventKind::Restarting { delay, .. } => {
-                map.insert("delay".into(), json!(delay.as_secs_f64()));
+                map.serialize_entry("delay", &delay.as_secs_f64())
             }
             EventKind::Scaled { from, to } => {
-                map.insert("from".into(), json!(from));
-                map.insert("to".into(), json!(to));
+                map.serialize_entry("from", from)?;
+                map.serialize_entry("to", to)
             }
             EventKind::HeartbeatLost { silence } => {
-                map.insert("silence".into(), json!(silence.as_secs_f64()));
+                map.serialize_entry("silence", &silence.as_secs_f64())
             }
-            EventKind::Reloaded(plan) => {
-                map.insert("plan".into(), json!(plan));
-            }
-            _ => {}
+            EventKind::Reloaded(plan) => map.serialize_entry("plan", plan),
+            _ => Ok(()),
         }
-        map
+    }
+}
+
+/// What `events --json` prints.
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("seq", &self.seq)?;
+        self.facts(&mut map)?;
+        map.end()
     }
 }
 

@@ -24,7 +24,6 @@ pub(super) fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>
         let mut stops = 0;
         while let Some(signal) = arrivals.recv().await {
             let order = match signal {
-                Signal::CHLD => Order::ChildEnded,
                 Signal::USR1 => Order::ReopenLogs,
                 Signal::HUP if detached => Order::Reload,
                 // A closing terminal may say it more than once.

@@ -5,8 +5,8 @@
 //!                                        └── sweep: something left ──► kill ──► sweep …
 //! ```
 //! The leader is *peeked* when it ends and *reaped* only when nothing of the run is left: until
-//! then its number names its session and group and nobody else's. All pidfds sit in one epoll set, which
-//! is one registration with the runtime: a thousand children cost no task.
+//! then its number names its session and group and nobody else's. All pidfds sit in one epoll set, with
+//! a descriptor for SIGCHLD, since orphans have no pidfd: one registration with the runtime, and an end wakes it once.
 //!
 //! The node is a child subreaper: what a run loses becomes our child and is found in `sweep`.
 
@@ -19,6 +19,8 @@ use std::time::Instant;
 
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::signal::{Exit, Signal};
+use nix::sys::signal::{SigSet, Signal as Number};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
@@ -33,6 +35,9 @@ use crate::core::input::Pulse;
 
 /// A thread that wants to run and gets less than the fourth part of a processor is starved.
 const STARVED_SHARE: u32 = 4;
+
+/// The key of SIGCHLD in the epoll set; no process has this number.
+const SIGNAL: u64 = u64::MAX;
 
 /// What a run's leader was doing at one moment.
 pub struct Glance {
@@ -82,6 +87,7 @@ pub(super) struct Adopted {
 pub(super) struct Table {
     spawner: Spawner,
     ready: Rc<AsyncFd<Epoll>>,
+    signals: SignalFd,
     colour: Colour,
     next_number: u64,
     pub(super) entries: HashMap<Owner, Entry>,
@@ -112,11 +118,15 @@ impl Processes {
     pub fn new(cluster_id: &str) -> io::Result<Self> {
         let spawner = Spawner::new()?;
         let ready = Rc::new(Epoll::new()?.into_async()?);
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&SigSet::from(Number::SIGCHLD), flags)?;
+        ready.get_ref().add(signals.as_fd(), SIGNAL)?;
         // Where orphans do not come to us or are not listed, `sweep` looks at all processes instead.
         let children = sys::is_subreaper().then(ChildrenFile::open).and_then(Result::ok);
         let table = Table {
             spawner,
             ready: Rc::clone(&ready),
+            signals,
             colour: Colour::of(cluster_id),
             next_number: 0,
             entries: HashMap::new(),
@@ -158,7 +168,8 @@ impl Processes {
         Ok((number, receiver))
     }
 
-    /// Waits until a leader has ended; [`take_exits`](Self::take_exits) then says which. Cancel-safe.
+    /// Waits until a leader has ended, which [`take_exits`](Self::take_exits) then names, or, where SIGCHLD is
+    /// [blocked](super::signals::reset_dispositions), an orphan. Cancel-safe.
     ///
     /// # Errors
     /// When the runtime shuts down.
@@ -326,6 +337,10 @@ impl Table {
                 return exits;
             }
             for pid in ready {
+                if pid == SIGNAL {
+                    let _ = self.signals.read_signal(); // says nothing that is not asked for below
+                    continue;
+                }
                 let Some(owner) = self.leaders.get(&(pid as u32)).cloned() else {
                     continue;
                 };

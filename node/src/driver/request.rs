@@ -24,6 +24,11 @@ pub struct NulByte {
 }
 
 impl Strings {
+    /// None yet, with room for `count` of `bytes` in all, their NULs not counted.
+    pub fn with_room(count: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes + count), starts: Vec::with_capacity(count) }
+    }
+
     /// Adds one string and says at which byte of the block it begins.
     ///
     /// # Errors

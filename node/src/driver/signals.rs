@@ -14,7 +14,8 @@ const QUEUE: usize = 16;
 
 /// Sets what the node inherits by chance: SIGCHLD to default (ignored, the kernel would reap for us), PIPE
 /// ignored (a broken pipe is an error code), TTOU and TTIN ignored (the node is in the background of its keeper's
-/// terminal), and an empty mask. Children get defaults for all of it. Call it first in `main`.
+/// terminal), and a mask of SIGCHLD only, which is read from a descriptor (`Processes::wait`) and interrupts nobody. Children
+/// get defaults for all of it. Call it first in `main`: threads inherit the mask.
 ///
 /// # Errors
 /// Never for these signals.
@@ -29,12 +30,11 @@ pub fn reset_dispositions() -> io::Result<()> {
         // SAFETY: no handler of ours, only default and ignore.
         unsafe { sigaction(number, &action) }?;
     }
-    SigSet::empty().thread_set_mask()?;
+    SigSet::from(Number::SIGCHLD).thread_set_mask()?;
     Ok(())
 }
 
-/// Does something with all signals blocked, so that a thread which it starts never takes one: a signal that wakes a
-/// thread which has nothing to do with it costs a wakeup, and SIGCHLD comes at every exit.
+/// Does something with all signals blocked, so that a thread which it starts never takes one.
 pub fn blocked<T>(work: impl FnOnce() -> T) -> T {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
     let result = work();
@@ -44,22 +44,15 @@ pub fn blocked<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What arrives: TERM, INT, HUP, QUIT, USR1, USR2 and CHLD. Must be called inside the runtime; it ends when the receiver
+/// What arrives: TERM, INT, HUP, QUIT, USR1 and USR2. Must be called inside the runtime; it ends when the receiver
 /// is dropped.
 ///
 /// # Errors
 /// When the runtime cannot watch signals.
 pub fn arrivals() -> io::Result<mpsc::Receiver<Signal>> {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    for number in [
-        Signal::TERM,
-        Signal::INT,
-        Signal::HUP,
-        Signal::QUIT,
-        Signal::USR1,
-        Signal::USR2,
-        Signal::CHLD,
-    ] {
+    for number in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2]
+    {
         let mut stream = signal(SignalKind::from_raw(number.number()))?;
         let sender = sender.clone();
         tokio::spawn(async move {

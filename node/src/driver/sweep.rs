@@ -67,8 +67,8 @@ impl Processes {
         }
     }
 
-    /// Reaps processes that came to us as orphans and have ended; call it at each SIGCHLD. The answer names
-    /// the runs that lost one: what was left of them may be gone now.
+    /// Reaps processes that came to us as orphans and have ended; call it when somebody ended and it was no leader. The
+    /// answer is that of [`lost`](Self::lost).
     pub fn reap_strays(&self) -> Vec<(InstanceId, Run)> {
         let mut table = self.table();
         // A known leader in front hides others; it is swept soon, and the list is read then.
@@ -77,6 +77,13 @@ impl Processes {
         {
             table.refresh();
         }
+        drop(table);
+        self.lost()
+    }
+
+    /// The runs of which an orphan was reaped since the last call: what was left of them may be gone now.
+    pub fn lost(&self) -> Vec<(InstanceId, Run)> {
+        let mut table = self.table();
         let mut runs: Vec<(InstanceId, Run)> = table
             .lost
             .drain(..)

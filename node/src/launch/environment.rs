@@ -16,47 +16,58 @@ use super::context::{Context, References};
 use super::prepare::LaunchError;
 use crate::driver::identity::Account;
 
-/// One variable of an instance.
+/// One variable of an instance. Most of it is borrowed: an environment is made at each start and at each crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnvVar {
+pub struct EnvVar<'a> {
     /// Its name.
-    pub name: OsString,
+    pub name: Cow<'a, OsStr>,
     /// Its value.
-    pub value: OsString,
+    pub value: Cow<'a, OsStr>,
     /// Where it comes from, for people: `inherited`, `hilum.yml:12`, `hilum`.
-    pub origin: Cow<'static, str>,
+    pub origin: Cow<'a, str>,
+}
+
+impl EnvVar<'_> {
+    /// The same, for whoever lets go of what it was made from.
+    pub fn into_owned(self) -> EnvVar<'static> {
+        EnvVar {
+            name: self.name.into_owned().into(),
+            value: self.value.into_owned().into(),
+            origin: self.origin.into_owned().into(),
+        }
+    }
 }
 
 /// The origin of what comes from the node's own environment.
 pub const INHERITED: &str = "inherited";
 /// The origin of what the node sets.
-const OURS: &str = "hilum";
+pub const OURS: &str = "hilum";
 /// The first descriptor of `LISTEN_FDS` (`man 3 sd_listen_fds`).
 pub const FIRST_SOCKET: i32 = 3;
 
-type Variables = BTreeMap<OsString, (OsString, Cow<'static, str>)>;
+type Variables<'a> = BTreeMap<Cow<'a, OsStr>, (Cow<'a, OsStr>, Cow<'a, str>)>;
 
 /// The environment of one run, in the order of the names. `LISTEN_PID` is empty: the child fills it in.
 ///
 /// # Errors
 /// When a `$(…)` has no value.
-pub fn environment(
-    context: &Context,
-    spec: &ServiceSpec,
-    account: &Account,
-    instance: &InstanceId,
+pub fn environment<'a>(
+    context: &'a Context,
+    spec: &'a ServiceSpec,
+    account: &'a Account,
+    instance: &'a InstanceId,
     run: Run,
-    token: &str,
-) -> Result<Vec<EnvVar>, LaunchError> {
+    token: &'a str,
+) -> Result<Vec<EnvVar<'a>>, LaunchError> {
     let mut all = Variables::new();
     if spec.launch.inherit_env {
         for (name, value) in &context.inherited {
-            all.insert(name.clone(), (value.clone(), INHERITED.into()));
+            all.insert(name.into(), (value.into(), INHERITED.into()));
         }
     }
     if let Some(user) = &spec.launch.user {
         for (name, value) in &account.variables {
-            set(&mut all, name, value, format!("user `{user}`"));
+            set(&mut all, *name, text(value), format!("user `{user}`"));
         }
     }
     let references = References { instance, ports: &context.ports };
@@ -69,13 +80,13 @@ pub fn environment(
                 let value = template.expand(&references).map_err(|source| {
                     LaunchError::Template { key: format!("env.{name}"), source }
                 })?;
-                set(&mut all, name, &value, entry.origin.clone());
+                set(&mut all, name, own(value), entry.origin.as_str());
             }
         }
     }
     // A program that buffers its lines in blocks looks dead through a pipe.
     if !all.contains_key(OsStr::new("PYTHONUNBUFFERED")) && !removed(spec, "PYTHONUNBUFFERED") {
-        ours(&mut all, "PYTHONUNBUFFERED", "1");
+        set(&mut all, "PYTHONUNBUFFERED", text("1"), OURS);
     }
     identify(&mut all, context, spec, instance, run, token);
     ports(&mut all, context, spec, instance);
@@ -83,12 +94,25 @@ pub fn environment(
     Ok(all.into_iter().map(|(name, (value, origin))| EnvVar { name, value, origin }).collect())
 }
 
-fn set(all: &mut Variables, name: &str, value: &str, origin: impl Into<Cow<'static, str>>) {
-    all.insert(name.into(), (value.into(), origin.into()));
+fn set<'a>(
+    all: &mut Variables<'a>,
+    name: impl Into<Cow<'a, str>>,
+    value: Cow<'a, OsStr>,
+    origin: impl Into<Cow<'a, str>>,
+) {
+    let name = match name.into() {
+        Cow::Borrowed(name) => text(name),
+        Cow::Owned(name) => own(name),
+    };
+    all.insert(name, (value, origin.into()));
 }
 
-fn ours(all: &mut Variables, name: &str, value: &str) {
-    set(all, name, value, OURS);
+fn text(text: &str) -> Cow<'_, OsStr> {
+    Cow::Borrowed(OsStr::new(text))
+}
+
+fn own<'a>(text: String) -> Cow<'a, OsStr> {
+    Cow::Owned(OsString::from(text))
 }
 
 fn removed(spec: &ServiceSpec, name: &str) -> bool {
@@ -96,13 +120,13 @@ fn removed(spec: &ServiceSpec, name: &str) -> bool {
     entry.is_some_and(|entry| entry.value.is_none())
 }
 
-fn identify(
-    all: &mut Variables,
-    context: &Context,
-    spec: &ServiceSpec,
+fn identify<'a>(
+    all: &mut Variables<'a>,
+    context: &'a Context,
+    spec: &'a ServiceSpec,
     instance: &InstanceId,
     run: Run,
-    token: &str,
+    token: &'a str,
 ) {
     let Context { endpoints, .. } = context;
     let (mut interval, mut timeout) = (context.heartbeat_interval, context.heartbeat_timeout);
@@ -110,37 +134,34 @@ fn identify(
     if let Some(alive) = alive.filter(|alive| alive.kind == AliveKind::Heartbeat) {
         (interval, timeout) = (alive.interval, alive.timeout);
     }
-    let ip = context.container_ip.to_string();
-    let config = context.config.to_string_lossy();
     for (name, value) in [
-        (env::NODE, endpoints.node.as_str()),
-        ("LYMPH_NODE", &endpoints.node),
-        (env::SHUTDOWN, &endpoints.shutdown),
-        (env::HEARTBEAT, &endpoints.heartbeat),
-        (env::LOG, &endpoints.log),
-        (env::EVENTS, &endpoints.events),
-        (env::LOG_ENDPOINT, &endpoints.log_endpoint),
-        ("LYMPH_MONITOR", &endpoints.log_endpoint),
-        ("NOTIFY_SOCKET", &endpoints.notify.to_string_lossy()),
-        (env::LOCK, &context.lock.to_string_lossy()),
-        (env::CLUSTER, &context.cluster_mark),
-        (env::TOKEN, token),
-        (env::HEARTBEAT_INTERVAL, &seconds(interval)),
-        (env::HEARTBEAT_TIMEOUT, &seconds(timeout)),
-        (env::PROJECT, &context.project),
-        (env::SERVICE, spec.name.as_str()),
-        ("LYMPH_SERVICE_NAME", spec.name.as_str()),
-        (env::INSTANCE, &instance.to_string()),
-        (env::INDEX, &instance.index.to_string()),
-        (env::RUN, &run.to_string()),
-        ("LYMPH_NODE_IP", &ip),
-        ("LYMPH_NODE_CONFIG", &config),
+        (env::NODE, text(&endpoints.node)),
+        ("LYMPH_NODE", text(&endpoints.node)),
+        (env::SHUTDOWN, text(&endpoints.shutdown)),
+        (env::HEARTBEAT, text(&endpoints.heartbeat)),
+        (env::LOG, text(&endpoints.log)),
+        (env::EVENTS, text(&endpoints.events)),
+        (env::LOG_ENDPOINT, text(&endpoints.log_endpoint)),
+        ("LYMPH_MONITOR", text(&endpoints.log_endpoint)),
+        ("NOTIFY_SOCKET", endpoints.notify.as_os_str().into()),
+        (env::LOCK, context.lock.as_os_str().into()),
+        (env::CLUSTER, text(&context.cluster_mark)),
+        (env::TOKEN, text(token)),
+        (env::HEARTBEAT_INTERVAL, own(seconds(interval))),
+        (env::HEARTBEAT_TIMEOUT, own(seconds(timeout))),
+        (env::PROJECT, text(&context.project)),
+        (env::SERVICE, text(spec.name.as_str())),
+        ("LYMPH_SERVICE_NAME", text(spec.name.as_str())),
+        (env::INSTANCE, own(instance.to_string())),
+        (env::INDEX, own(instance.index.to_string())),
+        (env::RUN, own(run.to_string())),
+        ("LYMPH_NODE_IP", own(context.container_ip.to_string())),
+        ("LYMPH_NODE_CONFIG", context.config.as_os_str().into()),
     ] {
-        ours(all, name, value);
+        set(all, name, value, OURS);
     }
     if let Some(alive) = alive.filter(|alive| alive.kind == AliveKind::Notify) {
-        let micros = alive.interval.as_micros().to_string();
-        ours(all, "WATCHDOG_USEC", &micros);
+        set(all, "WATCHDOG_USEC", own(alive.interval.as_micros().to_string()), OURS);
     }
 }
 
@@ -149,7 +170,7 @@ fn seconds(duration: Duration) -> String {
     duration.as_secs_f64().to_string()
 }
 
-fn ports(all: &mut Variables, context: &Context, spec: &ServiceSpec, instance: &InstanceId) {
+fn ports(all: &mut Variables<'_>, context: &Context, spec: &ServiceSpec, instance: &InstanceId) {
     let Some(numbers) = context.ports.get(instance) else {
         return;
     };
@@ -158,14 +179,14 @@ fn ports(all: &mut Variables, context: &Context, spec: &ServiceSpec, instance: &
             continue;
         };
         if at == 0 {
-            ours(all, "PORT", &number);
+            set(all, "PORT", own(number.clone()), OURS);
         }
         let name = port.name.to_ascii_uppercase().replace(['-', '.'], "_");
-        ours(all, &format!("PORT_{name}"), &number);
+        set(all, format!("PORT_{name}"), own(number), OURS);
     }
 }
 
-fn sockets(all: &mut Variables, context: &Context, spec: &ServiceSpec) {
+fn sockets(all: &mut Variables<'_>, context: &Context, spec: &ServiceSpec) {
     let passed: Vec<_> =
         spec.launch.sockets.iter().filter_map(|&at| context.sockets.get(at)).collect();
     if passed.is_empty() {
@@ -177,8 +198,8 @@ fn sockets(all: &mut Variables, context: &Context, spec: &ServiceSpec) {
     }
     // A colon separates the names, so none may hold one.
     let names: Vec<String> = passed.iter().map(|socket| socket.name.replace(':', "_")).collect();
-    ours(all, "LISTEN_FDS", &passed.len().to_string());
-    ours(all, "LISTEN_FDNAMES", &names.join(":"));
-    ours(all, "LISTEN_PID", "");
-    ours(all, "LYMPH_SHARED_SOCKET_FDS", &Value::from(by_port).to_string());
+    set(all, "LISTEN_FDS", own(passed.len().to_string()), OURS);
+    set(all, "LISTEN_FDNAMES", own(names.join(":")), OURS);
+    set(all, "LISTEN_PID", text(""), OURS);
+    set(all, "LYMPH_SHARED_SOCKET_FDS", own(Value::from(by_port).to_string()), OURS);
 }

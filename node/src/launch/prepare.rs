@@ -11,7 +11,7 @@ use hilum_shared::config::template::{Template, TemplateError};
 use hilum_shared::name::{InstanceId, Run};
 
 use super::context::{Context, References};
-use super::environment::{EnvVar, FIRST_SOCKET, environment};
+use super::environment::{EnvVar, FIRST_SOCKET, OURS, environment};
 use crate::core::input::{FailureClass, SpawnFailure};
 use crate::driver::identity::{self, Account, IdentityError};
 use crate::driver::request::{NulByte, PID_WIDTH, Rlimit, SpawnRequest, Strings};
@@ -94,14 +94,6 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// The complete environment, each variable with its origin, in the order of the names.
-    ///
-    /// # Errors
-    /// See [`LaunchError`].
-    pub fn environment(&self) -> Result<Vec<EnvVar>, LaunchError> {
-        self.environment_for(&self.account()?)
-    }
-
     /// The instance's own command.
     ///
     /// # Errors
@@ -141,7 +133,11 @@ impl Start<'_> {
         self.base(command, key, more)
     }
 
-    fn account(&self) -> Result<Account, LaunchError> {
+    /// Who runs it, with what their environment says of them.
+    ///
+    /// # Errors
+    /// When nobody has that name.
+    pub fn account(&self) -> Result<Account, LaunchError> {
         let launch = &self.spec.launch;
         if launch.user.is_none() && launch.group.is_none() {
             return Ok(Account { identity: None, variables: Vec::new() });
@@ -150,7 +146,11 @@ impl Start<'_> {
         Ok(account)
     }
 
-    fn environment_for(&self, account: &Account) -> Result<Vec<EnvVar>, LaunchError> {
+    /// The complete environment, each variable with its origin, in the order of the names.
+    ///
+    /// # Errors
+    /// When a `$(…)` has no value.
+    pub fn environment<'a>(&'a self, account: &'a Account) -> Result<Vec<EnvVar<'a>>, LaunchError> {
         environment(self.context, self.spec, account, self.instance, self.run, self.token)
     }
 
@@ -173,7 +173,7 @@ impl Start<'_> {
     ) -> Result<SpawnRequest, LaunchError> {
         let launch = &self.spec.launch;
         let account = self.account()?;
-        let mut variables = self.environment_for(&account)?;
+        let mut variables = self.environment(&account)?;
         let own = std::ptr::eq(command, launch.command.as_slice());
         if !own {
             let instance_only = |name: &OsStr| {
@@ -185,15 +185,15 @@ impl Start<'_> {
             variables.retain(|variable| !instance_only(&variable.name));
         }
         variables.extend(more.iter().map(|(name, value)| EnvVar {
-            name: name.into(),
-            value: value.into(),
-            origin: "hilum".into(),
+            name: OsStr::new(name).into(),
+            value: OsStr::new(value).into(),
+            origin: OURS.into(),
         }));
         let mut words = Vec::with_capacity(command.len());
         for (at, argument) in command.iter().enumerate() {
             words.push(self.expand(argument, &format!("{key}[{at}]"))?.into());
         }
-        self.request(&words, key, &variables, account)
+        self.request(&words, key, &variables, &account)
     }
 
     /// The words as they are, in the instance's place and without what only the node's own runs have: `run`, `exec`.
@@ -207,17 +207,17 @@ impl Start<'_> {
         omitted: &[&str],
     ) -> Result<SpawnRequest, LaunchError> {
         let account = self.account()?;
-        let mut variables = self.environment_for(&account)?;
-        variables.retain(|variable| !omitted.iter().any(|name| variable.name == *name));
-        self.request(words, "command", &variables, account)
+        let mut variables = self.environment(&account)?;
+        variables.retain(|variable| !omitted.iter().any(|name| *variable.name == **name));
+        self.request(words, "command", &variables, &account)
     }
 
     fn request(
         &self,
         words: &[OsString],
         key: &str,
-        variables: &[EnvVar],
-        account: Account,
+        variables: &[EnvVar<'_>],
+        account: &Account,
     ) -> Result<SpawnRequest, LaunchError> {
         let launch = &self.spec.launch;
         let nul = |key: &str| {
@@ -233,7 +233,7 @@ impl Start<'_> {
         let directory = self.directory()?;
         let path = variables
             .iter()
-            .find(|variable| variable.name == "PATH")
+            .find(|variable| *variable.name == *"PATH")
             .map_or(DEFAULT_PATH, |variable| variable.value.as_bytes());
         let candidates = candidates(program.as_bytes(), path).map_err(nul("PATH"))?;
         let (env, listen_pid) = env_block(variables)?;
@@ -249,7 +249,7 @@ impl Start<'_> {
                 source: NulByte { text: String::from_utf8_lossy(&error.into_vec()).into_owned() },
             })?),
             limits: limits(&launch.limits, self.context.nofile),
-            identity: account.identity,
+            identity: account.identity.clone(),
             umask: launch.umask,
             nice: launch.nice,
             cpus: launch.cpus.clone(),
@@ -292,8 +292,9 @@ fn candidates(program: &[u8], path: &[u8]) -> Result<Strings, NulByte> {
     Ok(candidates)
 }
 
-fn env_block(variables: &[EnvVar]) -> Result<(Strings, Option<usize>), LaunchError> {
-    let mut block = Strings::default();
+fn env_block(variables: &[EnvVar<'_>]) -> Result<(Strings, Option<usize>), LaunchError> {
+    let bytes = |one: &EnvVar<'_>| one.name.len() + 1 + one.value.len().max(PID_WIDTH);
+    let mut block = Strings::with_room(variables.len(), variables.iter().map(bytes).sum());
     let mut listen_pid = None;
     for variable in variables {
         let name = variable.name.as_bytes();

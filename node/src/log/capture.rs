@@ -20,7 +20,6 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
-use serde_json::{Map, Value};
 
 use super::disk::Work;
 use super::handle::{Command, Done, LogConfig, LogReport, Reports, Shared};
@@ -94,7 +93,7 @@ pub(super) struct Capture {
     pub(super) in_flight: usize,
     pub(super) feed: Feed,
     pub(super) after: Vec<Done>,
-    pub(super) crashes: Vec<Map<String, Value>>,
+    pub(super) crashes: Vec<String>,
     pub(super) table: Table,
     pub(super) timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     pub(super) report_timer: bool,
@@ -279,11 +278,8 @@ impl Capture {
         };
         let batch = std::mem::replace(&mut self.feed.batch, empty);
         self.in_flight += 1;
-        let after = std::mem::take(&mut self.after);
-        self.send(Work::Write(batch, after));
-        for facts in std::mem::take(&mut self.crashes) {
-            self.send(Work::Crash(Box::new(facts)));
-        }
+        let (crashes, after) = (std::mem::take(&mut self.crashes), std::mem::take(&mut self.after));
+        self.send(Work::Write(batch, crashes, after));
         self.release();
     }
 

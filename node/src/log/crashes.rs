@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use hilum_shared::name::{InstanceId, Run};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::query::{Entry, Filter, QueryError, Reader, Start};
 
@@ -15,6 +15,8 @@ pub const KEPT: usize = 500;
 pub const LAST_LINES: u64 = 200;
 /// A line of facts is no longer than this.
 const LONGEST: usize = 1024 * 1024;
+/// Of longer ones these are kept.
+const FEW: [&str; 4] = ["instance", "run", "pid", "at"];
 
 /// The file.
 pub fn file(dir: &Path) -> PathBuf {
@@ -60,29 +62,27 @@ impl Writer {
         }
     }
 
-    /// Adds one; `seq` is that of the next record, so that its last lines lie before it.
-    pub(super) fn write(&mut self, facts: &Map<String, Value>, seq: u64) -> io::Result<()> {
-        let mut line = json!({"id": self.next, "seq": seq});
-        if let Some(map) = line.as_object_mut() {
-            for (key, value) in facts {
-                map.entry(key.clone()).or_insert_with(|| value.clone());
+    /// Adds these, each a JSON object; `seq` is that of the next record, so that their last lines lie before it.
+    pub(super) fn write(&mut self, crashes: &[String], seq: u64) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for (facts, id) in crashes.iter().zip(self.next..) {
+            let few;
+            let facts = if facts.len() > LONGEST {
+                few = fewer(facts);
+                &few
+            } else {
+                facts
+            };
+            write!(bytes, r#"{{"id":{id},"seq":{seq}"#)?;
+            match facts.strip_prefix('{') {
+                Some("}") | None => bytes.push(b'}'),
+                Some(rest) => {
+                    bytes.push(b',');
+                    bytes.extend_from_slice(rest.as_bytes());
+                }
             }
+            bytes.push(b'\n');
         }
-        let mut bytes = serde_json::to_vec(&line)?;
-        if bytes.len() > LONGEST {
-            let few = ["instance", "run", "pid", "at"];
-            let facts: Map<String, Value> = facts
-                .iter()
-                .filter(|(key, _)| few.contains(&key.as_str()))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect();
-            bytes = serde_json::to_vec(&json!({"id": self.next, "seq": seq, "facts": "too long"}))?;
-            bytes.pop();
-            let rest = serde_json::to_vec(&facts)?;
-            bytes.push(b',');
-            bytes.extend_from_slice(&rest[1..]);
-        }
-        bytes.push(b'\n');
         let mut out = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
         // A torn line of an earlier life must not swallow this one.
         let length = out.metadata()?.len();
@@ -95,8 +95,8 @@ impl Writer {
             }
         }
         out.write_all(&bytes)?;
-        self.next += 1;
-        self.lines += 1;
+        self.next += crashes.len() as u64;
+        self.lines += crashes.len();
         if self.lines >= 2 * KEPT {
             self.cut()?;
         }
@@ -113,6 +113,15 @@ impl Writer {
         self.lines = kept.len();
         Ok(())
     }
+}
+
+/// The facts that no dossier can do without.
+fn fewer(facts: &str) -> String {
+    let all: Map<String, Value> = serde_json::from_str(facts).unwrap_or_default();
+    let mut few = Map::new();
+    few.insert("facts".to_owned(), "too long".into());
+    few.extend(all.into_iter().filter(|(key, _)| FEW.contains(&key.as_str())));
+    Value::Object(few).to_string()
 }
 
 /// All that are kept, the oldest first; a line that is no crash is passed over.

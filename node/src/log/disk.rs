@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use hilum_shared::config::spec::LogsSpec;
 use hilum_shared::protocol::Level;
-use serde_json::{Map, Value};
 
 use super::crashes;
 use super::handle::{Done, LogReport, Reports, Shared};
@@ -32,10 +31,8 @@ const BATCH_MEMORY: usize = 1024 * 1024;
 
 /// What the disk thread is asked for.
 pub(super) enum Work {
-    /// Write this, then call those; the batch comes back empty.
-    Write(Batch, Vec<Done>),
-    /// Note a crash.
-    Crash(Box<Map<String, Value>>),
+    /// Write this, note these crashes, then call those; the batch comes back empty.
+    Write(Batch, Vec<String>, Vec<Done>),
     /// Take new limits.
     Configure(Box<LogsSpec>),
     /// Look at the files' names.
@@ -99,13 +96,7 @@ impl Disk {
             };
             self.reports.flush();
             match next {
-                Ok(Work::Write(batch, done)) => self.write(batch, done),
-                Ok(Work::Crash(facts)) => {
-                    let seq = self.store.next_seq();
-                    if let Err(error) = self.crashes.write(&facts, seq) {
-                        self.say(Level::Warning, &format!("a crash could not be noted: {error}"));
-                    }
-                }
+                Ok(Work::Write(batch, crashes, done)) => self.write(batch, &crashes, done),
                 Ok(Work::Configure(spec)) => self.store.configure(&spec),
                 Ok(Work::Reopen) => {
                     self.files.clear();
@@ -141,7 +132,7 @@ impl Disk {
         self.degraded.is_some().then(|| RETRY.saturating_sub(self.tried.elapsed()))
     }
 
-    fn write(&mut self, batch: Batch, done: Vec<Done>) {
+    fn write(&mut self, batch: Batch, crashes: &[String], done: Vec<Done>) {
         if self.degraded.is_some() && self.tried.elapsed() >= RETRY {
             self.retry();
         }
@@ -153,6 +144,11 @@ impl Disk {
             self.keep(batch);
         } else {
             self.give_back(batch);
+        }
+        if !crashes.is_empty()
+            && let Err(error) = self.crashes.write(crashes, self.store.next_seq())
+        {
+            self.say(Level::Warning, &format!("a crash could not be noted: {error}"));
         }
         for done in done {
             done();
@@ -251,7 +247,7 @@ impl Disk {
         self.shared.dropped.fetch_add(note.lines, Ordering::Relaxed);
         let (name, why) = (who.name.clone(), note.text.clone());
         self.reports.send(LogReport::Dropped { name, lines: note.lines, why });
-        self.write(batch, Vec::new());
+        self.write(batch, &[], Vec::new());
     }
 
     /// Writes a record of the store's own.

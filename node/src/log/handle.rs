@@ -13,7 +13,6 @@ use hilum_shared::config::spec::{LogPolicy, LogsSpec};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::{Level, LogRecord};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use serde_json::{Map, Value};
 
 use super::capture::Capture;
 use super::crashes;
@@ -97,14 +96,14 @@ pub struct NodeRecord {
     pub level: Option<Level>,
     /// For people.
     pub text: String,
-    /// For programs: what `events --json` prints.
-    pub fields: Map<String, Value>,
+    /// For programs: what `events --json` prints, a JSON object; empty = none.
+    pub fields: String,
 }
 
 impl NodeRecord {
     /// About so many bytes of the queue.
     fn size(&self) -> usize {
-        size_of::<Self>() + self.text.len() + 64 * self.fields.len()
+        size_of::<Self>() + self.text.len() + self.fields.len()
     }
 }
 
@@ -274,7 +273,7 @@ pub(super) enum Command {
     Node(Box<NodeRecord>, usize),
     Ended(InstanceId, Run, Done),
     Close(InstanceId, Run),
-    Crash(InstanceId, Run, Box<Map<String, Value>>),
+    Crash(InstanceId, Run, String),
     Flush(Done),
     Configure(Box<LogsSpec>),
     Reopen,
@@ -454,9 +453,10 @@ impl LogHandle {
         self.0.send(Command::Close(instance, run));
     }
 
-    /// Notes an abnormal end, as soon as the run's output is complete. `facts` holds `instance`, `run`, `pid`, `at`.
-    pub fn crash(&self, instance: InstanceId, run: Run, facts: Map<String, Value>) {
-        self.0.send(Command::Crash(instance, run, Box::new(facts)));
+    /// Notes an abnormal end, as soon as the run's output is complete. `facts` is a JSON object that holds
+    /// `instance`, `run`, `pid`, `at`.
+    pub fn crash(&self, instance: InstanceId, run: Run, facts: String) {
+        self.0.send(Command::Crash(instance, run, facts));
     }
 
     /// Calls `done` when all that was there at this call is in the files.

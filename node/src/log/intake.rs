@@ -79,7 +79,7 @@ impl Capture {
                 let place = self.table.find(&instance, run);
                 match place.and_then(|place| self.table.runs.get(place)) {
                     Some(state) if !state.late => state.crash = Some(facts),
-                    _ => self.crashes.push(*facts),
+                    _ => self.crashes.push(facts),
                 }
             }
             Command::Flush(done) => {
@@ -150,7 +150,9 @@ impl Capture {
         stream: Stream,
     ) -> nix::Result<()> {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        if !flags.contains(OFlag::O_NONBLOCK) {
+            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
         let place = self.table.pipes.insert(Pipe {
             fd,
             run,
@@ -216,7 +218,9 @@ impl Capture {
             }
             let stamp = self.feed.stamps.write(at);
             self.feed.batch.begin(&who, run.0, pid, Stream::Log, at, stamp);
-            self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), &fields);
+            let fields =
+                if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() };
+            self.put(&who, Stream::Log, Some(level), record.message.as_bytes(), fields);
         }
     }
 
@@ -258,7 +262,7 @@ impl Capture {
         let at = self.said(record.at);
         let stamp = self.feed.stamps.write(at);
         self.feed.batch.begin(&who, run, pid, Stream::Node, at, stamp);
-        self.put(&who, Stream::Node, record.level, record.text.as_bytes(), &record.fields);
+        self.put(&who, Stream::Node, record.level, record.text.as_bytes(), record.fields);
     }
 
     pub(super) fn put(
@@ -267,20 +271,15 @@ impl Capture {
         stream: Stream,
         level: Option<hilum_shared::protocol::Level>,
         text: &[u8],
-        fields: &Map<String, Value>,
+        mut fields: String,
     ) {
         /// Fields of more than this many bytes are not kept.
         const LONGEST: usize = 1024 * 1024;
-        let mut json = if fields.is_empty() {
-            Vec::new()
-        } else {
-            serde_json::to_vec(fields).unwrap_or_default()
-        };
-        if json.len() > LONGEST {
-            json = json!({"too_long": json.len()}).to_string().into_bytes();
+        if fields.len() > LONGEST {
+            fields = json!({"too_long": fields.len()}).to_string();
         }
         let text = text.strip_suffix(b"\n").unwrap_or(text);
-        self.feed.batch.record(text, level, &json, 0);
+        self.feed.batch.record(text, level, fields.as_bytes(), 0);
         self.feed.records += 1;
         self.feed.publish(&who.name, stream, level, text);
     }

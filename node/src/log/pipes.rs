@@ -203,7 +203,7 @@ impl Capture {
         if let Some(ending) = run.ending.take() {
             self.after.extend(ending.done);
         }
-        self.crashes.extend(run.crash.take().map(|facts| *facts));
+        self.crashes.extend(run.crash.take());
         if !run.has_pipes() {
             let key = (run.instance.clone(), run.run);
             if self.table.places.get(&key) == Some(&place) {

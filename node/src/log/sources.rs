@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use hilum_shared::config::spec::{Color, LogPolicy};
 use hilum_shared::name::{InstanceId, Run};
-use serde_json::{Map, Value};
 
 use super::handle::{Done, Finished, LogReport, Reports, Source, Subscriber};
 use super::join::{Joiner, Record, Rule};
@@ -101,7 +100,7 @@ pub(super) struct RunState {
     pub(super) pipes: [u32; 2],
     pub(super) ending: Option<Box<Ending>>,
     /// A crash to be noted when its output is complete.
-    pub(super) crash: Option<Box<Map<String, Value>>>,
+    pub(super) crash: Option<String>,
     /// Whether its leader has ended and been reported so.
     pub(super) late: bool,
     /// Whether we said that it is held back.

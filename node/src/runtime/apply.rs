@@ -127,11 +127,8 @@ impl Runtime {
         if let EventKind::NodeStopping(reason) = &event.kind {
             self.reason.clone_from(reason);
         }
-        if let (EventKind::Exited { crash: true, .. }, Some(instance), Some(run)) =
-            (&event.kind, &event.instance, event.run)
-        {
-            let facts = self.dossier(&event);
-            self.parts.log.crash(instance.clone(), run, facts);
+        if let EventKind::Exited { crash: true, .. } = event.kind {
+            self.begin_dossier(&event);
         }
         if let (EventKind::Exited { .. }, Some(instance), Some(run)) =
             (&event.kind, &event.instance, event.run)
@@ -154,7 +151,7 @@ impl Runtime {
             pid: event.pid,
             level: Some(event.kind.level()),
             text: event.kind.text(),
-            fields: event.to_json(),
+            fields: serde_json::to_string(&event).unwrap_or_default(), // no event is refused
         };
         match self.fresh_output(&event) {
             Some(Output { source, stdout, stderr }) => {

@@ -7,10 +7,10 @@ use hilum_shared::protocol::control::Fault;
 use hilum_shared::registry::directory::{LookupService, Unregister};
 use hilum_shared::signal::Signal;
 use hilum_shared::status::{Flag, NodeStatus, Snapshot};
-use serde_json::Value;
 
 use super::Runtime;
 use crate::channels::control::{Call, ControlCall};
+use crate::core::event::Event;
 use crate::core::input::{Entry, Input, Request, RequestId};
 use crate::driver::stats::Breadth;
 
@@ -34,12 +34,8 @@ impl Runtime {
                 return self.parts.control.reply(id, &figures);
             }
             Call::Events(events) => {
-                let later: Vec<Value> = self
-                    .events
-                    .iter()
-                    .filter(|event| event.seq > events.since)
-                    .map(|event| Value::Object(event.to_json()))
-                    .collect();
+                let later: Vec<&Event> =
+                    self.events.iter().filter(|event| event.seq > events.since).collect();
                 return self.parts.control.reply(id, &later);
             }
             Call::ChangeLoglevel(change) => {

@@ -1,5 +1,7 @@
 //! What a crash dossier says besides the last lines: everything that is known at the end of a run and not later.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hilum_shared::config::spec::ServiceSpec;
@@ -7,106 +9,194 @@ use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::env;
 use hilum_shared::secret::{MASK, masked};
 use hilum_shared::signal::{Exit, Signal};
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Value, json};
 
 use super::Runtime;
 use crate::core::event::{Event, EventKind};
 use crate::core::instance::Instance;
 use crate::driver::identity::Account;
 use crate::driver::oom::Verdict;
-use crate::launch::environment::{INHERITED, environment};
+use crate::driver::sys::Usage;
+use crate::launch::context::Context;
+use crate::launch::environment::{EnvVar, INHERITED, OURS, environment};
+
+/// What has to be noted at the moment of the crash; the rest is made of it when there is time.
+pub(super) struct Dossier {
+    instance: InstanceId,
+    run: Run,
+    event: Event,
+    /// How many processes of its control group the kernel has killed for want of memory.
+    group_kills: u64,
+    usage: Option<Usage>,
+    /// `None` where the instance is not in the plan any more.
+    known: Option<Known>,
+}
+
+struct Known {
+    spec: Arc<ServiceSpec>,
+    reason: Option<String>,
+    restarts: u32,
+    info: Option<String>,
+    dependencies: BTreeMap<String, Vec<Value>>,
+}
+
+/// All of it, as it is written down.
+struct Facts<'a> {
+    crash: &'a Dossier,
+    oom: Option<Value>,
+    environment: Option<Vec<EnvVar<'a>>>,
+    ports: Option<&'a BTreeMap<String, u16>>,
+    config_hash: Option<&'a str>,
+}
 
 impl Runtime {
-    /// What was known when an instance ended.
-    pub(super) fn dossier(&mut self, event: &Event) -> Map<String, Value> {
-        let mut facts = event.to_json();
-        facts.remove("seq");
-        let (Some(id), Some(run)) = (&event.instance, event.run) else {
-            return facts;
+    /// Notes what is known when an instance ends.
+    pub(super) fn begin_dossier(&mut self, event: &Event) {
+        let (Some(instance), Some(run)) = (event.instance.clone(), event.run) else {
+            return;
         };
-        if let Some(oom) = self.want_of_memory(event, id, run) {
-            facts.insert("oom".into(), oom);
+        let known = self.parts.core.instance(&instance).map(|life| Known {
+            spec: Arc::clone(&life.spec),
+            reason: life.reason.clone(),
+            restarts: life.restarts,
+            info: life.info.clone(),
+            dependencies: self.dependencies(life),
+        });
+        let held = self.held.get(&(instance.clone(), run));
+        let group = held.and_then(|held| held.leaf.as_ref());
+        self.dossiers.push(Dossier {
+            group_kills: group.map_or(0, crate::driver::cgroup::Leaf::oom_kills),
+            usage: self.parts.processes.usage(&instance, run),
+            event: event.clone(),
+            instance,
+            run,
+            known,
+        });
+    }
+
+    /// Writes down what was begun.
+    pub(super) fn write_dossiers(&mut self) {
+        for crash in std::mem::take(&mut self.dossiers) {
+            let nobody = Account { identity: None, variables: Vec::new() };
+            let oom = self.want_of_memory(&crash);
+            let known = crash.known.as_ref();
+            if let Some(known) = known {
+                self.remember_hash(&known.spec);
+            }
+            let facts = Facts {
+                oom,
+                environment: known.and_then(|known| {
+                    given(&self.context, &known.spec, &nobody, &crash.instance, crash.run)
+                }),
+                ports: self.context.ports.get(&crash.instance),
+                config_hash: known
+                    .and_then(|known| self.hashes.get(&known.spec.name))
+                    .map(|(_, hash)| hash.as_str()),
+                crash: &crash,
+            };
+            let facts = serde_json::to_string(&facts).unwrap_or_default(); // texts and numbers only
+            self.parts.log.crash(crash.instance, crash.run, facts);
         }
-        let Some(instance) = self.parts.core.instance(id) else {
-            return facts;
-        };
-        let spec = Arc::clone(&instance.spec);
-        facts.insert("reason".into(), json!(instance.reason));
-        facts.insert("restarts".into(), json!(instance.restarts));
-        facts.insert("info".into(), json!(instance.info));
-        facts.insert("command".into(), json!(spec.launch.command));
-        facts.insert("dependencies".into(), self.dependencies(instance));
-        facts.insert("environment".into(), self.environment(&spec, id, run));
-        facts.insert("ports".into(), json!(self.context.ports.get(id)));
-        if let Some(usage) = self.parts.processes.usage(id, run) {
-            facts.insert("cpu_seconds".into(), json!(usage.cpu.as_secs_f64()));
-            facts.insert("peak_rss_bytes".into(), json!(usage.peak_rss));
-        }
-        facts.insert("config_hash".into(), json!(self.config_hash(spec)));
-        facts
     }
 
     /// Who says that the kernel ended it for want of memory, where somebody does.
-    fn want_of_memory(&mut self, event: &Event, id: &InstanceId, run: Run) -> Option<Value> {
-        let group = self.held.get(&(id.clone(), run)).and_then(|held| held.leaf.as_ref());
-        let kills = group.map_or(0, crate::driver::cgroup::Leaf::oom_kills);
+    fn want_of_memory(&mut self, crash: &Dossier) -> Option<Value> {
+        let kills = crash.group_kills;
         if kills > 0 {
             return Some(json!({"by": "cgroup", "kills": kills}));
         }
         // A KILL that we sent says nothing of the kernel.
         let unexplained = matches!(
-            &event.kind,
+            &crash.event.kind,
             EventKind::Exited { exit: Exit::Signal { signal: Signal::KILL, .. }, cause: None, .. }
         );
         if !unexplained {
             return None;
         }
-        Some(match self.oom.look(event.pid?)? {
+        Some(match self.oom.look(crash.event.pid?)? {
             Verdict::Named => json!({"by": "kernel"}),
             Verdict::Likely { kills } => json!({"by": "machine", "kills": kills}),
         })
     }
 
     /// The states of what it depends on, by service.
-    fn dependencies(&self, instance: &Instance) -> Value {
+    fn dependencies(&self, instance: &Instance) -> BTreeMap<String, Vec<Value>> {
         let all = instance.spec.policy.depends_on.iter().map(|dependency| {
             let others = self.parts.core.instances();
-            let states: Vec<Value> = others
+            let states = others
                 .filter(|other| other.id.service == dependency.service)
                 .map(|other| {
                     json!({"instance": other.id, "state": other.state(), "ready": other.ready()})
                 })
                 .collect();
-            (dependency.service.to_string(), Value::Array(states))
+            (dependency.service.to_string(), states)
         });
-        Value::Object(all.collect())
+        all.collect()
     }
 
-    /// What the configuration and the node gave it, secrets masked. What it inherited is the node's own and is left out:
-    /// it says little of the crash and may say much of its user.
-    fn environment(&self, spec: &ServiceSpec, id: &InstanceId, run: Run) -> Value {
-        let nobody = Account { identity: None, variables: Vec::new() };
-        let Ok(all) = environment(&self.context, spec, &nobody, id, run, "") else {
-            return Value::Null;
-        };
-        let given = all.iter().filter(|one| one.origin != INHERITED).map(|one| {
+    fn remember_hash(&mut self, spec: &Arc<ServiceSpec>) {
+        let known = self.hashes.get(&spec.name);
+        if !known.is_some_and(|(of, _)| Arc::ptr_eq(of, spec)) {
+            let hash = super::config::hash(spec);
+            self.hashes.insert(spec.name.clone(), (Arc::clone(spec), hash));
+        }
+    }
+}
+
+/// What the configuration and the node gave it. What it inherited is the node's own and is left out: it says little of
+/// the crash and may say much of its user.
+fn given<'a>(
+    context: &'a Context,
+    spec: &'a ServiceSpec,
+    nobody: &'a Account,
+    id: &'a InstanceId,
+    run: Run,
+) -> Option<Vec<EnvVar<'a>>> {
+    let mut all = environment(context, spec, nobody, id, run, "").ok()?;
+    all.retain(|one| one.origin != INHERITED);
+    Some(all)
+}
+
+/// Variables as an object, what is secret masked.
+struct Masked<'a>(&'a [EnvVar<'a>]);
+
+impl Serialize for Masked<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|one| {
             let (name, value) = (one.name.to_string_lossy(), one.value.to_string_lossy());
             let value = match name.as_ref() {
-                env::TOKEN | env::CLUSTER => MASK.to_owned(),
-                name => masked(name, &value),
+                env::TOKEN | env::CLUSTER => Cow::Borrowed(MASK),
+                _ if one.origin == OURS => value,
+                name => masked(name, &value).into(),
             };
-            (name.into_owned(), Value::String(value))
-        });
-        Value::Object(given.collect())
+            (name, value)
+        }))
     }
+}
 
-    fn config_hash(&mut self, spec: Arc<ServiceSpec>) -> &str {
-        let known = self.hashes.entry(spec.name.clone());
-        let (of, hash) = known.or_insert_with(|| (Arc::clone(&spec), super::config::hash(&spec)));
-        if !Arc::ptr_eq(of, &spec) {
-            *hash = super::config::hash(&spec);
-            *of = spec;
+impl Serialize for Facts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.crash.event.facts(&mut map)?;
+        if let Some(oom) = &self.oom {
+            map.serialize_entry("oom", oom)?;
         }
-        hash
+        let Some(known) = &self.crash.known else {
+            return map.end();
+        };
+        map.serialize_entry("reason", &known.reason)?;
+        map.serialize_entry("restarts", &known.restarts)?;
+        map.serialize_entry("info", &known.info)?;
+        map.serialize_entry("command", &known.spec.launch.command)?;
+        map.serialize_entry("dependencies", &known.dependencies)?;
+        map.serialize_entry("environment", &self.environment.as_deref().map(Masked))?;
+        map.serialize_entry("ports", &self.ports)?;
+        if let Some(usage) = self.crash.usage {
+            map.serialize_entry("cpu_seconds", &usage.cpu.as_secs_f64())?;
+            map.serialize_entry("peak_rss_bytes", &usage.peak_rss)?;
+        }
+        map.serialize_entry("config_hash", &self.config_hash)?;
+        map.end()
     }
 }

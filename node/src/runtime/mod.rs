@@ -23,7 +23,7 @@ mod registry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hilum_shared::config::LoadOptions;
@@ -121,8 +121,6 @@ pub struct Parts {
 /// What the node's own surroundings tell it: signals, its owner's end.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// SIGCHLD.
-    ChildEnded,
     /// Read the configuration again.
     Reload,
     /// Open log files anew.
@@ -136,7 +134,7 @@ pub enum Order {
 /// What comes back from work beside the loop.
 enum Aside {
     /// A run's output is complete.
-    OutputDone(u64),
+    OutputDone,
     /// All is written: the client may be told.
     Tell(RequestId, Box<Outcome>),
     /// The configuration was read again.
@@ -154,6 +152,14 @@ struct Output {
     source: Source,
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
+}
+
+/// Ended runs whose output is still being read. Who ends one wakes the loop only when somebody waits for that: crashes
+/// come by the hundred a second.
+#[derive(Default)]
+struct Draining {
+    numbers: BTreeSet<u64>,
+    awaited: bool,
 }
 
 /// What is held for one run.
@@ -181,8 +187,7 @@ pub struct Runtime {
     held: HashMap<(InstanceId, Run), Held>,
     sweeps: Vec<(InstanceId, Run)>,
     kills: Vec<(InstanceId, Run)>,
-    /// Ended runs whose output is still being read.
-    draining: BTreeSet<u64>,
+    draining: Arc<Mutex<Draining>>,
     next_drain: u64,
     /// Answers of this turn. Each wakes three threads, which on few processors would go before the processes that are being started.
     answers: Vec<(RequestId, Reply)>,
@@ -200,7 +205,8 @@ pub struct Runtime {
     /// What crash dossiers call the state of a service's configuration, made at its first crash.
     hashes: HashMap<ServiceName, (Arc<ServiceSpec>, String)>,
     oom: crate::driver::oom::Watch,
-
+    /// Crashes of this turn: what is started again does not wait until their dossiers are written.
+    dossiers: Vec<dossier::Dossier>,
     to_read: VecDeque<config::Purpose>,
     reason: String,
     exit: Option<i32>,
@@ -227,7 +233,7 @@ impl Runtime {
             held: HashMap::new(),
             sweeps: Vec::new(),
             kills: Vec::new(),
-            draining: BTreeSet::new(),
+            draining: Arc::default(),
             next_drain: 0,
             answers: Vec::new(),
             late: Vec::new(),
@@ -240,6 +246,7 @@ impl Runtime {
             dropped: HashMap::new(),
             hashes: HashMap::new(),
             oom: crate::driver::oom::Watch::start(),
+            dossiers: Vec::new(),
             to_read: VecDeque::new(),
             reason: String::new(),
             exit: None,
@@ -280,7 +287,7 @@ impl Runtime {
                     self.queue.push_back(input);
                     self.drain_inputs();
                 }
-                Ok(()) = processes.wait() => self.take_exits(),
+                Ok(()) = processes.wait() => self.children_ended(),
                 Some(call) = self.parts.calls.recv() => self.call(call),
                 Some(report) = self.parts.reports.recv() => self.log_report(report),
                 Some(aside) = self.aside.1.recv() => self.aside(aside),
@@ -321,6 +328,7 @@ impl Runtime {
                 }
             }
             if self.kills.is_empty() && self.sweeps.is_empty() {
+                self.write_dossiers();
                 return self.tell();
             }
             // One look at the process table answers for a whole batch.
@@ -333,6 +341,8 @@ impl Runtime {
             if !sweeps.is_empty() {
                 found.extend(self.parts.processes.sweep(&sweeps));
             }
+            let lost = self.parts.processes.lost();
+            self.sweep_held(lost);
             for (instance, run, remains) in found {
                 let report = match remains {
                     Remains::Empty => Report::Empty,
@@ -349,7 +359,7 @@ impl Runtime {
         // What came meanwhile is heard before anybody is judged.
         self.drain_inputs();
         if late >= STALL {
-            self.take_exits();
+            self.children_ended();
             self.queue.push_front(Input::Stalled(late));
         }
         self.queue.push_back(Input::Tick);
@@ -362,8 +372,14 @@ impl Runtime {
         }
     }
 
-    fn take_exits(&mut self) {
-        for (instance, run, exit) in self.parts.processes.take_exits() {
+    fn children_ended(&mut self) {
+        let exits = self.parts.processes.take_exits();
+        if exits.is_empty() {
+            // An orphan, then. Where leaders ended, too, the sweep of their runs finds it.
+            let runs = self.parts.processes.reap_strays();
+            self.sweep_held(runs);
+        }
+        for (instance, run, exit) in exits {
             if let Some(held) = self.held.get(&(instance.clone(), run)) {
                 self.parts.events.ended(&held.token);
             }
@@ -372,9 +388,7 @@ impl Runtime {
     }
 
     /// Orphans have ended: what was left of their runs may be gone.
-    fn reap_strays(&mut self) {
-        self.take_exits();
-        let runs = self.parts.processes.reap_strays();
+    fn sweep_held(&mut self, runs: Vec<(InstanceId, Run)>) {
         self.sweeps.extend(runs.into_iter().filter(|run| self.held.contains_key(run)));
     }
 
@@ -386,19 +400,25 @@ impl Runtime {
         }
         self.next_drain += 1;
         let number = self.next_drain;
-        self.draining.insert(number);
-        let sender = self.aside.0.clone();
+        self.draining().numbers.insert(number);
+        let (draining, sender) = (Arc::clone(&self.draining), self.aside.0.clone());
         self.parts.log.ended(instance.clone(), run, move || {
-            let _ = sender.send(Aside::OutputDone(number)); // the loop may be gone already
+            let mut draining = draining.lock().unwrap_or_else(PoisonError::into_inner);
+            draining.numbers.remove(&number);
+            if draining.awaited {
+                let _ = sender.send(Aside::OutputDone); // the loop may be gone already
+            }
         });
+    }
+
+    fn draining(&self) -> MutexGuard<'_, Draining> {
+        // Whoever held it did nothing that could be half done.
+        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn aside(&mut self, aside: Aside) {
         match aside {
-            Aside::OutputDone(number) => {
-                self.draining.remove(&number);
-                self.answer_late();
-            }
+            Aside::OutputDone => self.answer_late(),
             Aside::Tell(id, outcome) => self.parts.control.reply(id, &*outcome),
             Aside::Loaded(loaded) => self.loaded(loaded),
             Aside::SampleMemory => self.sample_memory(),
@@ -409,12 +429,17 @@ impl Runtime {
 
     /// Tells a client that its operation is done, once all that the ended runs wrote can be read.
     fn answer_when_written(&mut self, id: RequestId, outcome: Outcome) {
+        self.write_dossiers();
         self.late.push((self.next_drain, id, outcome));
         self.answer_late();
     }
 
     fn answer_late(&mut self) {
-        let oldest = self.draining.first().copied().unwrap_or(u64::MAX);
+        let oldest = {
+            let mut draining = self.draining();
+            draining.awaited = !self.late.is_empty();
+            draining.numbers.first().copied().unwrap_or(u64::MAX)
+        };
         let late = std::mem::take(&mut self.late);
         for (number, id, outcome) in late {
             if number >= oldest {
@@ -451,7 +476,6 @@ impl Runtime {
 
     fn order(&mut self, order: Order) {
         let request = match order {
-            Order::ChildEnded => return self.reap_strays(),
             Order::Reload => return self.read_config(None, false),
             Order::ReopenLogs => return self.parts.log.reopen(),
             Order::Stop(reason) => Request::Shutdown { grace: None, reason },

@@ -92,7 +92,7 @@ impl Slow {
         let mut text = Vec::new();
         loop {
             match self.works.recv_timeout(LIMIT).unwrap() {
-                Work::Write(mut batch, done) => {
+                Work::Write(mut batch, _, done) => {
                     text.extend_from_slice(&batch.text);
                     batch.clear(0);
                     let _ = self.returned.send(batch); // the log thread may have ended

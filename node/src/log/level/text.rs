@@ -19,7 +19,12 @@ const NAMES: u32 = 3;
 /// The level of a line of text.
 #[inline]
 pub(super) fn of_line(line: &[u8]) -> Option<Level> {
-    match line.first()? {
+    let first = line.first()?;
+    let head = &line[..line.len().min(REACH)];
+    if !first.is_ascii_alphabetic() && !has_letter(head) {
+        return None;
+    }
+    match first {
         first @ (b'D' | b'I' | b'W' | b'E' | b'F' | b'A') => {
             if let Some(level) = of_letter(*first, line) {
                 return Some(level);
@@ -34,7 +39,13 @@ pub(super) fn of_line(line: &[u8]) -> Option<Level> {
         b'n' if line.starts_with(b"npm ") => return of_npm(&line[4..]),
         _ => {}
     }
-    walk(&line[..line.len().min(REACH)], line)
+    walk(head, line)
+}
+
+/// Without a letter there is no word: figures and rulers are told at once, sixteen bytes at a time.
+#[inline]
+fn has_letter(head: &[u8]) -> bool {
+    head.iter().fold(false, |found, byte| found | byte.is_ascii_alphabetic())
 }
 
 /// What was seen on the way to a word.
