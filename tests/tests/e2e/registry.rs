@@ -6,14 +6,16 @@ mod registry_support;
 mod zookeeper;
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hilum_shared::registry::{Embedded, Instance, Registry, ZooKeeper};
-use hilum_shared::rpc::Endpoint;
 use hilum_shared::rpc::blocking::Client;
+use hilum_shared::rpc::{Config, Endpoint, Incoming, Sockets};
 use hilum_tests::{Cluster, LIMIT, demo, signal, wait_until};
 use registry_support::conforms;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use zookeeper::Server;
 
 use crate::python::Python;
@@ -80,6 +82,37 @@ fn an_instance_is_not_found_any_more_when_it_ends_hangs_or_is_told_to_stop() {
     cluster.down();
 }
 
+/// The token of an instance that runs: whoever knows it speaks for the run.
+fn token(instance: &Value) -> String {
+    let environment = std::fs::read(format!("/proc/{}/environ", instance["pid"])).expect("it runs");
+    let environment = String::from_utf8(environment).expect("text");
+    let token = environment.split('\0').find_map(|one| one.strip_prefix("HILUM_TOKEN="));
+    token.expect("a token").to_owned()
+}
+
+/// The address of one who answers pings and counts them, until the sender is dropped.
+fn answers() -> (String, Arc<AtomicUsize>, oneshot::Sender<()>) {
+    let (counted, (end, ended)) = (Arc::<AtomicUsize>::default(), oneshot::channel());
+    let (tell, told) = std::sync::mpsc::channel();
+    let count = Arc::clone(&counted);
+    std::thread::spawn(move || {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let handler = Arc::new(move |incoming: Incoming| {
+                count.fetch_add(1, Ordering::Relaxed);
+                incoming.channel.reply(&()).expect("a caller");
+            });
+            let (network, config) = (Arc::new(Sockets), Config::default());
+            let endpoint = Endpoint::open(network, &["tcp://127.0.0.1:*"], handler, config);
+            let endpoint = endpoint.await.expect("a free port");
+            tell.send(endpoint.address().to_owned()).expect("a listener");
+            let _ = ended.await; // its end is the end
+        });
+    });
+    (told.recv().expect("an address"), counted, end)
+}
+
 #[test]
 fn ready_when_it_is_registered_and_lost_when_it_does_not_answer_there() {
     let cluster = Cluster::up(
@@ -93,10 +126,7 @@ fn ready_when_it_is_registered_and_lost_when_it_does_not_answer_there() {
     );
     let mute = cluster.wait("mute.1", "a process", |mute| mute["pid"].is_number());
     assert_eq!(mute["ready"], false);
-    // Whoever knows the token speaks for the run.
-    let environment = std::fs::read(format!("/proc/{}/environ", mute["pid"])).unwrap();
-    let environment = String::from_utf8(environment).unwrap();
-    let token = environment.split('\0').find_map(|one| one.strip_prefix("HILUM_TOKEN=")).unwrap();
+    let token = token(&mute);
     let instance = json!({"id": "x", "endpoint": "tcp://127.0.0.1:1"});
     let register = |service: &str| {
         let args = json!({"service": service, "instance": instance, "token": token});
@@ -114,14 +144,23 @@ fn ready_when_it_is_registered_and_lost_when_it_does_not_answer_there() {
 
 #[test]
 fn services_that_answer_are_left_alone() {
-    let cluster = shop("    alive: {rpc: true, interval: 50ms, failures: 2}\n");
-    cluster.ok("up -d --wait");
-    let beats = |echo: &Value| echo["heartbeat_age"].is_number();
-    cluster.wait("echo.1", "a beat", beats);
-    // So many pings that a wrong answer would have been noticed.
-    std::thread::sleep(Duration::from_millis(1000));
+    let alive = "alive: {rpc: true, interval: 50ms, failures: 2}";
+    let cluster = shop(&format!(
+        "    {alive}\n  clock: {{command: sleep 1000, ready: {{registered: clock}}, restart: never, {alive}}}\n"
+    ));
+    cluster.ok("up -d");
+    let (address, pings, _end) = answers();
+    let instance = json!({"id": "x", "endpoint": address});
+    let args = json!({"service": "clock", "instance": instance, "token": token(&cluster.instance("clock.1"))});
     for id in ["echo.1", "echo.2", "echo.3"] {
-        assert_eq!(cluster.instance(id)["run"], 1, "{id}");
+        cluster.wait(id, "readiness", |echo| echo["ready"] == true);
+    }
+    ask(&cluster, "registry.register", &args);
+    // The others are asked as often, and a wrong answer would have been noticed by then.
+    wait_until(LIMIT, "twenty pings", || pings.load(Ordering::Relaxed) >= 20);
+    for id in ["echo.1", "echo.2", "echo.3", "clock.1"] {
+        let instance = cluster.instance(id);
+        assert_eq!((&instance["run"], &instance["state"]), (&1.into(), &"running".into()), "{id}");
     }
     cluster.down();
 }
