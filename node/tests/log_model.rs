@@ -2,6 +2,9 @@
 //! line is in the timeline once and in order, or counted as lost.
 #![allow(clippy::unwrap_used, reason = "a test fails where it is disappointed, helpers included")]
 
+#[path = "common/logs.rs"]
+mod logs;
+
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{PipeWriter, Write};
@@ -15,9 +18,8 @@ use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Flags, Stream};
 use hilum_node::log::segment::{list, path};
 use hilum_node::log::{LogConfig, Source, Started};
-use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy, LogsSpec, Multiline, Overflow};
+use hilum_shared::config::spec::{LogPolicy, LogsSpec, Multiline};
 use hilum_shared::name::{InstanceId, Run};
-use hilum_shared::units::Bytes;
 use proptest::prelude::*;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -108,14 +110,7 @@ struct World {
 }
 
 fn policy() -> LogPolicy {
-    LogPolicy {
-        max_line: Bytes(64 * 1024),
-        level_from: LevelFrom::Auto,
-        multiline: Multiline::Off,
-        color: Color::Keep,
-        rate: None,
-        file: None,
-    }
+    LogPolicy { multiline: Multiline::Off, ..logs::policy() }
 }
 
 /// The lines in a file's text, and those that it told to be lost: with it goes that word, too.
@@ -150,13 +145,8 @@ impl World {
                 dir: self.disk.logs(),
                 base: self.disk.logs(),
                 spec: LogsSpec {
-                    dir: None,
-                    budget: Bytes(1 << 30),
-                    keep_free: 0.0,
-                    segment: Bytes(256 << 10),
-                    max_age: None,
                     compress: run.is_multiple_of(2),
-                    overflow: Overflow::Block,
+                    ..logs::spec(1 << 30, 256 << 10)
                 },
                 subscriber: None,
             })

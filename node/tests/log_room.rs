@@ -1,6 +1,9 @@
 //! What of the store goes when its room is needed, and what becomes of closed segments.
 #![allow(clippy::unwrap_used, reason = "a test fails where it is disappointed, helpers included")]
 
+#[path = "common/logs.rs"]
+mod logs;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -12,23 +15,12 @@ use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Batch, Flags, Stamps, Stream, Who, wall};
 use hilum_node::log::segment::{list, path};
 use hilum_node::log::store::Store;
-use hilum_shared::config::spec::{LogsSpec, Overflow};
-use hilum_shared::units::Bytes;
+use hilum_shared::config::spec::LogsSpec;
 use proptest::prelude::*;
 
-const BASE: u64 = 1_795_232_531_000_000;
+use logs::spec;
 
-fn spec(budget: u64, segment: u64) -> LogsSpec {
-    LogsSpec {
-        dir: None,
-        budget: Bytes(budget),
-        keep_free: 0.0,
-        segment: Bytes(segment),
-        max_age: None,
-        compress: false,
-        overflow: Overflow::Block,
-    }
-}
+const BASE: u64 = 1_795_232_531_000_000;
 
 fn batch(name: &str, at: u64, lines: &[String]) -> Batch {
     let who = Arc::new(Who { name: name.into(), file: None });

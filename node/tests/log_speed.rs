@@ -2,6 +2,9 @@
 //! `cargo nextest run -p hilum-node --run-ignored only -E 'binary(log_speed)' --no-capture`
 #![allow(clippy::unwrap_used, reason = "a test fails where it is disappointed, helpers included")]
 
+#[path = "common/logs.rs"]
+mod logs;
+
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -12,9 +15,7 @@ use std::time::{Duration, Instant};
 
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::{LogConfig, Source};
-use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy, LogsSpec, Multiline, Overflow};
 use hilum_shared::name::{InstanceId, Run};
-use hilum_shared::units::Bytes;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 const WORKERS: usize = 4;
@@ -112,26 +113,11 @@ fn ours(dir: &Path, kind: Kind) -> (Duration, u64) {
     let log = hilum_node::log::start(LogConfig {
         dir: dir.to_owned(),
         base: dir.to_owned(),
-        spec: LogsSpec {
-            dir: None,
-            budget: Bytes(4 << 30),
-            keep_free: 0.0,
-            segment: Bytes(64 << 20),
-            max_age: None,
-            compress: false,
-            overflow: Overflow::Block,
-        },
+        spec: logs::spec(4 << 30, 64 << 20),
         subscriber: None,
     })
     .unwrap();
-    let policy = Arc::new(LogPolicy {
-        max_line: Bytes(64 * 1024),
-        level_from: LevelFrom::Auto,
-        multiline: Multiline::Auto,
-        color: Color::Keep,
-        rate: None,
-        file: None,
-    });
+    let policy = Arc::new(logs::policy());
     let before = cpu(&["log", "log-disk"]);
     let begin = Instant::now();
     let mut writers = Vec::new();

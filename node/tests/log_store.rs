@@ -1,6 +1,9 @@
 //! The store against what people and power cuts do to its files: random programs beside a small model.
 #![allow(clippy::unwrap_used, reason = "a test fails where it is disappointed, helpers included")]
 
+#[path = "common/logs.rs"]
+mod logs;
+
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -13,21 +16,10 @@ use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Batch, Flags, Stamps, Stream, Who};
 use hilum_node::log::segment::{Id, list, path};
 use hilum_node::log::store::Store;
-use hilum_shared::config::spec::{LogsSpec, Overflow};
-use hilum_shared::units::Bytes;
+use hilum_shared::config::spec::LogsSpec;
 use proptest::prelude::*;
 
-fn spec(budget: u64, segment: u64) -> LogsSpec {
-    LogsSpec {
-        dir: None,
-        budget: Bytes(budget),
-        keep_free: 0.0,
-        segment: Bytes(segment),
-        max_age: None,
-        compress: false,
-        overflow: Overflow::Block,
-    }
-}
+use logs::spec;
 
 fn who(number: usize) -> Arc<Who> {
     Arc::new(Who { name: format!("s.{}", number + 1).into(), file: None })

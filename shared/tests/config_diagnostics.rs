@@ -1,4 +1,4 @@
-//! What people see when a configuration is wrong. Update with `INSTA_UPDATE=always cargo test -p hilum-shared`.
+//! What people see when a configuration is wrong. Update with `INSTA_UPDATE=always cargo test --workspace --test config_diagnostics`.
 
 #![allow(clippy::unwrap_used, reason = "this is test code")]
 

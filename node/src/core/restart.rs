@@ -16,6 +16,8 @@ use super::time::Moment;
 pub struct History {
     /// Restarts since the last run that lasted.
     consecutive: u32,
+    /// So many of them were delayed.
+    delayed: u32,
     /// Failures in a row before the policy's `min_uptime`, or before it was ready.
     crashes: u32,
     /// The next start is an automatic restart, not counted yet.
@@ -114,19 +116,21 @@ impl History {
             self.recent.push_back(now);
         }
         if end.uptime >= policy.reset_after {
-            self.consecutive = 0;
+            (self.consecutive, self.delayed) = (0, 0);
         }
         let delay = if self.consecutive == 0 && end.uptime >= policy.min_uptime {
             Duration::ZERO
         } else {
-            self.delay(policy, id, run)
+            let delay = self.delay(policy, id, run);
+            self.delayed = self.delayed.saturating_add(1);
+            delay
         };
         self.consecutive = self.consecutive.saturating_add(1);
         Verdict::Again(delay)
     }
 
     fn delay(&self, policy: &RestartPolicy, id: &InstanceId, run: Run) -> Duration {
-        let steps = self.consecutive.saturating_sub(1).min(1000) as i32;
+        let steps = self.delayed.min(1000) as i32;
         let longest = policy.max_delay.as_secs_f64();
         let plain = (policy.delay.as_secs_f64() * policy.factor.powi(steps)).min(longest);
         let share = policy.jitter * (2.0 * fraction((id, run)) - 1.0);
@@ -178,6 +182,15 @@ mod tests {
             [5.0, 0.1, 0.1, 0.1].map(|up| judge(&mut history, &policy(), ended(1, up), 0)).into();
         let millis = |ms| Verdict::Again(Duration::from_millis(ms));
         assert_eq!(delays, [millis(0), millis(500), millis(1000), millis(2000)]);
+    }
+
+    #[test]
+    fn each_delay_is_longer_than_the_one_before_also_where_the_first_run_crashes() {
+        let mut history = History::default();
+        let delays: Vec<Verdict> =
+            [0.1, 0.1, 0.1].map(|up| judge(&mut history, &policy(), ended(1, up), 0)).into();
+        let millis = |ms| Verdict::Again(Duration::from_millis(ms));
+        assert_eq!(delays, [millis(500), millis(1000), millis(2000)]);
     }
 
     #[test]

@@ -38,7 +38,7 @@ const MOST_UNPROVEN: usize = 8;
 
 /// Which lines are one record.
 #[derive(Debug)]
-pub(super) enum Rule {
+pub enum Rule {
     /// Traces of the common languages.
     Traces,
     /// None.
@@ -49,7 +49,7 @@ pub(super) enum Rule {
 
 impl Rule {
     /// As the configuration says; an expression that is not valid (it was checked there) joins nothing.
-    pub(super) fn new(multiline: &Multiline) -> Self {
+    pub fn new(multiline: &Multiline) -> Self {
         match multiline {
             Multiline::Auto => Self::Traces,
             Multiline::Off => Self::Off,
@@ -61,13 +61,15 @@ impl Rule {
 }
 
 /// A line, or several as one.
-pub(super) struct Record<'a> {
+pub struct Record<'a> {
     /// The lines, with `\n` between them.
-    pub(super) text: &'a [u8],
-    pub(super) level: Option<Level>,
-    pub(super) flags: Flags,
+    pub text: &'a [u8],
+    /// How grave, where a line says so.
+    pub level: Option<Level>,
+    /// How its lines ended, and whether they are several.
+    pub flags: Flags,
     /// When its first line was read, in microseconds since 1970.
-    pub(super) at: u64,
+    pub at: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -90,7 +92,7 @@ struct Held {
 
 /// What one stream of a run has on hold.
 #[derive(Default)]
-pub(super) struct Joiner {
+pub struct Joiner {
     held: Option<Box<Held>>,
     /// The line at hand has no end yet: what comes next is the rest of it.
     open: bool,
@@ -100,13 +102,13 @@ pub(super) struct Joiner {
 
 impl Joiner {
     /// Whether something waits for its next line.
-    pub(super) fn is_holding(&self) -> bool {
+    pub fn is_holding(&self) -> bool {
         self.held.is_some()
     }
 
     /// Whether a line goes to the store as it is: all but a few do.
     #[inline]
-    pub(super) fn passes(&self, rule: &Rule, line: &[u8], level: Option<Level>, end: End) -> bool {
+    pub fn passes(&self, rule: &Rule, line: &[u8], level: Option<Level>, end: End) -> bool {
         if self.held.is_some() || self.open || !matches!(end, End::Newline | End::CrNewline) {
             return false;
         }
@@ -118,7 +120,7 @@ impl Joiner {
     }
 
     /// Takes a line that does not pass; what is finished by it goes to `out`.
-    pub(super) fn take(
+    pub fn take(
         &mut self,
         rule: &Rule,
         line: &[u8],
@@ -191,7 +193,7 @@ impl Joiner {
     }
 
     /// Lets go of what is held.
-    pub(super) fn release(&mut self, out: &mut dyn FnMut(Record<'_>)) {
+    pub fn release(&mut self, out: &mut dyn FnMut(Record<'_>)) {
         if let Some(held) = self.held.take() {
             held.give(out);
         }

@@ -5,6 +5,8 @@ mod capture;
 mod disk;
 mod follow;
 mod joined;
+#[path = "../common/logs.rs"]
+mod logs;
 mod records;
 
 use std::io::{PipeWriter, Write};
@@ -18,34 +20,17 @@ use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Flags, Stream};
 use hilum_node::log::{LogConfig, LogHandle, LogReport, NodeRecord, Source, Started, crashes};
-use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy, LogsSpec, Multiline, Overflow};
+use hilum_shared::config::spec::{Color, LogPolicy, LogsSpec, Multiline};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::{Level, LogRecord};
 use hilum_shared::units::Bytes;
 
+use logs::policy;
+
 const LONG: Duration = Duration::from_secs(30);
 
 fn spec() -> LogsSpec {
-    LogsSpec {
-        dir: None,
-        budget: Bytes(1 << 30),
-        keep_free: 0.0,
-        segment: Bytes(64 << 20),
-        max_age: None,
-        compress: false,
-        overflow: Overflow::Block,
-    }
-}
-
-fn policy() -> LogPolicy {
-    LogPolicy {
-        max_line: Bytes(64 * 1024),
-        level_from: LevelFrom::Auto,
-        multiline: Multiline::Auto,
-        color: Color::Keep,
-        rate: None,
-        file: None,
-    }
+    logs::spec(1 << 30, 64 << 20)
 }
 
 fn id(text: &str) -> InstanceId {

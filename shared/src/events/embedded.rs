@@ -1,7 +1,7 @@
 //! The node's broker, from a service's side.
 //!
-//! One connection carries everything, in both directions. While there are subscriptions, one `events.hold` is open on it, so that its loss
-//! is known at once; then the task connects again and subscribes anew. Meanwhile the broker has given what we had not answered to others.
+//! One connection carries everything, in both directions. While there are subscriptions, one `events.hold` is open on it; after its loss
+//! everything is subscribed anew ([`crate::rpc::held`]). Meanwhile the broker has given what we had not answered to others.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,22 +10,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::AbortHandle;
 
 use super::messages::{Deliver, Emit, Emitted, HOLD, Subscribe, Unsubscribe};
 use super::{
     Answer, Delivery, Emission, EventError, EventSystem, Keeper, Subscriber, Subscription, check,
 };
-use crate::rpc::{self, BoxFuture, Endpoint, Incoming, Outgoing, ReplyChannel, Sockets};
-use crate::wire::Value;
-use crate::wire::message::{Kind, Message, pack};
-
-/// How long the broker may take to answer; `events.hold` takes longer by what it says.
-const LIMIT: Duration = Duration::from_secs(5);
-/// Between the first tries to reach a broker that is gone.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Between later ones.
-const LAST_PAUSE: Duration = Duration::from_secs(2);
+use crate::rpc::held::{Kept, LIMIT, Place, PlaceError, Task, keep};
+use crate::rpc::{self, BoxFuture, Endpoint, Incoming, ReplyChannel, Sockets};
+use crate::wire::message::Message;
 
 /// A node's event broker. Clones are the same; the connection ends with the last of them and of their subscribers.
 #[derive(Clone)]
@@ -34,17 +26,8 @@ pub struct Embedded {
     task: Arc<Task>,
 }
 
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 struct Shared {
-    endpoint: Endpoint,
-    place: String,
+    place: Place,
     token: Option<String>,
     desk: Arc<Desk>,
     /// There is a subscription, and so a connection to watch over.
@@ -117,10 +100,10 @@ impl Embedded {
         // No pings: `hold` is open, and the end of a local connection is seen at once.
         let config = rpc::Config { heartbeat_interval: Duration::ZERO, ..rpc::Config::default() };
         let endpoint = Endpoint::open(Arc::new(Sockets), &[], handler, config).await?;
-        let shared =
-            Arc::new(Shared { endpoint, place: place.into(), token, desk, changed: Notify::new() });
-        let task = tokio::spawn(keep(Arc::clone(&shared)));
-        Ok(Self { shared, task: Arc::new(Task(task.abort_handle())) })
+        let place = Place { endpoint, address: place.into(), interface: "events" };
+        let shared = Arc::new(Shared { place, token, desk, changed: Notify::new() });
+        let task = Task::spawn(keep(Arc::clone(&shared)));
+        Ok(Self { shared, task })
     }
 
     /// Emits an event, and says to how many queues it went: none, where nobody has ever wanted it, or where it is held back.
@@ -139,66 +122,51 @@ impl Embedded {
             queue,
             token: self.shared.token.clone(),
         };
-        let answer = self.shared.call("emit", &emit, LIMIT).await?;
+        let answer = self.shared.call("emit", &emit).await?;
         Ok(answer.unpack::<Option<Emitted>>().ok().flatten().unwrap_or_default().queues)
     }
 }
 
 impl Shared {
-    async fn call<A: Serialize>(
-        &self,
-        method: &str,
-        args: &A,
-        timeout: Duration,
-    ) -> Result<Message, EventError> {
-        let refused = |reason: String| EventError::Refused { reason };
-        let body = pack(args).map_err(|error| EventError::Body { reason: error.to_string() })?;
-        let outgoing = Outgoing { timeout, ..Outgoing::new(format!("events.{method}"), body) };
-        let answer = self.endpoint.request(&self.place, outgoing).await.map_err(|error| {
-            EventError::Unreachable { place: self.place.clone(), reason: error.to_string() }
-        })?;
-        match answer.kind {
-            Kind::Nack => {
-                Err(refused("it does not know the call: it is of another version".into()))
-            }
-            Kind::Error => {
-                let body: Value = answer.unpack().unwrap_or_default();
-                let text = body.get("message").and_then(Value::as_str);
-                Err(refused(text.unwrap_or("no reason given").to_owned()))
-            }
-            _ => Ok(answer),
-        }
-    }
-
-    async fn subscribe_all(&self) -> Result<(), EventError> {
-        let all: Vec<Subscribe> =
-            self.desk.seats().values().map(|seat| seat.subscribe.clone()).collect();
-        for subscribe in all {
-            self.call("subscribe", &subscribe, LIMIT).await?;
-        }
-        Ok(())
+    async fn call(&self, method: &str, args: &impl Serialize) -> Result<Message, EventError> {
+        Ok(self.place.call(method, args, LIMIT).await?)
     }
 }
 
-/// The task of a broker's client.
-async fn keep(shared: Arc<Shared>) {
-    loop {
-        if shared.desk.seats().is_empty() {
-            shared.changed.notified().await; // nothing to keep: no connection
-            continue;
+impl From<PlaceError> for EventError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::Unwritable(reason) => Self::Body { reason },
+            PlaceError::Unreachable { place, reason } => Self::Unreachable { place, reason },
+            PlaceError::Refused(reason) => Self::Refused { reason },
         }
+    }
+}
+
+impl Kept for Shared {
+    type Error = EventError;
+    const NAME: &str = "the event broker";
+
+    fn is_idle(&self) -> bool {
+        self.desk.seats().is_empty()
+    }
+
+    fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    async fn hold(&self) -> Result<(), EventError> {
         let limit = Duration::from_secs(HOLD) + LIMIT;
-        let Err(error) = shared.call("hold", &Nothing {}, limit).await else { continue };
-        tracing::debug!(%error, "the event broker's connection ended");
-        let mut pause = FIRST_PAUSE;
-        loop {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
-            match shared.subscribe_all().await {
-                Ok(()) => break,
-                Err(error) => tracing::debug!(%error, "the event broker is not there yet"),
-            }
+        Ok(self.place.call("hold", &Nothing {}, limit).await.map(drop)?)
+    }
+
+    async fn enter(&self) -> Result<(), EventError> {
+        let all: Vec<Subscribe> =
+            self.desk.seats().values().map(|seat| seat.subscribe.clone()).collect();
+        for subscribe in all {
+            self.call("subscribe", &subscribe).await?;
         }
+        Ok(())
     }
 }
 
@@ -229,7 +197,7 @@ impl EventSystem for Embedded {
             }
             let seat =
                 Seated { shared: Arc::clone(&self.shared), queue, _task: Arc::clone(&self.task) };
-            let subscribed = self.shared.call("subscribe", &subscribe, LIMIT).await;
+            let subscribed = self.shared.call("subscribe", &subscribe).await;
             if let Err(error) = subscribed {
                 self.shared.desk.seats().remove(&seat.queue);
                 return Err(error);
@@ -251,7 +219,7 @@ impl Keeper for Seated {
     fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let unsubscribe = Unsubscribe { queue: self.queue.clone() };
-            if let Err(error) = self.shared.call("unsubscribe", &unsubscribe, LIMIT).await {
+            if let Err(error) = self.shared.call("unsubscribe", &unsubscribe).await {
                 tracing::debug!(%error, queue = self.queue, "not unsubscribed");
             }
             self.shared.desk.seats().remove(&self.queue);

@@ -1,7 +1,7 @@
 //! The registry of the node, from a service's side.
 //!
 //! One task keeps one `registry.watch` open for all services that are looked at. While it is open the connection lives, and so do
-//! the entries that were made over it; when it breaks, the task connects again and enters everything anew. Meanwhile what was known last stays
+//! the entries that were made over it; when it breaks, everything is entered anew ([`crate::rpc::held`]). Meanwhile what was known last stays
 //! known: a node that restarts does not make its services forget each other.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,19 +12,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 
 use super::directory::{LookupService, Register, Unregister, View, Views, WATCH_HOLD, Watch};
 use super::{Instance, Instances, Lookup, Registry, RegistryError};
-use crate::rpc::{BoxFuture, Endpoint, Error, Outgoing};
-use crate::wire::message::{Kind, pack};
+use crate::rpc::held::{Kept, LIMIT, Place, PlaceError, Task, keep};
+use crate::rpc::{BoxFuture, Endpoint};
 
-/// How long the node may take to answer; a watch is held longer by what the node says.
-const LIMIT: Duration = Duration::from_secs(5);
-/// Between the first tries to reach a node that is gone.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Between later ones.
-const LAST_PAUSE: Duration = Duration::from_secs(2);
 /// No version of a service: asks for an answer at once.
 const UNSEEN: u64 = u64::MAX;
 
@@ -35,17 +28,8 @@ pub struct Embedded {
     task: Arc<Task>,
 }
 
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 struct Shared {
-    endpoint: Endpoint,
-    node: String,
+    place: Place,
     token: Option<String>,
     state: Mutex<State>,
     /// What is looked at has changed, or something is to be entered for the first time.
@@ -78,14 +62,13 @@ impl Embedded {
     /// To be called in a tokio runtime.
     pub fn new(endpoint: Endpoint, node: impl Into<String>, token: Option<String>) -> Self {
         let shared = Arc::new(Shared {
-            endpoint,
-            node: node.into(),
+            place: Place { endpoint, address: node.into(), interface: "registry" },
             token,
             state: Mutex::default(),
             changed: Notify::new(),
         });
-        let task = tokio::spawn(keep(Arc::clone(&shared)));
-        Self { shared, task: Arc::new(Task(task.abort_handle())) }
+        let task = Task::spawn(keep(Arc::clone(&shared)));
+        Self { shared, task }
     }
 }
 
@@ -94,52 +77,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn call<A, R>(
+    async fn call<R: DeserializeOwned>(
         &self,
         method: &str,
-        args: &A,
+        args: &impl Serialize,
         timeout: Duration,
-    ) -> Result<R, RegistryError>
-    where
-        A: Serialize,
-        R: DeserializeOwned,
-    {
-        let refused = |reason: String| RegistryError::Refused { reason };
-        let body = pack(args).map_err(|error| refused(error.to_string()))?;
-        let outgoing = Outgoing { timeout, ..Outgoing::new(format!("registry.{method}"), body) };
-        let answer = self
-            .endpoint
-            .request(&self.node, outgoing)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        match answer.kind {
-            Kind::Nack => {
-                Err(refused("the node has no registry, or is of another version".to_owned()))
-            }
-            Kind::Error => {
-                let body: crate::wire::Value = answer.unpack().unwrap_or_default();
-                let text = body.get("message").and_then(crate::wire::Value::as_str);
-                Err(refused(text.unwrap_or("no reason given").to_owned()))
-            }
-            _ => answer.unpack().map_err(|error| refused(error.to_string())),
-        }
+    ) -> Result<R, RegistryError> {
+        let answer = self.place.call(method, args, timeout).await?;
+        answer.unpack().map_err(|error| RegistryError::Refused { reason: error.to_string() })
     }
 
-    fn unreachable(&self, error: &Error) -> RegistryError {
-        RegistryError::Unreachable { place: self.node.clone(), reason: error.to_string() }
-    }
-
-    async fn enter(&self, service: &str, instance: Instance) -> Result<(), RegistryError> {
+    async fn enter_one(&self, service: &str, instance: Instance) -> Result<(), RegistryError> {
         let args = Register { service: service.to_owned(), instance, token: self.token.clone() };
-        self.call::<_, ()>("register", &args, LIMIT).await
-    }
-
-    async fn enter_all(&self) -> Result<(), RegistryError> {
-        let entries = self.state().entries.clone();
-        for ((service, _), instance) in entries {
-            self.enter(&service, instance).await?;
-        }
-        Ok(())
+        self.call::<()>("register", &args, LIMIT).await
     }
 
     /// What is looked at, without what nobody looks at any longer.
@@ -170,36 +120,47 @@ impl Shared {
     }
 }
 
-/// The task of a registry.
-async fn keep(shared: Arc<Shared>) {
-    let mut pause = FIRST_PAUSE;
-    let idle = |state: &State| state.entries.is_empty() && state.interests.is_empty();
-    loop {
-        if idle(&shared.state()) {
-            shared.changed.notified().await; // nothing to keep: no connection
-            continue;
-        }
-        let answered = tokio::select! {
-            answered = shared.watch() => answered,
-            () = shared.changed.notified() => continue,
-        };
-        let Err(error) = answered else {
-            pause = FIRST_PAUSE;
-            continue;
-        };
-        tracing::debug!(%error, "the registry's connection ended");
-        loop {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_PAUSE);
-            // Whoever is there now may know neither us nor the versions that we have seen.
-            match shared.enter_all().await {
-                Ok(()) => break,
-                Err(error) => tracing::debug!(%error, "the registry is not there yet"),
+impl From<PlaceError> for RegistryError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::Unreachable { place, reason } => Self::Unreachable { place, reason },
+            PlaceError::Unwritable(reason) | PlaceError::Refused(reason) => {
+                Self::Refused { reason }
             }
         }
-        for interest in shared.interests().into_values() {
+    }
+}
+
+impl Kept for Shared {
+    type Error = RegistryError;
+    const NAME: &str = "the registry";
+
+    fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.entries.is_empty() && state.interests.is_empty()
+    }
+
+    fn changed(&self) -> &Notify {
+        &self.changed
+    }
+
+    async fn hold(&self) -> Result<(), RegistryError> {
+        tokio::select! {
+            answered = self.watch() => answered,
+            () = self.changed.notified() => Ok(()),
+        }
+    }
+
+    async fn enter(&self) -> Result<(), RegistryError> {
+        let entries = self.state().entries.clone();
+        for ((service, _), instance) in entries {
+            self.enter_one(&service, instance).await?;
+        }
+        // Whoever is there now may know neither us nor the versions that we have seen.
+        for interest in self.interests().into_values() {
             interest.version.store(UNSEEN, Ordering::Relaxed);
         }
+        Ok(())
     }
 }
 
@@ -211,7 +172,7 @@ impl Registry for Embedded {
     ) -> BoxFuture<'a, Result<(), RegistryError>> {
         Box::pin(async move {
             let key = (service.to_owned(), instance.id.clone());
-            self.shared.enter(service, instance.clone()).await?;
+            self.shared.enter_one(service, instance.clone()).await?;
             self.shared.state().entries.insert(key, instance);
             self.shared.changed.notify_one();
             Ok(())

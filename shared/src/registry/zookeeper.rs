@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
 use super::{Instance, Instances, Lookup, Registry, RegistryError};
 use crate::rpc::BoxFuture;
+use crate::rpc::held::Task;
 
 /// The session's length, as lymph asks for it: how long the entries of a killed process linger.
 const SESSION: Duration = Duration::from_secs(10);
@@ -29,14 +30,6 @@ const ROOT: &str = "/lymph";
 pub struct ZooKeeper {
     shared: Arc<Shared>,
     task: Arc<Task>,
-}
-
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 struct Shared {
@@ -62,8 +55,8 @@ impl ZooKeeper {
             entries: Mutex::default(),
             client: watch::Sender::new(None),
         });
-        let task = tokio::spawn(keep(Arc::clone(&shared)));
-        Self { shared, task: Arc::new(Task(task.abort_handle())) }
+        let task = Task::spawn(keep(Arc::clone(&shared)));
+        Self { shared, task }
     }
 
     /// Waits until there is a session.
@@ -301,7 +294,7 @@ impl Registry for ZooKeeper {
             let first = shared.in_session(read).await?;
             let (view, seen) = watch::channel(first);
             let (shared, service) = (Arc::clone(&self.shared), service.to_owned());
-            let following = tokio::spawn(async move {
+            let following = Task::spawn(async move {
                 loop {
                     let Ok(client) = shared.client().await else { continue };
                     if let Err(error) = shared.follow(&client, &service, &view).await {
@@ -311,7 +304,7 @@ impl Registry for ZooKeeper {
                     }
                 }
             });
-            let keeper = (Task(following.abort_handle()), Arc::clone(&self.task));
+            let keeper = (following, Arc::clone(&self.task));
             Ok(Lookup::new(seen, Arc::new(keeper)))
         })
     }

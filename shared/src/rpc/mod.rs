@@ -17,6 +17,7 @@ pub mod blocking;
 mod client;
 mod endpoint;
 mod error;
+pub(crate) mod held;
 mod link;
 mod network;
 mod reply;

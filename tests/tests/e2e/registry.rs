@@ -6,7 +6,6 @@ mod registry_support;
 mod zookeeper;
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use hilum_shared::registry::{Embedded, Instance, Registry, ZooKeeper};
 use hilum_shared::rpc::Endpoint;
@@ -80,6 +79,14 @@ fn an_instance_is_not_found_any_more_when_it_ends_hangs_or_is_told_to_stop() {
     cluster.down();
 }
 
+/// The token of an instance that runs: whoever knows it speaks for the run.
+fn token(instance: &Value) -> String {
+    let environment = std::fs::read(format!("/proc/{}/environ", instance["pid"])).expect("it runs");
+    let environment = String::from_utf8(environment).expect("text");
+    let token = environment.split('\0').find_map(|one| one.strip_prefix("HILUM_TOKEN="));
+    token.expect("a token").to_owned()
+}
+
 #[test]
 fn ready_when_it_is_registered_and_lost_when_it_does_not_answer_there() {
     let cluster = Cluster::up(
@@ -93,10 +100,7 @@ fn ready_when_it_is_registered_and_lost_when_it_does_not_answer_there() {
     );
     let mute = cluster.wait("mute.1", "a process", |mute| mute["pid"].is_number());
     assert_eq!(mute["ready"], false);
-    // Whoever knows the token speaks for the run.
-    let environment = std::fs::read(format!("/proc/{}/environ", mute["pid"])).unwrap();
-    let environment = String::from_utf8(environment).unwrap();
-    let token = environment.split('\0').find_map(|one| one.strip_prefix("HILUM_TOKEN=")).unwrap();
+    let token = token(&mute);
     let instance = json!({"id": "x", "endpoint": "tcp://127.0.0.1:1"});
     let register = |service: &str| {
         let args = json!({"service": service, "instance": instance, "token": token});
@@ -114,14 +118,28 @@ fn ready_when_it_is_registered_and_lost_when_it_does_not_answer_there() {
 
 #[test]
 fn services_that_answer_are_left_alone() {
-    let cluster = shop("    alive: {rpc: true, interval: 50ms, failures: 2}\n");
-    cluster.ok("up -d --wait");
-    let beats = |echo: &Value| echo["heartbeat_age"].is_number();
-    cluster.wait("echo.1", "a beat", beats);
-    // So many pings that a wrong answer would have been noticed.
-    std::thread::sleep(Duration::from_millis(1000));
+    let alive = "alive: {rpc: true, interval: 50ms, failures: 2}";
+    let cluster = shop(&format!(
+        "    {alive}
+  mute: {{command: sleep 1000, restart: {{delay: 10ms, factor: 1}}, ready: {{registered: mute}}, {alive}}}
+"
+    ));
+    cluster.ok("up -d");
     for id in ["echo.1", "echo.2", "echo.3"] {
-        assert_eq!(cluster.instance(id)["run"], 1, "{id}");
+        cluster.wait(id, "readiness", |echo| echo["ready"] == true);
+    }
+    // One that does not answer is the clock: it is asked twice before it is given up, and the others meanwhile as often.
+    let instance = json!({"id": "x", "endpoint": "tcp://127.0.0.1:1"});
+    for run in 1..=5 {
+        let mute =
+            cluster.wait("mute.1", "its run", |mute| mute["run"] == run && mute["pid"].is_number());
+        let args = json!({"service": "mute", "instance": instance, "token": token(&mute)});
+        ask(&cluster, "registry.register", &args);
+        cluster.wait("mute.1", "its end", |mute| mute["run"].as_u64() > Some(run));
+    }
+    for id in ["echo.1", "echo.2", "echo.3"] {
+        let echo = cluster.instance(id);
+        assert_eq!((&echo["run"], &echo["state"]), (&1.into(), &"running".into()), "{id}");
     }
     cluster.down();
 }

@@ -6,6 +6,7 @@ use syn::ext::IdentExt;
 use syn::{Ident, Type, Visibility};
 
 use crate::method::{Argument, Kind, Method};
+use crate::proxy::arguments;
 
 /// The table of handlers and their arms; nothing where there are none.
 pub(crate) fn implementation(ty: &Type, handlers: &[Method]) -> TokenStream {
@@ -126,20 +127,11 @@ pub(crate) fn tasks(vis: &Visibility, ident: &Ident, handlers: &[Method]) -> Tok
         let Method { ident, name, help, .. } = method;
         let idents: Vec<&Ident> = method.parameters().map(|parameter| &parameter.ident).collect();
         let types = method.parameters().map(|parameter| &parameter.ty);
-        let fields = method.parameters().map(|parameter| {
-            let (ident, ty) = (&parameter.ident, &parameter.ty);
-            let skip = parameter
-                .optional
-                .then(|| quote!(#[serde(skip_serializing_if = "::core::option::Option::is_none")]));
-            quote!(#skip #ident: #ty)
-        });
+        let arguments = arguments(method);
         quote! {
             #[doc = #help]
             #vis fn #ident(&self, #(#idents: #types),*) -> ::hilum_worker::Emit {
-                #[derive(::hilum_worker::__private::serde::Serialize)]
-                #[serde(crate = "::hilum_worker::__private::serde")]
-                struct Arguments { #(#fields),* }
-                self.context.task(#name, &Arguments { #(#idents),* })
+                self.context.task(#name, &#arguments)
             }
         }
     });

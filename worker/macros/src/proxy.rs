@@ -84,25 +84,33 @@ fn call(vis: &Visibility, proxy: &Ident, method: &Method) -> TokenStream {
         }
         _ => quote!(::hilum_worker::Value),
     };
-    let fields = method.parameters().map(|parameter| {
-        let (ident, ty) = (&parameter.ident, &parameter.ty);
-        // What is not given is not sent: then the other side's own default holds.
-        let skip = parameter
-            .optional
-            .then(|| quote!(#[serde(skip_serializing_if = "::core::option::Option::is_none")]));
-        quote!(#skip #ident: #ty)
-    });
+    let arguments = arguments(method);
     quote! {
         #[doc = #help]
         #vis async fn #ident(&self, #(#idents: #types),*)
             -> ::core::result::Result<#value, ::hilum_worker::CallError<#error>>
         {
-            #[derive(::hilum_worker::__private::serde::Serialize)]
-            #[serde(crate = "::hilum_worker::__private::serde")]
-            struct Arguments { #(#fields),* }
-            self.proxy.call_typed(#name, &Arguments { #(#idents),* }).await
+            self.proxy.call_typed(#name, &#arguments).await
         }
     }
+}
+
+/// What a method is called with, as one value. What is not given is not sent: then the other side's own default holds.
+pub(crate) fn arguments(method: &Method) -> TokenStream {
+    let idents = method.parameters().map(|parameter| &parameter.ident);
+    let fields = method.parameters().map(|parameter| {
+        let (ident, ty) = (&parameter.ident, &parameter.ty);
+        let skip = parameter
+            .optional
+            .then(|| quote!(#[serde(skip_serializing_if = "::core::option::Option::is_none")]));
+        quote!(#skip #ident: #ty)
+    });
+    quote! {{
+        #[derive(::hilum_worker::__private::serde::Serialize)]
+        #[serde(crate = "::hilum_worker::__private::serde")]
+        struct Arguments { #(#fields),* }
+        Arguments { #(#idents),* }
+    }}
 }
 
 /// What a caller gets of a value that the method only lends.

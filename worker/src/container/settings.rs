@@ -228,3 +228,72 @@ fn external_ip() -> IpAddr {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use hilum_shared::config::service::{self, ServiceOptions};
+
+    use super::*;
+
+    fn read(text: &str, overrides: &Overrides, env: &[(&str, &str)]) -> Result<Settings, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(".lymph.yml"), text).unwrap();
+        let options = ServiceOptions { folder: folder.path().to_owned(), ..Default::default() };
+        let config = service::load(&options).unwrap();
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::read(&config, overrides, &env.collect()).map_err(|wrong| wrong.to_string())
+    }
+
+    #[test]
+    fn the_nearest_word_on_the_address_counts() {
+        let file = "container: {ip: 10.0.0.1, port: 4444, rpc: {ip: 10.0.0.2, port: 5555}}";
+        let node = [("LYMPH_NODE_IP", "10.0.0.9")];
+        let at = |text: &str, overrides: &Overrides, env: &[(&str, &str)]| {
+            let settings = read(text, overrides, env).unwrap();
+            (settings.ip.to_string(), settings.port)
+        };
+        let is = |ip: &str, port: Option<u16>| (ip.to_owned(), port);
+        let nothing = Overrides::default();
+        assert_eq!(at("name: x", &nothing, &[]), is("127.0.0.1", None));
+        assert_eq!(at("name: x", &nothing, &node), is("10.0.0.9", None));
+        let nonsense = [("LYMPH_NODE_IP", "nonsense")];
+        assert_eq!(at("name: x", &nothing, &nonsense), is("127.0.0.1", None));
+        let own = "container: {ip: 10.0.0.1, port: 0}";
+        assert_eq!(at(own, &nothing, &node), is("10.0.0.1", None));
+        assert_eq!(at(file, &nothing, &node), is("10.0.0.2", Some(5555)));
+        let said =
+            Overrides { ip: Some([10, 0, 0, 3].into()), port: Some(6666), ..Overrides::default() };
+        assert_eq!(at(file, &said, &node), is("10.0.0.3", Some(6666)));
+        let guessed = Overrides { guess_external_ip: true, ..Overrides::default() };
+        let outside = reach::outside().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        assert_eq!(at(file, &guessed, &node), is(&outside.to_string(), Some(5555)));
+    }
+
+    #[test]
+    fn the_rest_of_the_section_is_read_and_its_slips_are_told() {
+        let file = "name: shop
+container:
+  pool: {size: 5}
+  metrics: {tags: {zone: a}, publish: true}
+  rpc: {connection: {timeout: 2}}
+";
+        let alone = Overrides { isolated: true, ..Overrides::default() };
+        let settings = read(file, &alone, &[]).unwrap();
+        assert_eq!(settings.pool, Some(5));
+        assert!(settings.publish_metrics && settings.isolated);
+        assert_eq!(settings.tags["zone"], "a");
+        assert_eq!(settings.connection.config().timeout, Duration::from_secs(2));
+        assert_eq!(settings.service_name.as_deref(), Some("shop"));
+        let under_a_node = read(file, &alone, &[("LYMPH_SERVICE_NAME", "front")]).unwrap();
+        assert_eq!(under_a_node.service_name.as_deref(), Some("front"));
+        for (text, says) in [
+            ("container: {rpc: {connection: {timeout: 20}}}", "must be below `timeout` (20)"),
+            ("container: {rpc: {connection: {timeout: -1}}}", "not below 0"),
+            ("container: {prot: 1}", "prot"),
+            ("container: {ip: nowhere}", "container.ip"),
+        ] {
+            let wrong = read(text, &alone, &[]).unwrap_err();
+            assert!(wrong.contains(says), "{says}: {wrong}");
+        }
+    }
+}

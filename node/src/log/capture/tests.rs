@@ -5,12 +5,14 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use hilum_shared::config::spec::{Color, LevelFrom, LogPolicy, LogsSpec, Multiline};
-use hilum_shared::units::Bytes;
+use hilum_shared::config::spec::LogsSpec;
 
 use super::*;
 use crate::log::handle::Source;
 use crate::log::record::parse_line;
+
+#[path = "../../../tests/common/logs.rs"]
+mod logs;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -29,15 +31,7 @@ impl Slow {
         let config = LogConfig {
             dir: PathBuf::new(),
             base: PathBuf::new(),
-            spec: LogsSpec {
-                dir: None,
-                budget: Bytes(1 << 30),
-                keep_free: 0.0,
-                segment: Bytes(1 << 26),
-                max_age: None,
-                compress: false,
-                overflow,
-            },
+            spec: LogsSpec { overflow, ..logs::spec(1 << 30, 1 << 26) },
             subscriber: None,
         };
         let shared = Arc::new(Shared::new().unwrap());
@@ -54,14 +48,7 @@ impl Slow {
 
     fn attach(&self, name: &str) -> PipeWriter {
         let (end, out) = std::io::pipe().unwrap();
-        let policy = LogPolicy {
-            max_line: Bytes(64 * 1024),
-            level_from: LevelFrom::Auto,
-            multiline: Multiline::Auto,
-            color: Color::Keep,
-            rate: None,
-            file: None,
-        };
+        let policy = logs::policy();
         let source = Source {
             instance: InstanceId::parse(name).unwrap(),
             run: Run(1),

@@ -267,3 +267,85 @@ proptest! {
         prop_assert!(found.iter().all(|(text, _, flags)| text.contains('\n') == flags.has(Flags::JOINED)));
     }
 }
+
+/// A line as the splitter gives it, or a pause.
+#[derive(Clone, Copy, Debug)]
+enum Piece {
+    Line(&'static str, Flags),
+    Pause,
+}
+
+/// What `log.multiline: RE` promises, said plainly: a record goes from one match to the next; pieces of a line that has no end
+/// yet stand alone, and lines that end in another way begin anew.
+fn by_matches(regex: &Regex, pieces: &[Piece]) -> Vec<(String, Flags)> {
+    let mut records: Vec<(String, Flags)> = Vec::new();
+    let (mut goes_on, mut unfinished) = (false, false);
+    for piece in pieces {
+        let Piece::Line(text, flags) = *piece else {
+            goes_on = false;
+            continue;
+        };
+        let ends = !flags.has(Flags::PARTIAL) && !flags.has(Flags::SPLIT);
+        let whole = !unfinished && !flags.has(Flags::SPLIT);
+        let last = records.last_mut().filter(|(_, before)| {
+            let alike = before.without(Flags::JOINED) == flags || flags.has(Flags::PARTIAL);
+            goes_on && whole && alike && !regex.is_match(text.as_bytes())
+        });
+        match last {
+            Some((record, of_it)) => {
+                *record = format!("{record}\n{text}");
+                *of_it = of_it.with(Flags::JOINED);
+                if flags.has(Flags::PARTIAL) {
+                    *of_it = of_it.with(Flags::PARTIAL);
+                }
+            }
+            None => records.push((text.to_owned(), flags)),
+        }
+        goes_on = whole && ends;
+        unfinished = !ends;
+    }
+    records
+}
+
+fn piece() -> impl Strategy<Value = Piece> {
+    let text = prop_oneof![Just("2026 one"), Just("and on"), Just(" x"), Just(""), Just("2027")];
+    let flags = prop_oneof![
+        6 => Just(Flags::NONE), 2 => Just(Flags::CR), 1 => Just(Flags::PARTIAL), 1 => Just(Flags::SPLIT),
+    ];
+    prop_oneof![
+        9 => (text, flags).prop_map(|(text, flags)| Piece::Line(text, flags)),
+        1 => Just(Piece::Pause),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn an_expression_joins_as_it_is_promised(pieces in proptest::collection::vec(piece(), 0..40)) {
+        let regex = Regex::new("^\\d{4}").unwrap();
+        let rule = Rule::Starts(Box::new(regex.clone()));
+        let (mut joiner, mut found) = (Joiner::default(), Vec::new());
+        let mut out = |record: Record<'_>| {
+            found.push((String::from_utf8_lossy(record.text).into_owned(), record.flags));
+        };
+        for piece in &pieces {
+            match *piece {
+                Piece::Line(text, flags) => joiner.take(&rule, text.as_bytes(), None, flags, 0, &mut out),
+                Piece::Pause => joiner.release(&mut out),
+            }
+        }
+        joiner.release(&mut out);
+        prop_assert_eq!(found, by_matches(&regex, &pieces));
+    }
+
+    #[test]
+    fn a_line_that_passes_would_have_come_out_the_same(line in "[ \t]?(Traceback|thread 'a' panicked at|at|E|Caused by:|/a.js:1|x.YError|panic:|goroutine 1|fatal error:|.{0,6})[ (:)]?.{0,8}") {
+        let level = level::auto(line.as_bytes());
+        let mut joiner = Joiner::default();
+        if joiner.passes(&Rule::Traces, line.as_bytes(), level, End::Newline) {
+            let mut count = 0;
+            joiner.take(&Rule::Traces, line.as_bytes(), level, Flags::NONE, 0, &mut |_| count += 1);
+            prop_assert_eq!((count, joiner.is_holding()), (1, false));
+        }
+    }
+}

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod edges;
+
 type Desk = Broker<u8, u32>;
 
 const ROOMY: Limits = Limits { total: 1 << 20, queue: 1 << 20, queues: 100 };

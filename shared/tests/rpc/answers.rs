@@ -1,0 +1,177 @@
+//! What a call brings, over each kind of connection, and what ends it.
+
+use super::*;
+
+async fn every_kind_of_answer(world: World) {
+    let _server = world.serve(echo()).await;
+    let client = world.client().await;
+    let options = quick();
+    let text: String = client.call("echo.upper", &json!({"text": "foo"}), &options).await.unwrap();
+    assert_eq!(text, "FOO");
+    let call = |subject: &'static str| {
+        let (client, options) = (client.clone(), options.clone());
+        async move { client.call::<_, Value>(subject, &json!({}), &options).await }
+    };
+    assert_eq!(call("echo.ack").await.unwrap(), Value::Nil);
+    for refused in
+        ["echo.refuse", "echo.panic", "echo.silent", "echo.nothing", "echo.upper", "lymph.nothing"]
+    {
+        let options = CallOptions { target: Some("echo".into()), ..options.clone() };
+        let error = client.call::<_, Value>(refused, &json!({}), &options).await.unwrap_err();
+        assert!(matches!(error, Error::Nack { .. }), "{refused}: {error}");
+    }
+    let error = call("echo.fail").await.unwrap_err();
+    assert_eq!(error.kind(), Some("TooLong"));
+    assert_eq!(error.to_string(), "TooLong: the text is too long");
+    let traced = CallOptions { trace_id: Some("abc".into()), ..options.clone() };
+    let seen: String = client.call("echo.trace", &json!({}), &traced).await.unwrap();
+    assert_eq!(seen, "abc");
+    let seen: String =
+        trace::with_trace("def", client.call("echo.trace", &json!({}), &options)).await.unwrap();
+    assert_eq!(seen, "def");
+    let large = Value::Bytes(vec![7; 3 << 20]);
+    let back: Value = client.call("echo.same", &large, &options).await.unwrap();
+    assert_eq!(back, large);
+    let builtin = CallOptions { target: Some("echo".into()), ..options };
+    let status: Value = client.call("lymph.status", &json!({}), &builtin).await.unwrap();
+    assert_eq!(status.get("identity").and_then(Value::as_str), Some("me"));
+    let pong: Value = client.call("lymph.ping", &json!({"payload": [1]}), &builtin).await.unwrap();
+    assert_eq!(pong, Value::List(vec![Value::Int(1)]));
+    let methods: Value = client.call("lymph.inspect", &json!({}), &builtin).await.unwrap();
+    assert!(methods.to_string().contains(r#""name": "echo.upper""#), "{methods}");
+}
+
+#[tokio::test]
+async fn every_kind_of_answer_over_tcp() {
+    every_kind_of_answer(World::tcp()).await;
+}
+
+#[tokio::test]
+async fn every_kind_of_answer_over_ipc() {
+    every_kind_of_answer(World::ipc()).await;
+}
+
+#[tokio::test]
+async fn every_kind_of_answer_over_a_network_in_the_process() {
+    every_kind_of_answer(World::memory()).await;
+}
+
+#[tokio::test]
+async fn a_client_of_libzmq_is_answered_and_a_router_of_libzmq_asked() {
+    let world = World::ipc();
+    let server = world.serve(echo()).await;
+    let address = server.address().to_owned();
+    let shout = tokio::task::spawn_blocking(move || {
+        let mut client = blocking::Client::connect(&address).unwrap();
+        client.call::<_, String>("echo.upper", &json!({"text": "foo"}), LIMIT).unwrap()
+    });
+    assert_eq!(shout.await.unwrap(), "FOO");
+
+    let folder = tempfile::Builder::new().prefix("h").tempdir_in("/tmp").unwrap();
+    let address = format!("ipc://{}/r", folder.path().display());
+    let hub = hilum_shared::transport::Hub::start("zmq-test").unwrap();
+    let spec = hilum_shared::transport::SocketSpec::new(hilum_shared::transport::Kind::Router);
+    let answer = |frames, port: &mut hilum_shared::transport::Port<'_>| {
+        let incoming = hilum_shared::rpc::router::Incoming::decode(frames).unwrap();
+        port.send(incoming.caller.reply("from libzmq").unwrap()).unwrap();
+        hilum_shared::transport::Flow::Taken
+    };
+    let _socket = hub.open(spec.bind(&address), answer).unwrap();
+    let options = CallOptions { target: Some(address), ..quick() };
+    let text: String = world.client().await.call("a.b", &json!({}), &options).await.unwrap();
+    assert_eq!(text, "from libzmq");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_not_answered_ends_and_so_does_the_work_on_it() {
+    let world = World::memory();
+    let ended = Arc::new(Notify::new());
+    let tell = Arc::clone(&ended);
+    let hang = Method::raw("hang", move |_, channel| {
+        struct Tell(Arc<Notify>);
+        impl Drop for Tell {
+            fn drop(&mut self) {
+                self.0.notify_one();
+            }
+        }
+        let tell = Tell(Arc::clone(&tell));
+        async move {
+            let _held = (tell, channel);
+            std::future::pending::<()>().await;
+        }
+    });
+    let server = world.serve(Interface::new("slow").method(hang)).await;
+    let client = world.client().await;
+    let options = CallOptions { timeout: Duration::from_secs(2), ..quick() };
+    let begun = tokio::time::Instant::now();
+    let error = client.call::<_, ()>("slow.hang", &json!({}), &options).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert_eq!(begun.elapsed().as_secs(), 2);
+    tokio::time::timeout(LIMIT, ended.notified()).await.unwrap();
+    while server.serving() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_handed_on_to_the_calls_of_a_call() {
+    let world = World::memory();
+    let _never = world.serve(echo()).await;
+    let inner = world.client().await;
+    let relay = Method::rpc("relay", move |_: Value, _| {
+        let inner = inner.clone();
+        async move {
+            // Patient, but nobody waits for it as long.
+            let options = CallOptions { timeout: Duration::from_secs(1000), ..quick() };
+            let begun = tokio::time::Instant::now();
+            let error =
+                inner.call::<_, Value>("echo.never", &json!({}), &options).await.unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{error}");
+            SECONDS.store(begun.elapsed().as_secs() as usize, Ordering::SeqCst);
+            Ok(())
+        }
+    })
+    .uncancelled();
+    static SECONDS: AtomicUsize = AtomicUsize::new(0);
+    let _server = world.serve(Interface::new("relay").method(relay)).await;
+    let options = CallOptions { timeout: Duration::from_secs(5), ..quick() };
+    let client = world.client().await;
+    client.call::<_, Value>("relay.relay", &json!({}), &options).await.unwrap_err();
+    while SECONDS.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(SECONDS.load(Ordering::SeqCst) <= 5);
+}
+
+#[tokio::test]
+async fn errors_say_what_is_missing() {
+    let world = World::memory();
+    let client = world.client().await;
+    let options = quick();
+    let call = |options: CallOptions| {
+        let client = client.clone();
+        async move { client.call::<_, Value>("echo.upper", &json!({"text": "x"}), &options).await }
+    };
+    let error = call(options.clone()).await.unwrap_err();
+    assert_eq!(error.to_string(), "no instance of service `echo` is registered");
+    let gone = Instance::new("echo", "mock://gone", Some("1.5"));
+    world.registry.register("echo", gone).await.unwrap();
+    world.registry.register("echo", Instance::new("echo", "mock://none", None)).await.unwrap();
+    let asked =
+        CallOptions { version: Some(VersionRequest::parse("2").unwrap()), ..options.clone() };
+    let error = call(asked).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "service `echo` has no version that is compatible with 2.0.0: there is none, 1.5.0"
+    );
+    let error = call(options.clone()).await.unwrap_err();
+    assert_eq!(error.to_string(), "none of the 2 instances of service `echo` answers");
+    let direct = CallOptions { target: Some("mock://gone".into()), ..options.clone() };
+    let error = call(direct).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::NotConnected { address, .. } if address == "mock://gone"),
+        "{error}"
+    );
+    let error = client.call::<_, Value>("nodot", &json!({}), &options).await.unwrap_err();
+    assert!(matches!(error, Error::Subject { .. }), "{error}");
+}
