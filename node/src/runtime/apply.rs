@@ -19,8 +19,6 @@ impl Runtime {
     pub(super) fn apply(&mut self, action: Action) {
         match action {
             Action::Spawn { instance, run, spec } => {
-                // What a processor that is short does before we go on belongs to the run, not to its start.
-                let begun = self.parts.clock.now();
                 let report = match self.spawn(&instance, run, &spec) {
                     Ok(pid) => Report::Spawned { pid },
                     Err(failure) => {
@@ -28,7 +26,9 @@ impl Runtime {
                         Report::SpawnFailed(failure)
                     }
                 };
-                self.spawned.push_back((Input::Report { instance, run, report }, begun));
+                // A batch may follow before the core hears of it.
+                let now = self.parts.clock.now();
+                self.spawned.push_back((Input::Report { instance, run, report }, now));
             }
             Action::Signal { instance, run, signal, scope } => {
                 if let Err(error) = self.parts.processes.signal(&instance, run, signal, scope) {

@@ -182,7 +182,7 @@ pub struct Runtime {
     sampler: Sampler,
     memory: Sampler,
     queue: VecDeque<Input>,
-    /// Answers to spawns, with the time at which each began: told before anything else that waits.
+    /// Answers to spawns, with the time of each: told before anything else that waits.
     spawned: VecDeque<(Input, Now)>,
     held: HashMap<(InstanceId, Run), Held>,
     sweeps: Vec<(InstanceId, Run)>,

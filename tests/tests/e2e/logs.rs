@@ -181,15 +181,22 @@ fn a_start_is_stamped_when_it_was_made() {
     });
     let told = cluster.run_words(&["logs", "--json"]).code(0).out;
     let records = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let mut started = std::collections::BTreeMap::new();
+    let (mut started, mut ran) = (Vec::new(), std::collections::BTreeMap::new());
     for record in records {
         let name = record["instance"].as_str().unwrap_or_default().to_owned();
         if record["fields"]["event"] == "started" {
-            started.insert(name, record["at"].as_f64().unwrap());
+            started.push((name, record["at"].as_f64().unwrap()));
         } else if record["stream"] == "out" {
-            let own: f64 = record["line"].as_str().unwrap().parse().unwrap();
-            let at = started[&name];
-            assert!(at <= own, "{name} ran at {own} and was started at {at}");
+            ran.insert(name, record["line"].as_str().unwrap().parse::<f64>().unwrap());
         }
+    }
+    assert_eq!((started.len(), ran.len()), (60, 60));
+    for pair in started.windows(2) {
+        let [(one, at), (next, _)] = pair else { unreachable!() };
+        let own = ran[next];
+        assert!(
+            *at <= own,
+            "{next} ran at {own}: {one}, started before it, is said to be so at {at}"
+        );
     }
 }
