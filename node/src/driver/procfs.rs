@@ -113,6 +113,9 @@ pub struct ChildrenFile {
     buffer: Vec<u8>,
 }
 
+/// No entry of a list of children is longer: a pid has at most seven digits (`PID_MAX_LIMIT`), and a space.
+const NUMBER: usize = 8;
+
 impl ChildrenFile {
     /// Opens the lists of the calling thread and of the main thread, which adopts.
     ///
@@ -127,7 +130,7 @@ impl ChildrenFile {
         Ok(Self { files, buffer: vec![0; 4096] })
     }
 
-    /// Reads the lists, zombies included.
+    /// Reads the lists, zombies included. It is done at each end of a process.
     pub fn read(&mut self, into: &mut Vec<u32>) -> io::Result<()> {
         into.clear();
         for file in &self.files {
@@ -139,12 +142,17 @@ impl ChildrenFile {
                     break;
                 }
                 at += length as u64;
+                // The kernel fills a page (`seq_read_iter`) as long as there is more: with room for a number left, this is the end.
+                let last = length + NUMBER <= self.buffer.len();
                 for byte in &self.buffer[..length] {
                     if byte.is_ascii_digit() {
                         pid = pid * 10 + u32::from(byte - b'0');
                     } else if pid > 0 {
                         into.push(std::mem::take(&mut pid));
                     }
+                }
+                if last {
+                    break;
                 }
             }
         }

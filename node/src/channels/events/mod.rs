@@ -15,7 +15,7 @@ mod tests;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -54,12 +54,14 @@ enum Note {
 struct Mail {
     notes: Sender<Note>,
     bytes: Arc<AtomicUsize>,
+    /// Whether anybody has ever called: before that no run has anything that ends with it.
+    called: Arc<AtomicBool>,
 }
 
 impl Mail {
     fn new() -> (Self, Receiver<Note>) {
         let (notes, received) = channel();
-        (Self { notes, bytes: Arc::default() }, received)
+        (Self { notes, bytes: Arc::default(), called: Arc::default() }, received)
     }
 
     fn is_full(&self) -> bool {
@@ -69,6 +71,7 @@ impl Mail {
     fn put(&self, note: Note) {
         if let Note::Call(_, size) = note {
             self.bytes.fetch_add(size, Ordering::SeqCst);
+            self.called.store(true, Ordering::SeqCst);
         }
         let _ = self.notes.send(note); // the thread ends with the node
     }
@@ -108,7 +111,9 @@ impl Events {
 
     /// The run with this token has ended, and with it its subscriptions.
     pub fn ended(&self, token: &str) {
-        self.mail.put(Note::Ended(token.to_owned()));
+        if self.mail.called.load(Ordering::SeqCst) {
+            self.mail.put(Note::Ended(token.to_owned()));
+        }
     }
 
     /// The address.
