@@ -127,7 +127,14 @@ interfaces:
     let shop = network.proxy("shop").await;
     let one = shop.clone().version("1");
     assert_eq!(one.call::<Vec<String>>("urls", args! {}).await.unwrap(), ["one", "two"]);
-    assert_eq!(shop.version("2").call::<Option<u16>>("port", args! {}).await.unwrap(), Some(80));
+    let there = shop.clone().at(running.address());
+    for (shop, asked) in [(&shop, "by name"), (&there, "by address")] {
+        for (version, port) in [("1", None), ("2", Some(80))] {
+            let found = shop.clone().version(version).call::<Option<u16>>("port", args! {}).await;
+            assert_eq!(found.unwrap(), port, "{version} {asked}");
+        }
+        shop.clone().version("3").call::<Option<u16>>("port", args! {}).await.unwrap_err();
+    }
     let found = network.registry().discover().await.unwrap();
     assert_eq!(found.keys().collect::<Vec<_>>(), ["http_thing", "lymph", "shop"]);
     assert_eq!(found["shop"].len(), 2);

@@ -223,7 +223,10 @@ impl Client {
         tried: &[String],
     ) -> Result<Chosen, Error> {
         if target.contains("://") {
-            return Ok(Chosen { address: target.to_owned(), version: None });
+            return Ok(Chosen {
+                address: target.to_owned(),
+                version: options.version.as_ref().map(ToString::to_string),
+            });
         }
         let known = self.known(target).await?;
         let all = known.lookup.instances();
