@@ -150,7 +150,8 @@ pub fn list(dir: &Path) -> io::Result<Vec<Crash>> {
     }
 }
 
-/// The last lines of the run that crashed, at most [`LAST_LINES`].
+/// The last lines of the run that crashed, at most [`LAST_LINES`]; structured records that were still on their way at its
+/// end are among them.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -162,7 +163,6 @@ pub fn last_lines(dir: &Path, crash: &Crash) -> Result<Vec<Entry>, QueryError> {
         instance: Some(instance.to_string()),
         run: Some(run),
         pid: crash.facts.get("pid").and_then(Value::as_u64).and_then(|pid| pid.try_into().ok()),
-        before_seq: crash.facts.get("seq").and_then(Value::as_u64),
         ..Filter::default()
     };
     Reader::open(dir, filter, Start::Tail(LAST_LINES))?.collect()

@@ -104,13 +104,26 @@ fn a_crash_is_noted_with_its_last_lines() {
         drop((out, err));
         log.ended("a.1", run).recv_timeout(LONG).unwrap();
     }
+    // On its way when the run ended.
+    let late = LogRecord {
+        instance: id("a.1"),
+        seq: None,
+        at: 0.0,
+        level: "error".into(),
+        logger: String::new(),
+        message: "last words".into(),
+        fields: [].into(),
+        trace_id: None,
+    };
+    log.handle.structured(id("a.1"), Run(1), 101, vec![late]).unwrap();
     log.stop();
     let known = crashes::list(dir.path()).unwrap();
     assert_eq!(known.iter().map(|crash| crash.id).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(known[0].facts["code"], 3);
     let lines = texts(&crashes::last_lines(dir.path(), &known[0]).unwrap());
     assert_eq!(lines.len(), 200);
-    assert_eq!((lines[0].as_str(), lines[199].as_str()), ("run 1 line 100", "run 1 line 299"));
+    assert_eq!((lines[0].as_str(), lines[198].as_str()), ("run 1 line 101", "run 1 line 299"));
+    assert_eq!(lines[199], "last words");
 }
 
 #[test]
