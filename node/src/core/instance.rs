@@ -270,6 +270,11 @@ impl Instance {
         self.history.crashes()
     }
 
+    /// The same with those that ended before they were ready: nobody should wait for more of them.
+    pub fn ends_in_vain(&self) -> u32 {
+        self.history.in_vain()
+    }
+
     /// Whether its leader has been executed and not ended.
     pub fn started(&self) -> bool {
         matches!(self.phase, Phase::Starting | Phase::Running)

@@ -18,8 +18,10 @@ pub struct History {
     consecutive: u32,
     /// So many of them were delayed.
     delayed: u32,
-    /// Failures in a row before the policy's `min_uptime`, or before it was ready.
+    /// Failures in a row before the policy's `min_uptime`.
     crashes: u32,
+    /// These, and ends before it was ready.
+    in_vain: u32,
     /// The next start is an automatic restart, not counted yet.
     again: bool,
     /// Times of restarts, none older than the policy's `within`; kept only under a limit.
@@ -56,9 +58,14 @@ impl History {
         *self = Self::default();
     }
 
-    /// How many failures in a row came before the policy's `min_uptime`, or before it was ready.
+    /// How many failures in a row came before the policy's `min_uptime`.
     pub fn crashes(&self) -> u32 {
         self.crashes
+    }
+
+    /// How many ends in a row came before the policy's `min_uptime` as a failure, or before it was ready.
+    pub fn in_vain(&self) -> u32 {
+        self.in_vain
     }
 
     /// A run begins: whether it is an automatic restart.
@@ -90,7 +97,8 @@ impl History {
     ) -> Verdict {
         let success = !end.fault
             && matches!(end.exit, Some(Exit::Code(code)) if policy.success.contains(&code));
-        let crashed = !end.ready || (!success && end.uptime < policy.min_uptime);
+        let crashed = !success && end.uptime < policy.min_uptime;
+        self.in_vain = if crashed || !end.ready { self.in_vain.saturating_add(1) } else { 0 };
         self.crashes = if crashed { self.crashes.saturating_add(1) } else { 0 };
         match policy.when {
             RestartWhen::Always => {}

@@ -71,8 +71,8 @@ impl<'a> Vain<'a> {
 impl Service {
     /// An instance's failures in a row; while all of them crash and are tried singly, one stands for all.
     fn crashes_of(&self, instance: &Instance) -> u32 {
-        let all = self.members().filter(|_| self.breaker).map(Instance::crashes).max();
-        all.unwrap_or(0).max(instance.crashes())
+        let all = self.members().filter(|_| self.breaker).map(Instance::ends_in_vain).max();
+        all.unwrap_or(0).max(instance.ends_in_vain())
     }
 }
 
