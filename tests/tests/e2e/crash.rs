@@ -1,6 +1,6 @@
 //! Crashes, backoff, limits, `on_failure`.
 
-use hilum_tests::{Cluster, signal};
+use hilum_tests::{Cluster, LIMIT, signal, wait_until};
 
 #[test]
 fn a_crash_is_restarted_and_counted() {
@@ -53,12 +53,18 @@ instances:
     cluster.assert_empty();
 }
 
+/// Waits for its end and for what is written of it a moment later.
+fn crashed(cluster: &Cluster, id: &str) {
+    cluster.wait_state(id, "backoff");
+    wait_until(LIMIT, "its dossier", || cluster.run("crash").out.contains(id));
+}
+
 #[test]
 fn a_dossier_of_the_crash_is_kept() {
     let cluster = Cluster::up(
         "instances: {bad: {command: sh -c 'echo about to die; exit 3', restart: {delay: 60s, max_delay: 60s}}}",
     );
-    cluster.wait_state("bad.1", "backoff");
+    crashed(&cluster, "bad.1");
     let shown = cluster.ok("crash show bad");
     assert!(shown.contains("about to die") && shown.contains('3'), "{shown}");
 }
@@ -80,7 +86,7 @@ instances:
     cluster.ok("signal KILL hand");
     signal("KILL", cluster.pid("other.1"));
     for id in ["late.1", "hand.1", "other.1", "calm.1"] {
-        cluster.wait_state(id, "backoff");
+        crashed(&cluster, id);
     }
     let title =
         |of: &str| cluster.ok(&format!("crash show {of}")).lines().next().unwrap().to_owned();
