@@ -62,7 +62,7 @@ impl Writer {
         }
     }
 
-    /// Adds these, each a JSON object; `seq` is that of the next record, so that their last lines lie before it.
+    /// Adds these, each a JSON object; `seq` is that of the next record: most of their lines lie before it.
     pub(super) fn write(&mut self, crashes: &[String], seq: u64) -> io::Result<()> {
         let mut bytes = Vec::new();
         for (facts, id) in crashes.iter().zip(self.next..) {
