@@ -12,6 +12,8 @@
 //! on the same connection. An answer finds its call by the request's id, wherever it comes from. So nobody has to know
 //! beforehand what an address is.
 //!
+//! What both have in common is here; what we dial is in `dialled`, what others dial in `accepted`.
+//!
 //! **Nothing is lost at the beginning**: a request waits until hands are shaken, and is told when that fails.
 //! **Liveness**: a connection that is in use and silent is pinged each second; after three seconds without a sign its
 //! instance is passed over, after thirty it is closed and the pings end with it. An unused connection is closed after a minute.
@@ -22,21 +24,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::accepted::accept;
+use super::dialled::{Dial, Ended, Pending};
 use super::error::Error;
-use super::link::{Link, LinkError, Liveness, NotTaken, Owner, Wire};
-use super::network::{Listener, Network, Sockets, Stream};
+use super::link::{Liveness, Wire};
+use super::network::{Network, Sockets};
 use super::reply;
 pub use super::reply::{Incoming, ReplyChannel, ReplyError};
 use super::trace;
-use crate::transport::endpoint::Endpoint as Address;
 use crate::wire::limits::MAX_ANSWER;
-use crate::wire::message::{Headers, Kind, Message, NIL, new_id, pack};
-use crate::wire::zmtp::Hello;
+use crate::wire::message::{Headers, Kind, Message, NIL, new_id};
 
 /// How connections are kept; lymph's keys under `container.rpc.connection` with lymph's defaults, and bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,65 +134,32 @@ impl Drop for Life {
 }
 
 pub(super) struct Inner {
-    config: Config,
-    network: Arc<dyn Network>,
+    pub(super) config: Config,
+    pub(super) network: Arc<dyn Network>,
     handler: Arc<dyn Handler>,
     /// The first address that we listen at: our name for others; empty = none.
-    address: String,
+    pub(super) address: String,
     addresses: Vec<String>,
     state: Mutex<State>,
-    closed: AtomicBool,
+    pub(super) closed: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// By id of the request.
-    pending: HashMap<CallId, Pending>,
-    dials: HashMap<String, Arc<Dial>>,
+    pub(super) pending: HashMap<CallId, Pending>,
+    pub(super) dials: HashMap<String, Arc<Dial>>,
     /// Addresses that refused a connection, and how long they count as such.
-    refused: HashMap<String, Instant>,
-    accepted: HashMap<usize, Arc<Wire>>,
+    pub(super) refused: HashMap<String, Instant>,
+    pub(super) accepted: HashMap<usize, Arc<Wire>>,
     tasks: Vec<AbortHandle>,
 }
 
 /// The id of a request of ours: 32 hex digits.
-type CallId = u128;
+pub(super) type CallId = u128;
 
-fn call_id(text: &str) -> Option<CallId> {
+pub(super) fn call_id(text: &str) -> Option<CallId> {
     if text.len() == 32 { CallId::from_str_radix(text, 16).ok() } else { None }
-}
-
-struct Pending {
-    answer: oneshot::Sender<Result<Message, Ended>>,
-    dial: Arc<Dial>,
-}
-
-/// How the connection ended before the answer came.
-enum Ended {
-    /// We closed everything.
-    Closed,
-    /// It was never made.
-    NotConnected(Arc<LinkError>),
-    /// The request may have left.
-    Lost(Arc<LinkError>),
-}
-
-impl Ended {
-    fn error(self, address: &str, subject: String) -> Error {
-        let address = address.to_owned();
-        match self {
-            Self::Closed => Error::Closed,
-            Self::NotConnected(source) => Error::NotConnected { address, source },
-            Self::Lost(source) => Error::Lost { address, subject, source },
-        }
-    }
-}
-
-/// A connection that we made, or are making.
-struct Dial {
-    address: String,
-    wire: Arc<Wire>,
-    connected: AtomicBool,
 }
 
 impl Endpoint {
@@ -322,176 +289,19 @@ impl Endpoint {
 
 /// How often a closing endpoint looks whether it is done.
 const CLOSE_POLL: Duration = Duration::from_millis(5);
-/// After the system had no descriptor for a new connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Times a call looks for a connection that does not end in the same moment.
-const TRIES: usize = 3;
-
-/// Counts a call on its connection, and forgets it when nobody waits any longer.
-struct Call<'a> {
-    inner: &'a Inner,
-    id: CallId,
-    dial: Arc<Dial>,
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        self.dial.wire.open.fetch_sub(1, Ordering::Relaxed);
-        self.inner.state().pending.remove(&self.id);
-    }
-}
-
-type Answer = oneshot::Receiver<Result<Message, Ended>>;
 
 impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request, and says where its answer will come.
-    fn begin(
-        self: &Arc<Self>,
-        address: &str,
-        message: &Message,
-    ) -> Result<(Answer, Call<'_>), Error> {
-        let id = call_id(&message.id).expect("an id of ours has 32 hex digits");
-        for _ in 0..TRIES {
-            let (sender, answer) = oneshot::channel();
-            let dial = {
-                let mut state = self.state();
-                let dial = self.dial(&mut state, address)?;
-                state.pending.insert(id, Pending { answer: sender, dial: Arc::clone(&dial) });
-                dial
-            };
-            dial.wire.open.fetch_add(1, Ordering::Relaxed);
-            dial.wire.mark_used();
-            let call = Call { inner: self, id, dial };
-            match call.dial.wire.send(message) {
-                Ok(()) => return Ok((answer, call)),
-                Err(NotTaken::Full) => {
-                    return Err(Error::Congested { address: address.to_owned() });
-                }
-                Err(NotTaken::Closed) => {} // it ended just now; the next look makes another
-            }
-        }
-        let source = Arc::new(LinkError::Closed);
-        Err(Error::NotConnected { address: address.to_owned(), source })
-    }
-
-    /// The connection to an address, made where there is none.
-    fn dial(self: &Arc<Self>, state: &mut State, address: &str) -> Result<Arc<Dial>, Error> {
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Error::Closed);
-        }
-        if let Some(dial) = state.dials.get(address).filter(|dial| !dial.wire.is_closed()) {
-            return Ok(Arc::clone(dial));
-        }
-        let dial = Arc::new(Dial {
-            address: address.to_owned(),
-            wire: Wire::new(self.config.max_waiting),
-            connected: AtomicBool::new(false),
-        });
-        state.dials.insert(address.to_owned(), Arc::clone(&dial));
-        tokio::spawn(Arc::clone(self).keep(Arc::clone(&dial)));
-        Ok(dial)
-    }
-
-    /// The life of a connection that we make.
-    async fn keep(self: Arc<Self>, dial: Arc<Dial>) {
-        let error = match self.connect(&dial.address).await {
-            Ok(link) => {
-                dial.connected.store(true, Ordering::SeqCst);
-                let mut owner =
-                    Dialled { inner: &self, dial: &dial, asked: None, last: Instant::now() };
-                link.run(&dial.wire, &mut owner, self.tick()).await
-            }
-            Err(error) => error,
-        };
-        dial.wire.close();
-        tracing::debug!(address = dial.address, %error, "connection ended");
-        self.end(&dial, Arc::new(error));
-    }
-
-    async fn connect(&self, address: &str) -> Result<Link, LinkError> {
-        let limit = self.config.handshake;
-        let connecting = tokio::time::timeout(limit, self.network.connect(address));
-        let stream = connecting.await.map_err(|_| LinkError::Handshake(limit))??;
-        // A local socket needs no name: nobody dials back there, and the name may be taken by our own last connection.
-        let identity = if address.starts_with("ipc:") { "" } else { &self.address };
-        let hello = Hello { socket_type: "DEALER".into(), identity: identity.as_bytes().to_vec() };
-        Link::open(stream, &hello, self.config.max_message, limit).await
-    }
-
-    /// Forgets a connection that has ended, and tells everybody who waits on it.
-    fn end(&self, dial: &Arc<Dial>, source: Arc<LinkError>) {
-        let connected = dial.connected.load(Ordering::SeqCst);
-        let address = &dial.address;
-        let lost = {
-            let mut state = self.state();
-            if state.dials.get(address).is_some_and(|kept| Arc::ptr_eq(kept, dial)) {
-                state.dials.remove(address);
-            }
-            if !matches!(*source, LinkError::Idle) {
-                let now = Instant::now();
-                state.refused.retain(|_, until| *until > now);
-                state.refused.insert(address.clone(), now + self.config.retry_after);
-            }
-            let of_it = |_: &CallId, pending: &mut Pending| Arc::ptr_eq(&pending.dial, dial);
-            state.pending.extract_if(of_it).collect::<Vec<_>>()
-        };
-        for (_, Pending { answer, .. }) in lost {
-            let source = Arc::clone(&source);
-            let ended = match () {
-                () if self.closed.load(Ordering::SeqCst) => Ended::Closed,
-                () if connected => Ended::Lost(source),
-                () => Ended::NotConnected(source),
-            };
-            // Whoever does not wait any longer need not know.
-            let _ = answer.send(Err(ended));
-        }
-    }
-
-    fn tick(&self) -> Duration {
+    pub(super) fn tick(&self) -> Duration {
         let interval = self.config.heartbeat_interval;
         if interval.is_zero() { Duration::from_secs(1) } else { interval }
     }
 
-    /// The life of a connection that somebody made to us.
-    async fn serve(self: Arc<Self>, stream: Stream) {
-        let hello =
-            Hello { socket_type: "ROUTER".into(), identity: self.address.as_bytes().to_vec() };
-        let opened =
-            Link::open(stream, &hello, self.config.max_message, self.config.handshake).await;
-        let link = match opened {
-            Ok(link) => link,
-            Err(error) => {
-                tracing::debug!(%error, "no handshake with a caller");
-                return;
-            }
-        };
-        let wire = Wire::new(self.config.max_waiting);
-        let key = Arc::as_ptr(&wire) as usize;
-        {
-            let mut state = self.state();
-            if self.closed.load(Ordering::SeqCst)
-                || state.accepted.len() >= self.config.max_connections
-            {
-                tracing::warn!(limit = self.config.max_connections, "connection refused: too many");
-                return;
-            }
-            state.accepted.insert(key, Arc::clone(&wire));
-        }
-        let identity = String::from_utf8(link.peer.identity.clone()).unwrap_or_default();
-        let back = link.peer.socket_type == "ROUTER" && Address::parse(&identity).is_ok();
-        let mut owner = Accepted { inner: &self, wire: &wire, identity, back };
-        let error = link.run(&wire, &mut owner, self.tick()).await;
-        wire.close();
-        tracing::trace!(%error, "a caller's connection ended");
-        self.state().accepted.remove(&key);
-    }
-
     /// A message from anybody: an answer finds its call, a request the handler.
-    fn take(
+    pub(super) fn take(
         self: &Arc<Self>,
         frames: &[&[u8]],
         route: impl FnOnce() -> reply::Route,
@@ -541,129 +351,5 @@ impl Inner {
         for pending in pending.into_values() {
             let _ = pending.answer.send(Err(Ended::Closed)); // as above
         }
-    }
-
-    /// Sends an answer to a lymph container by dialling it.
-    pub(super) fn send_back(self: &Arc<Self>, address: &str, message: &Message) {
-        for _ in 0..TRIES {
-            let dial = self.dial(&mut self.state(), address);
-            let Ok(dial) = dial else { return };
-            match dial.wire.send(message) {
-                Ok(()) => {
-                    dial.wire.mark_used();
-                    return;
-                }
-                Err(NotTaken::Full) => {
-                    tracing::warn!(address, "a caller does not read its answers: closed");
-                    dial.wire.close();
-                    return;
-                }
-                Err(NotTaken::Closed) => {}
-            }
-        }
-    }
-}
-
-/// Takes connections for ever.
-async fn accept(inner: Arc<Inner>, mut listener: Box<dyn Listener>) {
-    loop {
-        match listener.accept().await {
-            Ok(stream) => drop(tokio::spawn(Arc::clone(&inner).serve(stream))),
-            Err(error) => {
-                tracing::warn!(address = listener.address(), %error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// What the task of a connection that we made minds.
-struct Dialled<'a> {
-    inner: &'a Arc<Inner>,
-    dial: &'a Arc<Dial>,
-    /// The first ping that was not answered.
-    asked: Option<Instant>,
-    last: Instant,
-}
-
-impl Owner for Dialled<'_> {
-    fn message(&mut self, frames: &[&[u8]]) {
-        let wire = &self.dial.wire;
-        self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None);
-    }
-
-    fn tick(&mut self) -> Result<(), LinkError> {
-        let (wire, config) = (&self.dial.wire, &self.inner.config);
-        if wire.is_closed() {
-            return Err(LinkError::Idle);
-        }
-        let late = self.last.elapsed() > 2 * self.inner.tick();
-        self.last = Instant::now();
-        if late || self.asked.is_some_and(|asked| wire.silence() < asked.elapsed()) {
-            self.asked = None; // it was we who did not listen, or it answered
-        }
-        let busy = wire.open.load(Ordering::Relaxed) > 0;
-        if !busy && wire.idle() > config.idle_disconnect {
-            return Err(LinkError::Idle);
-        }
-        let silent = self.asked.map_or(Duration::ZERO, |asked| asked.elapsed());
-        if silent >= config.unresponsive_disconnect {
-            return Err(LinkError::Silent(silent));
-        }
-        if silent >= config.timeout {
-            wire.set_unresponsive();
-        }
-        let in_use = busy || wire.idle() < config.idle_timeout || self.asked.is_some();
-        let interval = config.heartbeat_interval;
-        if in_use && !interval.is_zero() && wire.silence() >= interval {
-            self.asked.get_or_insert_with(Instant::now);
-            // Where so much waits that it is not taken, the silence is judged all the same.
-            let _ = wire.send(&ping());
-        }
-        Ok(())
-    }
-}
-
-fn ping() -> Message {
-    #[derive(Serialize)]
-    struct Ping {
-        payload: &'static str,
-    }
-    let body = pack(&Ping { payload: "" }).expect("a text always packs");
-    Message::request("lymph.ping", body)
-}
-
-/// What the task of a connection that was made to us minds.
-struct Accepted<'a> {
-    inner: &'a Arc<Inner>,
-    wire: &'a Arc<Wire>,
-    identity: String,
-    /// A lymph container: answers go to its address.
-    back: bool,
-}
-
-impl Owner for Accepted<'_> {
-    fn message(&mut self, frames: &[&[u8]]) {
-        if self.back
-            && let Some(dial) = self.inner.state().dials.get(&self.identity)
-        {
-            dial.wire.hear();
-        }
-        let route = || {
-            if self.back {
-                reply::Route::Back(Arc::clone(self.inner), self.identity.clone())
-            } else {
-                reply::Route::Same(Arc::clone(self.wire))
-            }
-        };
-        self.inner.take(frames, route, Some(self.wire));
-    }
-
-    fn tick(&mut self) -> Result<(), LinkError> {
-        let unused = self.wire.silence() > self.inner.config.idle_disconnect;
-        if self.wire.is_closed() || unused && self.wire.open.load(Ordering::Relaxed) == 0 {
-            return Err(LinkError::Idle);
-        }
-        Ok(())
     }
 }

@@ -13,8 +13,10 @@
 //! [`blocking`] is what the command line uses, without a runtime; [`router`] reads requests at a ROUTER of the ZeroMQ thread,
 //! which is how the node itself is asked.
 
+mod accepted;
 pub mod blocking;
 mod client;
+mod dialled;
 mod endpoint;
 mod error;
 pub(crate) mod held;

@@ -1,0 +1,99 @@
+//! Connections that others make to us.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::endpoint::Inner;
+use super::link::{Link, LinkError, Owner, Wire};
+use super::network::{Listener, Stream};
+use super::reply;
+use crate::transport::endpoint::Endpoint as Address;
+use crate::wire::zmtp::Hello;
+
+/// After the system had no descriptor for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes connections for ever.
+pub(super) async fn accept(inner: Arc<Inner>, mut listener: Box<dyn Listener>) {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => drop(tokio::spawn(Arc::clone(&inner).serve(stream))),
+            Err(error) => {
+                tracing::warn!(address = listener.address(), %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The life of a connection that somebody made to us.
+    async fn serve(self: Arc<Self>, stream: Stream) {
+        let hello =
+            Hello { socket_type: "ROUTER".into(), identity: self.address.as_bytes().to_vec() };
+        let opened =
+            Link::open(stream, &hello, self.config.max_message, self.config.handshake).await;
+        let link = match opened {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::debug!(%error, "no handshake with a caller");
+                return;
+            }
+        };
+        let wire = Wire::new(self.config.max_waiting);
+        let key = Arc::as_ptr(&wire) as usize;
+        {
+            let mut state = self.state();
+            if self.closed.load(Ordering::SeqCst)
+                || state.accepted.len() >= self.config.max_connections
+            {
+                tracing::warn!(limit = self.config.max_connections, "connection refused: too many");
+                return;
+            }
+            state.accepted.insert(key, Arc::clone(&wire));
+        }
+        let identity = String::from_utf8(link.peer.identity.clone()).unwrap_or_default();
+        let back = link.peer.socket_type == "ROUTER" && Address::parse(&identity).is_ok();
+        let mut owner = Accepted { inner: &self, wire: &wire, identity, back };
+        let error = link.run(&wire, &mut owner, self.tick()).await;
+        wire.close();
+        tracing::trace!(%error, "a caller's connection ended");
+        self.state().accepted.remove(&key);
+    }
+}
+
+/// What the task of a connection that was made to us minds.
+struct Accepted<'a> {
+    inner: &'a Arc<Inner>,
+    wire: &'a Arc<Wire>,
+    identity: String,
+    /// A lymph container: answers go to its address.
+    back: bool,
+}
+
+impl Owner for Accepted<'_> {
+    fn message(&mut self, frames: &[&[u8]]) {
+        if self.back
+            && let Some(dial) = self.inner.state().dials.get(&self.identity)
+        {
+            dial.wire.hear();
+        }
+        let route = || {
+            if self.back {
+                reply::Route::Back(Arc::clone(self.inner), self.identity.clone())
+            } else {
+                reply::Route::Same(Arc::clone(self.wire))
+            }
+        };
+        self.inner.take(frames, route, Some(self.wire));
+    }
+
+    fn tick(&mut self) -> Result<(), LinkError> {
+        let unused = self.wire.silence() > self.inner.config.idle_disconnect;
+        if self.wire.is_closed() || unused && self.wire.open.load(Ordering::Relaxed) == 0 {
+            return Err(LinkError::Idle);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,250 @@
+//! Connections that we make: a call finds its own or makes it, and hears how it ended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::endpoint::{CallId, Inner, State, call_id};
+use super::error::Error;
+use super::link::{Link, LinkError, NotTaken, Owner, Wire};
+use super::reply;
+use crate::wire::message::{Message, pack};
+use crate::wire::zmtp::Hello;
+
+/// Times a call looks for a connection that does not end in the same moment.
+const TRIES: usize = 3;
+
+/// A call that waits for its answer.
+pub(super) struct Pending {
+    pub(super) answer: oneshot::Sender<Result<Message, Ended>>,
+    dial: Arc<Dial>,
+}
+
+/// How the connection ended before the answer came.
+pub(super) enum Ended {
+    /// We closed everything.
+    Closed,
+    /// It was never made.
+    NotConnected(Arc<LinkError>),
+    /// The request may have left.
+    Lost(Arc<LinkError>),
+}
+
+impl Ended {
+    pub(super) fn error(self, address: &str, subject: String) -> Error {
+        let address = address.to_owned();
+        match self {
+            Self::Closed => Error::Closed,
+            Self::NotConnected(source) => Error::NotConnected { address, source },
+            Self::Lost(source) => Error::Lost { address, subject, source },
+        }
+    }
+}
+
+/// A connection that we made, or are making.
+pub(super) struct Dial {
+    address: String,
+    pub(super) wire: Arc<Wire>,
+    connected: AtomicBool,
+}
+
+/// Counts a call on its connection, and forgets it when nobody waits any longer.
+pub(super) struct Call<'a> {
+    inner: &'a Inner,
+    id: CallId,
+    dial: Arc<Dial>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.dial.wire.open.fetch_sub(1, Ordering::Relaxed);
+        self.inner.state().pending.remove(&self.id);
+    }
+}
+
+pub(super) type Answer = oneshot::Receiver<Result<Message, Ended>>;
+
+impl Inner {
+    /// Sends a request, and says where its answer will come.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        address: &str,
+        message: &Message,
+    ) -> Result<(Answer, Call<'_>), Error> {
+        let id = call_id(&message.id).expect("an id of ours has 32 hex digits");
+        for _ in 0..TRIES {
+            let (sender, answer) = oneshot::channel();
+            let dial = {
+                let mut state = self.state();
+                let dial = self.dial(&mut state, address)?;
+                state.pending.insert(id, Pending { answer: sender, dial: Arc::clone(&dial) });
+                dial
+            };
+            dial.wire.open.fetch_add(1, Ordering::Relaxed);
+            dial.wire.mark_used();
+            let call = Call { inner: self, id, dial };
+            match call.dial.wire.send(message) {
+                Ok(()) => return Ok((answer, call)),
+                Err(NotTaken::Full) => {
+                    return Err(Error::Congested { address: address.to_owned() });
+                }
+                Err(NotTaken::Closed) => {} // it ended just now; the next look makes another
+            }
+        }
+        let source = Arc::new(LinkError::Closed);
+        Err(Error::NotConnected { address: address.to_owned(), source })
+    }
+
+    /// The connection to an address, made where there is none.
+    fn dial(self: &Arc<Self>, state: &mut State, address: &str) -> Result<Arc<Dial>, Error> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
+        if let Some(dial) = state.dials.get(address).filter(|dial| !dial.wire.is_closed()) {
+            return Ok(Arc::clone(dial));
+        }
+        let dial = Arc::new(Dial {
+            address: address.to_owned(),
+            wire: Wire::new(self.config.max_waiting),
+            connected: AtomicBool::new(false),
+        });
+        state.dials.insert(address.to_owned(), Arc::clone(&dial));
+        tokio::spawn(Arc::clone(self).keep(Arc::clone(&dial)));
+        Ok(dial)
+    }
+
+    /// The life of a connection that we make.
+    async fn keep(self: Arc<Self>, dial: Arc<Dial>) {
+        let error = match self.connect(&dial.address).await {
+            Ok(link) => {
+                dial.connected.store(true, Ordering::SeqCst);
+                let mut owner =
+                    Dialled { inner: &self, dial: &dial, asked: None, last: Instant::now() };
+                link.run(&dial.wire, &mut owner, self.tick()).await
+            }
+            Err(error) => error,
+        };
+        dial.wire.close();
+        tracing::debug!(address = dial.address, %error, "connection ended");
+        self.end(&dial, Arc::new(error));
+    }
+
+    async fn connect(&self, address: &str) -> Result<Link, LinkError> {
+        let limit = self.config.handshake;
+        let connecting = tokio::time::timeout(limit, self.network.connect(address));
+        let stream = connecting.await.map_err(|_| LinkError::Handshake(limit))??;
+        // A local socket needs no name: nobody dials back there, and the name may be taken by our own last connection.
+        let identity = if address.starts_with("ipc:") { "" } else { &self.address };
+        let hello = Hello { socket_type: "DEALER".into(), identity: identity.as_bytes().to_vec() };
+        Link::open(stream, &hello, self.config.max_message, limit).await
+    }
+
+    /// Forgets a connection that has ended, and tells everybody who waits on it.
+    fn end(&self, dial: &Arc<Dial>, source: Arc<LinkError>) {
+        let connected = dial.connected.load(Ordering::SeqCst);
+        let address = &dial.address;
+        let lost = {
+            let mut state = self.state();
+            if state.dials.get(address).is_some_and(|kept| Arc::ptr_eq(kept, dial)) {
+                state.dials.remove(address);
+            }
+            if !matches!(*source, LinkError::Idle) {
+                let now = Instant::now();
+                state.refused.retain(|_, until| *until > now);
+                state.refused.insert(address.clone(), now + self.config.retry_after);
+            }
+            let of_it = |_: &CallId, pending: &mut Pending| Arc::ptr_eq(&pending.dial, dial);
+            state.pending.extract_if(of_it).collect::<Vec<_>>()
+        };
+        for (_, Pending { answer, .. }) in lost {
+            let source = Arc::clone(&source);
+            let ended = match () {
+                () if self.closed.load(Ordering::SeqCst) => Ended::Closed,
+                () if connected => Ended::Lost(source),
+                () => Ended::NotConnected(source),
+            };
+            // Whoever does not wait any longer need not know.
+            let _ = answer.send(Err(ended));
+        }
+    }
+
+    /// Sends an answer to a lymph container by dialling it.
+    pub(super) fn send_back(self: &Arc<Self>, address: &str, message: &Message) {
+        for _ in 0..TRIES {
+            let dial = self.dial(&mut self.state(), address);
+            let Ok(dial) = dial else { return };
+            match dial.wire.send(message) {
+                Ok(()) => {
+                    dial.wire.mark_used();
+                    return;
+                }
+                Err(NotTaken::Full) => {
+                    tracing::warn!(address, "a caller does not read its answers: closed");
+                    dial.wire.close();
+                    return;
+                }
+                Err(NotTaken::Closed) => {}
+            }
+        }
+    }
+}
+
+/// What the task of a connection that we made minds.
+struct Dialled<'a> {
+    inner: &'a Arc<Inner>,
+    dial: &'a Arc<Dial>,
+    /// The first ping that was not answered.
+    asked: Option<Instant>,
+    last: Instant,
+}
+
+impl Owner for Dialled<'_> {
+    fn message(&mut self, frames: &[&[u8]]) {
+        let wire = &self.dial.wire;
+        self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None);
+    }
+
+    fn tick(&mut self) -> Result<(), LinkError> {
+        let (wire, config) = (&self.dial.wire, &self.inner.config);
+        if wire.is_closed() {
+            return Err(LinkError::Idle);
+        }
+        let late = self.last.elapsed() > 2 * self.inner.tick();
+        self.last = Instant::now();
+        if late || self.asked.is_some_and(|asked| wire.silence() < asked.elapsed()) {
+            self.asked = None; // it was we who did not listen, or it answered
+        }
+        let busy = wire.open.load(Ordering::Relaxed) > 0;
+        if !busy && wire.idle() > config.idle_disconnect {
+            return Err(LinkError::Idle);
+        }
+        let silent = self.asked.map_or(Duration::ZERO, |asked| asked.elapsed());
+        if silent >= config.unresponsive_disconnect {
+            return Err(LinkError::Silent(silent));
+        }
+        if silent >= config.timeout {
+            wire.set_unresponsive();
+        }
+        let in_use = busy || wire.idle() < config.idle_timeout || self.asked.is_some();
+        let interval = config.heartbeat_interval;
+        if in_use && !interval.is_zero() && wire.silence() >= interval {
+            self.asked.get_or_insert_with(Instant::now);
+            // Where so much waits that it is not taken, the silence is judged all the same.
+            let _ = wire.send(&ping());
+        }
+        Ok(())
+    }
+}
+
+fn ping() -> Message {
+    #[derive(Serialize)]
+    struct Ping {
+        payload: &'static str,
+    }
+    let body = pack(&Ping { payload: "" }).expect("a text always packs");
+    Message::request("lymph.ping", body)
+}
