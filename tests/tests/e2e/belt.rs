@@ -65,6 +65,9 @@ fn what_runs_is_called_by_its_name() {
         dumped.contains("trace_id: my-trace\n") && dumped.ends_with("\n\n\"foo\"\n"),
         "{dumped}"
     );
+    // Each of these commands left when it had its answer, which is no fault.
+    cluster.ok("discover");
+    assert_eq!(status(&["node.status"])["node"]["ignored"], json!({}));
     cluster.down();
 }
 
@@ -123,12 +126,17 @@ fn a_shell_keeps_what_was_answered_and_may_stay_with_one_instance() {
                  request --timeout 20s echo.upper {\"text\": x}\n\
                  proxy.lymph.status().endpoint\n\
                  proxy.echo.uper(text=x)\n\
+                 proxy.echo@7.upper(text=x)\n\
+                 requets echo.upper {}\n\
                  x\n";
     let (code, out, err) = piped(&cluster, &["shell", "--remote", "echo.2"], lines);
     let status = cluster.json("request lymph.status --address echo.2 --json");
     assert_eq!(out, format!("\"FOO\"\n{}\n\"foo\"\n", status["endpoint"]), "{err}");
     assert_eq!(code, Some(1), "one of them failed");
     assert!(err.contains("did you mean `echo.upper`?"), "{err}");
+    assert!(err.contains("compatible"), "the version is asked for: {err}");
+    assert!(err.contains("there is no command `requets`"), "{err}");
+    assert!(err.contains("did you mean `request`?"), "{err}");
     cluster.down();
 }
 
@@ -146,7 +154,15 @@ fn an_instance_is_run_from_its_configuration_alone() {
     let versions = methods["methods"].as_array().unwrap().iter().map(|one| &one["version"]);
     assert!(versions.clone().any(|version| version == "1.2.0"), "{methods}");
     signal("TERM", instance.pid());
-    instance.finish(LIMIT).code(0);
+    drop(instance.finish(LIMIT).code(0).says(&address).says("registered nowhere"));
+    // Without a node a name leads nowhere, which is said, too.
+    let port = free_port().to_string();
+    let instance = cluster.start(&["instance", "-c", "echo.yml", "-p", &port]);
+    let address = format!("tcp://127.0.0.1:{port}");
+    let words = ["request", "say.echo", "{\"text\": \"foo\"}", "--address", &address];
+    wait_until(LIMIT, "an answer", || cluster.run_words(&words).status.success());
+    signal("TERM", instance.pid());
+    drop(instance.finish(LIMIT).code(0).says(&address).says("no node"));
     cluster.assert_empty();
 }
 

@@ -47,8 +47,8 @@ impl Handler for Desk {
         Flow::Taken
     }
 
-    fn undelivered(&mut self, frames: Frames, _why: Undelivered) {
-        self.drop_peer(frames);
+    fn undelivered(&mut self, frames: Frames, why: Undelivered) {
+        self.drop_peer(frames, why);
     }
 
     fn rejected(&mut self) {
@@ -83,8 +83,8 @@ impl Handler for Desk {
 impl Desk {
     fn send(&mut self, frames: Frames, port: &mut Port<'_>) {
         let peer = frames[0].clone();
-        if port.send(frames).is_err() {
-            self.drop_peer(vec![peer]);
+        if let Err(why) = port.send(frames) {
+            self.drop_peer(vec![peer], why);
             if !self.gone.is_empty() {
                 port.wake_in(SETTLE);
             }
@@ -92,9 +92,14 @@ impl Desk {
     }
 
     /// The peer is gone or does not read: forget its calls.
-    fn drop_peer(&mut self, mut frames: Frames) {
+    fn drop_peer(&mut self, mut frames: Frames, why: Undelivered) {
         let peer = PeerId(frames.swap_remove(0));
-        self.counters.count("control: client gone before its answer");
+        match why {
+            // Who leaves wants nothing any more: a command that is done watches the registry until its end.
+            Undelivered::Gone => {}
+            Undelivered::Full => self.counters.count("control: client does not read its answers"),
+            Undelivered::Invalid => self.counters.count("control: answer not sent"),
+        }
         let (void, kept) = {
             let mut open = lock(&self.open);
             (open.close_all(&peer), open.kept.remove(&peer).is_some())

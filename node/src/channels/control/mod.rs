@@ -426,6 +426,7 @@ mod tests {
         node.control.reply(stays.id, &2);
         assert_eq!(other.join().unwrap().unwrap(), 2);
         wait_until(|| node.control.open_calls() == 0);
+        assert!(node.counters.snapshot().is_empty(), "who leaves is no fault");
     }
 
     #[test]
@@ -442,6 +443,7 @@ mod tests {
         drop(client);
         let gone = next(&mut node.calls);
         assert_eq!((gone.call, gone.peer), (Call::Departed, call.peer));
+        assert!(node.counters.snapshot().is_empty(), "who leaves is no fault");
     }
 
     #[test]
