@@ -24,7 +24,7 @@ use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
 use hilum_shared::events::{EventError, EventSystem};
 use hilum_shared::registry::{
-    BUILTIN, Choice, Instance, InvalidVersion, Registry, RegistryError, Version,
+    BUILTIN, Choice, Instance, InvalidVersion, Memory, Registry, RegistryError, Version,
 };
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
 use hilum_shared::transport::reach;
@@ -293,7 +293,16 @@ impl Container {
                 return Err(error);
             }
         };
-        let registry = self.registry.open(worker.contract(), &endpoint).await;
+        let found = self.registry.open(worker.contract(), &endpoint).await;
+        let nowhere = match (&found, self.settings.isolated) {
+            (_, true) => Some("isolated, and registered nowhere"),
+            (None, false) => {
+                Some("no node is above this process, so that it is registered nowhere")
+            }
+            (Some(_), false) => None,
+        };
+        // Without a registry it knows of itself only.
+        let registry = found.unwrap_or_else(|| Arc::new(Memory::new()));
         let client = Client::new(endpoint.clone(), Arc::clone(&registry));
         let events = match self.events.open(worker.contract()).await {
             Ok(events) => events,
@@ -346,6 +355,10 @@ impl Container {
                     return Err(error.into());
                 }
             }
+        }
+        if let Some(why) = nowhere {
+            let address = running.endpoint.address();
+            tracing::info!("{why}: it is called at {address} by who knows that address");
         }
         Ok(running)
     }

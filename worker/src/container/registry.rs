@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hilum_shared::registry::{Choice, Memory, Registry};
+use hilum_shared::registry::{Choice, Registry};
 use hilum_shared::rpc;
 use hilum_shared::transport::endpoint::Endpoint;
 
@@ -11,25 +11,25 @@ use crate::contract::Contract;
 
 /// Where others are found.
 pub(super) enum Wanted {
-    /// What the configuration says. Where that is the node's and there is none, this process knows of itself only.
+    /// What the configuration says.
     Configured(Choice),
     /// One that is there already.
     This(Arc<dyn Registry>),
 }
 
 impl Wanted {
-    /// The registry, reached by our own endpoint.
+    /// The registry, reached by our own endpoint; `None` where it is the node's and there is no node.
     pub(super) async fn open(
         self,
         contract: &Contract,
         endpoint: &rpc::Endpoint,
-    ) -> Arc<dyn Registry> {
+    ) -> Option<Arc<dyn Registry>> {
         let choice = match self {
-            Self::This(registry) => return registry,
+            Self::This(registry) => return Some(registry),
             Self::Configured(choice) => choice,
         };
         let node = contract.node.as_deref().map(|node| (node, contract.token.clone()));
-        choice.open(endpoint, node).await.unwrap_or_else(|| Arc::new(Memory::new()))
+        choice.open(endpoint, node).await
     }
 }
 
