@@ -246,6 +246,18 @@ impl Caller<'_> {
         methods.into_iter().map(|method| method.name).collect()
     }
 
+    /// The names of a method's parameters; none where it cannot be asked.
+    pub(crate) async fn parameters(&self, subject: &str) -> Vec<String> {
+        let Some((interface, _)) = subject.rsplit_once('.') else { return Vec::new() };
+        let methods = async {
+            let place = self.place(interface).await.ok()?;
+            self.methods(&place, ASIDE).await.ok()
+        };
+        let methods = methods.await.unwrap_or_default();
+        let asked = methods.into_iter().find(|method| method.name == subject);
+        asked.map(|method| method.params).unwrap_or_default()
+    }
+
     /// Why an ADDRESS means nothing.
     async fn unknown(
         &self,

@@ -15,6 +15,7 @@ use super::exit::{CliError, ExitStatus, Outcome};
 use super::output::{Style, printable};
 use super::request::Subject;
 use super::session::Session;
+use super::target::nearest;
 use super::{discover, emit, inspect, loglevel, request, subscribe, time};
 
 mod evaluate;
@@ -30,8 +31,9 @@ mod prompt;
     At the prompt:\n  \
     request echo.upper {\"text\": \"foo\"}\n  \
     x = proxy.echo.upper(text=\"foo\")              and then `x`, `x.field`, `proxy.echo.echo(text=x)`\n  \
+    proxy.echo@1.2.upper(text=\"foo\")             an instance of this version\n  \
     discover, inspect echo, emit order.paid {\"id\": 7}, subscribe 'order.*', help\n\n\
-    TAB completes commands, services and methods. The history is `hilum/shell_history` in $XDG_STATE_HOME (~/.local/state). Without a\n\
+    TAB completes commands, services, methods and parameters. The history is `hilum/shell_history` in $XDG_STATE_HOME (~/.local/state). Without a\n\
     terminal lines are read from stdin; it exits with 1 when one of them failed.")]
 pub(crate) struct ShellArgs {
     /// Send all calls to one instance: of the running node (`echo.2`), of the registry (`echo:ID`), an endpoint, `node`
@@ -159,7 +161,10 @@ impl Shell<'_, '_> {
         }
         let commands = COMMANDS.map(|(name, _, _)| name);
         let statement = language::read(line, &commands).map_err(|error| {
-            CliError::usage(error.to_string(), "`help` shows what can be typed")
+            match language::unknown_command(line) {
+                Some(word) => no_command(word),
+                None => CliError::usage(error.to_string(), "`help` shows what can be typed"),
+            }
         })?;
         let work = self.obey(statement);
         tokio::select! {
@@ -324,10 +329,7 @@ impl Shell<'_, '_> {
         let mut all =
             COMMANDS.iter().filter(|(name, _, _)| asked.is_empty() || *name == asked).peekable();
         if all.peek().is_none() {
-            return Err(CliError::usage(
-                format!("there is no command `{asked}`"),
-                "`help` shows all",
-            ));
+            return Err(no_command(asked));
         }
         let rows: Vec<(String, &str)> =
             all.map(|(name, takes, does)| (format!("{name} {takes}"), *does)).collect();
@@ -340,10 +342,10 @@ impl Shell<'_, '_> {
             out.line("")?;
             out.line(&format!(
                 "{}  call it and show the answer",
-                bold("proxy.SERVICE.METHOD(name=value, …)")
+                bold("proxy.SERVICE[@VERSION].METHOD(name=value, …)")
             ))?;
             out.line(&format!("{}  keep a value; then `x`, `x.field`, `x[0]`", bold("x = …")))?;
-            out.line("Values are JSON, names of variables, calls, and Decimal(\"1.50\"), set([1]), date(\"2015-03-14\") and their like.")?;
+            out.line("Values are JSON, names of variables, calls, and all that is shown: Decimal(1.50), set(1, 2), date(2015-03-14) and their like.")?;
         }
         Ok(())
     }
@@ -353,9 +355,22 @@ impl Shell<'_, '_> {
         let caller = self.scope.caller;
         let command = before.trim();
         let mut names: Vec<String> = if let Some(subject) = typed.strip_prefix("proxy.") {
-            let subjects = caller.subjects(subject).await;
+            let subjects = caller.subjects(&without_version(subject)).await;
             let call = |name: String| if name.ends_with('.') { name } else { name + "(" };
-            subjects.into_iter().map(|name| format!("proxy.{}", call(name))).collect()
+            let as_typed = |name: String| match (subject.split_once('@'), name.rsplit_once('.')) {
+                // The version stays where it was typed.
+                (Some((_, rest)), Some((interface, method))) if rest.contains('.') => {
+                    let version = rest.rsplit_once('.').map_or(rest, |(version, _)| version);
+                    format!("{interface}@{version}.{method}")
+                }
+                _ => name,
+            };
+            subjects.into_iter().map(|name| format!("proxy.{}", call(as_typed(name)))).collect()
+        } else if let Some((subject, given)) = language::parameters(before) {
+            let subject = without_version(&subject);
+            let parameters = caller.parameters(&subject).await;
+            let free = |name: &String| !given.contains(&format!("{name}="));
+            parameters.into_iter().filter(free).map(|name| name + "=").collect()
         } else if command == "request" {
             caller.subjects(typed).await
         } else if command == "discover" {
@@ -372,6 +387,22 @@ impl Shell<'_, '_> {
         names.sort();
         names
     }
+}
+
+/// A word that is no command.
+fn no_command(word: &str) -> CliError {
+    let names = COMMANDS.map(|(name, _, _)| name.to_owned());
+    let help = match nearest(word, &names).first() {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}", names.join(", ")),
+    };
+    CliError::usage(format!("there is no command `{word}`"), help)
+}
+
+/// `echo.upper` of `echo@1.2.upper` and of `echo.upper@1.2`.
+fn without_version(subject: &str) -> String {
+    let subject = language::with_version_behind(subject);
+    subject.split_once('@').map_or(subject.clone(), |(name, _)| name.to_owned())
 }
 
 /// The first word and what is behind it.

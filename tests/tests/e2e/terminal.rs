@@ -207,7 +207,10 @@ fn a_shell_completes_remembers_and_shows_events() {
     shell.wait_for("proxy.echo.");
     shell.press("ec\t");
     shell.wait_for("echo(");
-    shell.press("text=\"fo\" )\r");
+    // So are a method's parameters.
+    shell.press("te\t");
+    shell.wait_for("text=");
+    shell.press("\"fo\" )\r");
     shell.wait_for("\r\n\"fo\"");
     shell.wait_for("hilum> ");
     // A bracket that is open goes on in the next line, and Ctrl-C drops what was typed.

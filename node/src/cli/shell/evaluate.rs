@@ -72,12 +72,13 @@ impl Scope<'_, '_> {
         if let Some(value) = self.variables.get(name) {
             return Ok(value.clone());
         }
-        let names: Vec<String> = self.variables.keys().cloned().collect();
+        let commands = super::COMMANDS.iter().map(|(name, _, _)| (*name).to_owned());
+        let names: Vec<String> = self.variables.keys().cloned().chain(commands).collect();
         let help = match nearest(name, &names).first() {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("texts stand in quotes: \"{name}\"; `help` shows the commands"),
         };
-        Err(CliError::usage(format!("there is no variable `{name}`"), help))
+        Err(CliError::usage(format!("there is no command or variable `{name}`"), help))
     }
 
     /// Calls a service.

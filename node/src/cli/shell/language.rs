@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! expression:  null true 7 1.5 "text" 'text'   [1, 2]   {"a": 1}   Decimal("1.50") set([1])   name
-//!              proxy.SERVICE.METHOD(parameter=expression, …)        each with .field or [index] behind it
+//!              proxy.SERVICE[@VERSION].METHOD(parameter=expression, …)   each with .field or [index] behind it
 //! ```
-//! JSON is a part of it. `None`, `True` and `False` are understood, too.
+//! JSON is a part of it, and so is every value as it is shown (`Decimal(1.50)`). `None`, `True` and `False` are understood, too.
 
 use hilum_shared::wire::Value;
+use serde_json::json;
 
 /// Brackets within brackets; a call takes no deeper values.
 const DEEPEST: usize = 64;
@@ -33,7 +34,7 @@ pub(super) enum Expr {
     Map(Vec<(Expr, Expr)>),
     /// `Decimal("1.50")`.
     Special(String, Vec<Expr>),
-    /// `proxy.echo.upper(text="x")`: the subject, and the parameters by name.
+    /// `proxy.echo@1.2.upper(text="x")`: the subject `echo.upper@1.2`, and the parameters by name.
     Call(String, Vec<(String, Expr)>),
     /// `x.name` and `x["name"]`, `x[0]`.
     Item(Box<Expr>, Box<Expr>),
@@ -48,8 +49,8 @@ pub(super) struct SyntaxError {
 }
 
 /// The names that make special values.
-pub(super) const SPECIAL: [&str; 8] =
-    ["set", "datetime", "date", "time", "Decimal", "UUID", "bytes", "Undefined"];
+pub(super) const SPECIAL: [&str; 9] =
+    ["set", "datetime", "date", "time", "Decimal", "UUID", "bytes", "ext", "Undefined"];
 
 /// Reads a line; `commands` are the words that begin one.
 ///
@@ -77,7 +78,8 @@ pub(super) fn read(line: &str, commands: &[&str]) -> Result<Statement, SyntaxErr
         reader.blanks();
         if reader.eat('=') {
             let value = reader.whole()?;
-            if matches!(name.as_str(), "proxy" | "true" | "false" | "null") {
+            let taken = ["proxy", "true", "false", "null", "NaN", "inf", "Undefined"];
+            if taken.contains(&name.as_str()) {
                 return Err(reader.error(format!("`{name}` cannot be a variable"), before));
             }
             return Ok(Statement::Assign(name, value));
@@ -113,8 +115,70 @@ pub(super) fn is_open(text: &str) -> bool {
     open > 0
 }
 
+/// The word of a line that wants to be a command and is none of `commands`: a name with something behind it that no expression has there.
+pub(super) fn unknown_command(line: &str) -> Option<&str> {
+    let (word, behind) = line.trim().split_once(char::is_whitespace)?;
+    let is_word =
+        word.starts_with(char::is_alphabetic) && word.chars().all(|c| is_name(c) || c == '-');
+    (is_word && !behind.trim_start().starts_with(['=', '.', '[', '(', '#'])).then_some(word)
+}
+
+/// The call within whose brackets a text ends, where the name of a parameter may stand: its subject, and what is in the brackets yet.
+pub(super) fn parameters(before: &str) -> Option<(String, &str)> {
+    let (mut open, mut quote, mut escaped) = (Vec::new(), None, false);
+    for (at, c) in before.char_indices() {
+        match (quote, c) {
+            _ if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(end), c) if c == end => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '(' | '[' | '{') => open.push(at),
+            (None, ')' | ']' | '}') => drop(open.pop()),
+            _ => {}
+        }
+    }
+    let at = *open.last().filter(|_| quote.is_none())?;
+    let given = before[at..].strip_prefix('(')?;
+    let called = &before[..at];
+    let begun = called
+        .rfind(|c| !is_subject(c))
+        .map_or(0, |at| at + called[at..].chars().next().map_or(1, char::len_utf8));
+    let subject = called[begun..].strip_prefix("proxy.")?;
+    let ready = given.trim_end();
+    (ready.is_empty() || ready.ends_with(',')).then(|| (with_version_behind(subject), given))
+}
+
 fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
+}
+
+fn is_subject(c: char) -> bool {
+    is_name(c) || matches!(c, '.' | '-' | '@' | '!' | '?')
+}
+
+/// `echo@1.2.upper` as `echo.upper@1.2`; other texts as they are.
+pub(super) fn with_version_behind(subject: &str) -> String {
+    if let Some((interface, rest)) = subject.split_once('@')
+        && let Some((version, method)) = rest.rsplit_once('.')
+        && !method.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return format!("{interface}.{method}@{version}");
+    }
+    subject.to_owned()
+}
+
+/// A special value by what stands in its brackets when it is shown: `Decimal(1.50)`, `date(2015-03-14)`, `bytes(00ff)`.
+fn shown(name: &str, text: &str) -> Option<Value> {
+    let content = match name {
+        "set" | "Undefined" => return None,
+        "ext" => {
+            let (kind, bytes) = text.split_once(',')?;
+            json!([kind.trim().parse::<i8>().ok()?, bytes.trim()])
+        }
+        _ => json!(text),
+    };
+    let value = Value::from_json(&json!({"__type__": name, "_": content}));
+    (!matches!(value, Value::Map(_))).then_some(value)
 }
 
 struct Reader<'a> {
@@ -242,10 +306,18 @@ impl Reader<'_> {
             "true" | "True" => Expr::Literal(Value::Bool(true)),
             "false" | "False" => Expr::Literal(Value::Bool(false)),
             "proxy" => self.call()?,
+            "NaN" => Expr::Literal(Value::Float(f64::NAN)),
+            "inf" => Expr::Literal(Value::Float(f64::INFINITY)),
             special if SPECIAL.contains(&special) && self.peek() == Some('(') => {
                 self.at += 1;
+                let end = self.rest().find(')').unwrap_or(0);
+                if let Some(value) = shown(&name, self.rest()[..end].trim()) {
+                    self.at += end + 1;
+                    return Ok(Expr::Literal(value));
+                }
                 Expr::Special(name, self.many(')', Self::value)?)
             }
+            "Undefined" => Expr::Literal(Value::Undefined),
             _ if self.peek() == Some('(') => {
                 let hint = format!("`{name}` cannot be called; write `proxy.SERVICE.METHOD(…)`");
                 return Err(self.error(hint, begun));
@@ -257,7 +329,6 @@ impl Reader<'_> {
     /// What is behind `proxy`.
     fn call(&mut self) -> Result<Expr, SyntaxError> {
         let begun = self.at;
-        let is_subject = |c: char| is_name(c) || matches!(c, '.' | '-' | '@' | '!' | '?');
         let end = self.rest().find(|c| !is_subject(c)).unwrap_or(self.rest().len());
         let subject = self.rest()[..end].trim_start_matches('.').to_owned();
         self.at += end;
@@ -275,7 +346,7 @@ impl Reader<'_> {
                 _ => Err(reader.error("parameters go by name, `text=\"foo\"`", begun)),
             }
         })?;
-        Ok(Expr::Call(subject, parameters))
+        Ok(Expr::Call(with_version_behind(&subject), parameters))
     }
 
     /// Members up to the closing bracket; a comma may stand at the end.
@@ -305,6 +376,12 @@ impl Reader<'_> {
 
     fn number(&mut self) -> Result<Expr, SyntaxError> {
         let begun = self.at;
+        if let Some(rest) = self.rest().strip_prefix("-inf")
+            && !rest.starts_with(is_name)
+        {
+            self.at += "-inf".len();
+            return Ok(Expr::Literal(Value::Float(f64::NEG_INFINITY)));
+        }
         let of_number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
         let end = self.rest().find(|c| !of_number(c)).unwrap_or(self.rest().len());
         let text = &self.rest()[..end];
@@ -383,6 +460,77 @@ mod tests {
         assert!(
             matches!(nested, Statement::Show(Expr::Call(_, arguments)) if arguments.len() == 3)
         );
+    }
+
+    #[test]
+    fn a_version_stands_behind_the_service_or_the_method() {
+        for line in ["proxy.job.echo@1.2.upper(x=1)", "proxy.job.echo.upper@1.2(x=1)"] {
+            let Ok(Statement::Show(Expr::Call(subject, _))) = parse(line) else { panic!("{line}") };
+            assert_eq!(subject, "job.echo.upper@1.2");
+        }
+        assert_eq!(with_version_behind("echo@1.2"), "echo@1.2", "no method yet");
+    }
+
+    #[test]
+    fn a_value_is_read_as_it_is_shown() {
+        let tagged = |kind: &str, text: &str| json!({"__type__": kind, "_": text});
+        for json in [
+            json!([null, true, -7, u64::MAX, 1.0, 1e300, "a\"\n'"]),
+            tagged("Decimal", "1.50"),
+            tagged("Decimal", "NaN"),
+            tagged("date", "2015-03-14"),
+            tagged("datetime", "2015-03-14T09:26:53Z"),
+            tagged("time", "09:26:53Z"),
+            tagged("UUID", "8d5b7bbe-9bd8-4c4b-a2e3-6a7c8d1f0e55"),
+            tagged("bytes", "00ff"),
+            tagged("bytes", "abcdef"),
+            tagged("bytes", ""),
+            tagged("float", "inf"),
+            tagged("float", "-inf"),
+            tagged("UndefinedType", ""),
+            json!({"__type__": "ext", "_": [7, "00ff"]}),
+        ] {
+            let value = Value::from_json(&json);
+            assert!(!matches!(value, Value::Map(_)), "{json} is no special value");
+            let shown = value.to_string();
+            let read = expression(&shown).map(|expr| literal(&expr)).unwrap();
+            assert_eq!(read, value, "{shown}");
+        }
+        assert!(matches!(expression("date(x)"), Ok(Expr::Special(..))), "a variable");
+        assert!(
+            matches!(expression("set(1, Decimal(2))"), Ok(Expr::Special(_, of)) if of.len() == 2)
+        );
+    }
+
+    /// The value of an expression that is one already, or a list of such.
+    fn literal(expr: &Expr) -> Value {
+        match expr {
+            Expr::Literal(value) => value.clone(),
+            Expr::List(members) => Value::List(members.iter().map(literal).collect()),
+            other => panic!("no literal: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_parameter_may_stand_where_a_call_begins_or_behind_a_comma() {
+        let within = |line| parameters(line).map(|(subject, _)| subject);
+        assert_eq!(within("x = proxy.echo.upper("), Some("echo.upper".into()));
+        assert_eq!(within("proxy.echo@1.2.upper(a=\"(\", "), Some("echo.upper@1.2".into()));
+        assert_eq!(within("proxy.a.b(x=proxy.c.d("), Some("c.d".into()));
+        assert_eq!(within("proxy.a.b(x=proxy.c.d(), "), Some("a.b".into()));
+        for line in ["", "proxy.a.b(x=", "proxy.a.b(x=[1, ", "date(", "proxy.a.b()", "proxy.a.b(\""]
+        {
+            assert_eq!(within(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_word_with_something_behind_it_wants_to_be_a_command() {
+        assert_eq!(unknown_command(" discovr echo"), Some("discovr"));
+        assert_eq!(unknown_command("log-level echo -l info"), Some("log-level"));
+        for line in ["x", "x = 1", "x [0]", "1 2", "proxy.a.b() 1", "x # why"] {
+            assert_eq!(unknown_command(line), None, "{line}");
+        }
     }
 
     #[test]
