@@ -265,6 +265,12 @@ fn an_instance_becomes_the_program_of_its_class() {
     );
     let ran = place.run(&["worker", "-c", "conf/echo.yml", "--reload"]).ends(7);
     assert_eq!(ran.out(), format!("worker --config {config} --reload\n"));
+    // The interfaces that are named stand above the file for both.
+    for verb in ["instance", "worker"] {
+        let ran = place.run(&[verb, "-c", "conf/echo.yml", "--interface", "echo-service:Echo"]);
+        let said = format!("{verb} --config {config} --interface echo-service:Echo\n");
+        assert_eq!(ran.ends(7).out(), said);
+    }
 }
 
 #[test]
@@ -284,7 +290,7 @@ fn a_shell_without_a_terminal_goes_through_its_lines_and_tells_by_its_code() {
     assert!(ran.out().starts_with("Decimal(1.50)\nDecimal(1.50)\n"), "{}", ran.out());
     let ran = shell("nope\n1\nexit\n2\n").ends(1);
     assert_eq!(ran.out(), "1\n");
-    assert!(ran.err().contains("no variable `nope`"), "{}", ran.err());
+    assert!(ran.err().contains("no command or variable `nope`"), "{}", ran.err());
     let ran = shell("proxy.echo.upper(text=\"x\")\n").ends(1);
     assert!(ran.err().contains("no configuration found"), "{}", ran.err());
 }

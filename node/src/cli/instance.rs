@@ -28,16 +28,14 @@ use super::session::Session;
 pub(crate) struct InstanceArgs {
     #[command(flatten)]
     words: Words,
-    /// Run this interface (`binary:Type`) under its own name, whatever the configuration names
-    #[arg(long, value_name = "CLASS")]
-    interface: Vec<String>,
 }
 
 /// The words of `worker`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     hilum worker -c conf/jobs.yml            works on the tasks of its interfaces\n  \
-    hilum worker -c conf/jobs.yml --reload   and stops when its program is built anew\n\n\
+    hilum worker -c conf/jobs.yml --reload   and stops when its program is built anew\n  \
+    hilum worker --interface jobs:Mail       the tasks of one interface\n\n\
     The configuration and the program are found as by `hilum instance`; `PROGRAM worker` is the same.")]
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
@@ -62,10 +60,16 @@ struct Words {
     /// Stop when the program's file changes, for a node to start the new one
     #[arg(long)]
     reload: bool,
+    /// Run this interface (`binary:Type`) under its own name, whatever the configuration names
+    #[arg(long, value_name = "CLASS")]
+    interface: Vec<String>,
 }
 
 impl Words {
     fn append_to(&self, command: &mut Command) {
+        for class in &self.interface {
+            command.args(["--interface", class]);
+        }
         if let Some(ip) = self.ip {
             command.arg("--ip").arg(ip.to_string());
         }
@@ -83,15 +87,15 @@ impl Words {
 
 /// Runs `instance`: returns only when it cannot.
 pub(crate) fn instance(session: &Session, args: &InstanceArgs) -> Outcome {
-    run(session, "instance", &args.words, &args.interface)
+    run(session, "instance", &args.words)
 }
 
 /// Runs `worker`: returns only when it cannot.
 pub(crate) fn worker(session: &Session, args: &WorkerArgs) -> Outcome {
-    run(session, "worker", &args.words, &[])
+    run(session, "worker", &args.words)
 }
 
-fn run(session: &Session, verb: &str, words: &Words, interfaces: &[String]) -> Outcome {
+fn run(session: &Session, verb: &str, words: &Words) -> Outcome {
     let folder = session.folder()?;
     let options = ServiceOptions {
         config: given(session)?,
@@ -102,7 +106,7 @@ fn run(session: &Session, verb: &str, words: &Words, interfaces: &[String]) -> O
             .collect(),
     };
     let config = file(&options);
-    let wanted = match interfaces {
+    let wanted = match words.interface.as_slice() {
         [] => of_config(&options, config.as_deref())?,
         classes => of_classes(classes)?,
     };
@@ -125,9 +129,6 @@ fn run(session: &Session, verb: &str, words: &Words, interfaces: &[String]) -> O
     }
     if let Some(vars) = &options.vars {
         command.arg("--vars").arg(vars);
-    }
-    for class in interfaces {
-        command.args(["--interface", class]);
     }
     words.append_to(&mut command);
     let source = command.exec();
