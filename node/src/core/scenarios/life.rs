@@ -193,8 +193,96 @@ fn when_all_crash_one_is_tried_and_the_others_follow_when_it_holds() {
         world.pass(Duration::from_millis(100));
     }
     assert_eq!(up(&world).len(), 1);
-    world.pass(Duration::from_millis(1100));
+    world.pass(Duration::from_millis(800));
+    assert_eq!(up(&world).len(), 1, "it has not held yet");
+    world.pass(Duration::from_millis(300));
     assert_eq!(up(&world).len(), 4);
+}
+
+/// How often a service went over to trying its instances singly.
+fn tried_singly(world: &World) -> usize {
+    world.events.iter().filter(|event| event.ends_with("tried-singly")).count()
+}
+
+/// Lets an instance run again, where it is in backoff, and crash at once.
+fn crashes(world: &mut World, id: &str) {
+    for _ in 0..1000 {
+        if world.state(id) == "running" {
+            break;
+        }
+        world.pass(Duration::from_millis(10));
+    }
+    world.ends(id, Exit::Code(1));
+    world.pass(Duration::ZERO);
+}
+
+/// A service of so many that is started again soon.
+fn restless(count: u32) -> ServiceSpec {
+    let mut web = service("web", count);
+    web.policy.restart.delay = Duration::from_millis(10);
+    web.policy.restart.max_delay = Duration::from_millis(50);
+    web
+}
+
+#[test]
+fn the_second_crash_of_all_in_a_row_is_no_coincidence() {
+    let mut world = World::up(cluster(vec![restless(2)]));
+    for id in ["web.1", "web.2", "web.1"] {
+        crashes(&mut world, id);
+        assert_eq!(tried_singly(&world), 0, "{id}");
+    }
+    crashes(&mut world, "web.2");
+    assert_eq!(tried_singly(&world), 1);
+    // Those that hold are forgiven: it takes two crashes of each again.
+    world.pass(10 * SECOND);
+    assert_eq!((world.state("web.1"), world.state("web.2")), ("running", "running"));
+    for id in ["web.1", "web.2", "web.1"] {
+        crashes(&mut world, id);
+        assert_eq!(tried_singly(&world), 1, "{id}");
+    }
+    crashes(&mut world, "web.2");
+    assert_eq!(tried_singly(&world), 2);
+}
+
+#[test]
+fn one_that_crashes_alone_is_no_matter_of_all() {
+    let mut world = World::up(cluster(vec![restless(1)]));
+    for _ in 0..5 {
+        crashes(&mut world, "web.1");
+    }
+    assert_eq!(tried_singly(&world), 0, "there is no other");
+    let mut world = World::up(cluster(vec![restless(3)]));
+    for _ in 0..5 {
+        crashes(&mut world, "web.1");
+        crashes(&mut world, "web.2");
+    }
+    assert_eq!(tried_singly(&world), 0, "the third runs");
+    let mut job = restless(2);
+    job.policy.kind = Kind::Job;
+    job.policy.restart.when = RestartWhen::OnFailure;
+    let mut world = World::up(cluster(vec![job]));
+    for _ in 0..5 {
+        crashes(&mut world, "web.1");
+        crashes(&mut world, "web.2");
+    }
+    assert_eq!(tried_singly(&world), 0, "a job's end is nothing to hold");
+}
+
+#[test]
+fn what_was_stopped_while_it_was_tried_singly_starts_as_a_whole() {
+    let mut world = World::up(cluster(vec![restless(4)]));
+    let names: Vec<String> = (1..=4).map(|index| format!("web.{index}")).collect();
+    for _ in 0..2 {
+        names.iter().for_each(|name| crashes(&mut world, name));
+    }
+    assert_eq!(tried_singly(&world), 1);
+    world.ask(Request::Stop(named("web")));
+    world.pass(SECOND);
+    let all = |world: &World, state| names.iter().filter(|name| world.state(name) == state).count();
+    assert_eq!(all(&world, "stopped"), 4);
+    world.ask(Request::Start(named("web")));
+    world.pass(Duration::ZERO);
+    assert_eq!(all(&world, "running"), 4);
 }
 
 #[test]
