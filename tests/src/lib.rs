@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use processes::{Process, alive, signal, with_text};
+pub use processes::{Process, alive, signal, suspend, with_text};
 pub use running::{Outcome, Running};
 
 /// Longest wait for something that takes a moment; a machine may be busy.

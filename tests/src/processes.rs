@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 /// A process that belongs to a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,24 @@ pub fn signal(name: &str, pid: u32) {
     assert!(send(name, pid), "no process {pid}");
 }
 
+/// Stops a process for a time, counted from when it stands still indeed: for what is about such a time itself.
+///
+/// # Panics
+/// When there is no such process, or it does not stop.
+#[track_caller]
+pub fn suspend(pid: u32, time: Duration) {
+    signal("STOP", pid);
+    crate::wait_until(crate::LIMIT, "it stands still", || state(pid) == Some('T'));
+    std::thread::sleep(time);
+    signal("CONT", pid);
+}
+
+/// The letter of its state in `/proc`.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+}
+
 fn send(name: &str, pid: u32) -> bool {
     let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
     sent.is_ok_and(|status| status.success())
@@ -35,8 +54,7 @@ fn send(name: &str, pid: u32) -> bool {
 
 /// Whether a process runs; one that has ended and is not reaped does not.
 pub fn alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    let state = state(pid);
     state.is_some_and(|state| !"ZXx".contains(state))
 }
 

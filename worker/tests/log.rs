@@ -1,6 +1,8 @@
 //! Structured records on their way to a fake node.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hilum_worker::log::Overflow;
@@ -81,9 +83,23 @@ fn events_become_records_with_fields_spans_and_trace() {
 /// Some 30 MB: far more than all queues between the worker and its node.
 const FLOOD: u64 = 30_000;
 
-fn flood() {
+fn flood(written: &AtomicU64) {
     for n in 0..FLOOD {
         tracing::info!(target: "test", n, "{:1000}", "x");
+        written.store(n + 1, Ordering::SeqCst);
+    }
+}
+
+/// Waits until a flood has begun and stands still: so many looks in a row see no progress. Where the machine only was slow, a test asks
+/// less than it could, and does not fail.
+fn wait_for_standstill(written: &AtomicU64) {
+    let (begun, mut before, mut same) = (Instant::now(), 0, 0);
+    while same < 20 {
+        assert!(begun.elapsed() < LIMIT, "{before} written, and it goes on");
+        std::thread::sleep(Duration::from_millis(10));
+        let now = written.load(Ordering::SeqCst);
+        same = if now > 0 && now == before { same + 1 } else { 0 };
+        before = now;
     }
 }
 
@@ -91,13 +107,15 @@ fn flood() {
 fn a_slow_node_makes_the_logging_call_wait_and_nothing_is_lost() {
     let node = FakeNode::start().unwrap();
     node.hold_records(true);
-    let worker = logged(&node, Overflow::Wait, || async {
-        flood();
+    let written = Arc::new(AtomicU64::new(0));
+    let flooding = Arc::clone(&written);
+    let worker = logged(&node, Overflow::Wait, move || async move {
+        flood(&flooding);
         Ok(())
     });
     // It cannot end while the node takes nothing.
-    std::thread::sleep(Duration::from_millis(500));
-    assert!(!worker.is_finished());
+    wait_for_standstill(&written);
+    assert!(written.load(Ordering::SeqCst) < FLOOD && !worker.is_finished());
     assert!(node.records().is_empty());
     node.hold_records(false);
     let last = node.wait_for_record(|record| {
@@ -114,28 +132,21 @@ fn who_asked_to_drop_does_not_wait_and_the_gap_is_seen() {
     let node = FakeNode::start().unwrap();
     node.hold_records(true);
     let (sender, flooded) = std::sync::mpsc::channel::<()>();
-    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let (go, mut gone) = tokio::sync::oneshot::channel::<()>();
     let worker = logged(&node, Overflow::Drop, move || async move {
-        flood();
+        flood(&AtomicU64::new(0));
         sender.send(()).unwrap();
-        gone.await?;
-        tracing::info!(target: "test", "last");
+        // There is room again when what waited has come.
+        while gone.try_recv().is_err() {
+            tracing::info!(target: "test", "last");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Ok(())
     });
     flooded.recv_timeout(LIMIT).unwrap();
     node.hold_records(false);
-    // Room again when what waited has come.
-    let mut before = 0;
-    loop {
-        std::thread::sleep(Duration::from_millis(200));
-        let now = node.records().len();
-        if now > 0 && now == before {
-            break;
-        }
-        before = now;
-    }
-    go.send(()).unwrap();
     let last = node.wait_for_record(|record| record.message == "last");
+    go.send(()).unwrap();
     let dropped = worker.join().unwrap();
     assert!(dropped > 0);
     let taken = ours(&node).len() as u64;
@@ -147,11 +158,13 @@ fn a_node_that_is_gone_holds_nobody_back() {
     let mut node = FakeNode::start().unwrap();
     node.set_rhythm(Duration::from_millis(10), Duration::from_millis(100));
     node.hold_records(true);
-    let worker = logged(&node, Overflow::Wait, || async {
-        flood();
+    let written = Arc::new(AtomicU64::new(0));
+    let flooding = Arc::clone(&written);
+    let worker = logged(&node, Overflow::Wait, move || async move {
+        flood(&flooding);
         Ok(())
     });
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for_standstill(&written);
     assert!(!worker.is_finished());
     node.free_lock();
     let begun = Instant::now();

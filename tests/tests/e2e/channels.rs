@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hilum_tests::{Cluster, LIMIT, signal, wait_until};
+use hilum_tests::{Cluster, LIMIT, suspend, wait_until};
 
 const NOTIFY: &str = r#"
 import os, socket, time
@@ -147,9 +147,7 @@ while True: tell("WATCHDOG=1"); time.sleep(0.05)
     let cluster = watchdog(3, beats);
     let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
     for stop in [500, 700, 1000, 1500] {
-        signal("STOP", node);
-        std::thread::sleep(Duration::from_millis(stop));
-        signal("CONT", node);
+        suspend(node, Duration::from_millis(stop));
         let passed = Instant::now() + Duration::from_millis(900);
         wait_until(LIMIT, "a timeout without a verdict", || Instant::now() > passed);
         let web = cluster.instance("web.1");
