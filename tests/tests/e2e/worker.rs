@@ -1,6 +1,6 @@
 //! Workers on our library, over the real channels.
 
-use hilum_tests::{Cluster, LIMIT, alive, demo, signal, wait_until, worker};
+use hilum_tests::{Cluster, LIMIT, alive, demo, signal, suspend, wait_until, worker};
 use serde_json::Value;
 
 /// One worker of a kind, with quick heartbeats.
@@ -59,10 +59,7 @@ fn a_node_that_was_stopped_blames_nobody() {
     cluster.ok("up -d --wait");
     let pid = cluster.pid("web.1");
     let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
-    signal("STOP", node);
-    // Longer than the heartbeat timeout.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    signal("CONT", node);
+    suspend(node, 2 * std::time::Duration::from_millis(600)); // twice the heartbeat timeout
     // Two beats after it: the first may have lain in the socket.
     for _ in 0..2 {
         let age = |web: &serde_json::Value| web["heartbeat_age"].as_f64().unwrap_or(f64::MAX);
@@ -155,8 +152,10 @@ fn workers_leave_when_node_and_keeper_are_gone() {
 
 #[test]
 fn the_demo_cluster_comes_up_and_one_request_goes_through_two_services() {
-    let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf/demo.yml");
-    let cluster = Cluster::new(&std::fs::read_to_string(conf).unwrap());
+    let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf");
+    let read = |name: &str| std::fs::read_to_string(conf.join(name)).unwrap();
+    let cluster = Cluster::new(&read("demo.yml"));
+    cluster.write("conf/board.yml", &read("board.yml"));
     cluster.write(".env", &format!("HILUM_DEMO={}\n", demo()));
     cluster.ok("up -d --wait");
     cluster.assert_all_ready();
@@ -171,5 +170,10 @@ fn the_demo_cluster_comes_up_and_one_request_goes_through_two_services() {
     let trace = trace_of("echo", "said `request 1` in upper case");
     assert!(trace.is_string(), "{trace}");
     assert_eq!(trace, trace_of("demo", "shouting"));
+    // The event, and the task that comes of it, carry the same trace; the board is found by its version.
+    cluster.wait_log("printed `REQUEST 1!`");
+    assert_eq!(trace, trace_of("printer", "printed `REQUEST 1!`"));
+    cluster.ok("request board.heard@1.2 --timeout 20s");
+    cluster.run("request board.heard@2 --timeout 20s").code(1).says("compatible");
     cluster.down();
 }

@@ -46,7 +46,9 @@ impl Demo {
         match echo.upper(text).await {
             Ok(upper) => {
                 tracing::info!(target: "demo", "shouting");
-                Ok(format!("{upper}!"))
+                let text = format!("{upper}!");
+                ctx.emit("demo.shouted", args! { text: &text }).await?;
+                Ok(text)
             }
             Err(CallError::Declared(error)) => Err(NotShouted { reason: error.to_string() }.into()),
             Err(CallError::Failed(error)) => Err(error.into()),

@@ -1,6 +1,7 @@
 //! The services of the demo cluster (`conf/demo.yml`): `clock` and `flaky` are plain services, `echo` and `demo` interfaces that call
-//! one another.
+//! one another, `board` one that hears of it by an event and leaves work to others.
 
+mod board;
 mod caller;
 mod echo;
 
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         _ => Binary::new("hilum-demo", env!("CARGO_PKG_VERSION"))
             .interface::<echo::Echo>()
             .interface::<caller::Demo>()
+            .interface::<board::Board>()
             .main(),
     }
 }
