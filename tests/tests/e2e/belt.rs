@@ -134,7 +134,7 @@ fn a_shell_keeps_what_was_answered_and_may_stay_with_one_instance() {
     assert_eq!(out, format!("\"FOO\"\n{}\n\"foo\"\n", status["endpoint"]), "{err}");
     assert_eq!(code, Some(1), "one of them failed");
     assert!(err.contains("did you mean `echo.upper`?"), "{err}");
-    assert!(err.contains("compatible"), "the version is asked for: {err}");
+    assert!(err.contains("`echo.upper` was refused"), "the version is asked for: {err}");
     assert!(err.contains("there is no command `requets`"), "{err}");
     assert!(err.contains("did you mean `request`?"), "{err}");
     cluster.down();

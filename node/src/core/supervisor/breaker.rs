@@ -46,10 +46,14 @@ impl Supervisor {
         }
     }
 
-    /// The next moment at which one that is tried will have held.
+    /// The next moment at which one that is tried will have held; at once where nobody is wanted any more.
     pub(super) fn breaker_deadline(&self) -> Option<Moment> {
         let tried = self.services.values().filter(|service| service.breaker);
-        tried.filter_map(Service::holds_at).min()
+        let over = |service: &Service| match service.wanted().next() {
+            Some(_) => service.holds_at(),
+            None => Some(Moment::default()),
+        };
+        tried.filter_map(over).min()
     }
 
     /// Lets the others follow where one has held, or where nobody is wanted any more.
