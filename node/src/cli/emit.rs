@@ -95,11 +95,10 @@ fn body(text: &str) -> Result<Value, CliError> {
     } else {
         text
     };
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+    Value::parse_json(text).map_err(|error| {
         let help = "write JSON, in quotes for the shell: '{\"id\": 7}', or '\"a text\"'";
-        CliError::usage(format!("the body is no JSON: {error}"), help)
-    })?;
-    Ok(Value::from_json(&json))
+        CliError::usage(format!("the body: {error}"), help)
+    })
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ mod load;
     hilum request echo.upper '{\"text\": \"foo\"}' -N 10000 -C 64   how fast it is\n  \
     hilum request node.status --json\n\n\
     Values that JSON has no word for are maps: `{\"__type__\": \"Decimal\", \"_\": \"1.50\"}`, and so `set`, `datetime`, `date`,\n\
-    `time`, `UUID`; `--json` prints them so.\n\
+    `time`, `UUID`, `UndefinedType` (content `\"\"`), `bytes` (`\"00ff\"`), `float` (`\"NaN\"`), `map` (`[[KEY, VALUE]]`), `ext`;\n\
+    `--json` prints them so, and what it prints can be sent again.\n\
     Exit codes: 1 the service refused or failed, 2 a wrong word or unknown name, 3 no node runs, 4 no answer in time.")]
 pub(crate) struct RequestArgs {
     /// What is called: `service.method`, and the version that will do: `service.method@1.2`
@@ -163,17 +164,14 @@ fn body(word: Option<&str>) -> Result<Value, CliError> {
 /// Reads parameters by name.
 ///
 /// # Errors
-/// A usage error that says where it is no JSON.
+/// A usage error that says where it is no JSON, or holds what cannot be sent as it is written.
 pub(crate) fn parse_body(text: &str) -> Result<Value, CliError> {
     let example = "write the parameters by name: '{\"text\": \"foo\"}'";
-    let json: serde_json::Value = serde_json::from_str(text)
-        .map_err(|error| CliError::usage(format!("the body is not JSON: {error}"), example))?;
-    if !json.is_object() {
-        return Err(CliError::usage("the body is no JSON object", example));
-    }
-    match Value::from_json(&json) {
-        body @ Value::Map(_) => Ok(body),
-        _ => Err(CliError::usage("the body is a special value, no parameters", example)),
+    let body = Value::parse_json(text)
+        .map_err(|error| CliError::usage(format!("the body: {error}"), example))?;
+    match body {
+        Value::Map(_) => Ok(body),
+        _ => Err(CliError::usage("the body is no JSON object", example)),
     }
 }
 

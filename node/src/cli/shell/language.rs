@@ -6,7 +6,7 @@
 //! ```
 //! JSON is a part of it. `None`, `True` and `False` are understood, too.
 
-use hilum_shared::wire::Value;
+use hilum_shared::wire::{JsonError, Value};
 
 /// Brackets within brackets; a call takes no deeper values.
 const DEEPEST: usize = 64;
@@ -308,10 +308,15 @@ impl Reader<'_> {
         let of_number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
         let end = self.rest().find(|c| !of_number(c)).unwrap_or(self.rest().len());
         let text = &self.rest()[..end];
-        let number = serde_json::from_str::<serde_json::Value>(text);
-        let error = self.error(format!("`{text}` is no number"), begun);
+        let number = Value::parse_json(text).map_err(|error| match error {
+            JsonError::TooLarge { .. } => {
+                format!("`{text}` is beyond 64 bits; `Decimal(\"{text}\")` keeps it")
+            }
+            _ => format!("`{text}` is no number"),
+        });
+        let number = number.map_err(|message| self.error(message, begun))?;
         self.at += end;
-        number.map(|number| Expr::Literal(Value::from_json(&number))).map_err(|_| error)
+        Ok(Expr::Literal(number))
     }
 
     /// A text with JSON's escapes, in either kind of quotes.
