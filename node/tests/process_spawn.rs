@@ -290,7 +290,7 @@ fn a_program_that_is_in_no_folder_of_its_path_is_said_with_the_path() {
     });
     assert_eq!(
         error.to_string(),
-        "program `serve` not found in its own PATH (`/usr/nothing`) (ENOENT)"
+        "program `serve` not found in its PATH, which `hilum env` shows (ENOENT)"
     );
 }
 

@@ -61,6 +61,25 @@ impl Lock {
         Ok(Self { file, path: path.to_owned() })
     }
 
+    /// Takes the lock under its name again, where somebody removed the file; the old one is given up for it.
+    ///
+    /// # Errors
+    /// As [`Self::take`]; the old one is kept then.
+    pub fn take_again(&mut self) -> Result<(), LockError> {
+        *self = Self::take(&self.path)?;
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the locked file has no name any more; one that was moved has another.
+    pub fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| meta.nlink() == 0)
+    }
+
     /// Whether the file under the lock's name is still the one that is locked.
     pub fn is_in_place(&self) -> bool {
         match (self.file.metadata(), std::fs::metadata(&self.path)) {
@@ -123,8 +142,25 @@ mod tests {
         assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
         assert!(lock.is_in_place());
         std::fs::remove_file(&path).unwrap();
-        assert!(!lock.is_in_place());
+        assert!(!lock.is_in_place() && lock.is_removed());
         drop(lock);
         assert!(Lock::take(&path).is_ok());
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_is_taken_again_and_one_that_was_moved_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("lock"), dir.path().join("moved"));
+        let mut lock = Lock::take(&path).unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        assert!(!lock.is_in_place() && !lock.is_removed());
+        std::fs::remove_file(&moved).unwrap();
+        assert!(lock.is_removed());
+        let other = Lock::take(&path).unwrap();
+        assert!(lock.take_again().is_err() && lock.is_removed(), "somebody else has it");
+        drop(other);
+        lock.take_again().unwrap();
+        assert!(lock.is_in_place());
+        assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use hilum_shared::run_dir::{Access, MAX_SOCKET_PATH, RunDir};
+use hilum_shared::run_dir::MAX_SOCKET_PATH;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -302,8 +302,7 @@ fn state_folder(session: &Session, findings: &mut Findings) {
             "make it writable, or set `logs.dir`: the lock then lies in the run folder",
         );
     }
-    let run_dir = RunDir::find(&project.state)
-        .unwrap_or_else(|_| RunDir::of(&project.state, Access::Private));
+    let run_dir = crate::daemon::launch::run_dir(&project.state);
     let longest = run_dir.socket("heartbeat.sock").as_os_str().len();
     let detail = format!("socket paths of {longest} bytes in {}", run_dir.path().display());
     if longest > MAX_SOCKET_PATH {

@@ -6,13 +6,14 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use hilum_shared::rpc::blocking::{CallError, Client};
-use hilum_shared::run_dir::{Access, RunDir, StateDir};
+use hilum_shared::run_dir::{RunDir, StateDir};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::exit::{CliError, Silence};
 use super::output::Output;
 use super::process;
+use crate::daemon::launch;
 
 /// A call that does no work is answered at once; longer than this and the node is not well.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
@@ -45,7 +46,7 @@ impl Node {
         pid: u32,
         out: Option<Output>,
     ) -> Result<Self, CallError> {
-        Self::open(run_dir(state), pid, out)
+        Self::open(launch::run_dir(state), pid, out)
     }
 
     /// Connects to the node with this run folder.
@@ -113,13 +114,9 @@ impl Node {
     }
 }
 
-fn run_dir(state: &StateDir) -> RunDir {
-    RunDir::find(state).unwrap_or_else(|_| RunDir::of(state, Access::Private))
-}
-
 /// Why the node with this state folder could not be reached.
 pub(crate) fn silence(state: &StateDir, pid: u32, error: CallError) -> CliError {
-    let folder = run_dir(state);
+    let folder = launch::run_dir(state);
     let silence = if matches!(error, CallError::Gone { .. }) && !folder.path().is_dir() {
         Silence::NoFolder(folder.path().to_owned())
     } else {

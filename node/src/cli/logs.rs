@@ -36,7 +36,7 @@ pub(crate) const FOLLOWED: u64 = 100;
     hilum logs --since 10m --level warning --context 3\n  \
     hilum logs --grep 'timeout|refused' -t\n  \
     hilum logs --where 'level>=warn && status=500 && path~\"^/api\"'\n  \
-    hilum logs --trace 4bf92f3577b34da6   one request through all services\n  \
+    hilum logs --trace 4bf92f3577b34da6a3ce929d0e0e4736   one request through all services\n  \
     hilum logs --around-crash web       all services, 10s before and after its last crash\n  \
     hilum logs --stats --since 1h       how much, by whom, when\n  \
     hilum logs -o raw web.1 > web.out   its output as it was, byte by byte\n  \
@@ -67,7 +67,7 @@ pub(crate) struct LogsArgs {
     /// Only records that answer yes: `level>=warn && status=500`
     #[arg(long = "where", value_name = "EXPR", value_parser = Expr::parse)]
     question: Vec<Expr>,
-    /// Only records of this trace, of all services
+    /// Only records of the trace with exactly this id, of all services
     #[arg(long, value_name = "ID")]
     trace: Option<String>,
     /// At least this grave: debug, info, warning, error, critical; unknown counts as info

@@ -75,11 +75,12 @@ impl Display {
         // what the others wait for comes first
         waiting.sort_by_key(|one| one.state == State::Waiting);
         if !self.out.live {
-            let names: Vec<String> = waiting.iter().map(|one| plain_text(one)).collect();
-            let line = format!("waiting for: {}", ps::list(&names));
-            if !names.is_empty() && inner.said != line {
-                self.out.note(&line);
-                inner.said = line;
+            let texts: Vec<String> = waiting.iter().map(|one| plain_text(one)).collect();
+            let who = waiting.iter().map(|one| format!("{} {:?} ", one.instance, one.state));
+            let who: String = who.collect(); // a time that runs down is no news
+            if !texts.is_empty() && inner.said != who {
+                self.out.note(&format!("waiting for: {}", ps::list(&texts)));
+                inner.said = who;
             }
             return;
         }
@@ -122,10 +123,16 @@ impl Drop for Display {
     }
 }
 
-/// What is waited for, in a word: `db.1 (starting)`; of a stop it is plain.
+/// What is waited for, in a word: `db.1 (starting)`; of a stop when it will be killed.
 fn plain_text(one: &InstanceStatus) -> String {
     match one.state {
-        State::Stopping => one.instance.to_string(),
+        State::Stopping if one.flags.contains(&Flag::Stuck) => {
+            format!("{} (survives SIGKILL)", one.instance)
+        }
+        State::Stopping => match one.next_at {
+            Some(next) => format!("{} (kill in {})", one.instance, time::seconds(next.ceil())),
+            None => one.instance.to_string(),
+        },
         State::Running => format!("{} (not ready)", one.instance),
         state => format!("{} ({})", one.instance, state.as_str()),
     }

@@ -10,7 +10,8 @@ use super::session::Session;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     hilum run web                    its command with its environment, folder and limits\n  \
-    hilum run web -- --port 9000     with more arguments\n\n\
+    hilum run web -- --port 9000     with more arguments\n  \
+    hilum exec web -- sh             another program in its place\n\n\
     It is not supervised and not counted; the exit code is the program's. What it leaves running is ended with it.")]
 pub(crate) struct RunArgs {
     /// A service, or an instance for its index and ports

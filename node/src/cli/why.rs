@@ -11,12 +11,13 @@ use super::{ps, time};
 /// The words of `why`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
+    hilum why             all that are not as they should be\n  \
     hilum why web.2       why it is in the state it is in, and what happens next\n  \
     hilum why web         each instance of a service\n  \
     hilum why 'web*' --json")]
 pub(crate) struct WhyArgs {
-    /// Services, instances or globs
-    #[arg(value_name = "TARGET", required = true, add = super::completions::targets())]
+    /// Services, instances or globs; none: all that are not as they should be
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     targets: Vec<String>,
 }
 
@@ -28,7 +29,8 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
     names.add_snapshot(&snapshot);
     let selection = names.check(&args.targets)?;
     let mut sentences = Vec::new();
-    for one in ps::chosen(&snapshot, &selection) {
+    let named = !args.targets.is_empty();
+    for one in ps::chosen(&snapshot, &selection).filter(|one| named || !is_well(one)) {
         let last = match one.state {
             State::Backoff | State::Failed | State::Starting => {
                 super::lines::last_line(session, &one.instance)
@@ -51,9 +53,13 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
         return Ok(ExitStatus::Done);
     }
     if sentences.is_empty() {
-        session.out.line("no processes are wanted: its count is 0")?;
+        session.out.line(if named {
+            "no processes are wanted: its count is 0"
+        } else {
+            "every instance is as it should be"
+        })?;
     }
-    let several = sentences.len() > 1;
+    let several = sentences.len() > 1 || !named;
     let width = sentences.iter().map(|(one, ..)| one.instance.to_string().len()).max().unwrap_or(0);
     for (one, sentence, _) in &sentences {
         if several {
@@ -63,6 +69,15 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
         }
     }
     Ok(ExitStatus::Done)
+}
+
+/// Whether nobody would ask why.
+fn is_well(one: &InstanceStatus) -> bool {
+    match one.state {
+        State::Running => one.ready && one.flags.is_empty(),
+        State::Stopped | State::Completed => true,
+        _ => false,
+    }
 }
 
 /// The state in a sentence: what, why, what next, what blocks it, its last words.

@@ -186,6 +186,8 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 const SWEEP_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// So many KILLs without effect and it is shown as stuck.
 const STUCK_AFTER: u32 = 5;
+/// A limit that is noticed so much later was still that limit.
+const LATE: Duration = Duration::from_secs(1);
 /// A machine that is short of something is asked again after this.
 const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -435,7 +437,7 @@ impl Instance {
                 killing.again_at = now + pause.min(SWEEP_PAUSE.1);
                 out.action(Action::Kill { instance: self.id.clone(), run: self.run });
             }
-            Phase::Backoff { until } if *until <= now => self.rest(Phase::Down, now, out),
+            Phase::Backoff { until } if *until <= now => self.end_pause(now, out),
             _ => {}
         }
     }
@@ -453,7 +455,10 @@ impl Instance {
         let silence_ends = self.silence_ends(out.settings());
         let Some(life) = &mut self.life else { return };
         if life.ready_by.is_some_and(|at| at <= now) {
-            let within = now.since(life.up_at.unwrap_or(life.since));
+            let passed = now.since(life.up_at.unwrap_or(life.since));
+            let limit = self.spec.policy.ready.as_ref().map_or(passed, |check| check.within);
+            // The limit in its round number, unless the instance asked for more.
+            let within = if passed < limit + LATE { limit } else { passed };
             let mut why =
                 format!("not ready within {}", hilum_shared::units::format_duration(within));
             if !life.probe_detail.is_empty() {

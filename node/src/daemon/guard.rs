@@ -1,15 +1,16 @@
-//! Keeps the node to be found: its run folder and sockets are made anew when somebody removes or takes them, and it is
-//! said once when the state folder is not where it was.
+//! Keeps the node to be found: its run folder, its sockets and its state folder are made anew when somebody removes or
+//! takes them. A state folder that was moved with its project is left where it is, and that is said.
 //!
 //! Whoever is connected stays so. What instances were told in their environment goes on to be true.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 use std::{fs, io};
 
+use hilum_shared::lock::LockError;
 use hilum_shared::protocol::Level;
-use hilum_shared::run_dir::{Access, RunDir};
 use hilum_shared::transport::Mender;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -21,10 +22,14 @@ use crate::driver::child::Processes;
 use crate::driver::folder::Folder;
 use crate::log::handle::{LogHandle, NodeRecord};
 
+use super::places::{PlaceError, Places, Standing};
+
 /// So long after a change whoever makes it may be at it still.
 const SETTLES: Duration = Duration::from_millis(20);
 /// Between two repairs: two who want the same path are not to keep each other busy.
 const PAUSE: Duration = Duration::from_secs(1);
+/// So long after the state folder was removed whoever removes more than that may be at it still.
+const REMOVED: Duration = Duration::from_millis(500);
 /// So many repairs in a node's life. Each costs a descriptor, since libzmq keeps the old listener.
 const MOST: u32 = 100;
 
@@ -75,13 +80,27 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((meta.dev(), meta.ino()))
 }
 
+/// A folder that is watched for as long as it is the same one to the kernel.
+#[derive(Default)]
+struct Watched(Option<(u64, u64)>);
+
+impl Watched {
+    /// Watches the folder at this path, where it is another one than before; whether it was.
+    fn renew(&mut self, watch: &Folder, path: &Path) -> bool {
+        let now = identity(path);
+        let renewed = now.is_some() && now != self.0 && watch.add(path).is_ok();
+        if renewed {
+            self.0 = now;
+        }
+        renewed
+    }
+}
+
 /// What is kept.
 pub(super) struct Guard {
-    pub(super) run: RunDir,
-    pub(super) access: Access,
+    pub(super) places: Rc<Places>,
     /// `project.json` and what it says.
     pub(super) project: (PathBuf, String),
-    pub(super) lock: Seat,
     pub(super) sockets: Mender,
     pub(super) notify: NotifySocket,
     pub(super) serving: JoinHandle<()>,
@@ -98,56 +117,98 @@ impl Guard {
                 return;
             }
         };
-        for ancestor in self.lock.path.ancestors().skip(1) {
-            if let Err(error) = watch.add_place(ancestor) {
-                let path = ancestor.display();
-                tracing::debug!(%path, %error, "not watched: when it is moved, nobody will say so");
-            }
-        }
         let mut notify = Seat::of(self.notify.path.clone());
         let mut repairs = 0;
-        let mut moved = false;
-        let mut watched = None;
+        let mut told = None;
+        let (mut run, mut state) = (Watched::default(), Watched::default());
         loop {
-            // A folder that was made anew is another one to the kernel.
-            let folder = identity(self.run.path());
-            if watched != folder && watch.add(self.run.path()).is_ok() {
-                watched = folder;
-                continue; // it may have gone again before it was watched
+            // It may have gone again before it was watched.
+            if run.renew(&watch, self.places.run.path()) | self.watch_state(&mut state, &watch) {
+                continue;
             }
-            if self.repair(&mut notify).await {
+            let mut repaired = self.repair(&mut notify).await;
+            match self.places.standing() {
+                Standing::InPlace => {}
+                Standing::Removed => {
+                    tokio::time::sleep(REMOVED).await;
+                    repaired |= self.restore(&mut told);
+                }
+                Standing::Moved => self.say_once(&mut told, self.unfound("moved")),
+            }
+            if repaired {
                 repairs += 1;
                 if repairs == MOST {
                     self.say(
                         Level::Error,
-                        "the run folder was taken away too often: it is kept no more",
+                        "the node's folders were taken away too often: they are kept no more",
                     );
                     return;
                 }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            if !moved && !self.lock.is_kept() {
-                moved = true;
-                self.say(
-                    Level::Warning,
-                    &format!(
-                        "`{}` was moved or removed: commands find this node only where its state folder is now; `kill {}` stops it",
-                        self.lock.path.display(),
-                        std::process::id()
-                    ),
-                );
-            }
             watch.changed().await;
             tokio::time::sleep(SETTLES).await;
         }
     }
 
+    /// Watches the state folder's entries, and where it lies for being moved or removed.
+    fn watch_state(&self, watched: &mut Watched, watch: &Folder) -> bool {
+        let lock = self.places.lock_path();
+        let Some(folder) = lock.parent() else {
+            return false;
+        };
+        let renewed = watched.renew(watch, folder);
+        if renewed {
+            for ancestor in folder.ancestors().skip(1) {
+                if let Err(error) = watch.add_place(ancestor) {
+                    let path = ancestor.display();
+                    tracing::debug!(%path, %error, "not watched: when it is moved, nobody will say so");
+                }
+            }
+        }
+        renewed
+    }
+
+    /// Makes the state folder anew; whether to look again soon.
+    fn restore(&self, told: &mut Option<String>) -> bool {
+        let folder = self.places.state.path().display();
+        match self.places.restore() {
+            Ok(true) => {
+                *told = None;
+                let text = format!(
+                    "somebody removed `{folder}`: it is made anew, the log that was in it is lost"
+                );
+                self.say(Level::Warning, &text);
+                true
+            }
+            Ok(false) => {
+                self.say_once(told, self.unfound("removed with its project"));
+                false
+            }
+            // A second `up` holds it for a moment, until it finds this node.
+            Err(PlaceError::Lock(LockError::Held { .. })) => true,
+            Err(error) => {
+                let why = format!("cannot be made anew ({error})");
+                self.say_once(told, self.unfound(&format!("removed and {why}")));
+                true
+            }
+        }
+    }
+
+    fn unfound(&self, what: &str) -> String {
+        format!(
+            "`{}` was {what}: commands find this node only where its state folder is now; `kill {}` stops it",
+            self.places.state.path().display(),
+            std::process::id()
+        )
+    }
+
     /// Makes anew what is gone or another's; whether there was anything.
     async fn repair(&mut self, notify: &mut Seat) -> bool {
-        let folder = self.run.path().to_owned();
+        let folder = self.places.run.path().to_owned();
         if !folder.is_dir() {
-            if let Err(error) = self.run.create(self.access) {
+            if let Err(error) = self.places.run.create(self.places.access) {
                 tracing::error!(%error, "the run folder is gone and cannot be made anew");
                 return true;
             }
@@ -194,6 +255,13 @@ impl Guard {
             );
         }
         repaired
+    }
+
+    fn say_once(&self, told: &mut Option<String>, text: String) {
+        if told.as_ref() != Some(&text) {
+            self.say(Level::Warning, &text);
+            *told = Some(text);
+        }
     }
 
     fn say(&self, level: Level, text: &str) {

@@ -158,22 +158,46 @@ pub fn launch(options: &NodeOptions) -> Result<Launched, LaunchError> {
     }
 }
 
-/// The process that holds the lock, or nothing.
+/// The node of the cluster with this state folder, or nothing. Its lock decides; one whose lock was removed under it
+/// is known by the run folder.
 ///
 /// # Errors
 /// What the file system says.
 pub fn node_pid(state: &StateDir) -> io::Result<Option<u32>> {
-    let here = lock::holder(&state.lock());
-    if !matches!(here, Ok(None)) || state.path().is_dir() {
-        return here;
+    if let Some(pid) = lock::holder(&state.lock())? {
+        return Ok(Some(pid));
     }
-    // Where the state folder cannot be made, the run folder holds the lock.
     for access in [Access::Private, Access::Shared] {
-        if let Some(pid) = lock::holder(&RunDir::of(state, access).socket("lock"))? {
+        let run = RunDir::of(state, access);
+        // Where the state folder cannot be made, the run folder holds the lock.
+        let held = lock::holder(&run.socket("lock"))?;
+        if let Some(pid) = held.or_else(|| bereft(&run, state)) {
             return Ok(Some(pid));
         }
     }
     Ok(None)
+}
+
+/// Where the node of the cluster with this state folder has its sockets, as far as that can be known.
+pub fn run_dir(state: &StateDir) -> RunDir {
+    RunDir::find(state).unwrap_or_else(|_| {
+        let private = RunDir::of(state, Access::Private);
+        let shared = RunDir::of(state, Access::Shared);
+        if !private.path().is_dir() && shared.path().is_dir() { shared } else { private }
+    })
+}
+
+/// A living node of this cluster that lost its lock with its state folder.
+pub(super) fn bereft(run: &RunDir, state: &StateDir) -> Option<u32> {
+    let text = std::fs::read_to_string(run.socket("project.json")).ok()?;
+    let project: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let pid = u32::try_from(project["pid"].as_u64()?).ok()?;
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut words = command.split(|byte| *byte == 0).skip(1);
+    let mark = format!("\"mark\":\"{}.", state.id());
+    let is_node = words.next() == Some(b"__node")
+        && words.next().is_some_and(|startup| String::from_utf8_lossy(startup).contains(&mark));
+    is_node.then_some(pid)
 }
 
 /// This program once more with these words, its environment and its descriptors.

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::diagnostics::{self, Sink};
-use super::guard::{Guard, NotifySocket, Seat};
+use super::guard::{Guard, NotifySocket};
 use super::launch::{NodeOptions, Startup, Status};
 use super::places::{PlaceError, Places};
 use super::surroundings::{listen, report, tell_manager};
@@ -112,7 +113,7 @@ async fn run(startup: &Startup) -> i32 {
         Err(errors) => return refused(Refusal::usage(errors.render(false).trim_end())),
     };
     let places = match Places::take(options, &loaded.cluster) {
-        Ok(places) => places,
+        Ok(places) => Rc::new(places),
         Err(PlaceError::Lock(LockError::Held { pid })) => {
             report(startup, &Status::Running { pid });
             return 1;
@@ -291,7 +292,7 @@ impl Node {
                 log_endpoint,
                 notify: notify.path.clone(),
             },
-            lock: places.lock_path.clone(),
+            lock: places.lock_path(),
             config: options.configs.first().cloned().unwrap_or_default(),
             cluster_mark: startup.mark.clone(),
             heartbeat_interval: cluster.node.heartbeat_interval,
@@ -351,13 +352,11 @@ impl Node {
     }
 
     /// What keeps the run folder; once.
-    fn guard(&mut self, options: &NodeOptions, places: &Places) -> Option<Guard> {
+    fn guard(&mut self, options: &NodeOptions, places: &Rc<Places>) -> Option<Guard> {
         let (notify, serving) = self.notify.take()?;
         Some(Guard {
-            run: places.run.clone(),
-            access: places.access,
+            places: places.clone(),
             project: places.project(options, &self.cluster),
-            lock: Seat::of(places.lock_path.clone()),
             sockets: self.hub.mender(),
             notify,
             serving,

@@ -1,5 +1,6 @@
 //! Where one node's things are, and the lock that makes them its own.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use hilum_shared::lock::{Lock, LockError};
 use hilum_shared::run_dir::{Access, RunDir, RunDirError, StateDir};
 use serde_json::json;
 
-use super::launch::NodeOptions;
+use super::launch::{self, NodeOptions};
 
 /// The folders of a node that holds its lock.
 #[derive(Debug)]
@@ -18,12 +19,22 @@ pub(super) struct Places {
     /// Whether the state folder can be written.
     pub(super) writable: bool,
     /// Held as long as the node lives.
-    _lock: Lock,
-    pub(super) lock_path: PathBuf,
+    lock: RefCell<Lock>,
     pub(super) run: RunDir,
     pub(super) access: Access,
     /// The node before did not take its leave.
     pub(super) bereaved: bool,
+}
+
+/// Where the lock of a living node may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Under its name.
+    InPlace,
+    /// Under another one, with its folder.
+    Moved,
+    /// Nowhere: commands that ask the lock would take the node for gone.
+    Removed,
 }
 
 /// Why the folders are not ours.
@@ -35,10 +46,6 @@ pub(super) enum PlaceError {
     Run(#[from] RunDirError),
     #[error("`{}` cannot be written ({source}): set `logs.dir`, then the run folder holds the rest", path.display())]
     NoState { path: PathBuf, source: io::Error },
-    #[error(
-        "a node of this project runs, pid {pid}, whose state folder was removed: end it by `kill {pid}`, then start again"
-    )]
-    Bereft { pid: u32 },
     #[error("`{}`: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -66,12 +73,12 @@ impl Places {
         }
         let lock_path = if writable { state.lock() } else { run.socket("lock") };
         let lock = Lock::take(&lock_path)?;
-        if let Some(pid) = bereft(&run, &state) {
-            return Err(PlaceError::Bereft { pid });
+        if let Some(pid) = launch::bereft(&run, &state) {
+            return Err(LockError::Held { pid }.into());
         }
         run.create(access)?;
         let bereaved = writable && state.run_pointer().exists();
-        Ok(Self { state, writable, _lock: lock, lock_path, run, access, bereaved })
+        Ok(Self { state, writable, lock: RefCell::new(lock), run, access, bereaved })
     }
 
     /// Says where the run folder is, and in the run folder whose it is.
@@ -81,11 +88,49 @@ impl Places {
         cluster: &Cluster,
     ) -> Result<(), PlaceError> {
         if self.writable {
-            write(&self.state.run_pointer(), &format!("{}\n", self.run.path().display()))?;
+            self.point()?;
             let _ = fs::remove_file(self.exit_file()); // of an earlier life
         }
         let (path, text) = self.project(options, cluster);
         write(&path, &text)
+    }
+
+    /// The lock's path.
+    pub(super) fn lock_path(&self) -> PathBuf {
+        self.lock.borrow().path().to_owned()
+    }
+
+    /// Where the lock is now.
+    pub(super) fn standing(&self) -> Standing {
+        let lock = self.lock.borrow();
+        match (lock.is_in_place(), lock.is_removed()) {
+            (true, _) => Standing::InPlace,
+            (false, true) => Standing::Removed,
+            (false, false) => Standing::Moved,
+        }
+    }
+
+    /// Makes the state folder anew and takes the lock in it. False where its project is gone, too: that is not made.
+    pub(super) fn restore(&self) -> Result<bool, PlaceError> {
+        if self.writable {
+            let project = self.state.path().ancestors().nth(2);
+            if !project.is_some_and(Path::is_dir) {
+                return Ok(false);
+            }
+            let path = self.state.path();
+            self.state
+                .create()
+                .map_err(|source| PlaceError::Io { path: path.to_owned(), source })?;
+        }
+        self.lock.borrow_mut().take_again()?;
+        if self.writable {
+            self.point()?;
+        }
+        Ok(true)
+    }
+
+    fn point(&self) -> Result<(), PlaceError> {
+        write(&self.state.run_pointer(), &format!("{}\n", self.run.path().display()))
     }
 
     /// The file in the run folder that says whose it is.
@@ -111,7 +156,7 @@ impl Places {
     }
 
     /// Takes the sockets away. The lock goes last, with the value.
-    pub(super) fn leave(self, code: i32, reason: &str) {
+    pub(super) fn leave(&self, code: i32, reason: &str) {
         let end = json!({ "code": code, "reason": reason });
         if let Err(error) = write(&self.exit_file(), &end.to_string()) {
             tracing::warn!(%error, "no word left of the end");
@@ -123,20 +168,6 @@ impl Places {
             }
         }
     }
-}
-
-/// A living node of this cluster that lost its lock with its state folder. Its instances are not ours
-/// to sweep.
-fn bereft(run: &RunDir, state: &StateDir) -> Option<u32> {
-    let text = fs::read_to_string(run.socket("project.json")).ok()?;
-    let project: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let pid = u32::try_from(project["pid"].as_u64()?).ok()?;
-    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let mut words = command.split(|byte| *byte == 0).skip(1);
-    let mark = format!("\"mark\":\"{}.", state.id());
-    let is_node = words.next() == Some(b"__node")
-        && words.next().is_some_and(|startup| String::from_utf8_lossy(startup).contains(&mark));
-    is_node.then_some(pid)
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PlaceError> {

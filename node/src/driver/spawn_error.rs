@@ -142,12 +142,7 @@ impl SpawnError {
         let searched = !program.contains('/');
         let what = match Errno::from_raw(errno) {
             Errno::ENOENT if there.is_none() && searched => {
-                let path = request
-                    .env
-                    .iter()
-                    .find_map(|entry| entry.strip_prefix(b"PATH="))
-                    .map_or("/bin:/usr/bin".into(), String::from_utf8_lossy);
-                format!("program `{program}` not found in its own PATH (`{path}`)")
+                format!("program `{program}` not found in its PATH, which `hilum env` shows")
             }
             Errno::ENOENT if there.is_none() => {
                 format!("program `{}` not found", shown(program, base))

@@ -13,9 +13,10 @@ use serde_json::{Map, Value, json};
 
 use super::capture::{Capture, OVERFULL};
 use super::disk::Work;
-use super::handle::{Command, NodeRecord, Source};
+use super::handle::{NodeRecord, Source};
 use super::join::Joiner;
 use super::level;
+use super::post::Command;
 use super::record::{NODE_NAME, Stream, Who};
 use super::sources::{Ending, Pipe, RunState};
 

@@ -10,10 +10,11 @@ use std::time::Instant;
 use hilum_shared::config::spec::{Color, LogPolicy};
 use hilum_shared::name::{InstanceId, Run};
 
-use super::handle::{Done, Finished, LogReport, Reports, Source, Subscriber};
+use super::handle::{Done, Finished, LogReport, Source, Subscriber};
 use super::join::{Joiner, Record, Rule};
 use super::level::Levels;
 use super::line::{End, close, split, strip_colors};
+use super::post::Reports;
 use super::record::{Batch, Flags, Stamps, Stream, Who};
 
 /// No pipe.

@@ -1,12 +1,16 @@
 //! How much was written: by instance, by level, over time.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use hilum_shared::protocol::Level;
 use serde::Serialize;
 
 use super::query::Entry;
+use super::scan::SegmentReader;
+use super::segment;
 
 /// The levels in the order of [`Count::levels`].
 pub const LEVELS: [Level; 5] =
@@ -128,6 +132,26 @@ impl Stats {
         let bar = |at| (at * width, self.bars.get(&at).copied().unwrap_or_default());
         (width, (*first..last).map(bar).collect())
     }
+}
+
+/// How many records the store has had and has no more: `logs.budget`, `keep_free` or `max_age` took them.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn removed(dir: &Path) -> io::Result<u64> {
+    let (mut kept, mut next) = (0, 1);
+    for id in segment::list(dir)? {
+        let Some(mut segment) = SegmentReader::open(dir, id, next) else {
+            continue; // it went meanwhile
+        };
+        for position in 0..segment.len() {
+            if let Some(span) = segment.span(position) {
+                kept += u64::from(span.count);
+                next = next.max(span.next_seq());
+            }
+        }
+    }
+    Ok((next - 1).saturating_sub(kept))
 }
 
 #[cfg(test)]

@@ -125,16 +125,27 @@ fn a_second_interrupt_kills() {
 }
 
 #[test]
-fn a_node_whose_state_folder_was_removed_is_not_doubled() {
-    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
-    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
-    let web = u32::try_from(cluster.ps()["instances"][0]["pid"].as_u64().unwrap()).unwrap();
+fn a_node_whose_state_folder_was_removed_is_found_and_gets_it_back() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: [sh, -c, 'while :; do echo here; sleep 0.05; done']}}",
+    );
+    let (node, web) = (cluster.ps()["node"]["pid"].clone(), cluster.pid("web.1"));
     std::fs::remove_dir_all(cluster.path(".hilum")).unwrap();
-    let second = cluster.run("up -d");
-    second.code(1).says(&format!("pid {node}"));
-    assert!(alive(web), "the second one touched what is the first one's");
-    signal("TERM", node);
-    wait_until(LIMIT, "the first one's end", || !alive(node) && !alive(web));
+    assert_eq!(cluster.ps()["node"]["pid"], node);
+    cluster.run("doctor --mend").says(&format!("pid {node} answers"));
+    cluster.ok("up -d");
+    assert_eq!(cluster.ps()["node"]["pid"], node);
+    assert_eq!(cluster.pid("web.1"), web);
+    cluster.wait_log("somebody removed");
+    cluster.wait_log("web.1 | here");
+    let folder = cluster.path(".hilum/hilum.yml");
+    assert_eq!(
+        hilum_shared::lock::holder(&folder.join("lock")).unwrap(),
+        node.as_u64().map(|pid| pid as u32)
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+    cluster.down().code(0);
+    cluster.assert_empty();
 }
 
 #[test]
@@ -185,7 +196,7 @@ fn a_moved_project_folder_is_said_once_and_nothing_is_written_at_the_old_place()
     let said = || {
         let files = std::fs::read_dir(&logs).unwrap().flatten();
         let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
-        texts.map(|text| text.matches("was moved or removed").count()).sum::<usize>()
+        texts.map(|text| text.matches("was moved: ").count()).sum::<usize>()
     };
     wait_until(LIMIT, "a word about it", || {
         said() > 0 || {
@@ -194,7 +205,7 @@ fn a_moved_project_folder_is_said_once_and_nothing_is_written_at_the_old_place()
             diagnostics
                 .filter(|file| file.file_name().to_string_lossy().starts_with("node.log"))
                 .filter_map(|file| std::fs::read_to_string(file.path()).ok())
-                .any(|text| text.contains("was moved or removed"))
+                .any(|text| text.contains("was moved: "))
         }
     });
     assert!(!old.exists(), "made anew");

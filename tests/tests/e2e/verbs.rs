@@ -205,3 +205,16 @@ fn an_instance_that_a_service_does_not_have_is_an_unknown_target_for_programs_to
         assert_eq!(error["error"]["code"], "unknown-target", "{words}");
     }
 }
+
+#[test]
+fn why_without_a_target_names_only_what_is_not_as_it_should_be() {
+    let cluster = Cluster::up("instances: {good: {command: sleep 1000}}");
+    assert!(cluster.ok("why").contains("every instance is as it should be"));
+    cluster.write(
+        "hilum.yml",
+        "instances: {good: {command: sleep 1000}, bad: {command: sleep 1000, ready: {file: never, within: 100s}}}",
+    );
+    cluster.ok("up -d");
+    let why = cluster.ok("why");
+    assert!(why.contains("bad.1") && !why.contains("good.1"), "{why}");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use hilum_shared::units::{Bytes, format_size};
 use serde_json::{Map, Value, json};
 
-use super::super::exit::{ExitStatus, Outcome};
+use super::super::exit::{CliError, ExitStatus, Outcome};
 use super::super::lines;
 use super::super::output::{Painter, Style};
 use super::super::session::Session;
@@ -13,7 +13,7 @@ use super::super::table::{Align, Cell, Table};
 use super::super::time;
 use crate::log::query::{Entry, Filter, Reader, Start};
 use crate::log::record::NODE_NAME;
-use crate::log::stats::{Bar, Count, LEVELS, Stats};
+use crate::log::stats::{Bar, Count, LEVELS, Stats, removed};
 
 /// Heights of a bar, from next to nothing to full.
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -26,18 +26,30 @@ pub(super) fn run(session: &Session, dir: &Path, filter: Filter, start: Start) -
     while reader.read(&mut entry).map_err(lines::unreadable)? {
         stats.add(&entry);
     }
+    let removed = removed(dir).map_err(|source| CliError::File {
+        doing: "cannot read the log in",
+        path: dir.to_owned(),
+        source,
+    })?;
     let out = session.out;
     if out.json {
-        out.json(&to_json(&stats))?;
-    } else if stats.range.is_none() {
+        out.json(&to_json(&stats, removed))?;
+        return Ok(ExitStatus::Done);
+    }
+    if stats.range.is_none() {
         out.note("no records");
     } else {
         out.text(&render(&stats, out.paint, &|at| time::local(at)))?;
     }
+    if removed > 0 {
+        out.note(&format!(
+            "{removed} older records were removed for `logs.budget`, `keep_free` or `max_age`"
+        ));
+    }
     Ok(ExitStatus::Done)
 }
 
-fn to_json(stats: &Stats) -> Value {
+fn to_json(stats: &Stats, removed: u64) -> Value {
     let seconds = stats.seconds();
     let count = |count: &Count| {
         let levels: Map<String, Value> = LEVELS
@@ -64,6 +76,7 @@ fn to_json(stats: &Stats) -> Value {
     json!({
         "from": stats.range.map(|(first, _)| first as f64 / 1e6),
         "to": stats.range.map(|(_, last)| last as f64 / 1e6),
+        "removed": removed,
         "total": count(&stats.total),
         "names": names,
         "bar_seconds": width,
@@ -167,7 +180,7 @@ mod tests {
         }
         let local = |at: f64| format!("second {at}");
         insta::assert_snapshot!(render(&stats, Painter::plain(), &local));
-        assert_eq!(to_json(&stats)["total"]["levels"]["ERROR"], 16);
+        assert_eq!(to_json(&stats, 0)["total"]["levels"]["ERROR"], 16);
     }
 
     #[test]

@@ -32,6 +32,8 @@ fn stand(one: &InstanceStatus, ready: bool, scheduled: bool) -> Stand {
         State::Starting if !ready && one.pid.is_some() => Stand::There,
         State::Backoff if !ready => Stand::There,
         State::Waiting if scheduled => Stand::There,
+        // A job that fails now is tried again when its time comes.
+        State::Backoff if scheduled && one.in_vain.is_none() => Stand::There,
         _ if one.state == State::Failed || one.in_vain.is_some() => Stand::InVain,
         _ => Stand::OnTheWay,
     }

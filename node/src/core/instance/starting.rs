@@ -225,6 +225,13 @@ impl Instance {
         }
     }
 
+    /// The pause between two tries is over. Failures so far are not forgiven.
+    pub fn end_pause(&mut self, now: Moment, out: &mut Output) {
+        if matches!(self.phase, Phase::Backoff { .. }) {
+            self.rest(Phase::Down, now, out);
+        }
+    }
+
     /// The operator wants it up. Failures so far are forgiven.
     pub fn want_up(&mut self, now: Moment, out: &mut Output) {
         self.want = Want::Up;

@@ -266,6 +266,27 @@ fn a_scheduled_job_runs_when_its_time_comes_and_skips_or_queues() {
 }
 
 #[test]
+fn a_scheduled_job_that_fails_keeps_to_its_schedule() {
+    let mut job = service("job", 1);
+    job.policy.kind = Kind::Job;
+    job.policy.restart.when = RestartWhen::OnFailure;
+    job.policy.restart.min_uptime = Duration::from_secs(3600);
+    job.policy.restart.delay = Duration::from_secs(3600);
+    job.policy.restart.max_delay = Duration::from_secs(3600);
+    let every = ScheduleWhen::Every(60 * SECOND);
+    job.policy.schedule = Some(Schedule { when: every, overlap: Overlap::Skip });
+    let mut world = World::up(cluster(vec![job]));
+    world.pass(SECOND);
+    for run in 1..=5 {
+        assert_eq!((world.state("job.1"), world.run_of("job.1")), ("running", run));
+        world.ends("job.1", Exit::Code(1));
+        world.pass(5 * SECOND);
+        assert_eq!(world.state("job.1"), "backoff");
+        world.pass(55 * SECOND);
+    }
+}
+
+#[test]
 fn above_its_memory_limit_an_instance_is_restarted() {
     let mut web = service("web", 1);
     web.policy.memory = Some(Bytes(1000));

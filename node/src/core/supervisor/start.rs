@@ -193,10 +193,8 @@ impl Supervisor {
                 service.fires_at = Some(now.mono + Duration::from_secs(1));
             }
             let overlap = service.spec.policy.schedule.as_ref().map(|schedule| schedule.overlap);
-            let busy = service
-                .instances
-                .values()
-                .any(|i| !i.at_rest() || matches!(i.phase, Phase::Backoff { .. }));
+            // One that waits for its next try is tried now: the schedule goes before the backoff.
+            let busy = service.instances.values().any(|i| !i.at_rest());
             match (service.want, busy, overlap) {
                 (Want::Down, ..) => {}
                 (Want::Up, true, Some(Overlap::Queue)) => service.queued = true,
@@ -232,7 +230,10 @@ impl Supervisor {
             .map(|i| i.id.clone())
             .collect();
         for id in ids {
-            self.with(&id, |instance, out| instance.want_up(now.mono, out));
+            self.with(&id, |instance, out| match instance.phase {
+                Phase::Backoff { .. } => instance.end_pause(now.mono, out),
+                _ => instance.want_up(now.mono, out),
+            });
         }
     }
 }
