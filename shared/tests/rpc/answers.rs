@@ -87,7 +87,7 @@ async fn an_answer_that_nobody_can_read_is_told_as_such() {
     let world = World::ipc();
     let folder = tempfile::Builder::new().prefix("h").tempdir_in("/tmp").unwrap();
     let hub = hilum_shared::transport::Hub::start("zmq-test").unwrap();
-    for (name, what) in [("body", "body"), ("kind", "type"), ("frames", "4 frames")] {
+    for (name, what) in [("body", "body"), ("kind", "type"), ("frames", "this one has 4")] {
         let address = format!("ipc://{}/{name}", folder.path().display());
         let spec = hilum_shared::transport::SocketSpec::new(hilum_shared::transport::Kind::Router);
         let answer = move |frames, port: &mut hilum_shared::transport::Port<'_>| {
