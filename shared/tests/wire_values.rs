@@ -138,7 +138,7 @@ fn json_that_could_not_be_sent_as_it_is_written_is_refused_with_its_place() {
         ),
         (r#"{"x": 18446744073709551616}"#, "line 1 column 7", "beyond 64 bits"),
         (r#"{"x": {"y": 1, "y": 2}}"#, "line 1 column 18", "the key `y` stands twice"),
-        ("{x: 1}", "line 1 column 2", "no JSON"),
+        ("{x: 1}", "line 1 column 2", "not JSON"),
     ] {
         let error = Value::parse_json(json).unwrap_err().to_string();
         assert!(

@@ -56,7 +56,7 @@ pub enum JsonError {
 
 /// A doubled key is JSON by its grammar.
 fn syntax(error: &serde_json::Error) -> String {
-    if error.is_data() { error.to_string() } else { format!("no JSON: {error}") }
+    if error.is_data() { error.to_string() } else { format!("not JSON: {error}") }
 }
 
 impl JsonError {
