@@ -118,13 +118,17 @@ fn resolve(session: &Session, address: &str) -> Result<Vec<Found>, CliError> {
         // What the node publishes itself is not taken a second time by way of the registry.
         (Ok(local), Ok((others, silent))) => {
             // What runs here is heard by way of the node, whatever the registry says.
-            silent.iter().filter(|one| !one.here).for_each(|one| session.out.note(&one.why));
+            for one in silent.iter().filter(|one| !one.here) {
+                session.out.note(&one.why);
+            }
             let others = others.into_iter().filter(|(endpoint, _)| *endpoint != local.0);
             Ok(std::iter::once(local.clone()).chain(others).collect())
         }
         (Ok(local), Err(_)) => Ok(vec![local]),
         (Err(_), Ok((found, silent))) if !found.is_empty() => {
-            silent.iter().for_each(|one| session.out.note(&one.why));
+            for one in &silent {
+                session.out.note(&one.why);
+            }
             Ok(found)
         }
         (Err(_), Ok((_, silent))) if !silent.is_empty() => {

@@ -113,11 +113,9 @@ pub(super) fn not_callable(name: &str, snapshot: &Snapshot) -> Option<CliError> 
 /// `echo.2 is in backoff (exit 3, next try in 1.7s)`.
 fn state(one: &InstanceStatus) -> String {
     let at = if one.state == State::Backoff { "in " } else { "" };
-    let mut text = format!("{} is {at}{}", one.instance, one.state.as_str());
-    if let Some(reason) = one.reason.as_deref().filter(|reason| *reason != one.state.as_str()) {
-        text.push_str(&format!(" ({reason})"));
-    }
-    text
+    let reason = one.reason.as_deref().filter(|reason| *reason != one.state.as_str());
+    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{} is {at}{}{reason}", one.instance, one.state.as_str())
 }
 
 /// A registry that does not answer.
