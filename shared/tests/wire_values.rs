@@ -97,13 +97,70 @@ fn what_kills_a_real_receiver_is_a_value_here() {
     assert_eq!(value.get("__type__").and_then(Value::as_str), Some("Unknown"));
     let value: Value = unpack(b"\x82\xa8__type__\xa7Decimal\xa1_\xa1x", "body").unwrap();
     assert!(matches!(value, Value::Map(_)), "a content that does not fit");
-    assert_eq!(Value::from_json(&value.to_json()), value);
+    assert_eq!(Value::from_json(&value.to_json()).unwrap(), value);
     let value: Value = unpack(b"\xa2\xff\xfe", "body").unwrap();
     assert_eq!(value, Value::Bytes(vec![0xff, 0xfe]));
     assert!(unpack::<String>(b"\xa2\xff\xfe", "body").is_err());
     assert!(unpack::<Shape>(b"\x92\x01\x02", "body").is_err());
     let array = unpack::<Everything>(b"\x90", "body").unwrap_err();
     assert!(array.to_string().contains("an array where the map"), "{array}");
+}
+
+#[test]
+fn json_that_could_not_be_sent_as_it_is_written_is_refused_with_its_place() {
+    for (json, place, why) in [
+        (r#"{"a": [1, {"__type__": "sett", "_": [1]}]}"#, "a[1]: ", "`set`, `datetime`, `date`"),
+        (
+            r#"{"__type__": "datetime", "_": "nonsense"}"#,
+            "at the top: ",
+            "`\"nonsense\"` is no `datetime`",
+        ),
+        (
+            r#"{"x": {"__type__": "set", "_": [{"__type__": "date", "_": 7}]}}"#,
+            "x[0]: ",
+            "`7` is no `date`",
+        ),
+        (r#"{"x": {"__type__": "time", "_": "09:26:53.5Z"}}"#, "x: ", "no parts of a second"),
+        (
+            r#"{"x": {"__type__": "datetime", "_": "2015-03-14T09:26:53+05:30:15"}}"#,
+            "x: ",
+            "whole minutes",
+        ),
+        (r#"{"x": {"__type__": "UndefinedType", "_": "x"}}"#, "x: ", "write `\"\"`"),
+        (r#"{"x": {"y": {"__type__": "UUID"}}}"#, "x.y: ", "and nothing else"),
+        (r#"{"x": {"__type__": "UUID", "_": "", "z": 1}}"#, "x: ", "and nothing else"),
+        (r#"{"x": {"__type__": "bytes", "_": "+1"}}"#, "x: ", "hexadecimal"),
+        (r#"{"x": {"__type__": "map", "_": [[1, 2], [3]]}}"#, "x: ", "[[KEY, VALUE], …]"),
+        (
+            "{\"x\": \"99\\\"99999999999999999999\",\n \"y\": [-99999999999999999999]}",
+            "line 2 column 8",
+            "`Decimal",
+        ),
+        (r#"{"x": 18446744073709551616}"#, "line 1 column 7", "beyond 64 bits"),
+        (r#"{"x": {"y": 1, "y": 2}}"#, "line 1 column 18", "the key `y` stands twice"),
+        ("{x: 1}", "line 1 column 2", "not JSON"),
+    ] {
+        let error = Value::parse_json(json).unwrap_err().to_string();
+        assert!(
+            error.contains(place) && error.contains(why.trim_start_matches("`Decimal")),
+            "{json}: {error}"
+        );
+    }
+    let exact = r#"{"a": 18446744073709551615, "b": -9223372036854775808, "c": 1e20, "d": "99999999999999999999", "e": {"__type__": "UndefinedType", "_": ""}}"#;
+    let value = Value::parse_json(exact).unwrap();
+    assert_eq!(value.get("a"), Some(&Value::UInt(u64::MAX)));
+    assert_eq!(value.get("b"), Some(&Value::Int(i64::MIN)));
+    assert_eq!(value.get("c"), Some(&Value::Float(1e20)));
+    assert_eq!(value.get("e"), Some(&Value::Undefined));
+}
+
+#[test]
+fn a_special_value_that_we_would_write_otherwise_stays_as_it_came() {
+    let value: Value = unpack(b"\x82\xa8__type__\xa4time\xa1_\xab09:26:53.5Z", "body").unwrap();
+    assert!(matches!(value, Value::Map(_)), "{value:?}");
+    assert_eq!(Value::parse_json(&value.to_json().to_string()).unwrap(), value);
+    let typed: Time = from_value(&value).unwrap();
+    assert_eq!(typed.0.subsec_nanosecond(), 500_000_000);
 }
 
 #[test]
@@ -175,7 +232,7 @@ proptest! {
     #[test]
     fn any_value_survives_json(value in any_value()) {
         let text = value.to_json().to_string();
-        prop_assert_eq!(Value::from_json(&serde_json::from_str(&text).unwrap()), value);
+        prop_assert_eq!(Value::parse_json(&text).unwrap(), value);
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Binary {
         Command::new(self.classes.binary.clone())
             .version(self.version)
             .about(format!("A service on hilum; it holds {}", names.join(", ")))
+            .after_help(service::MARK)
             .subcommand_required(true)
             .arg_required_else_help(true)
             .subcommands([instance, worker, inspect])

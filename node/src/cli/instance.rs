@@ -2,10 +2,12 @@
 //!
 //! The program is the first half of `class: 'binary:Type'`. It is looked for beside the configuration, then among what cargo built
 //! (`$CARGO_TARGET_DIR`, `target/` of the configuration's folder and of those above it; of `debug` and `release` the newer one), then in
-//! PATH; this process becomes it. A program on `hilum-worker` has the same commands itself.
+//! PATH; this process becomes it. A program on `hilum-worker` has the same commands itself, and the one in PATH must be one: there, a name
+//! like `echo` or `test` is somebody else's.
 
+use std::io::Read as _;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +26,7 @@ use super::session::Session;
     hilum instance --interface echo:Echo -i         one interface, registered nowhere\n\n\
     The configuration is `-c FILE`, else $LYMPH_CONFIG, else `.lymph.yml` in this folder. The program that its classes name\n\
     (`class: 'binary:Type'`) is looked for beside it, then in $CARGO_TARGET_DIR and `target/` of its folder and of those above it (of\n\
-    `debug` and `release` the newer one), then in PATH. `PROGRAM instance` is the same.")]
+    `debug` and `release` the newer one), then, if it is a program on `hilum-worker`, in PATH. `PROGRAM instance` is the same.")]
 pub(crate) struct InstanceArgs {
     #[command(flatten)]
     words: Words,
@@ -281,23 +283,62 @@ impl Places {
             let both = ["debug", "release"].map(|profile| target.join(profile).join(program));
             both.into_iter().filter(|path| is_program(path)).max_by_key(|path| age(path))
         });
-        built.or_else(|| {
-            self.path.iter().map(|folder| folder.join(program)).find(|path| is_program(path))
-        })
+        built.or_else(|| self.in_path(program).find(|path| is_service(path)))
+    }
+
+    /// Those of the name in PATH, whatever they are.
+    fn in_path(&self, program: &str) -> impl Iterator<Item = PathBuf> {
+        self.path.iter().map(move |folder| folder.join(program)).filter(|path| is_program(path))
     }
 
     fn not_found(&self, program: &str) -> CliError {
         let script = self.beside.join(format!("{program}.py"));
+        let looked = format!(
+            "looked in `{}`, in `target` there and above{}, and in PATH",
+            self.beside.display(),
+            if self.cargo.is_some() { ", in $CARGO_TARGET_DIR" } else { "" },
+        );
         let help = if script.exists() {
             PYTHON.to_owned()
-        } else {
+        } else if let Some(other) = self.in_path(program).next() {
             format!(
-                "build it (`cargo build`), or put it in PATH; looked in `{}`, in `target` there and above{}, and in PATH",
-                self.beside.display(),
-                if self.cargo.is_some() { ", in $CARGO_TARGET_DIR" } else { "" },
+                "build it (`cargo build`); {looked}, where `{}` is no program on hilum-worker",
+                other.display()
             )
+        } else {
+            format!("build it (`cargo build`), or put it in PATH; {looked}")
         };
-        CliError::usage(format!("program `{program}` not found"), help)
+        CliError::usage(format!("service program `{program}` not found"), help)
+    }
+}
+
+/// Whether a program is one on `hilum-worker`: the library's mark is in it, and it is not this command itself.
+fn is_service(path: &Path) -> bool {
+    let same = |one: &std::fs::Metadata, other: &std::fs::Metadata| {
+        (one.dev(), one.ino()) == (other.dev(), other.ino())
+    };
+    let (Ok(mut file), Ok(own)) = (std::fs::File::open(path), std::fs::metadata("/proc/self/exe"))
+    else {
+        return false;
+    };
+    if file.metadata().is_ok_and(|program| same(&program, &own)) {
+        return false;
+    }
+    let mark = memchr::memmem::Finder::new(service::MARK);
+    let mut piece = vec![0; 1 << 20];
+    let mut kept = 0; // the end of the piece before, where the mark may begin
+    loop {
+        match file.read(&mut piece[kept..]) {
+            Ok(0) | Err(_) => return false,
+            Ok(count) => {
+                let filled = kept + count;
+                if mark.find(&piece[..filled]).is_some() {
+                    return true;
+                }
+                kept = filled.min(service::MARK.len() - 1);
+                piece.copy_within(filled - kept..filled, 0);
+            }
+        }
     }
 }
 
@@ -326,20 +367,29 @@ mod tests {
     #[test]
     fn a_program_is_looked_for_beside_the_file_then_built_then_in_path() {
         let home = tempfile::tempdir().unwrap();
-        let make = |path: &str| {
+        let write = |path: &str, text: &str| {
             let path = home.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, "").unwrap();
+            std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
             path
         };
         let places = Places {
             beside: home.path().join("app/conf"),
             cargo: None,
-            path: vec![home.path().join("bin")],
+            path: ["bin", "cargo/bin"].map(|folder| home.path().join(folder)).to_vec(),
         };
+        let make = |path: &str| write(path, "");
         assert_eq!(places.find("echo"), None);
-        let installed = make("bin/echo");
+        let other = write("bin/echo", "#!/bin/sh\necho $*\n");
+        assert_eq!(places.find("echo"), None, "the `echo` of the system");
+        let CliError::Usage { help: Some(help), .. } = places.not_found("echo") else {
+            panic!("no usage error")
+        };
+        assert!(help.contains(&format!("`{}` is no program on hilum-worker", other.display())));
+        // Across the border of two pieces that are read.
+        let text = format!("{}{}", "x".repeat((1 << 20) - 5), service::MARK);
+        let installed = write("cargo/bin/echo", &text);
         assert_eq!(places.find("echo"), Some(installed));
         let built = make("app/target/release/echo");
         assert_eq!(places.find("echo"), Some(built));

@@ -22,7 +22,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::time::TimeSpec;
 
 use super::disk::Work;
-use super::handle::{Command, Done, LogConfig, LogReport, Reports, Shared};
+use super::handle::{Done, LogConfig, LogReport};
+use super::post::{Command, Reports, Shared};
 use super::record::{Batch, wall};
 use super::sources::{Feed, Table};
 

@@ -16,7 +16,8 @@ use hilum_shared::config::spec::LogsSpec;
 use hilum_shared::protocol::Level;
 
 use super::crashes;
-use super::handle::{Done, LogReport, Reports, Shared};
+use super::handle::{Done, LogReport};
+use super::post::{Reports, Shared};
 use super::record::{Batch, NODE_NAME, Stamps, Stream, Who, wall};
 use super::store::{Note, Store};
 

@@ -1,22 +1,22 @@
 //! How the rest of the node speaks to the log thread: [`LogHandle`] never blocks, [`LogReport`]s come back.
 
-use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hilum_shared::config::spec::{LogPolicy, LogsSpec};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::{Level, LogRecord};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::capture::Capture;
 use super::crashes;
 use super::disk::Disk;
+pub use super::post::Quiet;
+use super::post::{Command, Post, Reports, Shared};
 use super::record::Stream;
 use super::store::{Store, StoreError};
 
@@ -176,148 +176,6 @@ pub enum LogError {
     /// No descriptor or thread.
     #[error("cannot start the log thread: {0}")]
     System(#[from] std::io::Error),
-}
-
-/// What all threads see.
-pub(super) struct Shared {
-    began: Instant,
-    bell: EventFd,
-    /// Whether the bell was rung and not heard yet.
-    rung: AtomicBool,
-    /// Whether the node is about to send more, and whether something waits for its last word.
-    quiet: AtomicBool,
-    unrung: AtomicBool,
-    /// Whether the log thread waits for a batch.
-    pub(super) waiting: AtomicBool,
-    /// Whether structured records have to wait.
-    pub(super) holding: AtomicBool,
-    queued: AtomicUsize,
-    pub(super) unqueued: AtomicU64,
-    pub(super) records: AtomicU64,
-    pub(super) bytes: AtomicU64,
-    pub(super) dropped: AtomicU64,
-    pub(super) sources: AtomicU64,
-    pub(super) store_bytes: AtomicU64,
-    pub(super) next_seq: AtomicU64,
-    pub(super) degraded: AtomicBool,
-    /// Microseconds since `began`, plus one; 0 = no write at hand.
-    writing: AtomicU64,
-}
-
-impl Shared {
-    pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            began: Instant::now(),
-            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            rung: AtomicBool::new(false),
-            quiet: AtomicBool::new(false),
-            unrung: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
-            holding: AtomicBool::new(false),
-            queued: AtomicUsize::new(0),
-            unqueued: AtomicU64::new(0),
-            records: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            sources: AtomicU64::new(0),
-            store_bytes: AtomicU64::new(0),
-            next_seq: AtomicU64::new(0),
-            degraded: AtomicBool::new(false),
-            writing: AtomicU64::new(0),
-        })
-    }
-
-    pub(super) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            let _ = self.bell.write(1); // only a counter at its end could refuse, and that rings, too
-        }
-    }
-
-    /// Stops the ringing: called by the log thread before it looks at what there is.
-    pub(super) fn heard(&self) {
-        let _ = self.bell.read(); // EAGAIN: it was not rung
-        self.rung.store(false, Ordering::SeqCst);
-    }
-
-    pub(super) fn bell(&self) -> &EventFd {
-        &self.bell
-    }
-
-    pub(super) fn batch_is_back(&self) {
-        if self.waiting.swap(false, Ordering::SeqCst) {
-            self.ring();
-        }
-    }
-
-    pub(super) fn taken(&self, bytes: usize) {
-        self.queued.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn writing(&self) {
-        let now = self.began.elapsed().as_micros() as u64 + 1;
-        self.writing.store(now, Ordering::Relaxed);
-    }
-
-    pub(super) fn written(&self) {
-        self.writing.store(0, Ordering::Relaxed);
-    }
-}
-
-/// What the log thread is asked for.
-pub(super) enum Command {
-    Attach(Box<Source>, OwnedFd, Option<OwnedFd>),
-    AttachAfter(Box<NodeRecord>, usize, Box<Source>, OwnedFd, Option<OwnedFd>),
-    AttachAside(Box<Source>, OwnedFd, OwnedFd),
-    Policy(ServiceName, Arc<LogPolicy>),
-    Structured(InstanceId, Run, u32, Vec<LogRecord>, usize),
-    Node(Box<NodeRecord>, usize),
-    Ended(InstanceId, Run, Done),
-    Close(InstanceId, Run),
-    Crash(InstanceId, Run, String),
-    Flush(Done),
-    Configure(Box<LogsSpec>),
-    Reopen,
-    Stop,
-}
-
-struct Post {
-    commands: mpsc::Sender<Command>,
-    shared: Arc<Shared>,
-}
-
-impl Post {
-    fn send(&self, command: Command) {
-        if self.commands.send(command).is_err() {
-            return;
-        }
-        if self.shared.quiet.load(Ordering::SeqCst) {
-            self.shared.unrung.store(true, Ordering::SeqCst);
-            // Whoever ended the quiet meanwhile may not have seen that.
-            if self.shared.quiet.load(Ordering::SeqCst) {
-                return;
-            }
-        }
-        self.shared.ring();
-    }
-}
-
-impl Drop for Post {
-    fn drop(&mut self) {
-        self.send(Command::Stop);
-    }
-}
-
-/// While it lives the log thread is not woken; see [`LogHandle::quietly`].
-pub struct Quiet(Arc<Post>);
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        let shared = &self.0.shared;
-        shared.quiet.store(false, Ordering::SeqCst);
-        if shared.unrung.swap(false, Ordering::SeqCst) {
-            shared.ring();
-        }
-    }
 }
 
 /// The way to the log thread. Cheap to clone; no call blocks. When the last one is dropped the log stops.
@@ -493,46 +351,6 @@ impl LogHandle {
             degraded: shared.degraded.load(Ordering::Relaxed),
             stalled: (writing > 0)
                 .then(|| shared.began.elapsed().saturating_sub(Duration::from_micros(writing - 1))),
-        }
-    }
-}
-
-/// Reports on their way out. What the reader has no room for waits here.
-pub(super) struct Reports {
-    sender: tokio::sync::mpsc::Sender<LogReport>,
-    waiting: VecDeque<LogReport>,
-}
-
-/// More than this and a report is given up: the reader has long been gone or stuck.
-const MOST_WAITING: usize = 65_536;
-
-impl Reports {
-    pub(super) fn new(sender: tokio::sync::mpsc::Sender<LogReport>) -> Self {
-        Self { sender, waiting: VecDeque::new() }
-    }
-
-    pub(super) fn send(&mut self, report: LogReport) {
-        if self.waiting.len() < MOST_WAITING {
-            self.waiting.push_back(report);
-        }
-        self.flush();
-    }
-
-    pub(super) fn waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    pub(super) fn flush(&mut self) {
-        use tokio::sync::mpsc::error::TrySendError;
-        while let Some(report) = self.waiting.pop_front() {
-            match self.sender.try_send(report) {
-                Ok(()) => {}
-                Err(TrySendError::Full(report)) => {
-                    self.waiting.push_front(report);
-                    return;
-                }
-                Err(TrySendError::Closed(_)) => self.waiting.clear(),
-            }
         }
     }
 }

@@ -33,6 +33,7 @@ mod fold;
 mod intake;
 mod pack;
 mod pipes;
+mod post;
 mod reader;
 mod room;
 mod scan;

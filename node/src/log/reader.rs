@@ -1,5 +1,7 @@
 //! The reader behind [`super::query`]: it finds where to begin, goes from span to span and from segment to segment.
 
+mod begin;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,140 +115,6 @@ impl Reader {
             }
         }
         Ok((0, 0))
-    }
-
-    fn begin(&mut self, start: Start) -> Result<(), QueryError> {
-        let found = self.list()?;
-        if found.is_empty() {
-            self.expected = Some(1); // whatever is missed from now on is a hole
-        }
-        match start {
-            Start::All => {
-                if let Some(since) = self.filter.since {
-                    self.begin_at(&found, |span| span.key >= since);
-                }
-            }
-            Start::From(seq) => {
-                self.from = seq;
-                self.begin_at(&found, |span| span.next_seq() > seq);
-            }
-            Start::End => {
-                if let Some(last) = found.last()
-                    && let Some(mut segment) = SegmentReader::open(&self.dir, *last, 1)
-                {
-                    self.next = segment.len();
-                    self.expected = self
-                        .next
-                        .checked_sub(1)
-                        .and_then(|last| segment.span(last))
-                        .map(|span| span.next_seq());
-                    self.segment = Some(segment);
-                }
-            }
-            Start::Tail(count) => self.begin_at_tail(&found, count),
-        }
-        Ok(())
-    }
-
-    /// Goes to the first span that may be late enough.
-    fn begin_at(&mut self, found: &[Id], is_late: impl Fn(&Span) -> bool) {
-        for id in found {
-            let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
-                continue;
-            };
-            let spans = segment.len();
-            let late = |segment: &mut SegmentReader, at: u64| {
-                // A damaged span is taken for late: nothing is passed over for it.
-                segment.span(at).is_none_or(|span| is_late(&span))
-            };
-            if spans > 0 && late(&mut segment, spans - 1) {
-                let (mut low, mut high) = (0, spans);
-                while low < high {
-                    let middle = low.midpoint(high);
-                    if late(&mut segment, middle) {
-                        high = middle;
-                    } else {
-                        low = middle + 1;
-                    }
-                }
-                self.next = low;
-                self.segment = Some(segment);
-                return;
-            }
-            if found.last() == Some(id) {
-                // It is being written, or is just being made: what comes next comes here.
-                self.next = spans;
-                self.segment = Some(segment);
-                return;
-            }
-            self.done = id.number;
-        }
-    }
-
-    /// Goes back until enough wanted records lie ahead.
-    fn begin_at_tail(&mut self, found: &[Id], count: u64) {
-        let mut left = count;
-        for id in found.iter().rev() {
-            let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
-                continue;
-            };
-            self.names.clear();
-            let spans = segment.len();
-            if left == 0 {
-                self.next = spans;
-                self.segment = Some(segment);
-                return;
-            }
-            let mut at = spans;
-            while at > 0 {
-                at -= 1;
-                let Some(span) = segment.span(at) else {
-                    continue;
-                };
-                let too_early = self.filter.since.is_some_and(|since| span.key < since);
-                if too_early {
-                    self.next = at + 1;
-                    self.segment = Some(segment);
-                    return;
-                }
-                let hits = self.hits(&mut segment, &span);
-                if hits >= left {
-                    self.skip = hits - left;
-                    self.next = at;
-                    self.segment = Some(segment);
-                    return;
-                }
-                left -= hits;
-            }
-            self.segment = Some(segment);
-            self.next = 0;
-        }
-    }
-
-    /// How many records of a span are wanted.
-    fn hits(&mut self, segment: &mut SegmentReader, span: &Span) -> u64 {
-        if !self.wants_span(segment, span) {
-            return 0;
-        }
-        if !self.looks_at_text(span) {
-            return match self.filter.before_seq {
-                Some(before) if before < span.next_seq() => before.saturating_sub(span.seq),
-                _ => u64::from(span.count),
-            };
-        }
-        let shared = self.shared_by(segment, span);
-        let mut lines = Lines::default();
-        if !segment.lines(span, &shared.name, &mut lines) {
-            return 0;
-        }
-        let mut hits = 0;
-        let mut seq = span.seq;
-        while let Some(text) = lines.next() {
-            let before = self.filter.before_seq.is_none_or(|before| seq < before);
-            hits += u64::from(before && self.filter.wants_text(&shared, text));
-            seq += 1;
-        }
-        hits
     }
 
     fn looks_at_text(&self, span: &Span) -> bool {

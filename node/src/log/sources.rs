@@ -10,10 +10,11 @@ use std::time::Instant;
 use hilum_shared::config::spec::{Color, LogPolicy};
 use hilum_shared::name::{InstanceId, Run};
 
-use super::handle::{Done, Finished, LogReport, Reports, Source, Subscriber};
+use super::handle::{Done, Finished, LogReport, Source, Subscriber};
 use super::join::{Joiner, Record, Rule};
 use super::level::Levels;
 use super::line::{End, close, split, strip_colors};
+use super::post::Reports;
 use super::record::{Batch, Flags, Stamps, Stream, Who};
 
 /// No pipe.
@@ -267,7 +268,7 @@ impl Feed {
         self.batch.begin(&run.who, run.run.0, run.pid, stream, self.wall, stamp);
     }
 
-    fn listened(&self) -> bool {
+    pub(super) fn listened(&self) -> bool {
         self.subscriber.as_ref().is_some_and(|subscriber| subscriber.wanted())
     }
 

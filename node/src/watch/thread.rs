@@ -16,6 +16,8 @@ use super::{Changed, Plan, Shared};
 
 /// Between two looks where the kernel tells nothing.
 const POLL: Duration = Duration::from_secs(2);
+/// Between two looks into the mail: whoever writes to a file of the folder again and again wakes us no more often.
+const GATHER: Duration = Duration::from_millis(20);
 /// A look that takes long is made less often, so that at most this part of the time goes into looking.
 const POLL_SHARE: u32 = 20;
 
@@ -77,6 +79,7 @@ impl Thread {
             if self.directories.polled() && self.next_look.is_none() && !idle {
                 self.next_look = Some(Instant::now() + POLL.max(self.took * POLL_SHARE));
             }
+            std::thread::sleep(GATHER);
         }
     }
 

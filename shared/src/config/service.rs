@@ -33,6 +33,10 @@ pub const CONFIG: &str = "LYMPH_CONFIG";
 pub const NODE_CONFIG: &str = "LYMPH_NODE_CONFIG";
 /// Taken when no file is named and it lies in the current folder.
 pub const DEFAULT: &str = ".lymph.yml";
+/// Stands in the help, and so in the file, of every program on `hilum-worker`: by it `hilum instance` tells one in PATH from a
+/// program that only has its name.
+pub const MARK: &str =
+    "This program is built on hilum-worker: `hilum instance` runs it for `class: 'PROGRAM:Type'`.";
 
 /// Sections of the node's file that its services share.
 const SHARED: [&str; 5] = ["container", "registry", "event_system", "plugins", "dependencies"];

@@ -12,7 +12,7 @@ use super::endpoint::{CallId, Inner, State, call_id};
 use super::error::Error;
 use super::link::{Link, LinkError, NotTaken, Owner, Wire};
 use super::reply;
-use crate::wire::message::{Message, pack};
+use crate::wire::message::{DecodeError, Message, pack};
 use crate::wire::zmtp::Hello;
 
 /// Times a call looks for a connection that does not end in the same moment.
@@ -32,6 +32,8 @@ pub(super) enum Ended {
     NotConnected(Arc<LinkError>),
     /// The request may have left.
     Lost(Arc<LinkError>),
+    /// It did not end: an answer came, which nobody can read.
+    Unreadable(Arc<DecodeError>),
 }
 
 impl Ended {
@@ -41,6 +43,7 @@ impl Ended {
             Self::Closed => Error::Closed,
             Self::NotConnected(source) => Error::NotConnected { address, source },
             Self::Lost(source) => Error::Lost { address, subject, source },
+            Self::Unreadable(source) => Error::Answer { subject, source },
         }
     }
 }

@@ -314,17 +314,15 @@ impl Inner {
                 if let Some(id) = Message::salvage_id(frames) {
                     let nack = Message::answer(Kind::Nack, &id, None, NIL.to_vec());
                     route().send(&nack);
+                } else if let Some(id) = Message::salvage_subject(frames) {
+                    self.answered(id, Err(Ended::Unreadable(Arc::new(error))));
                 }
                 return;
             }
         };
         if message.kind != Kind::Request {
-            let id = call_id(&message.subject);
-            let pending = id.and_then(|id| self.state().pending.remove(&id));
-            if let Some(pending) = pending {
-                // Whoever does not wait any longer need not know.
-                let _ = pending.answer.send(Ok(message));
-            }
+            let id = message.subject.clone();
+            self.answered(&id, Ok(message));
             return;
         }
         let message = Arc::new(message);
@@ -337,6 +335,15 @@ impl Inner {
             let _ = channel.error("Overloaded", "too many requests of this caller are open");
         } else {
             self.handler.request(Incoming { message, channel });
+        }
+    }
+
+    /// Gives an answer to the call with this id.
+    fn answered(&self, id: &str, answer: Result<Message, Ended>) {
+        let pending = call_id(id).and_then(|id| self.state().pending.remove(&id));
+        if let Some(pending) = pending {
+            // Whoever does not wait any longer need not know.
+            let _ = pending.answer.send(answer);
         }
     }
 

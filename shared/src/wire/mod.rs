@@ -1,11 +1,12 @@
 //! Codecs of the wire formats; no sockets.
 //!
 //! `message` holds lymph's five frames and packs any `Serialize` type, `de` reads any `Deserialize` type by lymph's rules, [`Value`]
-//! stands for what has no type here, `event` is lymph's event, `types` are the special values (`set`, `Decimal`, …), `render` shows a value to people and as JSON,
+//! stands for what has no type here, `event` is lymph's event, `types` are the special values (`set`, `Decimal`, …), `render` shows a value to people and as JSON, `json` reads it,
 //! `zmtp` is ZeroMQ's own wire, `limits` what a foreign byte string may be before it is decoded.
 
 pub mod de;
 pub mod event;
+mod json;
 pub mod limits;
 pub mod message;
 mod render;
@@ -14,5 +15,6 @@ mod value;
 pub mod zmtp;
 
 pub use event::Event;
+pub use json::JsonError;
 pub use message::{pack, unpack};
 pub use value::{Value, from_value, to_value};

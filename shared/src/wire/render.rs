@@ -122,19 +122,12 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
-}
-
 fn tagged(name: &str, content: serde_json::Value) -> serde_json::Value {
     json!({TYPE_KEY: name, CONTENT_KEY: content})
 }
 
 impl Value {
-    /// JSON from which [`Value::from_json`] makes the same value again.
+    /// JSON from which [`Value::parse_json`] makes the same value again.
     pub fn to_json(&self) -> serde_json::Value {
         let list = |members: &[Self]| members.iter().map(Self::to_json).collect::<Vec<_>>();
         match self {
@@ -164,31 +157,6 @@ impl Value {
             Self::Ext(kind, bytes) => tagged("ext", json!([kind, hex(bytes)])),
         }
     }
-
-    /// Reads JSON, with lymph's special values and what [`Value::to_json`] adds to them.
-    pub fn from_json(json: &serde_json::Value) -> Self {
-        match json {
-            serde_json::Value::Null => Self::Nil,
-            serde_json::Value::Bool(value) => Self::Bool(*value),
-            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-                (Some(value), _) => Self::Int(value),
-                (None, Some(value)) => Self::UInt(value),
-                (None, None) => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
-            },
-            serde_json::Value::String(text) => Self::Str(text.clone()),
-            serde_json::Value::Array(members) => {
-                Self::List(members.iter().map(Self::from_json).collect())
-            }
-            serde_json::Value::Object(entries) => ours(entries).unwrap_or_else(|| {
-                Self::from_entries(
-                    entries
-                        .iter()
-                        .map(|(key, value)| (Self::Str(key.clone()), Self::from_json(value)))
-                        .collect(),
-                )
-            }),
-        }
-    }
 }
 
 /// A map as an object, where that says all: every key a text, none twice, none that means a special value.
@@ -201,28 +169,4 @@ fn object(entries: &[(Value, Value)]) -> Option<serde_json::Value> {
         }
     }
     Some(object.into())
-}
-
-/// The special values that only our JSON has.
-fn ours(entries: &Map<String, serde_json::Value>) -> Option<Value> {
-    let (name, content) = match (entries.get(TYPE_KEY)?, entries.get(CONTENT_KEY)?) {
-        (serde_json::Value::String(name), content) if entries.len() == 2 => (name, content),
-        _ => return None,
-    };
-    match name.as_str() {
-        "bytes" => unhex(content.as_str()?).map(Value::Bytes),
-        "float" => content.as_str()?.parse().ok().map(Value::Float),
-        "ext" => {
-            let kind = i8::try_from(content.get(0)?.as_i64()?).ok()?;
-            Some(Value::Ext(kind, unhex(content.get(1)?.as_str()?)?))
-        }
-        "map" => {
-            let pair = |pair: &serde_json::Value| {
-                let [key, value] = pair.as_array()?.as_slice() else { return None };
-                Some((Value::from_json(key), Value::from_json(value)))
-            };
-            content.as_array()?.iter().map(pair).collect::<Option<_>>().map(Value::Map)
-        }
-        _ => None,
-    }
 }

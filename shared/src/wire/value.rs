@@ -1,6 +1,7 @@
 //! Any value that a message may carry, when no type of ours says what it is.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -94,38 +95,42 @@ impl Value {
     }
 
     /// What a map means: one of the special values, where its keys say so and its content fits.
-    pub(super) fn from_entries(entries: Vec<(Self, Self)>) -> Self {
-        let special = match entries.as_slice() {
-            [(first, name), (second, content)]
+    fn from_entries(entries: Vec<(Self, Self)>) -> Self {
+        let (name, content) = match entries.as_slice() {
+            [(first, name), (second, content)] | [(second, content), (first, name)]
                 if first.as_str() == Some(TYPE_KEY) && second.as_str() == Some(CONTENT_KEY) =>
             {
-                Self::special(name, content)
+                (name, content)
             }
-            [(first, content), (second, name)]
-                if first.as_str() == Some(CONTENT_KEY) && second.as_str() == Some(TYPE_KEY) =>
-            {
-                Self::special(name, content)
-            }
-            _ => None,
+            _ => return Self::Map(entries),
+        };
+        let special = match (name.as_str(), content) {
+            (Some("set"), Self::List(members)) => Some(Self::Set(members.clone())),
+            (Some(name), content) => content.as_str().and_then(|text| Self::special(name, text)),
+            (None, _) => None,
         };
         special.unwrap_or(Self::Map(entries))
     }
 
-    fn special(name: &Self, content: &Self) -> Option<Self> {
-        if let (Some("set"), Self::List(members)) = (name.as_str(), content) {
-            return Some(Self::Set(members.clone()));
-        }
-        let text = content.as_str()?;
-        match name.as_str()? {
-            DateTime::NAME => text.parse().ok().map(Self::DateTime),
-            Date::NAME => text.parse().ok().map(Self::Date),
-            Time::NAME => text.parse().ok().map(Self::Time),
-            Decimal::NAME => text.parse().ok().map(Self::Decimal),
-            Uuid::NAME => text.parse().ok().map(Self::Uuid),
-            Undefined::NAME => Some(Self::Undefined),
+    /// The special value of this name, where it is known, and writing it would lose nothing of the text's meaning.
+    pub(super) fn special(name: &str, text: &str) -> Option<Self> {
+        match name {
+            DateTime::NAME => exact(text).map(Self::DateTime),
+            Date::NAME => exact(text).map(Self::Date),
+            Time::NAME => exact(text).map(Self::Time),
+            Decimal::NAME => exact(text).map(Self::Decimal),
+            Uuid::NAME => exact(text).map(Self::Uuid),
+            Undefined::NAME if text.is_empty() => Some(Self::Undefined),
             _ => None,
         }
     }
+}
+
+/// A text as its type, where the type's own text means the same: a `time` with parts of a second would be written without them.
+fn exact<T: FromStr + ToString + PartialEq>(text: &str) -> Option<T> {
+    let value: T = text.parse().ok()?;
+    let again: Option<T> = value.to_string().parse().ok();
+    (again.as_ref() == Some(&value)).then_some(value)
 }
 
 impl Serialize for Value {

@@ -65,7 +65,23 @@ impl Scope<'_, '_> {
         for (key, value) in pairs {
             entries.push((self.value(key).await?, self.value(value).await?));
         }
-        Ok(Value::from_json(&Value::Map(entries).to_json()))
+        let doubled = entries
+            .iter()
+            .enumerate()
+            .find(|(at, (key, _))| entries[..*at].iter().any(|(before, _)| before == key));
+        if let Some((_, (key, _))) = doubled {
+            return Err(CliError::usage(format!("the key {key} stands twice"), "leave one out"));
+        }
+        // Only a map with this key can be another value's form.
+        let is_form = entries.iter().any(|(key, _)| key.as_str() == Some("__type__"));
+        if !is_form || entries.iter().any(|(key, _)| key.as_str().is_none()) {
+            return Ok(Value::Map(entries));
+        }
+        let text = |key: &Value| key.as_str().unwrap_or_default().to_owned();
+        let object: serde_json::Map<_, _> =
+            entries.iter().map(|(key, value)| (text(key), value.to_json())).collect();
+        Value::from_json(&object.into())
+            .map_err(|error| CliError::Usage { message: error.to_string(), help: None })
     }
 
     fn variable(&self, name: &str) -> Result<Value, CliError> {
@@ -143,13 +159,12 @@ fn special(name: &str, arguments: &[Value]) -> Result<Value, CliError> {
             ));
         }
     };
-    match Value::from_json(&json!({"__type__": kind, "_": content})) {
-        Value::Map(_) => Err(CliError::usage(
+    Value::from_json(&json!({"__type__": kind, "_": content})).map_err(|_| {
+        CliError::usage(
             format!("{content} is no {name}"),
             "write it as it is shown, in quotes: `date(\"2015-03-14\")`",
-        )),
-        value => Ok(value),
-    }
+        )
+    })
 }
 
 #[cfg(test)]
@@ -176,7 +191,7 @@ mod tests {
 
     #[test]
     fn fields_and_numbers_reach_into_values() {
-        let value = Value::from_json(&json!({"names": ["a", "b"], "type": 7}));
+        let value = Value::from_json(&json!({"names": ["a", "b"], "type": 7})).unwrap();
         let names = item(&value, &"names".into()).unwrap();
         assert_eq!(item(&names, &0.into()).unwrap(), "a".into());
         assert_eq!(item(&names, &Value::Int(-1)).unwrap(), "b".into());
