@@ -1,7 +1,9 @@
 //! What may be written on the command line: the global options and the verbs. The words of a verb are in its own file;
 //! no verb knows this one.
 
+use std::any::TypeId;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
@@ -158,7 +160,27 @@ pub(crate) fn command() -> clap::Command {
         }
         Common::augment_args(command).mut_subcommands(with_common)
     }
-    Cli::command().mut_subcommands(with_common)
+    Cli::command().mut_subcommands(with_common).mut_subcommands(with_signs)
+}
+
+/// Lets options that take a number or a time see what begins with `-`, so that it is refused as their value and not as another option.
+fn with_signs(command: clap::Command) -> clap::Command {
+    fn is_measured(arg: &clap::Arg) -> bool {
+        let kind = arg.get_value_parser().type_id();
+        let measured = [
+            TypeId::of::<Duration>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u16>(),
+            TypeId::of::<f64>(),
+        ];
+        !arg.is_positional() && measured.iter().any(|one| kind == *one)
+    }
+    let hidden = command.get_name().starts_with("__");
+    let command = command.mut_subcommands(with_signs);
+    if hidden {
+        return command;
+    }
+    command.mut_args(|arg| if is_measured(&arg) { arg.allow_hyphen_values(true) } else { arg })
 }
 
 /// Reads a command line, the program's name first.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hilum_shared::registry::{Instance, Instances, Memory, Registry, RegistryError};
 use hilum_shared::rpc::{CallOptions, Client, Config, Endpoint, Error, Incoming, Reply, Sockets};
+use hilum_shared::status::Snapshot;
 use hilum_shared::transport::endpoint::Endpoint as Parsed;
 use hilum_shared::transport::reach;
 use hilum_shared::wire::Value;
@@ -21,6 +22,7 @@ use tokio::sync::OnceCell;
 use self::failure::unreachable;
 pub(crate) use self::failure::{CallFailed, unknown_service};
 use super::exit::CliError;
+use super::link::Node;
 use super::session::Session;
 
 mod failure;
@@ -110,6 +112,9 @@ pub(crate) struct Method {
     /// The names of its parameters.
     #[serde(default)]
     pub(crate) params: Vec<String>,
+    /// The errors that it answers as such; only services of ours say it.
+    #[serde(default)]
+    pub(crate) raises: Vec<String>,
     /// What it does.
     #[serde(default)]
     pub(crate) help: String,
@@ -184,11 +189,17 @@ impl Caller<'_> {
         if let Ok(Some(place)) = registered {
             return Ok(place);
         }
-        let local = self.of_the_node()?;
+        let status = self.node_status()?;
+        let local = status.as_ref().map(callable).unwrap_or_default();
         if let Some(endpoints) = local.get(address) {
             return Ok(Place::at(address, endpoints.iter().cloned()));
         }
         registered?;
+        if let Some((_, snapshot)) = &status
+            && let Some(why) = failure::not_callable(address, snapshot)
+        {
+            return Err(why);
+        }
         Err(self.unknown(address, local.into_keys()).await?)
     }
 
@@ -205,25 +216,27 @@ impl Caller<'_> {
         Ok(all.iter().find(is_meant).map(|one| Place::of(address, Arc::clone(&all)).only(one)))
     }
 
-    /// What the node has that can be called, where one runs: itself, and instances that listen beside its own sockets.
-    fn of_the_node(&self) -> Result<BTreeMap<String, Vec<String>>, CliError> {
-        let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    /// What the node says of itself, where one runs.
+    fn node_status(&self) -> Result<Option<(Node, Snapshot)>, CliError> {
         let runs = self.session.project().is_ok() && self.session.node_pid()?.is_some();
         if !runs {
-            return Ok(found);
+            return Ok(None);
         }
         let node = self.session.node()?;
-        found.insert(NODE.to_owned(), vec![node.run_dir.endpoint("node.sock")]);
-        for instance in self.session.status(&node)?.instances {
-            let id = instance.instance.to_string();
-            let socket = format!("{id}.sock");
-            if node.run_dir.socket(&socket).exists() {
-                let endpoint = node.run_dir.endpoint(&socket);
-                found.entry(instance.service.to_string()).or_default().push(endpoint.clone());
-                found.insert(id, vec![endpoint]);
-            }
-        }
-        Ok(found)
+        let snapshot = self.session.status(&node)?;
+        Ok(Some((node, snapshot)))
+    }
+
+    /// What a running node has that can be called.
+    fn of_the_node(&self) -> Result<BTreeMap<String, Vec<String>>, CliError> {
+        Ok(self.node_status()?.as_ref().map(callable).unwrap_or_default())
+    }
+
+    /// The services that a running node keeps, whether any instance is up or not; jobs are none.
+    pub(crate) fn kept(&self) -> Result<Vec<String>, CliError> {
+        let Some((_, snapshot)) = self.node_status()? else { return Ok(Vec::new()) };
+        let services = snapshot.services.into_iter().filter(|service| !service.job);
+        Ok(services.map(|service| service.name.to_string()).collect())
     }
 
     /// All that may be an ADDRESS, as far as it can be found out.
@@ -410,6 +423,23 @@ impl Caller<'_> {
         let help = failure::why_refused(subject, body, &methods);
         CliError::Call { error: Box::new(error), help: Some(help) }
     }
+}
+
+/// What of a node can be called: itself, and instances that listen beside its own sockets.
+fn callable((node, snapshot): &(Node, Snapshot)) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    found.insert(NODE.to_owned(), vec![node.run_dir.endpoint("node.sock")]);
+    for instance in &snapshot.instances {
+        let id = instance.instance.to_string();
+        let socket = format!("{id}.sock");
+        // One that was killed leaves its socket behind.
+        if instance.pid.is_some() && node.run_dir.socket(&socket).exists() {
+            let endpoint = node.run_dir.endpoint(&socket);
+            found.entry(instance.service.to_string()).or_default().push(endpoint.clone());
+            found.insert(id, vec![endpoint]);
+        }
+    }
+    found
 }
 
 /// The registry's answer.

@@ -80,14 +80,31 @@ pub(crate) fn run(session: &Session, args: &DiscoverArgs) -> Outcome {
 
 /// Shows what the registry knows.
 pub(crate) async fn show(caller: &Caller<'_>, args: &DiscoverArgs) -> Outcome {
-    let all = caller.discover().await?;
+    let mut all = caller.discover().await?;
     let out = caller.session.out;
+    // The node's registry forgets who is gone; what the node keeps is a service all the same.
+    if args.all || !args.names.is_empty() {
+        for name in caller.kept()? {
+            all.entry(name).or_default();
+        }
+    }
     for name in &args.names {
         if !all.keys().any(|known| is_meant(name, known)) {
             return Err(unknown_service(name, all.into_keys().collect(), caller.session));
         }
     }
     let groups = groups(&all, args);
+    if !out.json && !args.names.is_empty() {
+        for empty in groups.iter().filter(|group| group.instances.is_empty()) {
+            let name = &empty.name;
+            out.note(&format!(
+                "no instance of `{name}` is registered; `hilum ps {name}` shows what runs"
+            ));
+        }
+        if groups.iter().all(|group| group.instances.is_empty()) {
+            return Ok(ExitStatus::Done);
+        }
+    }
     if out.json {
         let services: Vec<_> = groups
             .iter()

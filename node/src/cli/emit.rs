@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::time::Duration;
 
-use hilum_shared::events::messages;
+use hilum_shared::events::{is_kind, messages};
 use hilum_shared::rpc::blocking::{CallError, Client};
 use hilum_shared::wire::event::TRACE_ID;
 use hilum_shared::wire::message::new_id;
@@ -45,6 +45,7 @@ pub(crate) fn run(session: &Session, args: &EmitArgs) -> Outcome {
         let help = "patterns are for `hilum subscribe`; an event has one type";
         return Err(CliError::usage(format!("`{}` is a pattern", args.event), help));
     }
+    check_kind(&args.event)?;
     let body = body(&args.body)?;
     let node = session.node()?;
     let trace_id = args.trace_id.clone().unwrap_or_else(new_id);
@@ -82,6 +83,17 @@ pub(crate) fn run(session: &Session, args: &EmitArgs) -> Outcome {
     Ok(ExitStatus::Done)
 }
 
+/// Whether a word can be an event's type, or a pattern of types.
+pub(crate) fn check_kind(text: &str) -> Result<(), CliError> {
+    if is_kind(text) {
+        return Ok(());
+    }
+    Err(CliError::usage(
+        format!("`{text}` is no type of events"),
+        "it is words with dots between them, none empty, of 255 bytes at most: `order.paid`",
+    ))
+}
+
 /// The body, from the command line or stdin.
 fn body(text: &str) -> Result<Value, CliError> {
     let mut read = String::new();
@@ -112,5 +124,13 @@ mod tests {
         assert!(matches!(decimal, Value::Decimal(_)), "{decimal:?}");
         let error = body("{id: 7}").unwrap_err();
         assert_eq!(error.status(), ExitStatus::Usage);
+    }
+
+    #[test]
+    fn an_event_has_no_empty_words() {
+        for bad in ["", ".", "a..b", ".a", "a."] {
+            assert_eq!(check_kind(bad).unwrap_err().status(), ExitStatus::Usage, "{bad}");
+        }
+        check_kind("order.#").unwrap();
     }
 }

@@ -105,6 +105,16 @@ pub(crate) enum CliError {
         /// All that there is, for a short list.
         known: Vec<String>,
     },
+    /// The node keeps it, and none of its instances can be called now.
+    #[error("none of `{name}` is alive: {states}")]
+    NoneAlive {
+        /// A service, or one instance.
+        name: String,
+        /// Of each instance.
+        states: String,
+        /// The next step.
+        help: String,
+    },
     /// A call of a service brought no result.
     #[error("{error}")]
     Call {
@@ -236,6 +246,7 @@ impl CliError {
             Self::Config(_) => "invalid-config",
             Self::UnknownTarget { .. } | Self::NoSuchInstance { .. } => "unknown-target",
             Self::UnknownService { .. } => "unknown-service",
+            Self::NoneAlive { .. } => "none-alive",
             Self::Call { error, .. } => call_code(error),
             Self::NotRunning { .. } => "not-running",
             Self::TimedOut { .. } => "timed-out",
@@ -258,7 +269,7 @@ impl CliError {
             Self::NoConfig { .. } => {
                 Some("write one with `hilum init`, or name one with `-c FILE`".into())
             }
-            Self::NoSuchInstance { help, .. } => Some(help.clone()),
+            Self::NoSuchInstance { help, .. } | Self::NoneAlive { help, .. } => Some(help.clone()),
             Self::UnknownTarget { nearest, known, .. }
             | Self::UnknownService { nearest, known, .. }
                 if nearest.is_empty() =>

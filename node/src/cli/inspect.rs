@@ -47,7 +47,8 @@ pub(crate) async fn show(caller: &Caller<'_>, args: &InspectArgs) -> Outcome {
             .iter()
             .map(|method| {
                 json!({
-                    "name": method.name, "version": method.version(), "params": method.params, "help": method.help,
+                    "name": method.name, "version": method.version(), "params": method.params,
+                    "raises": method.raises, "help": method.help,
                 })
             })
             .collect();
@@ -74,6 +75,10 @@ fn render(address: &str, methods: &[Method], paint: Painter) -> String {
         for line in method.help.lines() {
             let line = format!("    {}", printable(line));
             let _ = writeln!(text, "{}", line.trim_end());
+        }
+        if !method.raises.is_empty() {
+            let raises = method.raises.join(", ");
+            let _ = writeln!(text, "    raises {}", printable(&raises));
         }
     }
     text

@@ -307,7 +307,7 @@ impl Places {
         } else {
             format!("build it (`cargo build`), or put it in PATH; {looked}")
         };
-        CliError::usage(format!("no program `{program}` of a service found"), help)
+        CliError::usage(format!("service program `{program}` not found"), help)
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct LoglevelArgs {
     #[arg(short, long, value_name = "LEVEL", default_value = "debug", value_parser = level)]
     level: String,
     /// How long; then its level is as before
-    #[arg(short, long, value_name = "PERIOD", default_value = "60s", value_parser = super::request::timeout)]
+    #[arg(short, long, value_name = "PERIOD", default_value = "60s", value_parser = period)]
     period: Duration,
     #[command(flatten)]
     pub(crate) caller: CallerArgs,
@@ -118,7 +118,17 @@ fn level(text: &str) -> Result<String, String> {
     if text.eq_ignore_ascii_case("trace") {
         return Ok("TRACE".to_owned());
     }
-    super::logs::level(text).map(|level| level.as_str().to_owned())
+    super::logs::level(text)
+        .map(|level| level.as_str().to_owned())
+        .map_err(|error| error.replace("write `debug`", "write `trace`, `debug`"))
+}
+
+/// clap's parser of a period.
+fn period(text: &str) -> Result<Duration, String> {
+    match time::duration(text)? {
+        Duration::ZERO => Err("a level for no time changes nothing: write `30s`, `10m`".to_owned()),
+        period => Ok(period),
+    }
 }
 
 #[cfg(test)]
@@ -131,7 +141,8 @@ mod tests {
     fn levels_are_sent_by_lymphs_names() {
         assert_eq!(level("warn").unwrap(), "WARNING");
         assert_eq!(level("Trace").unwrap(), "TRACE");
-        assert!(level("loud").unwrap_err().contains("`debug`"));
+        assert!(level("loud").unwrap_err().contains("`trace`, `debug`"));
+        assert!(period("0").unwrap_err().contains("changes nothing"));
     }
 
     #[test]

@@ -46,10 +46,10 @@ pub(crate) struct RequestArgs {
     #[arg(long, value_name = "T", default_value = "2s", value_parser = timeout)]
     timeout: Duration,
     /// Send so many requests, after one to warm up, and say how long they took
-    #[arg(short = 'N', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(short = 'N', value_name = "N", default_value_t = 1, value_parser = count::<10_000_000>)]
     requests: u32,
     /// So many of them at once
-    #[arg(short = 'C', value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(short = 'C', value_name = "C", default_value_t = 1, value_parser = count::<4096>)]
     concurrency: u32,
     /// The trace under which it is called, for `hilum logs --trace`
     #[arg(long, value_name = "ID")]
@@ -101,6 +101,13 @@ impl Subject {
 /// Runs `request`.
 pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
     let subject = Subject::parse(&args.subject)?;
+    let many = args.requests > 1 || args.concurrency > 1;
+    if many && args.dump_headers {
+        return Err(CliError::usage(
+            "`-D` shows the headers of one answer, `-N` and `-C` make many",
+            "leave one of them out",
+        ));
+    }
     let body = body(args.body.as_deref())?;
     caller::run(session, &args.caller, async |caller| {
         let address = args.address.as_deref().unwrap_or(&subject.interface);
@@ -116,7 +123,7 @@ pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
             Ok(reply) => reply,
             Err(failed) => return Err(caller.explain(&place, &subject.name, &body, failed).await),
         };
-        if args.requests > 1 || args.concurrency > 1 {
+        if many {
             let load = load::Load {
                 subject: &subject.name,
                 place: &place,
@@ -217,6 +224,12 @@ pub(crate) fn print(out: Output, value: &Value) -> Result<(), CliError> {
     let text = format!("{value:#}");
     let lines: Vec<_> = text.lines().map(printable).collect();
     out.line(&lines.join("\n"))
+}
+
+/// clap's parser of a number from 1 to `MOST`.
+fn count<const MOST: u32>(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("write a whole number from 1 to {MOST}"))
 }
 
 /// clap's parser of a timeout: nothing is answered within no time.

@@ -9,6 +9,7 @@ use hilum_shared::wire::Event;
 use hilum_shared::wire::message::new_id;
 use serde_json::json;
 
+use super::emit;
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::output::{Stream, Style, printable, reader_gone};
 use super::session::Session;
@@ -38,6 +39,7 @@ pub(crate) fn run(session: &Session, args: &SubscribeArgs) -> Outcome {
 
 /// Shows events; ends when the node does, or with whoever reads.
 pub(crate) async fn listen(session: &Session, args: &SubscribeArgs) -> Outcome {
+    args.events.iter().try_for_each(|event| emit::check_kind(event))?;
     let place = session.node()?.run_dir.endpoint("events.sock");
     let failed = |error: EventError| CliError::failed(error.to_string());
     let events = Embedded::open(place, None).await;

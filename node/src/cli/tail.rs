@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hilum_shared::name::InstanceId;
 use hilum_shared::protocol::Level;
-use hilum_shared::registry::Choice;
+use hilum_shared::registry::{Choice, Instance};
 use hilum_shared::transport::endpoint::Endpoint;
 use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind, Port, Socket, SocketEvent, SocketSpec,
@@ -93,6 +93,12 @@ pub(crate) fn run(session: &Session, args: &TailArgs) -> Outcome {
 /// A log endpoint, and whose of its lines are meant; `None` = all are.
 type Found = (String, Option<Selection>);
 
+/// An instance whose log cannot be followed.
+struct Silent {
+    here: bool,
+    why: String,
+}
+
 /// Where an address is: an endpoint, what the running node knows by this name, and what the registry does beside it.
 fn resolve(session: &Session, address: &str) -> Result<Vec<Found>, CliError> {
     if address.contains("://") {
@@ -110,12 +116,25 @@ fn resolve(session: &Session, address: &str) -> Result<Vec<Found>, CliError> {
     }
     match (local, of_the_registry(session, address)) {
         // What the node publishes itself is not taken a second time by way of the registry.
-        (Ok(local), Ok(others)) => {
+        (Ok(local), Ok((others, silent))) => {
+            // What runs here is heard by way of the node, whatever the registry says.
+            for one in silent.iter().filter(|one| !one.here) {
+                session.out.note(&one.why);
+            }
             let others = others.into_iter().filter(|(endpoint, _)| *endpoint != local.0);
             Ok(std::iter::once(local.clone()).chain(others).collect())
         }
         (Ok(local), Err(_)) => Ok(vec![local]),
-        (Err(_), Ok(found)) if !found.is_empty() => Ok(found),
+        (Err(_), Ok((found, silent))) if !found.is_empty() => {
+            for one in &silent {
+                session.out.note(&one.why);
+            }
+            Ok(found)
+        }
+        (Err(_), Ok((_, silent))) if !silent.is_empty() => {
+            let why: Vec<String> = silent.into_iter().map(|one| one.why).collect();
+            Err(CliError::failed(why.join("; ")))
+        }
         (Err(error), _) => Err(error),
     }
 }
@@ -129,26 +148,35 @@ fn of_the_node(session: &Session, address: &str) -> Result<Found, CliError> {
 }
 
 /// The log endpoints of a service's instances. That of a node is the same for all that it runs; one of lymph is its container's own.
-fn of_the_registry(session: &Session, service: &str) -> Result<Vec<Found>, CliError> {
+fn of_the_registry(
+    session: &Session,
+    service: &str,
+) -> Result<(Vec<Found>, Vec<Silent>), CliError> {
     let all = caller::run(session, &CallerArgs::default(), async |caller| caller.discover().await)?;
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut silent = Vec::new();
+    let mut add = |instance: &Instance, why| silent.push(Silent { here: instance.is_here(), why });
     for instance in all.get(service).iter().flat_map(|instances| instances.iter()) {
         match instance.log_endpoint.as_deref() {
             Some(endpoint) if endpoint.starts_with("tcp://") || instance.is_here() => {
                 let names = found.entry(endpoint.to_owned()).or_default();
                 names.extend(discover::run_by(instance).map(str::to_owned));
             }
-            Some(_) => session.out.note(&format!(
-                "`{service}` at {} publishes its log on its own machine only; `container.log_endpoint` of its node opens it",
-                instance.endpoint
-            )),
-            None => session.out.note(&format!("`{service}` at {} publishes no log", instance.endpoint)),
+            Some(_) => add(
+                instance,
+                format!(
+                    "`{service}` at {} publishes its log on its own machine only; `container.log_endpoint` of its node opens it",
+                    instance.endpoint
+                ),
+            ),
+            None => add(instance, format!("`{service}` at {} publishes no log", instance.endpoint)),
         }
     }
     let found = found.into_iter();
-    Ok(found
+    let found = found
         .map(|(endpoint, names)| (endpoint, (!names.is_empty()).then(|| Selection::of(&names))))
-        .collect())
+        .collect();
+    Ok((found, silent))
 }
 
 /// The levels from this one on, each a topic; the publisher sends no others.

@@ -86,7 +86,9 @@ impl Console {
                     out.extend_from_slice(b"\x1b[0;2m");
                     colored = true;
                 }
-                structured_tail(entry, out);
+                if let Some(fields) = &entry.fields {
+                    structured_tail(fields, out);
+                }
             }
             if entry.is_partial() && lines.peek().is_none() {
                 // The line goes on, or was never ended.
@@ -160,10 +162,9 @@ fn structured_head(entry: &Entry, out: &mut Vec<u8>) {
 }
 
 /// ` status=500 path="/a b"` after its message.
-fn structured_tail(entry: &Entry, out: &mut Vec<u8>) {
+pub(super) fn structured_tail(fields: &Map<String, Value>, out: &mut Vec<u8>) {
     let is_odd =
         |char: char| char.is_whitespace() || char.is_control() || matches!(char, '"' | '=');
-    let Some(fields) = &entry.fields else { return };
     let own = fields.iter().filter(|(key, _)| !matches!(key.as_str(), "logger" | "trace_id"));
     for (key, value) in own.chain(fields.get_key_value("trace_id")) {
         out.push(b' ');

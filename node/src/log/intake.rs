@@ -12,6 +12,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use serde_json::{Map, Value, json};
 
 use super::capture::{Capture, OVERFULL};
+use super::console::structured_tail;
 use super::disk::Work;
 use super::handle::{NodeRecord, Source};
 use super::join::Joiner;
@@ -282,7 +283,12 @@ impl Capture {
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         self.feed.batch.record(text, level, fields.as_bytes(), 0);
         self.feed.records += 1;
-        self.feed.publish(&who.name, stream, level, text);
+        if stream == Stream::Log && !fields.is_empty() && self.feed.listened() {
+            let published = published(text, &fields);
+            self.feed.publish(&who.name, stream, level, &published);
+        } else {
+            self.feed.publish(&who.name, stream, level, text);
+        }
     }
 
     /// Who that is: as its run knows it, with its `log.file`.
@@ -324,4 +330,19 @@ impl Capture {
 
 fn named(name: &str) -> Arc<Who> {
     Arc::new(Who { name: name.into(), file: None })
+}
+
+/// A structured record as a line: `shop.cart: it failed status=500`.
+fn published(text: &[u8], fields: &str) -> Vec<u8> {
+    let Ok(fields) = serde_json::from_str::<Map<String, Value>>(fields) else {
+        return text.to_vec();
+    };
+    let mut line = Vec::with_capacity(text.len() + 64);
+    if let Some(logger) = fields.get("logger").and_then(Value::as_str) {
+        line.extend_from_slice(logger.as_bytes());
+        line.extend_from_slice(b": ");
+    }
+    line.extend_from_slice(text);
+    structured_tail(&fields, &mut line);
+    line
 }

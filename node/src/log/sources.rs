@@ -268,7 +268,7 @@ impl Feed {
         self.batch.begin(&run.who, run.run.0, run.pid, stream, self.wall, stamp);
     }
 
-    fn listened(&self) -> bool {
+    pub(super) fn listened(&self) -> bool {
         self.subscriber.as_ref().is_some_and(|subscriber| subscriber.wanted())
     }
 

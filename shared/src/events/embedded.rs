@@ -13,7 +13,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::messages::{Deliver, Emit, Emitted, HOLD, Subscribe, Unsubscribe};
 use super::{
-    Answer, Delivery, Emission, EventError, EventSystem, Keeper, Subscriber, Subscription, check,
+    Answer, Delivery, Emission, EventError, EventSystem, Keeper, Subscriber, Subscription,
+    check_kind,
 };
 use crate::rpc::held::{Kept, LIMIT, Place, PlaceError, Task, keep};
 use crate::rpc::{self, BoxFuture, Endpoint, Incoming, ReplyChannel, Sockets};
@@ -112,7 +113,7 @@ impl Embedded {
     /// See [`EventError`].
     pub async fn emit(&self, emission: Emission) -> Result<usize, EventError> {
         let Emission { event, delay, queue } = emission;
-        check("the type of an event", &event.kind)?;
+        check_kind("the type of an event", &event.kind)?;
         let emit = Emit {
             kind: event.kind,
             headers: event.headers,

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::broker::{Answer, Broker, Effect, Emit, Limits, Refusal, Subscribe};
 use super::{
-    Delivery, Emission, EventError, EventSystem, Keeper, Pattern, Subscriber, Subscription, check,
+    Delivery, Emission, EventError, EventSystem, Keeper, Pattern, Subscriber, Subscription,
+    check_kind,
 };
 use crate::rpc::BoxFuture;
 use crate::wire::Event;
@@ -127,7 +128,7 @@ impl EventSystem for Local {
     fn emit(&self, emission: Emission) -> BoxFuture<'_, Result<(), EventError>> {
         Box::pin(async move {
             let Emission { event, delay, queue } = emission;
-            check("the type of an event", &event.kind)?;
+            check_kind("the type of an event", &event.kind)?;
             let packed =
                 event.encode().map_err(|error| EventError::Body { reason: error.to_string() })?;
             let (kind, size) = (event.kind.clone(), packed.len());

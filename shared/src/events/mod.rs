@@ -58,6 +58,16 @@ pub enum EventError {
         /// The text.
         name: String,
     },
+    /// Empty, too long, or with an empty word.
+    #[error(
+        "`{text}` cannot be {what}: it is words with dots between them, none empty, of {MAX_NAME} bytes at most"
+    )]
+    Kind {
+        /// What it should be.
+        what: &'static str,
+        /// The text.
+        text: String,
+    },
     /// The body has no MessagePack form.
     #[error("the event's body: {reason}")]
     Body {
@@ -122,7 +132,7 @@ impl Subscription {
 
     fn check(&self) -> Result<(), EventError> {
         check("the name of a queue", &self.queue)?;
-        self.patterns.iter().try_for_each(|pattern| check("a pattern of events", pattern))
+        self.patterns.iter().try_for_each(|pattern| check_kind("a pattern of events", pattern))
     }
 }
 
@@ -131,6 +141,18 @@ fn check(what: &'static str, name: &str) -> Result<(), EventError> {
         return Ok(());
     }
     Err(EventError::Name { what, name: name.to_owned() })
+}
+
+fn check_kind(what: &'static str, text: &str) -> Result<(), EventError> {
+    if is_kind(text) {
+        return Ok(());
+    }
+    Err(EventError::Kind { what, text: text.to_owned() })
+}
+
+/// Whether a text can be an event's type, or a pattern of types: words with dots between them, of 1 to [`MAX_NAME`] bytes in all.
+pub fn is_kind(text: &str) -> bool {
+    text.len() <= MAX_NAME && text.split('.').all(|word| !word.is_empty())
 }
 
 /// Takes events and tells subscribers.

@@ -35,7 +35,7 @@ pub use super::reply::{Incoming, ReplyChannel, ReplyError};
 use super::trace;
 use crate::transport::endpoint::Endpoint as Address;
 use crate::wire::limits::MAX_ANSWER;
-use crate::wire::message::{Headers, Kind, Message, NIL, new_id, pack};
+use crate::wire::message::{DecodeError, Headers, Kind, Message, NIL, new_id, pack};
 use crate::wire::zmtp::Hello;
 
 /// How connections are kept; lymph's keys under `container.rpc.connection` with lymph's defaults, and bounds.
@@ -175,6 +175,8 @@ enum Ended {
     NotConnected(Arc<LinkError>),
     /// The request may have left.
     Lost(Arc<LinkError>),
+    /// It did not end: an answer came, which nobody can read.
+    Unreadable(Arc<DecodeError>),
 }
 
 impl Ended {
@@ -184,6 +186,7 @@ impl Ended {
             Self::Closed => Error::Closed,
             Self::NotConnected(source) => Error::NotConnected { address, source },
             Self::Lost(source) => Error::Lost { address, subject, source },
+            Self::Unreadable(source) => Error::Answer { subject, source },
         }
     }
 }
@@ -504,17 +507,15 @@ impl Inner {
                 if let Some(id) = Message::salvage_id(frames) {
                     let nack = Message::answer(Kind::Nack, &id, None, NIL.to_vec());
                     route().send(&nack);
+                } else if let Some(id) = Message::salvage_subject(frames) {
+                    self.answered(id, Err(Ended::Unreadable(Arc::new(error))));
                 }
                 return;
             }
         };
         if message.kind != Kind::Request {
-            let id = call_id(&message.subject);
-            let pending = id.and_then(|id| self.state().pending.remove(&id));
-            if let Some(pending) = pending {
-                // Whoever does not wait any longer need not know.
-                let _ = pending.answer.send(Ok(message));
-            }
+            let id = message.subject.clone();
+            self.answered(&id, Ok(message));
             return;
         }
         let message = Arc::new(message);
@@ -527,6 +528,15 @@ impl Inner {
             let _ = channel.error("Overloaded", "too many requests of this caller are open");
         } else {
             self.handler.request(Incoming { message, channel });
+        }
+    }
+
+    /// Gives an answer to the call with this id.
+    fn answered(&self, id: &str, answer: Result<Message, Ended>) {
+        let pending = call_id(id).and_then(|id| self.state().pending.remove(&id));
+        if let Some(pending) = pending {
+            // Whoever does not wait any longer need not know.
+            let _ = pending.answer.send(answer);
         }
     }
 

@@ -30,7 +30,7 @@ pub enum Error {
     },
     /// None that is registered has a version that fits.
     #[error(
-        "service `{service}` has no version that is compatible with {asked}: there is {}",
+        "service `{service}` has no version that is compatible with {asked}: {}",
         list(available)
     )]
     NoneCompatible {
@@ -38,7 +38,7 @@ pub enum Error {
         service: String,
         /// The version asked for.
         asked: String,
-        /// The versions that exist; `none` stands for an instance without one.
+        /// The versions that exist; `none` stands for instances without one.
         available: Vec<String>,
     },
     /// No connection: the request did not leave.
@@ -123,7 +123,13 @@ pub enum Error {
 }
 
 fn list(versions: &[String]) -> String {
-    if versions.is_empty() { "none".to_owned() } else { versions.join(", ") }
+    let named: Vec<&str> =
+        versions.iter().map(String::as_str).filter(|version| *version != "none").collect();
+    match (named.is_empty(), named.len() < versions.len()) {
+        (true, _) => "its instances have no version".to_owned(),
+        (false, false) => format!("there is {}", named.join(", ")),
+        (false, true) => format!("there is {}, and instances without a version", named.join(", ")),
+    }
 }
 
 impl Error {

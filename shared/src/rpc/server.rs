@@ -88,6 +88,7 @@ type Run = Arc<dyn Fn(Request, ReplyChannel) -> BoxFuture<'static, ()> + Send + 
 pub struct Method {
     name: String,
     params: Vec<String>,
+    raises: Vec<String>,
     help: String,
     uncancelled: bool,
     run: Run,
@@ -103,6 +104,7 @@ impl Method {
         Self {
             name: name.into(),
             params: Vec::new(),
+            raises: Vec::new(),
             help: String::new(),
             uncancelled: false,
             run: Arc::new(move |request, channel| Box::pin(run(request, channel))),
@@ -146,6 +148,13 @@ impl Method {
     #[must_use]
     pub fn params<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.params = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Names the errors that its callers get as such, for `lymph.inspect`.
+    #[must_use]
+    pub fn raises<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.raises = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -396,6 +405,7 @@ impl Server {
                 name: format!("{}.{}", interface.name, method.name),
                 version: version.to_owned(),
                 params: method.params.clone(),
+                raises: method.raises.clone(),
                 help: method.help.clone(),
             })
         });
@@ -403,6 +413,7 @@ impl Server {
             name: format!("lymph.{name}"),
             version: "None".to_owned(),
             params: params.iter().map(|name| (*name).to_owned()).collect(),
+            raises: Vec::new(),
             help: (*help).to_owned(),
         });
         theirs.chain(ours).collect()
@@ -472,6 +483,9 @@ struct MethodInfo {
     name: String,
     version: String,
     params: Vec<String>,
+    /// lymph has no such key, and passes it over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    raises: Vec<String>,
     help: String,
 }
 

@@ -30,7 +30,7 @@ const SPECIAL: [&str; 11] = [
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// It is no JSON, or a key of an object stands twice.
-    #[error("not JSON: {0}")]
+    #[error("{}", syntax(.0))]
     Syntax(#[from] serde_json::Error),
     /// MessagePack's whole numbers have 64 bits.
     #[error(
@@ -52,6 +52,11 @@ pub enum JsonError {
         /// What is wrong, and what would do.
         problem: String,
     },
+}
+
+/// A doubled key is JSON by its grammar.
+fn syntax(error: &serde_json::Error) -> String {
+    if error.is_data() { error.to_string() } else { format!("not JSON: {error}") }
 }
 
 impl JsonError {

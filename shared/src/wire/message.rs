@@ -236,6 +236,15 @@ impl Message {
         text(id.as_ref(), "id").ok().filter(|id| !id.is_empty())
     }
 
+    /// The id of the request that unreadable frames answer, as far as they say it.
+    pub fn salvage_subject<F: AsRef<[u8]>>(frames: &[F]) -> Option<&str> {
+        let [_, kind, subject, ..] = frames else { return None };
+        if Kind::parse(kind.as_ref()) == Some(Kind::Request) {
+            return None;
+        }
+        std::str::from_utf8(subject.as_ref()).ok()
+    }
+
     /// The five frames.
     pub fn encode(self) -> Vec<Vec<u8>> {
         let mut headers = Vec::with_capacity(80);

@@ -82,6 +82,35 @@ async fn a_client_of_libzmq_is_answered_and_a_router_of_libzmq_asked() {
     assert_eq!(text, "from libzmq");
 }
 
+#[tokio::test]
+async fn an_answer_that_nobody_can_read_is_told_as_such() {
+    let world = World::ipc();
+    let folder = tempfile::Builder::new().prefix("h").tempdir_in("/tmp").unwrap();
+    let hub = hilum_shared::transport::Hub::start("zmq-test").unwrap();
+    for (name, what) in [("body", "body"), ("kind", "type"), ("frames", "this one has 4")] {
+        let address = format!("ipc://{}/{name}", folder.path().display());
+        let spec = hilum_shared::transport::SocketSpec::new(hilum_shared::transport::Kind::Router);
+        let answer = move |frames, port: &mut hilum_shared::transport::Port<'_>| {
+            let incoming = hilum_shared::rpc::router::Incoming::decode(frames).unwrap();
+            let mut frames = incoming.caller.reply("never seen").unwrap();
+            let last = frames.len() - 1;
+            match name {
+                "body" => frames[last] = vec![0xc1],
+                "kind" => frames[last - 3] = b"HUH".to_vec(),
+                _ => drop(frames.pop()),
+            }
+            port.send(frames).unwrap();
+            hilum_shared::transport::Flow::Taken
+        };
+        let _socket = hub.open(spec.bind(&address), answer).unwrap();
+        let options = CallOptions { target: Some(address), ..quick() };
+        let client = world.client().await;
+        let error = client.call::<_, Value>("a.b", &json!({}), &options).await.unwrap_err();
+        assert!(matches!(error, Error::Answer { .. }), "{name}: {error}");
+        assert!(error.to_string().contains(what), "{name}: {error}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_not_answered_ends_and_so_does_the_work_on_it() {
     let world = World::memory();
@@ -162,7 +191,7 @@ async fn errors_say_what_is_missing() {
     let error = call(asked).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "service `echo` has no version that is compatible with 2.0.0: there is none, 1.5.0"
+        "service `echo` has no version that is compatible with 2.0.0: there is 1.5.0, and instances without a version"
     );
     let error = call(options.clone()).await.unwrap_err();
     assert_eq!(error.to_string(), "none of the 2 instances of service `echo` answers");

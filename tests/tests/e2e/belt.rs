@@ -81,10 +81,48 @@ fn a_call_that_fails_is_explained_and_ends_with_its_code() {
     let long = format!("{{\"text\": \"{}\"}}", "a".repeat(2000));
     let raised = error(&request(&["echo.echo", &long, "--timeout", "20s", "--json"]).code(1));
     assert_eq!((&raised["type"], &raised["body"]["limit"]), (&json!("TextTooLong"), &json!(1000)));
+    request(&["echo.upper", "{\"text\": {\"__type__\": \"sett\", \"_\": [1]}}"])
+        .code(2)
+        .says("text: ")
+        .says("`set`");
+    request(&["echo.upper", "--timeout", "-5"]).code(2).says("invalid value '-5' for '--timeout");
+    request(&["echo.upper", "-N", "-x"]).code(2).says("from 1 to 10000000");
+    request(&["echo.upper", "-N", "2", "-D"]).code(2).says("`-D`");
     // It takes a fifth of a second.
     request(&["echo.upper", text, "--timeout", "50ms"]).code(4).says("`--timeout`");
     cluster.down();
     request(&["echo.upper", text]).code(3);
+}
+
+#[test]
+fn what_the_node_keeps_and_cannot_be_called_is_told_as_such() {
+    let demo = demo();
+    let cluster = Cluster::new(&format!(
+        "instances: {{echo: {{command: '{demo} instance --interface Echo', ready: registered}}, plain: {{command: sleep 1000}}}}"
+    ));
+    cluster.ok("up -d --wait");
+    cluster
+        .run("request a.b --address plain.1")
+        .code(2)
+        .says("`plain.1` runs, but has no RPC endpoint");
+    cluster.run("inspect zzz").code(2).says("unknown service `zzz`");
+    cluster.ok("stop echo");
+    cluster
+        .run("request echo.upper")
+        .code(1)
+        .says("none of `echo` is alive: echo.1 is stopped")
+        .says("hilum start echo");
+    cluster.run("request lymph.ping --address echo.1").code(1).says("echo.1 is stopped");
+    let names = |words: &str| -> Vec<String> {
+        let all = cluster.json(words)["services"].as_array().unwrap().clone();
+        all.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(!names("discover --json").contains(&"echo".to_owned()));
+    assert!(names("discover --all --json").contains(&"echo".to_owned()));
+    cluster.run("discover echo").code(0).says("no instance of `echo` is registered");
+    cluster.ok("start echo");
+    assert!(cluster.ok("inspect echo").contains("    raises TextTooLong"));
+    cluster.down();
 }
 
 #[test]

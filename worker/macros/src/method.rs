@@ -273,7 +273,13 @@ fn handling_option(input: ParseStream<'_>, kind: Kind, handling: &mut Handling) 
         Err(Error::new(text.span(), "has 1 to 255 bytes"))
     };
     if kind == Kind::Event && input.peek(syn::LitStr) {
-        handling.patterns.push(name(input.parse()?)?);
+        let text: syn::LitStr = input.parse()?;
+        let span = text.span();
+        let pattern = name(text)?;
+        if pattern.split('.').any(str::is_empty) {
+            return Err(Error::new(span, "is words with dots between them, none of them empty"));
+        }
+        handling.patterns.push(pattern);
         return Ok(());
     }
     let key = input.call(Ident::parse_any)?;

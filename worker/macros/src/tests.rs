@@ -143,6 +143,7 @@ fn handlers() {
     assert_says(&method(quote! { #[event] async fn f(&self) {} }), &["says which events"]);
     assert_says(&method(quote! { #[event("a", often)] async fn f(&self) {} }), &["`retry = N`"]);
     assert_says(&method(quote! { #[event("")] async fn f(&self) {} }), &["1 to 255"]);
+    assert_says(&method(quote! { #[event("a..b")] async fn f(&self) {} }), &["none of them empty"]);
     assert_says(
         &method(quote! { #[event("a", prefetch = 0)] async fn f(&self) {} }),
         &["1 to 1000"],

@@ -110,8 +110,10 @@ fn served(installed: &Installed, settings: &Settings, shared: &Arc<Shared>) -> r
             async move { serve(&shared, name, target, index, request, channel).await }
         };
         let parameters = method.parameters.iter().map(|parameter| parameter.name);
-        interface = interface
-            .method(rpc::Method::raw(method.name, run).params(parameters).help(method.help));
+        let raises = method.raises.iter().flat_map(|kinds| kinds.iter().copied());
+        let method =
+            rpc::Method::raw(method.name, run).params(parameters).raises(raises).help(method.help);
+        interface = interface.method(method);
     }
     interface
 }

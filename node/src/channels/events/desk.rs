@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use hilum_shared::events::broker::{Broker, Delivery, Effect, Emit, Limits, Refusal, Subscribe};
-use hilum_shared::events::{MAX_NAME, Pattern, messages};
+use hilum_shared::events::{MAX_NAME, Pattern, is_kind, messages};
 use hilum_shared::protocol::control::Fault;
 use hilum_shared::rpc::router::{Caller, Incoming, PeerId};
 use hilum_shared::transport::{Frames, Socket};
@@ -158,7 +158,7 @@ impl Desk {
         let args: messages::Subscribe = arguments(incoming)?;
         self.admit(args.token.as_deref())?;
         checked("a queue's name", &args.queue)?;
-        args.patterns.iter().try_for_each(|pattern| checked("a pattern", pattern))?;
+        args.patterns.iter().try_for_each(|pattern| kind("a pattern", pattern))?;
         let peer = &incoming.caller.peer;
         let subscribe = Subscribe {
             patterns: args.patterns.iter().map(|text| Pattern::new(text)).collect(),
@@ -184,7 +184,7 @@ impl Desk {
     fn emit(&mut self, incoming: &Incoming) -> Result<usize, Fault> {
         let args: messages::Emit = arguments(incoming)?;
         self.admit(args.token.as_deref())?;
-        checked("an event's type", &args.kind)?;
+        kind("an event's type", &args.kind)?;
         let delay = Duration::try_from_secs_f64(args.delay.max(0.0)).unwrap_or(Duration::MAX);
         if delay > MAX_DELAY {
             let message = format!("{} seconds are too long a delay", args.delay);
@@ -310,6 +310,14 @@ fn checked(what: &str, text: &str) -> Result<(), Fault> {
         return Ok(());
     }
     Err(fault("usage", format!("`{text}` cannot be {what}"), "it has 1 to 255 bytes"))
+}
+
+fn kind(what: &str, text: &str) -> Result<(), Fault> {
+    if is_kind(text) {
+        return Ok(());
+    }
+    let help = "it is words with dots between them, none empty, of 255 bytes at most";
+    Err(fault("usage", format!("`{text}` cannot be {what}"), help))
 }
 
 fn refused(refusal: Refusal) -> Fault {

@@ -2,6 +2,7 @@
 
 use hilum_shared::registry::{BUILTIN, RegistryError};
 use hilum_shared::rpc::Error;
+use hilum_shared::status::{InstanceStatus, Snapshot, State};
 use hilum_shared::wire::Value;
 
 use super::super::exit::CliError;
@@ -80,6 +81,43 @@ pub(crate) fn unknown_service(name: &str, known: Vec<String>, session: &Session)
     CliError::UnknownService { name: name.to_owned(), nearest: near, known }
 }
 
+/// Why what the node keeps under this name (a service, or one instance) cannot be called now; `None` = it keeps no such thing.
+pub(super) fn not_callable(name: &str, snapshot: &Snapshot) -> Option<CliError> {
+    let is_meant =
+        |one: &&InstanceStatus| one.service.as_str() == name || one.instance.to_string() == name;
+    let meant: Vec<&InstanceStatus> = snapshot.instances.iter().filter(is_meant).collect();
+    let is_service = snapshot.services.iter().any(|service| service.name.as_str() == name);
+    if meant.is_empty() && !is_service {
+        return None;
+    }
+    let up = |one: &&InstanceStatus| one.state == State::Running;
+    if !meant.is_empty() && meant.iter().all(up) {
+        return Some(CliError::usage(
+            format!("`{name}` runs, but has no RPC endpoint"),
+            "only services with interfaces can be called: programs on hilum-worker, or lymph's",
+        ));
+    }
+    let states: Vec<String> = meant.iter().map(|one| state(one)).collect();
+    let states =
+        if states.is_empty() { "it has no instances".to_owned() } else { states.join("; ") };
+    let help = if meant.is_empty() {
+        format!("`hilum scale {name}=1` starts one")
+    } else if meant.iter().all(|one| one.state == State::Stopped) {
+        format!("`hilum start {name}` starts it")
+    } else {
+        format!("`hilum why {name}` says what comes next")
+    };
+    Some(CliError::NoneAlive { name: name.to_owned(), states, help })
+}
+
+/// `echo.2 is in backoff (exit 3, next try in 1.7s)`.
+fn state(one: &InstanceStatus) -> String {
+    let at = if one.state == State::Backoff { "in " } else { "" };
+    let reason = one.reason.as_deref().filter(|reason| *reason != one.state.as_str());
+    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{} is {at}{}{reason}", one.instance, one.state.as_str())
+}
+
 /// A registry that does not answer.
 pub(super) fn unreachable(error: RegistryError) -> CliError {
     CliError::Failed { message: error.to_string(), help: None }
@@ -107,10 +145,18 @@ pub(super) fn why_refused(subject: &str, body: &Value, methods: &[Method]) -> St
     };
     let is_known = |name: &&str| named.iter().any(|one| one.params.iter().any(|it| it == name));
     let signature = method.signature();
-    match given.into_iter().find(|name| !is_known(name)) {
-        Some(unknown) => format!("it has no parameter `{unknown}`: it is `{signature}`"),
-        None => format!("it is `{signature}`; the log of the service says why it refused"),
+    if let Some(unknown) = given.iter().find(|name| !is_known(name)) {
+        return format!("it has no parameter `{unknown}`: it is `{signature}`");
     }
+    let missing: Vec<&str> =
+        method.params.iter().map(String::as_str).filter(|name| !given.contains(name)).collect();
+    if missing.is_empty() {
+        return format!("it is `{signature}`; the log of the service says why it refused");
+    }
+    format!(
+        "`{}` not given: it is `{signature}`; the log of the service says why it refused",
+        missing.join("`, `")
+    )
 }
 
 fn is_builtin(subject: &str) -> bool {
@@ -126,9 +172,34 @@ mod tests {
             name: name.to_owned(),
             version: Some("None".to_owned()),
             params: params.iter().map(|name| (*name).to_owned()).collect(),
+            raises: Vec::new(),
             help: String::new(),
         };
         vec![method("echo.upper", &["text"]), method("lymph.ping", &["payload"])]
+    }
+
+    #[test]
+    fn what_a_node_keeps_is_told_with_its_states() {
+        use crate::cli::ps::tests::{instance, service, snapshot};
+        let mut echo = instance("echo.1", State::Backoff);
+        echo.reason = Some("exit 3, next try in 1.7s".into());
+        let all = Snapshot {
+            services: vec![service("echo", 2, 2), service("plain", 1, 1), service("none", 0, 0)],
+            instances: vec![
+                echo,
+                instance("echo.2", State::Stopped),
+                instance("plain.1", State::Running),
+            ],
+            ..snapshot()
+        };
+        let told = |name: &str| not_callable(name, &all).map(|error| error.to_string());
+        assert_eq!(
+            told("echo").unwrap(),
+            "none of `echo` is alive: echo.1 is in backoff (exit 3, next try in 1.7s); echo.2 is stopped"
+        );
+        assert_eq!(told("plain.1").unwrap(), "`plain.1` runs, but has no RPC endpoint");
+        assert_eq!(told("none").unwrap(), "none of `none` is alive: it has no instances");
+        assert_eq!(told("zzz"), None);
     }
 
     #[test]
@@ -143,5 +214,7 @@ mod tests {
             "it has no parameter `txet`: it is `echo.upper(text)`"
         );
         assert!(why("echo.upper", &body).contains("the log of the service"));
+        let nothing = Value::Map(Vec::new());
+        assert!(why("echo.upper", &nothing).starts_with("`text` not given"));
     }
 }
