@@ -86,18 +86,38 @@ fn held(error: OpenError) -> String {
 pub(super) fn main(startup: &Startup) -> ExitCode {
     let _ = signals::reset_dispositions(); // cannot fail for these
     sys::set_name(c"hilum-node"); // it was executed as /proc/self/exe
+    // Orphans come to the main thread, leaders stay with the thread that starts them: apart, a look at the orphans costs
+    // nothing, however many leaders there are.
+    let code = std::thread::scope(|scope| {
+        let node = std::thread::Builder::new().name("loop".into());
+        match node.spawn_scoped(scope, || live(startup)) {
+            Ok(node) => node.join().unwrap_or(PANICKED),
+            Err(error) => {
+                report(startup, &Status::Failed { message: error.to_string(), code: 1 });
+                1
+            }
+        }
+    });
+    ExitCode::from(code.clamp(0, 255) as u8)
+}
+
+/// The exit code of Rust programs that panicked, which is said by then.
+const PANICKED: i32 = 101;
+
+fn live(startup: &Startup) -> i32 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            return report(startup, &Status::Failed { message: error.to_string(), code: 1 });
+            report(startup, &Status::Failed { message: error.to_string(), code: 1 });
+            return 1;
         }
     };
     let local = tokio::task::LocalSet::new();
     let code = local.block_on(&runtime, run(startup));
     // Files that are being read for a configuration nobody needs any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    ExitCode::from(code.clamp(0, 255) as u8)
+    code
 }
 
 async fn run(startup: &Startup) -> i32 {

@@ -25,7 +25,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::dye::Colour;
-use super::procfs::{self, ChildrenFile, Stat, Thread};
+use super::procfs::{self, OrphansFile, Stat, Thread};
 use super::request::{SpawnRequest, Stdio};
 use super::spawn::Spawner;
 use super::spawn_error::{SpawnError, Stage};
@@ -96,7 +96,9 @@ pub(super) struct Table {
     pub(super) adopted: HashMap<u32, Adopted>,
     /// Owners of which an adopted process was reaped since they were last asked for.
     pub(super) lost: Vec<Owner>,
-    pub(super) children: Option<ChildrenFile>,
+    pub(super) orphans: Option<OrphansFile>,
+    /// Leaders that are nobody's any more, while they die.
+    pub(super) abandoned: Vec<u32>,
     pub(super) listed: Vec<u32>,
 }
 
@@ -122,7 +124,7 @@ impl Processes {
         let signals = SignalFd::with_flags(&SigSet::from(Number::SIGCHLD), flags)?;
         ready.get_ref().add(signals.as_fd(), SIGNAL)?;
         // Where orphans do not come to us or are not listed, `sweep` looks at all processes instead.
-        let children = sys::is_subreaper().then(ChildrenFile::open).and_then(Result::ok);
+        let orphans = sys::is_subreaper().then(OrphansFile::open).and_then(Result::ok);
         let table = Table {
             spawner,
             ready: Rc::clone(&ready),
@@ -134,7 +136,8 @@ impl Processes {
             dyes: HashMap::new(),
             adopted: HashMap::new(),
             lost: Vec::new(),
-            children,
+            orphans,
+            abandoned: Vec::new(),
             listed: Vec::new(),
         };
         Ok(Self { ready, table: Rc::new(RefCell::new(table)) })
@@ -266,7 +269,7 @@ impl Processes {
         let mut words = Vec::new();
         if !sys::is_subreaper() {
             words.push("orphans do not come to the node (no child subreaper): they are searched for in all of /proc".to_owned());
-        } else if table.children.is_none() {
+        } else if table.orphans.is_none() {
             words.push("the kernel does not list children (CONFIG_PROC_CHILDREN): all of /proc is searched at each end of a process".to_owned());
         }
         if !table.spawner.closes_foreign_descriptors() {

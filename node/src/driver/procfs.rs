@@ -106,57 +106,51 @@ pub fn descendants(roots: &[u32]) -> Vec<u32> {
     found
 }
 
-/// The list of one thread's children, kept open.
+/// The list of the main thread's children, kept open: orphans come to that thread (`find_new_reaper` of the kernel's
+/// `kernel/exit.c` takes a subreaper's first living thread). What another thread has started is not in it.
 #[derive(Debug)]
-pub struct ChildrenFile {
-    files: Vec<File>,
+pub struct OrphansFile {
+    file: File,
     buffer: Vec<u8>,
 }
 
 /// No entry of a list of children is longer: a pid has at most seven digits (`PID_MAX_LIMIT`), and a space.
 const NUMBER: usize = 8;
 
-impl ChildrenFile {
-    /// Opens the lists of the calling thread and of the main thread, which adopts.
+impl OrphansFile {
+    /// Opens the list.
     ///
     /// # Errors
-    /// Where the kernel lacks them (`CONFIG_PROC_CHILDREN`).
+    /// Where the kernel lacks it (`CONFIG_PROC_CHILDREN`).
     pub fn open() -> io::Result<Self> {
-        let (main, own) = (nix::unistd::getpid(), nix::unistd::gettid());
-        let mut files = vec![File::open(format!("/proc/self/task/{main}/children"))?];
-        if own != main {
-            files.push(File::open(format!("/proc/self/task/{own}/children"))?);
-        }
-        Ok(Self { files, buffer: vec![0; 4096] })
+        let main = nix::unistd::getpid();
+        let file = File::open(format!("/proc/self/task/{main}/children"))?;
+        Ok(Self { file, buffer: vec![0; 4096] })
     }
 
-    /// Reads the lists, zombies included. It is done at each end of a process.
+    /// Reads it, zombies included. It is done at each end of a process.
+    ///
+    /// # Errors
+    /// What the system says.
     pub fn read(&mut self, into: &mut Vec<u32>) -> io::Result<()> {
         into.clear();
-        for file in &self.files {
-            let mut at = 0;
-            let mut pid = 0;
-            loop {
-                let length = file.read_at(&mut self.buffer, at)?;
-                if length == 0 {
-                    break;
-                }
-                at += length as u64;
-                // The kernel fills a page (`seq_read_iter`) as long as there is more: with room for a number left, this is the end.
-                let last = length + NUMBER <= self.buffer.len();
-                for byte in &self.buffer[..length] {
-                    if byte.is_ascii_digit() {
-                        pid = pid * 10 + u32::from(byte - b'0');
-                    } else if pid > 0 {
-                        into.push(std::mem::take(&mut pid));
-                    }
-                }
-                if last {
-                    break;
+        let mut at = 0;
+        let mut pid = 0;
+        loop {
+            let length = self.file.read_at(&mut self.buffer, at)?;
+            at += length as u64;
+            for byte in &self.buffer[..length] {
+                if byte.is_ascii_digit() {
+                    pid = pid * 10 + u32::from(byte - b'0');
+                } else if pid > 0 {
+                    into.push(std::mem::take(&mut pid));
                 }
             }
+            // The kernel fills a page (`seq_read_iter`) as long as there is more: with room for a number left, this is the end.
+            if length + NUMBER <= self.buffer.len() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 

@@ -1,8 +1,8 @@
 //! *Stopped means empty*: what is left of a run whose leader has ended, and its end.
 //!
 //! Whatever a run leaves behind hangs below us: an orphan's parent is the nearest subreaper, which we
-//! are. So one reading of our list of children answers for a whole batch of ended runs; only children
-//! that we did not start are looked at closer, once each, and remembered until they are reaped. Where
+//! are, and there the main thread. So one reading of that thread's list of children answers for a whole batch of ended
+//! runs; those that we did not start are looked at closer, once each, and remembered until they are reaped. Where
 //! the kernel does not help (no subreaper, no list), all of `/proc` is searched for the marks.
 
 use std::collections::{HashMap, HashSet};
@@ -70,14 +70,7 @@ impl Processes {
     /// Reaps processes that came to us as orphans and have ended; call it when somebody ended and it was no leader. The
     /// answer is that of [`lost`](Self::lost).
     pub fn reap_strays(&self) -> Vec<(InstanceId, Run)> {
-        let mut table = self.table();
-        // A known leader in front hides others; it is swept soon, and the list is read then.
-        if let Ok(Some(pid)) = sys::peek_any()
-            && (!table.leaders.contains_key(&pid) || !table.adopted.is_empty())
-        {
-            table.refresh();
-        }
-        drop(table);
+        self.table().refresh();
         self.lost()
     }
 
@@ -148,7 +141,7 @@ impl Processes {
 impl Table {
     /// Brings `adopted` up to date: reaps orphans that ended, looks at new ones.
     pub(super) fn refresh(&mut self) {
-        if self.children.is_none() {
+        if self.orphans.is_none() {
             self.search_everywhere();
             return;
         }
@@ -157,11 +150,12 @@ impl Table {
         loop {
             let mut reaped = false;
             let mut listed = std::mem::take(&mut self.listed);
-            if let Some(file) = &mut self.children
+            if let Some(file) = &mut self.orphans
                 && file.read(&mut listed).is_err()
             {
                 listed.clear();
             }
+            listed.extend(&self.abandoned);
             for &pid in &listed {
                 if self.leaders.contains_key(&pid) {
                     continue;
@@ -194,6 +188,7 @@ impl Table {
     }
 
     fn lose(&mut self, pid: u32) {
+        self.abandoned.retain(|&other| other != pid);
         if let Some(Adopted { owner: Some(owner), .. }) = self.adopted.remove(&pid) {
             self.lost.push(owner);
         }
@@ -315,6 +310,7 @@ impl Table {
             }
         }
         if !ended && matches!(sys::reap_pid(pid), Ok(None)) {
+            self.abandoned.push(pid);
             self.adopt(pid);
         }
     }
