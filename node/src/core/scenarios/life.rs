@@ -273,7 +273,9 @@ fn what_was_stopped_while_it_was_tried_singly_starts_as_a_whole() {
     let mut world = World::up(cluster(vec![restless(4)]));
     let names: Vec<String> = (1..=4).map(|index| format!("web.{index}")).collect();
     for _ in 0..2 {
-        names.iter().for_each(|name| crashes(&mut world, name));
+        for name in &names {
+            crashes(&mut world, name);
+        }
     }
     assert_eq!(tried_singly(&world), 1);
     world.ask(Request::Stop(named("web")));
