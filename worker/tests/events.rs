@@ -262,7 +262,7 @@ async fn an_event_that_cannot_be_packed_is_an_error_when_it_is_awaited() {
     let network = TestNetwork::new();
     let context = network.context().await;
     let error = context.emit("", 7).await.unwrap_err();
-    assert!(matches!(error, events::EventError::Name { .. }), "{error}");
+    assert!(matches!(error, events::EventError::Kind { .. }), "{error}");
     let delayed = context.emit("later", 7).delay(Duration::from_millis(1));
     assert!(format!("{delayed:?}").contains("later"));
     delayed.await.unwrap();
