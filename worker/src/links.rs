@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hilum_shared::protocol::{Beat, Echo, HEARTBEAT_FRAME, Order, topics};
+use hilum_shared::protocol::{Beat, Echo, HEARTBEAT_FRAME, LOG_HIGH_WATER, Order, topics};
 use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind, OpenError, Port, SendError, Socket, SocketEvent, SocketSpec,
 };
@@ -18,8 +18,6 @@ pub(crate) const HUB_THREAD: &str = "hilum-zmq";
 const NEWS: usize = 64;
 /// Beats that wait for a node that does not read. Old ones say nothing.
 const BEATS: u32 = 4;
-/// Batches of records that wait in libzmq and before it; each has 64 KiB at most ([`crate::log`]).
-const BATCHES: u32 = 16;
 
 /// What came in.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,8 +118,8 @@ impl Links {
         }
         if let Some(endpoint) = log {
             let spec = SocketSpec {
-                high_water: BATCHES,
-                queue: BATCHES as usize,
+                high_water: LOG_HIGH_WATER,
+                queue: LOG_HIGH_WATER as usize,
                 ..SocketSpec::new(Kind::Push).connect(endpoint)
             };
             let socket = hub.open(spec, |_, _: &mut Port<'_>| Flow::Taken);

@@ -161,6 +161,11 @@ fn what_is_wrong_is_told_where_it_stands() {
         ("interfaces: {a: {}}", ["`a` has no `class`", "`shops:HttpThing`", "interfaces.a"]),
         ("interfaces: {shop@x: {}}", ["`x` is no version", "name@1.2.0", "interfaces.shop@x"]),
         ("interfaces: {lymph: {class: Shop}}", ["cannot be the name", "", ""]),
+        ("interfaces: {'a/b': {class: HttpThing}}", ["`a/b` cannot be the name", "", ""]),
+        (
+            "interfaces: {a@1.2: {class: HttpThing}, a@1.2.0: {class: HttpThing}}",
+            ["stands twice", "interfaces.a@1.2", ""],
+        ),
         (
             "interfaces: {shop: {pool: dep:gone}}",
             ["no `dependencies.gone`", "interfaces.shop.pool", ".lymph.yml:1:27"],

@@ -4,7 +4,7 @@
 //! and no record is lost.
 
 use hilum_shared::name::{InstanceId, Run};
-use hilum_shared::protocol::{LOG_FRAME, LogRecord};
+use hilum_shared::protocol::{LOG_FRAME, LOG_HIGH_WATER, LogRecord};
 use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind, OpenError, Port, Socket, SocketSpec,
 };
@@ -46,7 +46,7 @@ impl Records {
         counters: Counters,
     ) -> Result<Self, OpenError> {
         let mut spec = SocketSpec::new(Kind::Pull).bind(endpoint);
-        spec.mode = mode;
+        (spec.mode, spec.high_water) = (mode, LOG_HIGH_WATER);
         Ok(Self { socket: hub.open(spec, Inlet { roster, sink, counters, parked: None })? })
     }
 

@@ -288,6 +288,11 @@ impl Instance {
         matches!(self.phase, Phase::Starting | Phase::Running).then_some(self.run)
     }
 
+    /// Whether it is stopped or held by a debugger, so that it cannot answer.
+    pub fn is_paused(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.paused.is_some())
+    }
+
     /// Whether it survives KILL.
     pub fn stuck(&self) -> bool {
         matches!(&self.phase, Phase::Killing(killing) if killing.reported)

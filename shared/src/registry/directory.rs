@@ -71,7 +71,7 @@ pub struct Watch {
 /// A service: the answer of `registry.lookup`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct View {
-    /// Another one after each change; 0 = it has no instances.
+    /// Another one after each change; 0 = nobody has entered it.
     pub version: u64,
     /// Its instances, by id.
     pub instances: Vec<Instance>,
@@ -118,6 +118,8 @@ pub struct Answer {
 pub struct Directory {
     services: BTreeMap<String, Service>,
     of_owner: BTreeMap<String, BTreeSet<(String, String)>>,
+    /// Owners who cannot answer for the moment: what they have entered stands, and is not found.
+    withheld: BTreeSet<String>,
     watches: BTreeMap<u64, Waiting>,
     version: u64,
     /// All entries.
@@ -208,6 +210,7 @@ impl Directory {
     /// An owner has ended: its entries and its watches go with it.
     pub fn gone(&mut self, owner: &str) -> Vec<Answer> {
         self.watches.retain(|_, waiting| waiting.owner != owner);
+        self.withheld.remove(owner);
         let mut services = BTreeSet::new();
         for (service, id) in self.of_owner.remove(owner).unwrap_or_default() {
             if let Some(found) = self.services.get_mut(&service) {
@@ -220,17 +223,34 @@ impl Directory {
         self.changed(&services)
     }
 
+    /// An owner cannot answer for the moment, or can again.
+    pub fn withhold(&mut self, owner: &str, withheld: bool) -> Vec<Answer> {
+        let news = match withheld {
+            true => self.withheld.insert(owner.to_owned()),
+            false => self.withheld.remove(owner),
+        };
+        if !news {
+            return Vec::new();
+        }
+        let owned = self.of_owner.get(owner).into_iter().flatten();
+        let services: BTreeSet<String> = owned.map(|(service, _)| service.clone()).collect();
+        let services: Vec<&str> = services.iter().map(String::as_str).collect();
+        self.changed(&services)
+    }
+
     /// A service as it is.
     pub fn lookup(&self, service: &str) -> View {
         let Some(found) = self.services.get(service) else { return View::default() };
-        let instances = found.entries.values().map(|entry| entry.instance.clone()).collect();
+        let there = found.entries.values().filter(|entry| !self.withheld.contains(&entry.owner));
+        let instances = there.map(|entry| entry.instance.clone()).collect();
         View { version: found.version, instances }
     }
 
     /// Every service that has an instance.
     pub fn discover(&self) -> Views {
         let view = |name: &String| (name.clone(), self.lookup(name));
-        Views { services: self.services.keys().map(view).collect() }
+        let views = self.services.keys().map(view).filter(|(_, view)| !view.instances.is_empty());
+        Views { services: views.collect() }
     }
 
     /// A watch: answered at once where a version is another than was seen, else later, or by [`Directory::expire`]. An earlier watch of
@@ -344,6 +364,26 @@ mod tests {
         directory.gone("echo.2#1");
         assert_eq!(directory.lookup("echo"), View::default());
         assert!(directory.discover().services.is_empty());
+    }
+
+    #[test]
+    fn who_cannot_answer_is_not_found_until_it_can() {
+        let mut directory = Directory::new(0);
+        directory.register("echo.1#1", "echo", instance(1)).unwrap();
+        directory.register("echo.2#1", "echo", instance(2)).unwrap();
+        let seen = directory.lookup("echo").version;
+        directory.watch(7, "x", watch(&[("echo", seen)]));
+        let answers = directory.withhold("echo.1#1", true);
+        assert_eq!(answers[0].views.services["echo"].instances, [instance(2)]);
+        assert!(directory.withhold("echo.1#1", true).is_empty(), "no news");
+        directory.withhold("echo.2#1", true);
+        assert!(directory.discover().services.is_empty());
+        assert_eq!(directory.owners().count(), 2, "what they entered stands");
+        directory.withhold("echo.1#1", false);
+        assert_eq!(directory.lookup("echo").instances, [instance(1)]);
+        directory.gone("echo.2#1");
+        directory.register("echo.2#1", "echo", instance(2)).unwrap();
+        assert_eq!(directory.lookup("echo").instances.len(), 2);
     }
 
     #[test]

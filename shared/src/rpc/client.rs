@@ -9,13 +9,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::endpoint::{Endpoint, Outgoing};
+use super::endpoint::Endpoint;
 use super::error::Error;
 use super::link::Liveness;
 use super::select::Balance;
 use crate::registry::{Instance, Lookup, Registry, Version, VersionRequest};
 use crate::wire::Value;
-use crate::wire::message::{Kind, Message, pack};
+use crate::wire::message::{Headers, Kind, Message, new_id, pack};
 
 /// How a call is made.
 #[derive(Clone, Debug)]
@@ -179,21 +179,20 @@ impl Client {
         let deadline = Instant::now() + options.timeout;
         let timeout = || Error::Timeout { subject: subject.to_owned(), after: options.timeout };
         let trace_id = options.trace_id.clone().unwrap_or_else(super::trace::trace_id_or_new);
+        let headers = Headers { trace_id: Some(trace_id), ..Headers::default() };
+        let (id, kind) = (new_id(), Kind::Request);
+        let mut request = Message { id, kind, subject: subject.to_owned(), headers, body };
         // Each of several tries gets its share of the time, so that one silent instance does not use it up.
         let share = options.timeout / (retries + 1);
         loop {
             let choosing = tokio::time::timeout_at(deadline, self.choose(target, options, &tried));
             let chosen = choosing.await.map_err(|_| timeout())??;
             let left = deadline.saturating_duration_since(Instant::now());
-            let outgoing = Outgoing {
-                subject: subject.to_owned(),
-                // Every container has this one, whatever version it was chosen by; lymph refuses that version here.
-                version: chosen.version.filter(|_| !subject.starts_with("lymph.")),
-                body: body.clone(),
-                timeout: if retries == 0 { left } else { left.min(share) },
-                trace_id: Some(trace_id.clone()),
-            };
-            let error = match self.shared.endpoint.request(&chosen.address, outgoing).await {
+            // Every container has this one, whatever version it was chosen by; lymph refuses that version here.
+            request.headers.version = chosen.version.filter(|_| !subject.starts_with("lymph."));
+            let within = if retries == 0 { left } else { left.min(share) };
+            let error = match self.shared.endpoint.ask(&chosen.address, &mut request, within).await
+            {
                 Ok(message) => {
                     self.shared.budget.earn();
                     return understand(subject, chosen.address, message);
@@ -212,6 +211,7 @@ impl Client {
                 return Err(error);
             }
             tracing::debug!(subject, %error, "trying again");
+            request.id = new_id(); // a late answer is not taken for that of the next try
         }
     }
 
@@ -233,24 +233,25 @@ impl Client {
         if all.is_empty() {
             return Err(Error::NoSuchService { service: target.to_owned() });
         }
-        let fits: Vec<&Instance> = match &options.version {
-            Some(asked) => all.iter().filter(|one| asked.admits(one.version.as_deref())).collect(),
-            None => all.iter().collect(),
-        };
-        if fits.is_empty() {
+        let mut alive = Vec::with_capacity(all.len());
+        let mut refused = Vec::new();
+        let mut count = 0;
+        for instance in all.iter() {
+            let asked = options.version.as_ref();
+            if !asked.is_none_or(|asked| asked.admits(instance.version.as_deref())) {
+                continue;
+            }
+            count += 1;
+            match self.address(instance) {
+                (_, Liveness::Unresponsive) => {}
+                (address, Liveness::Refused) => refused.push((address, instance)),
+                (address, _) => alive.push((address, instance)),
+            }
+        }
+        if count == 0 {
             return Err(none_compatible(target, options.version.as_ref(), &all));
         }
         let endpoint = &self.shared.endpoint;
-        let mut alive = Vec::new();
-        let mut refused = Vec::new();
-        for instance in &fits {
-            let address = self.address(instance);
-            match endpoint.liveness(address) {
-                Liveness::Unresponsive => {}
-                Liveness::Refused => refused.push((address, *instance)),
-                Liveness::Unknown | Liveness::Responsive => alive.push((address, *instance)),
-            }
-        }
         let is_fresh =
             |(address, _): &(&str, &Instance)| !tried.iter().any(|other| other == address);
         // One that refused a moment ago may be back: asking costs nothing, where there is no other.
@@ -262,7 +263,7 @@ impl Client {
             choice = alive; // the same again is better than none
         }
         if choice.is_empty() {
-            return Err(Error::NoneAlive { service: target.to_owned(), count: fits.len() });
+            return Err(Error::NoneAlive { service: target.to_owned(), count });
         }
         let turn = known.turn.fetch_add(1, Ordering::Relaxed);
         let pending = |at: usize| endpoint.waiting(choice[at].0);
@@ -270,12 +271,15 @@ impl Client {
         Ok(Chosen { address: address.to_owned(), version: chosen.version.clone() })
     }
 
-    /// Where an instance is called: the faster way, unless that is closed to us (another user's folder, another mount).
-    fn address<'a>(&self, instance: &'a Instance) -> &'a str {
+    /// Where an instance is called, and how that is: the faster way, unless that is closed to us (another user's folder,
+    /// another mount).
+    fn address<'a>(&self, instance: &'a Instance) -> (&'a str, Liveness) {
+        let endpoint = &self.shared.endpoint;
         let local = instance.dial();
-        match self.shared.endpoint.liveness(local) {
-            Liveness::Refused | Liveness::Unresponsive => &instance.endpoint,
-            Liveness::Unknown | Liveness::Responsive => local,
+        let far = instance.endpoint.as_str();
+        match endpoint.liveness(local) {
+            Liveness::Refused if local != far => (far, endpoint.liveness(far)),
+            liveness => (local, liveness),
         }
     }
 

@@ -10,13 +10,16 @@ use tokio::time::Instant;
 
 use super::endpoint::{CallId, Inner, State, call_id};
 use super::error::Error;
-use super::link::{Link, LinkError, NotTaken, Owner, Wire};
+use super::link::{Link, LinkError, Liveness, NotTaken, Owner, Wire};
 use super::reply;
 use crate::wire::message::{DecodeError, Message, pack};
 use crate::wire::zmtp::Hello;
 
 /// Times a call looks for a connection that does not end in the same moment.
 const TRIES: usize = 3;
+
+/// Shaking hands takes a round trip; what takes longer than this is passed over where there are others.
+const HANDSHAKE: Duration = Duration::from_millis(500);
 
 /// A call that waits for its answer.
 pub(super) struct Pending {
@@ -53,6 +56,18 @@ pub(super) struct Dial {
     address: String,
     pub(super) wire: Arc<Wire>,
     connected: AtomicBool,
+    begun: Instant,
+}
+
+impl Dial {
+    /// How the other side is. The system takes connections for a process that is stopped, too: who does not shake hands soon
+    /// is as good as silent.
+    pub(super) fn liveness(&self) -> Liveness {
+        if !self.connected.load(Ordering::SeqCst) && self.begun.elapsed() > HANDSHAKE {
+            return Liveness::Unresponsive;
+        }
+        self.wire.liveness()
+    }
 }
 
 /// Counts a call on its connection, and forgets it when nobody waits any longer.
@@ -114,6 +129,7 @@ impl Inner {
             address: address.to_owned(),
             wire: Wire::new(self.config.max_waiting),
             connected: AtomicBool::new(false),
+            begun: Instant::now(),
         });
         state.dials.insert(address.to_owned(), Arc::clone(&dial));
         tokio::spawn(Arc::clone(self).keep(Arc::clone(&dial)));

@@ -222,19 +222,30 @@ impl Endpoint {
     /// [`Error::NotConnected`], [`Error::Lost`], [`Error::Timeout`], [`Error::Congested`], [`Error::Closed`].
     pub async fn request(&self, address: &str, outgoing: Outgoing) -> Result<Message, Error> {
         let Outgoing { subject, version, body, timeout, trace_id } = outgoing;
+        let trace_id = Some(trace_id.unwrap_or_else(trace::trace_id_or_new));
+        let headers = Headers { version, trace_id, timeout: None };
+        let (id, kind) = (new_id(), Kind::Request);
+        let mut message = Message { id, kind, subject, headers, body };
+        self.ask(address, &mut message, timeout).await
+    }
+
+    /// Sends this request, whose timeout it fills in, and waits for its answer as [`Self::request`] does.
+    pub(super) async fn ask(
+        &self,
+        address: &str,
+        message: &mut Message,
+        timeout: Duration,
+    ) -> Result<Message, Error> {
         let left = trace::deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.map_or(timeout, |left| timeout.min(left));
-        let trace_id = Some(trace_id.unwrap_or_else(trace::trace_id_or_new));
-        let headers = Headers { version, trace_id, timeout: Some(timeout.as_secs_f64()) };
-        let (id, kind) = (new_id(), Kind::Request);
-        let message = Message { id, kind, subject, headers, body };
-        let (answer, _call) = self.inner.begin(address, &message)?;
-        let subject = message.subject;
+        message.headers.timeout = Some(timeout.as_secs_f64());
+        let (answer, _call) = self.inner.begin(address, message)?;
+        let subject = || message.subject.clone();
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(Ok(message))) => Ok(message),
-            Ok(Ok(Err(ended))) => Err(ended.error(address, subject)),
+            Ok(Ok(Err(ended))) => Err(ended.error(address, subject())),
             Ok(Err(_)) => Err(Error::Closed),
-            Err(_) => Err(Error::Timeout { subject, after: timeout }),
+            Err(_) => Err(Error::Timeout { subject: subject(), after: timeout }),
         }
     }
 
@@ -242,7 +253,7 @@ impl Endpoint {
     pub fn liveness(&self, address: &str) -> Liveness {
         let mut state = self.inner.state();
         if let Some(dial) = state.dials.get(address) {
-            return dial.wire.liveness();
+            return dial.liveness();
         }
         match state.refused.get(address) {
             Some(until) if *until > Instant::now() => Liveness::Refused,
@@ -310,12 +321,15 @@ impl Inner {
         let message = match Message::decode(frames) {
             Ok(message) => message,
             Err(error) => {
-                tracing::debug!(%error, "malformed message");
                 if let Some(id) = Message::salvage_id(frames) {
+                    let subject = frames.get(2).map(|subject| String::from_utf8_lossy(subject));
+                    tracing::warn!(subject = subject.as_deref(), %error, "malformed: refused");
                     let nack = Message::answer(Kind::Nack, &id, None, NIL.to_vec());
                     route().send(&nack);
                 } else if let Some(id) = Message::salvage_subject(frames) {
                     self.answered(id, Err(Ended::Unreadable(Arc::new(error))));
+                } else {
+                    tracing::debug!(%error, "malformed message");
                 }
                 return;
             }

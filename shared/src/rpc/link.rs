@@ -71,6 +71,8 @@ pub(super) struct Wire {
 
 struct Out {
     bytes: Vec<u8>,
+    /// For [`Message::write_to`].
+    headers: Vec<u8>,
     closed: bool,
 }
 
@@ -86,7 +88,7 @@ pub(super) enum NotTaken {
 impl Wire {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            out: Mutex::new(Out { bytes: Vec::new(), closed: false }),
+            out: Mutex::new(Out { bytes: Vec::new(), headers: Vec::new(), closed: false }),
             wake: Notify::new(),
             limit,
             heard: AtomicU64::new(0),
@@ -112,7 +114,7 @@ impl Wire {
                 return Err(NotTaken::Full);
             }
             let first = out.bytes.is_empty();
-            message.write_to(&mut out.bytes);
+            message.write_to(&mut out.bytes, &mut out.headers);
             Ok(first)
         })?;
         if first {

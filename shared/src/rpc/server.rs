@@ -304,7 +304,9 @@ impl Server {
 
     fn run(&self, incoming: Incoming) {
         let Incoming { message, channel } = incoming;
-        let unknown = |what: &str| tracing::warn!(subject = message.subject, what, "refused");
+        let trace_id = message.headers.trace_id.as_deref();
+        let unknown =
+            |what: &str| tracing::warn!(subject = message.subject, trace_id, what, "refused");
         let Some((interface, method)) = message.interface_and_method() else {
             return unknown("no interface named");
         };

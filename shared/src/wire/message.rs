@@ -178,12 +178,17 @@ pub fn new_id() -> String {
     thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
     let next = NEXT.replace(NEXT.get().wrapping_add(1));
     let [high, low] = KEYS.with(|keys| [keys.hash_one((next, 0_u8)), keys.hash_one((next, 1_u8))]);
-    let digit = |at: u32| {
-        let half = if at < 16 { high } else { low };
-        char::from_digit((half >> (60 - 4 * (at % 16)) & 0xf) as u32, 16)
-    };
-    (0..32).filter_map(digit).collect()
+    let digits = high.to_be_bytes().into_iter().chain(low.to_be_bytes());
+    let mut id = String::with_capacity(32);
+    for byte in digits {
+        id.push(HEX[usize::from(byte >> 4)]);
+        id.push(HEX[usize::from(byte & 0xf)]);
+    }
+    id
 }
+
+const HEX: [char; 16] =
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
 
 impl Message {
     /// A call of `interface.method` with packed arguments.
@@ -258,16 +263,15 @@ impl Message {
         ]
     }
 
-    /// Appends the message as ZMTP frames.
-    pub fn write_to(&self, out: &mut Vec<u8>) {
-        let headers_at = out.len();
-        write_headers(&self.headers, out);
-        let headers = out.split_off(headers_at);
+    /// Appends the message as ZMTP frames. `headers` is memory that is used again and again.
+    pub fn write_to(&self, out: &mut Vec<u8>, headers: &mut Vec<u8>) {
+        headers.clear();
+        write_headers(&self.headers, headers);
         let frames: [&[u8]; FRAMES] = [
             self.id.as_bytes(),
             self.kind.as_str().as_bytes(),
             self.subject.as_bytes(),
-            &headers,
+            headers,
             &self.body,
         ];
         zmtp::write_message(out, &frames);

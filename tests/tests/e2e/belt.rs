@@ -129,6 +129,28 @@ fn what_the_node_keeps_and_cannot_be_called_is_told_as_such() {
 }
 
 #[test]
+fn a_paused_instance_gets_no_calls_until_it_goes_on() {
+    let demo = demo();
+    let cluster = Cluster::new(&format!(
+        "node: {{heartbeat: {{interval: 100ms, timeout: 1s}}}}\n\
+         instances: {{echo: {{command: '{demo} instance --interface Echo', numprocesses: 2, ready: registered}}}}"
+    ));
+    cluster.ok("up -d --wait");
+    let found = || cluster.json("discover echo --json")["services"][0]["instances"].clone();
+    let both = found();
+    signal("STOP", cluster.pid("echo.2"));
+    wait_until(LIMIT, "the paused one is hidden", || {
+        found().as_array().is_some_and(|found| found.len() == 1)
+    });
+    for _ in 0..8 {
+        cluster.ok("request echo.upper {\"text\":\"x\"} --timeout 20s");
+    }
+    signal("CONT", cluster.pid("echo.2"));
+    wait_until(LIMIT, "it is found again", || found() == both);
+    cluster.ok("request lymph.ping {\"payload\":1} --address echo.2 --timeout 20s");
+}
+
+#[test]
 fn many_requests_at_once_are_measured() {
     let cluster = echoes();
     let words = "request echo.echo {\"text\":\"x\"} -N 200 -C 8 --timeout 20s";

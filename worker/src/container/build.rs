@@ -128,6 +128,10 @@ impl Classes {
             Ok(named) => {
                 for (key, section, class) in named {
                     match class.and_then(|class| interface(&key, &section, class)) {
+                        Ok(installed) if is_there(&interfaces, &installed) => {
+                            let message = format!("`{key}` stands twice, in two spellings");
+                            problems.0.extend(section.error(message, None).0);
+                        }
                         Ok(installed) => interfaces.push(installed),
                         Err(error) => problems.0.extend(error.0),
                     }
@@ -195,6 +199,11 @@ impl Classes {
     }
 }
 
+/// Whether there is one of the same name and version: `1.2` and `1.2.0` are one.
+fn is_there(interfaces: &[Installed], new: &Installed) -> bool {
+    interfaces.iter().any(|one| one.name == new.name && one.version == new.version)
+}
+
 /// One entry of `interfaces`.
 fn interface(
     key: &str,
@@ -210,7 +219,9 @@ fn interface(
             }
         },
     };
-    if name.is_empty() || name == BUILTIN {
+    // A blank ends a word of the command line, a slash one of ZooKeeper's paths.
+    let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+    if name.is_empty() || name == BUILTIN || name.contains(odd) {
         return Err(section.error(format!("`{name}` cannot be the name of an interface"), None));
     }
     let interface = (class.make)(&section.without(&["class"]))?;

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use hilum_shared::lock::{Lock, LockError};
 use hilum_shared::name::{InstanceId, NameError, Run};
-use hilum_shared::protocol::{Echo, HEARTBEAT_FRAME, LOG_FRAME, env, topics};
+use hilum_shared::protocol::{Echo, HEARTBEAT_FRAME, LOG_FRAME, LOG_HIGH_WATER, env, topics};
 use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind, OpenError, Port, Socket, SocketSpec,
 };
@@ -142,8 +142,13 @@ impl FakeNode {
             token: token.clone(),
             shared: Arc::clone(&shared),
         };
-        let open =
-            |kind, name, part| hub.open(SocketSpec::new(kind).bind(address(name)), ear(part));
+        let open = |kind, name, part| {
+            let mut spec = SocketSpec::new(kind).bind(address(name));
+            if matches!(part, Part::Records) {
+                spec.high_water = LOG_HIGH_WATER;
+            }
+            hub.open(spec, ear(part))
+        };
         let heart = open(Kind::Router, "heartbeat.sock", Part::Beats)?;
         let orders = open(Kind::Xpub, "shutdown.sock", Part::Subscriptions)?;
         let records = open(Kind::Pull, "log.sock", Part::Records)?;

@@ -2,7 +2,7 @@
 
 use hilum_shared::registry::{BUILTIN, RegistryError};
 use hilum_shared::rpc::Error;
-use hilum_shared::status::{InstanceStatus, Snapshot, State};
+use hilum_shared::status::{Flag, InstanceStatus, Snapshot, State};
 use hilum_shared::wire::Value;
 
 use super::super::exit::CliError;
@@ -90,7 +90,7 @@ pub(super) fn not_callable(name: &str, snapshot: &Snapshot) -> Option<CliError> 
     if meant.is_empty() && !is_service {
         return None;
     }
-    let up = |one: &&InstanceStatus| one.state == State::Running;
+    let up = |one: &&InstanceStatus| one.state == State::Running && !is_paused(one);
     if !meant.is_empty() && meant.iter().all(up) {
         return Some(CliError::usage(
             format!("`{name}` runs, but has no RPC endpoint"),
@@ -110,8 +110,16 @@ pub(super) fn not_callable(name: &str, snapshot: &Snapshot) -> Option<CliError> 
     Some(CliError::NoneAlive { name: name.to_owned(), states, help })
 }
 
+/// Whether it is stopped by a signal or a debugger: it cannot answer.
+fn is_paused(one: &InstanceStatus) -> bool {
+    one.flags.contains(&Flag::Paused)
+}
+
 /// `echo.2 is in backoff (exit 3, next try in 1.7s)`.
 fn state(one: &InstanceStatus) -> String {
+    if is_paused(one) {
+        return format!("{} is paused", one.instance);
+    }
     let at = if one.state == State::Backoff { "in " } else { "" };
     let reason = one.reason.as_deref().filter(|reason| *reason != one.state.as_str());
     let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -183,12 +191,15 @@ mod tests {
         use crate::cli::ps::tests::{instance, service, snapshot};
         let mut echo = instance("echo.1", State::Backoff);
         echo.reason = Some("exit 3, next try in 1.7s".into());
+        let mut paused = instance("held.1", State::Running);
+        paused.flags = vec![Flag::Paused];
         let all = Snapshot {
             services: vec![service("echo", 2, 2), service("plain", 1, 1), service("none", 0, 0)],
             instances: vec![
                 echo,
                 instance("echo.2", State::Stopped),
                 instance("plain.1", State::Running),
+                paused,
             ],
             ..snapshot()
         };
@@ -198,6 +209,7 @@ mod tests {
             "none of `echo` is alive: echo.1 is in backoff (exit 3, next try in 1.7s); echo.2 is stopped"
         );
         assert_eq!(told("plain.1").unwrap(), "`plain.1` runs, but has no RPC endpoint");
+        assert_eq!(told("held.1").unwrap(), "none of `held.1` is alive: held.1 is paused");
         assert_eq!(told("none").unwrap(), "none of `none` is alive: it has no instances");
         assert_eq!(told("zzz"), None);
     }

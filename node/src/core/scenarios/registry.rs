@@ -32,6 +32,25 @@ fn who_ends_is_not_found_any_more_at_once() {
 }
 
 #[test]
+fn who_is_paused_is_not_found_until_it_goes_on() {
+    let mut world = World::up(cluster(vec![service("echo", 2)]));
+    for id in ["echo.1", "echo.2"] {
+        world.registers(id, "echo");
+        world.says_ready(id);
+    }
+    world.pause("echo.1", true);
+    for _ in 0..8 {
+        world.pass(SECOND);
+        world.says_ready("echo.2");
+    }
+    assert_eq!(world.found("echo"), ["mock://echo.2"]);
+    world.pause("echo.1", false);
+    world.says_ready("echo.1");
+    assert_eq!(world.found("echo"), ["mock://echo.1", "mock://echo.2"]);
+    assert_eq!(world.run_of("echo.1"), 1);
+}
+
+#[test]
 fn a_run_does_not_speak_for_the_next() {
     let mut world = World::up(cluster(vec![service("echo", 1)]));
     world.ends("echo.1", Exit::Code(1));

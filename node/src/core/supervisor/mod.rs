@@ -219,10 +219,15 @@ impl Supervisor {
         let Some(instance) = service.instances.get_mut(&id.index) else { return };
         let before = instance.deadline(self.out.settings());
         let was_starting = is_starting(instance);
-        let offered = instance.offers();
+        let (offered, was_paused) = (instance.offers(), instance.is_paused());
         act(instance, &mut self.out);
-        if let Some(run) = offered.filter(|run| instance.offers() != Some(*run)) {
-            self.registry.gone(&Owner::Run(id.clone(), run), &mut self.out);
+        if let Some(run) = offered {
+            let owner = Owner::Run(id.clone(), run);
+            if instance.offers() != Some(run) {
+                self.registry.gone(&owner, &mut self.out);
+            } else if instance.is_paused() != was_paused {
+                self.registry.withhold(&owner, !was_paused, &mut self.out);
+            }
         }
         let after = instance.deadline(self.out.settings());
         match (was_starting, is_starting(instance)) {

@@ -1,7 +1,7 @@
 //! The node's registry: whose entries are taken, and when they end.
 //!
 //! An entry made with a run's token belongs to the run. It is taken while the run is up, and gone the moment the run has ended, is told to
-//! stop, or is given up as silent: a service that is about to leave gets no new calls. All others belong to the connection
+//! stop, or is given up as silent: a service that is about to leave gets no new calls. While it is paused it is not found. All others belong to the connection
 //! over which they came. [`Directory`] keeps them.
 
 use std::collections::VecDeque;
@@ -47,6 +47,12 @@ impl Registry {
     /// An owner has ended.
     pub(super) fn gone(&mut self, owner: &Owner, out: &mut Output) {
         let answers = self.directory.gone(&owner.key());
+        self.answer(answers, out);
+    }
+
+    /// An owner cannot answer for the moment, or can again.
+    pub(super) fn withhold(&mut self, owner: &Owner, withheld: bool, out: &mut Output) {
+        let answers = self.directory.withhold(&owner.key(), withheld);
         self.answer(answers, out);
     }
 }

@@ -95,7 +95,10 @@ impl Misfit {
 fn wanted(expected: &dyn de::Expected) -> String {
     let word = expected.to_string();
     match word.as_str() {
-        "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "a whole number, not below 0".to_owned(),
+        "u8" => format!("a whole number from 0 to {}", u8::MAX),
+        "u16" => format!("a whole number from 0 to {}", u16::MAX),
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "u64" | "u128" | "usize" => "a whole number, not below 0".to_owned(),
         "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => "a whole number".to_owned(),
         "f32" | "f64" => "a number".to_owned(),
         "a boolean" => "`true` or `false`".to_owned(),

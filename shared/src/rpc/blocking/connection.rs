@@ -163,7 +163,7 @@ impl Connection {
         wait: Wait<'_>,
     ) -> Result<Message, Failure> {
         let mut bytes = Vec::new();
-        request.write_to(&mut bytes);
+        request.write_to(&mut bytes, &mut Vec::new());
         self.write(&bytes, wait)?;
         loop {
             let pong = match self.reader.next_item()? {
