@@ -225,9 +225,10 @@ impl Directory {
 
     /// An owner cannot answer for the moment, or can again.
     pub fn withhold(&mut self, owner: &str, withheld: bool) -> Vec<Answer> {
-        let news = match withheld {
-            true => self.withheld.insert(owner.to_owned()),
-            false => self.withheld.remove(owner),
+        let news = if withheld {
+            self.withheld.insert(owner.to_owned())
+        } else {
+            self.withheld.remove(owner)
         };
         if !news {
             return Vec::new();
