@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -508,4 +509,29 @@ fn a_follower_that_looks_while_the_store_is_made_sees_all_of_it() {
         }
         writer.join().unwrap();
     }
+}
+
+#[test]
+fn a_tail_is_no_longer_than_asked_while_the_store_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path(), &spec(256 * 1024, 32 * 1024)).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || {
+            for number in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let texts = [format!("line {number}"), format!("line {number} again")];
+                store.append(&batch(0, 1_795_232_531_000_000 + number, &texts)).unwrap();
+            }
+        })
+    };
+    for _ in 0..300 {
+        let tail = read(dir.path(), Filter::default(), Start::Tail(3));
+        assert!(tail.len() <= 3, "{}", tail.len());
+    }
+    over.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
 }

@@ -79,7 +79,14 @@ pub(crate) fn run(session: &Session, args: &ScaleArgs) -> Outcome {
             })
             .collect(),
     };
-    let begun: control::Accepted = node.call("scale", &order, ANSWER)?;
+    // Saved first: a node that sees the file changed and reads it now finds the count that is ordered next, never one that
+    // was ordered before.
+    let saved = if args.save { save(session, &wanted)? } else { Vec::new() };
+    let begun: control::Accepted = node.call("scale", &order, ANSWER).inspect_err(|_| {
+        for (path, text) in saved.iter().rev() {
+            let _ = replace(path, text); // the error that is told is the node's
+        }
+    })?;
     let targets: Vec<String> = wanted.iter().map(|(service, _)| service.clone()).collect();
     let done = operation::finish(
         session,
@@ -90,9 +97,6 @@ pub(crate) fn run(session: &Session, args: &ScaleArgs) -> Outcome {
         args.timeout,
         "the new count",
     )?;
-    if args.save {
-        save(session, &wanted)?;
-    }
     Ok(done)
 }
 
@@ -126,21 +130,24 @@ fn resolve(counts: &[Count], snapshot: &Snapshot) -> Result<Vec<(String, u32)>, 
     Ok(wanted)
 }
 
-/// Writes the counts into the file that decides them.
-fn save(session: &Session, wanted: &[(String, u32)]) -> Result<(), CliError> {
+/// Writes the counts into the files that decide them; the answer is what was written over.
+fn save(session: &Session, wanted: &[(String, u32)]) -> Result<Vec<(PathBuf, String)>, CliError> {
+    let mut saved = Vec::new();
     for (service, count) in wanted {
-        let path = save_one(session, service, *count).map_err(|error| CliError::Failed {
-            message: format!("scaled, but not saved: {error}"),
-            help: Some(format!("set `numprocesses: {count}` under `instances.{service}` by hand")),
+        let one = save_one(session, service, *count).map_err(|error| CliError::Failed {
+            message: format!("not saved, so not scaled: {error}"),
+            help: Some(format!(
+                "set `numprocesses: {count}` under `instances.{service}` by hand, or leave out `--save`"
+            )),
         })?;
-        session
-            .out
-            .note(&format!("saved `numprocesses: {count}` of `{service}` in {}", shown(&path)));
+        let path = shown(&one.0);
+        session.out.note(&format!("saved `numprocesses: {count}` of `{service}` in {path}"));
+        saved.push(one);
     }
-    Ok(())
+    Ok(saved)
 }
 
-fn save_one(session: &Session, service: &str, count: u32) -> Result<PathBuf, CliError> {
+fn save_one(session: &Session, service: &str, count: u32) -> Result<(PathBuf, String), CliError> {
     let project = session.project()?;
     let before = session.load(&project.configs, project.name.clone())?.map_err(CliError::Config)?;
     let mut why = None;
@@ -152,21 +159,25 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<PathBuf, Cli
                 continue;
             }
         };
-        replace(path, &new).map_err(|source| CliError::File {
-            doing: "cannot write",
-            path: path.clone(),
-            source,
-        })?;
-        let after =
-            session.load(&project.configs, project.name.clone())?.map_err(CliError::Config)?;
-        let now = after.cluster.services.get(service).map(|spec| spec.numprocesses);
-        if now != Some(count) {
+        let write = |text: &str| {
+            replace(path, text).map_err(|source| CliError::File {
+                doing: "cannot write",
+                path: path.clone(),
+                source,
+            })
+        };
+        write(&new)?;
+        let after = session.load(&project.configs, project.name.clone())?;
+        let now = after.as_ref().ok().and_then(|after| after.cluster.services.get(service));
+        if now.map(|spec| spec.numprocesses) != Some(count) {
+            write(text)?;
+            after.map_err(CliError::Config)?;
             return Err(CliError::failed(format!(
-                "{} has it now, but another file overrides it",
+                "{} would have it, but another file overrides it",
                 shown(path)
             )));
         }
-        return Ok(path.clone());
+        return Ok((path.clone(), text.clone()));
     }
     Err(CliError::failed(why.unwrap_or_else(|| "no file has it".into())))
 }

@@ -117,7 +117,7 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
             _ => {}
         }
     }
-    if !one.blocked_by.is_empty() {
+    if !one.blocked_by.is_empty() && !told("waits for ") {
         say("; waits for ", &one.blocked_by.join(", "));
     }
     if let Some(next) = one.next_at {

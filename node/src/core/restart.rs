@@ -73,6 +73,11 @@ impl History {
         std::mem::take(&mut self.again)
     }
 
+    /// The next start is ordered, and no automatic restart.
+    pub fn ordered(&mut self) {
+        self.again = false;
+    }
+
     /// Decides what follows `end`, and counts it.
     pub fn judge(
         &mut self,

@@ -32,7 +32,8 @@ impl Instance {
     pub fn status(&self, now: Now, service: &Service, blocked_by: Vec<String>) -> InstanceStatus {
         let life = self.life.as_ref();
         let next = match &self.phase {
-            Phase::Backoff { until } => Some(*until),
+            // A schedule goes before the backoff.
+            Phase::Backoff { until } => Some(service.fires_at.map_or(*until, |at| at.min(*until))),
             Phase::Stopping(stop) => Some(stop.kill_at),
             Phase::Completed | Phase::Failed | Phase::Down if self.want == Want::Up => {
                 service.fires_at

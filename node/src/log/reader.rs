@@ -66,9 +66,10 @@ impl Reader {
     /// When the folder cannot be read.
     pub fn open(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
         let mut reader = Self::new(dir, filter);
-        reader.begin(start)?;
+        // The end first: what is written meanwhile belongs to no tail.
         let (number, seq) = reader.end()?;
         reader.limit = Limit::Before(number, seq);
+        reader.begin(start)?;
         Ok(reader)
     }
 

@@ -328,10 +328,13 @@ impl Instance {
                     return;
                 }
                 if stop.cause == Cause::Exited {
-                    let end = self.reason.take().unwrap_or_default();
-                    self.reason = Some(format!(
-                        "{end}, leaving processes behind: does it daemonise? Run it in the foreground"
-                    ));
+                    // Who was killed had no time for them; who left by itself looks like a daemon.
+                    if matches!(self.exit, Some((Exit::Code(_), _))) {
+                        let end = self.reason.take().unwrap_or_default();
+                        self.reason = Some(format!(
+                            "{end}, leaving processes behind: does it daemonise? Run it in the foreground"
+                        ));
+                    }
                     out.event(self, EventKind::LeftBehind(pids.clone()));
                 }
                 // Also those that left the group: nobody else would tell them before the KILL.

@@ -232,6 +232,12 @@ impl Instance {
         }
     }
 
+    /// Its time has come: what waited for its next try starts now, as one that is due and not as a restart.
+    pub fn fall_due(&mut self, now: Moment, out: &mut Output) {
+        self.history.ordered();
+        self.end_pause(now, out);
+    }
+
     /// The operator wants it up. Failures so far are forgiven.
     pub fn want_up(&mut self, now: Moment, out: &mut Output) {
         self.want = Want::Up;

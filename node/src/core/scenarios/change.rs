@@ -186,13 +186,22 @@ fn a_rolling_restart_goes_on_only_when_the_new_one_is_ready() {
     assert_eq!(runs(&world), [2, 2, 2]);
 }
 
+fn with_min_uptime(cluster: &Arc<Cluster>, min_uptime: Duration) -> Arc<Cluster> {
+    let mut cluster = (**cluster).clone();
+    for spec in cluster.services.values_mut() {
+        Arc::make_mut(spec).policy.restart.min_uptime = min_uptime;
+    }
+    Arc::new(cluster)
+}
+
 #[test]
 fn a_failed_rolling_restart_pauses_or_rolls_back() {
     for (on_failure, second) in [(RollingFailure::Pause, 2), (RollingFailure::Rollback, 3)] {
         let config = cluster(vec![rolling(2, on_failure)]);
         let mut world = World::up(config.clone());
         world.all_say_ready();
-        reload(&mut world, changed(&config), false);
+        let worse = with_min_uptime(&changed(&config), 77 * SECOND);
+        reload(&mut world, worse.clone(), false);
         for _ in 0..31 {
             world.pass(SECOND);
             world.says_ready("web.2");
@@ -201,6 +210,9 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
         assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (second, 1), "{on_failure:?}");
         let nice = world.instance("web.1").unwrap().spec.launch.nice;
         assert_eq!(nice, if second == 3 { None } else { Some(3) });
+        let policy = &world.instance("web.1").unwrap().spec.policy;
+        let kept = policy.restart.min_uptime == 77 * SECOND;
+        assert_eq!(kept, second != 3, "the policy goes back with the rest");
         let plan = |world: &mut World, config: Arc<Cluster>| {
             let request = Some(RequestId(999));
             world.open(999);
@@ -209,7 +221,7 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
             reloaded.plan.clone()
         };
         let rolled_back = on_failure == RollingFailure::Rollback;
-        let again = plan(&mut world, changed(&config));
+        let again = plan(&mut world, worse);
         assert_eq!(again.is_empty(), !rolled_back, "the file still wants the other one: {again:?}");
         let back = plan(&mut world, config);
         assert_eq!(back.is_empty(), rolled_back, "back to what it was: {back:?}");

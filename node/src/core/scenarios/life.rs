@@ -374,6 +374,7 @@ fn a_scheduled_job_that_fails_keeps_to_its_schedule() {
         assert_eq!(world.state("job.1"), "backoff");
         world.pass(55 * SECOND);
     }
+    assert_eq!(world.instance("job.1").unwrap().restarts, 0, "they were due");
 }
 
 #[test]

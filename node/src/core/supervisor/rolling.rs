@@ -267,8 +267,9 @@ impl Supervisor {
             return;
         };
         if let Some(service) = self.services.get_mut(name) {
-            let mut spec = (*service.spec).clone();
-            spec.launch = previous.launch.clone();
+            // All but the count, which was not rolled.
+            let mut spec = (*previous).clone();
+            spec.numprocesses = service.spec.numprocesses;
             service.spec = Arc::new(spec);
             // what runs is not what the file says: the next reload sees the difference
             let mut cluster = (*self.cluster).clone();

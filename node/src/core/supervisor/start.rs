@@ -231,7 +231,7 @@ impl Supervisor {
             .collect();
         for id in ids {
             self.with(&id, |instance, out| match instance.phase {
-                Phase::Backoff { .. } => instance.end_pause(now.mono, out),
+                Phase::Backoff { .. } => instance.fall_due(now.mono, out),
                 _ => instance.want_up(now.mono, out),
             });
         }

@@ -1,6 +1,6 @@
 //! Where a reader begins: found by bisection, or by counting back from the end.
 
-use super::Reader;
+use super::{Limit, Reader};
 use crate::log::index::Span;
 use crate::log::query::{QueryError, Start};
 use crate::log::scan::{Lines, SegmentReader};
@@ -95,6 +95,9 @@ impl Reader {
                 let Some(span) = segment.span(at) else {
                     continue;
                 };
+                if matches!(self.limit, Limit::Before(_, end) if span.seq >= end) {
+                    continue;
+                }
                 let too_early = self.filter.since.is_some_and(|since| span.key < since);
                 if too_early {
                     self.next = at + 1;
