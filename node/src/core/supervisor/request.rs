@@ -115,6 +115,8 @@ impl Supervisor {
         self.refuse_while_stopping()?;
         let named = !targets.targets.is_empty();
         let mut ids = self.resolve(&targets.targets)?;
+        // What is on its way out for good is not called back by its service's name.
+        ids.retain(|id| self.instance(id).is_some_and(|instance| !instance.dropping));
         if !named {
             let options = &self.options;
             ids.retain(|id| {

@@ -216,39 +216,64 @@ proptest! {
 
     #[test]
     fn a_cluster_of_good_processes_comes_up_whatever_happened_before(ops in prop::collection::vec(op(), 1..40)) {
-        let mut world = World::new(test_cluster());
-        world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
-        for op in ops {
-            run(&mut world, op);
-        }
-        world.nature = Nature::default();
-        world.feed(Input::Reconfigure { request: None, cluster: test_cluster(), dry_run: false });
-        for (name, count) in [("db", 2), ("web", 3)] {
-            let change = ScaleTo { service: name.into(), count, relative: false };
-            world.ask(Request::Scale(Scale { changes: vec![change] }));
-        }
-        for target in ["db", "web", "migrate", "edge"] {
-            world.ask(Request::Start(Targets { targets: vec![target.into()], deps: true, ..Targets::default() }));
-        }
-        for process in world.processes.values_mut() {
-            process.deaf = 0;
-            process.paused = false;
-        }
-        for _ in 0..120 {
-            world.pass(Duration::from_millis(2500));
-            world.all_say_ready();
-            for key in world.keys().into_iter().filter(|key| key.0.service.as_str() == "migrate") {
-                world.end(&key, Exit::Code(0));
-                if let Some(input) = world.pending.pop() {
-                    world.feed(input);
-                }
+        comes_up(ops)?;
+    }
+}
+
+#[test]
+fn a_cluster_comes_up_after_what_once_kept_it_down() {
+    comes_up(vec![
+        Op::Crash(2_492_576_593_175_751_342, 1),
+        Op::Stop(1, false),
+        Op::Crash(2_469_476_171_623_673_618, 1),
+        Op::Nature(false, 0, 1, 3),
+        Op::Pass(558),
+        Op::Crash(527_000_598_696_583_737, 1),
+        Op::Crash(4_349_490_901_343_844_020, 1),
+        Op::Scale(0, 3),
+        Op::Crash(630_838_158_608_275_134, 0),
+    ])
+    .unwrap();
+}
+
+fn comes_up(ops: Vec<Op>) -> Result<(), TestCaseError> {
+    let mut world = World::new(test_cluster());
+    world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
+    for op in ops {
+        run(&mut world, op);
+    }
+    world.nature = Nature::default();
+    world.feed(Input::Reconfigure { request: None, cluster: test_cluster(), dry_run: false });
+    for (name, count) in [("db", 2), ("web", 3)] {
+        let change = ScaleTo { service: name.into(), count, relative: false };
+        world.ask(Request::Scale(Scale { changes: vec![change] }));
+    }
+    for target in ["db", "web", "migrate", "edge"] {
+        world.ask(Request::Start(Targets {
+            targets: vec![target.into()],
+            deps: true,
+            ..Targets::default()
+        }));
+    }
+    for process in world.processes.values_mut() {
+        process.deaf = 0;
+        process.paused = false;
+    }
+    for _ in 0..120 {
+        world.pass(Duration::from_millis(2500));
+        world.all_say_ready();
+        for key in world.keys().into_iter().filter(|key| key.0.service.as_str() == "migrate") {
+            world.end(&key, Exit::Code(0));
+            if let Some(input) = world.pending.pop() {
+                world.feed(input);
             }
         }
-        for instance in world.core.instances().filter(|instance| instance.want == Want::Up) {
-            let good = instance.ready() || instance.state_word() == "completed";
-            prop_assert!(good, "{} is {:?}: {:?}", instance.id, instance.phase, instance.reason);
-        }
     }
+    for instance in world.core.instances().filter(|instance| instance.want == Want::Up) {
+        let good = instance.ready() || instance.state_word() == "completed";
+        prop_assert!(good, "{} is {:?}: {:?}", instance.id, instance.phase, instance.reason);
+    }
+    Ok(())
 }
 
 /// `HILUM_CASES` for a long run; a moment's worth by default.
