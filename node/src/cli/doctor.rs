@@ -1,19 +1,19 @@
 //! `doctor`: what is wrong with this machine or project, how to mend it, and mending what is provably dead.
 
+mod leftovers;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use hilum_shared::run_dir::MAX_SOCKET_PATH;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::exit::{ExitStatus, Outcome};
 use super::output::Style;
 use super::session::Session;
-use super::{ls, operation, process};
+use super::{ls, process};
 
 /// The words of `doctor`.
 #[derive(Debug, clap::Args)]
@@ -82,9 +82,10 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Outcome {
     run_folders(&mut findings);
     if session.project().is_ok() {
         state_folder(session, &mut findings);
+        disk(session, &mut findings);
         node(session, &mut findings);
     }
-    leftovers(session, args.mend, &mut findings);
+    leftovers::leftovers(session, args.mend, &mut findings);
     let out = session.out;
     if out.json {
         out.json(&serde_json::json!({ "checks": findings.0 }))?;
@@ -316,6 +317,29 @@ fn state_folder(session: &Session, findings: &mut Findings) {
     }
 }
 
+/// Whether the log has the room that it is to leave free.
+fn disk(session: &Session, findings: &mut Findings) {
+    let (Ok(loaded), Ok(dir)) = (session.config(), super::lines::dir(session)) else {
+        return; // told by another check
+    };
+    let there = dir.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let Ok(disk) = nix::sys::statvfs::statvfs(there) else {
+        return;
+    };
+    let free = disk.blocks_available() as f64 / disk.blocks().max(1) as f64;
+    let (free, floor) = (free * 100.0, loaded.cluster.logs.keep_free * 100.0);
+    let shown = there.display();
+    if free < floor {
+        findings.warn(
+            "disk",
+            format!("{free:.1} % of {shown} are free, `logs.keep_free` wants {floor:.1} %: old lines go before the budget is used"),
+            "make room, or set a smaller `logs.keep_free`",
+        );
+    } else {
+        findings.ok("disk", format!("{free:.1} % of {shown} are free"));
+    }
+}
+
 fn node(session: &Session, findings: &mut Findings) {
     let pid = match session.node_pid() {
         Ok(None) => return findings.ok("node", "none is running"),
@@ -367,107 +391,6 @@ fn node(session: &Session, findings: &mut Findings) {
     }
 }
 
-/// What killed nodes left behind.
-fn leftovers(session: &Session, mend: bool, findings: &mut Findings) {
-    let mut found = false;
-    let id = session.project().map(|project| project.state.id()).ok();
-    for folder in ls::run_folders() {
-        if !dead(&folder) {
-            continue;
-        }
-        let ours = id.as_ref().is_some_and(|id| folder.ends_with(id));
-        found |= ours;
-        let check = if ours { "leftovers" } else { "elsewhere" };
-        let shown = folder.display();
-        let config = ls::config_of(&folder);
-        // a node that is just starting has not said whose it is: only the lock of ours tells
-        let dead = if ours { matches!(session.node_pid(), Ok(None)) } else { config.is_some() };
-        if !dead {
-            if !ours {
-                let detail = format!("{shown} does not say whose it is");
-                let mend = "remove it by hand, unless a node is just starting in it";
-                findings.warn(check, detail, mend);
-            }
-            continue;
-        }
-        let whose =
-            config.map_or_else(String::new, |config| format!(" for `{}`", config.display()));
-        if !mend {
-            findings.warn(
-                check,
-                format!("{shown} of a node{whose} that is gone"),
-                "`hilum doctor --mend` removes it; the next `hilum up` of that project does, too",
-            );
-            continue;
-        }
-        match fs::remove_dir_all(&folder) {
-            Ok(()) => findings.ok(check, format!("removed {shown}{whose}")),
-            Err(error) => {
-                findings.bad(check, format!("cannot remove {shown}: {error}"), "remove it by hand");
-            }
-        }
-    }
-    if let Ok(project) = session.project()
-        && let Ok(None) = session.node_pid()
-    {
-        let left = process::marked(&project.state.id());
-        if !left.is_empty() {
-            found = true;
-            orphans(session, &left, mend, findings);
-        }
-    }
-    if !found {
-        findings.ok("leftovers", "none");
-    }
-}
-
-fn orphans(session: &Session, left: &[u32], mend: bool, findings: &mut Findings) {
-    let shown = operation::survivors(left);
-    if !mend {
-        findings.bad(
-            "leftovers",
-            format!("processes without a node: {shown}"),
-            "`hilum doctor --mend` kills them; the next `hilum up` does, too",
-        );
-        return;
-    }
-    for pid in left {
-        // those that are gone by now are what we want
-        let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
-    }
-    let id = session.project().map(|project| project.state.id()).unwrap_or_default();
-    for _ in 0..100 {
-        if process::marked(&id).is_empty() {
-            findings.ok("leftovers", format!("killed {shown}"));
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    findings.bad(
-        "leftovers",
-        format!("survive SIGKILL: {}", operation::survivors(&process::marked(&id))),
-        "they hang in the kernel; look at their `wchan`",
-    );
-}
-
-/// Whether a run folder is ours and provably no living node's: nobody holds its lock, nothing listens in it.
-fn dead(folder: &Path) -> bool {
-    let ours = fs::symlink_metadata(folder)
-        .is_ok_and(|meta| meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw());
-    if !ours || ls::node_of(folder.to_owned()).is_some() {
-        return false;
-    }
-    let Ok(sockets) = fs::read_to_string("/proc/net/unix") else {
-        return false;
-    };
-    let prefix = format!("{}/", folder.display());
-    let listens = sockets
-        .lines()
-        .filter_map(|line| line.split_ascii_whitespace().nth(7))
-        .any(|path| path.starts_with(&prefix));
-    !listens
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,20 +401,5 @@ mod tests {
         assert_eq!(version("5.4.0-150-generic"), Some((5, 4)));
         assert!(version("5.14.0") > version("5.4.0"));
         assert_eq!(version("what"), None);
-    }
-
-    #[test]
-    fn a_folder_in_which_somebody_listens_is_not_dead() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("x");
-        fs::create_dir(&folder).unwrap();
-        assert!(dead(&folder));
-        let listener = std::os::unix::net::UnixListener::bind(folder.join("node.sock")).unwrap();
-        assert!(!dead(&folder));
-        drop(listener);
-        assert!(dead(&folder));
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&folder, &link).unwrap();
-        assert!(!dead(&link));
     }
 }

@@ -31,7 +31,8 @@ pub(super) struct Closed {
 const GRAIN: Duration = Duration::from_millis(100);
 
 impl Store {
-    /// Keeps the floor of free space as far as old segments allow; others may have filled the disk.
+    /// Keeps the floor of free space as far as that can be done fairly: others may have filled the disk, and all that we
+    /// have may not be enough. What each name is entitled to stays, until nothing more can be written at all.
     pub(super) fn make_room(&mut self, needed: u64) {
         if self.keep_free <= 0.0 {
             return;
@@ -43,7 +44,7 @@ impl Store {
             let free = disk.blocks_available() as f64;
             let floor =
                 disk.blocks() as f64 * self.keep_free + needed as f64 / disk.fragment_size() as f64;
-            if free >= floor || !self.evict_one() {
+            if free >= floor || !(self.remove_aside() || self.evict_fairly()) {
                 return;
             }
         }
@@ -58,13 +59,22 @@ impl Store {
         if self.remove_aside() {
             return true;
         }
-        match self.plan() {
-            Some(Plan::Fold(first, allowed)) if self.fold(first, &allowed) => {}
-            Some(Plan::Remove(at)) => self.remove(at),
-            // Where it cannot be done fairly it is done all the same.
-            _ => self.remove(0),
+        if !self.evict_fairly() {
+            self.remove(0); // where it cannot be done fairly it is done all the same
         }
         true
+    }
+
+    /// Makes room by what names have beyond their shares; `false` where nobody has.
+    fn evict_fairly(&mut self) -> bool {
+        match self.plan() {
+            Some(Plan::Fold(first, allowed)) => self.fold(first, &allowed),
+            Some(Plan::Remove(at)) => {
+                self.remove(at);
+                true
+            }
+            None => false,
+        }
     }
 
     fn plan(&mut self) -> Option<Plan> {

@@ -1,0 +1,133 @@
+//! What killed nodes left behind, and clearing what is provably dead.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Findings;
+use crate::cli::session::Session;
+use crate::cli::{ls, operation, process};
+
+/// What killed nodes left behind.
+pub(super) fn leftovers(session: &Session, mend: bool, findings: &mut Findings) {
+    let mut found = false;
+    let id = session.project().map(|project| project.state.id()).ok();
+    for folder in ls::run_folders() {
+        if !dead(&folder) {
+            continue;
+        }
+        let ours = id.as_ref().is_some_and(|id| folder.ends_with(id));
+        found |= ours;
+        let check = if ours { "leftovers" } else { "elsewhere" };
+        let shown = folder.display();
+        let config = ls::config_of(&folder);
+        // a node that is just starting has not said whose it is: only the lock of ours tells
+        let dead = if ours { matches!(session.node_pid(), Ok(None)) } else { config.is_some() };
+        if !dead {
+            if !ours {
+                let detail = format!("{shown} does not say whose it is");
+                let mend = "remove it by hand, unless a node is just starting in it";
+                findings.warn(check, detail, mend);
+            }
+            continue;
+        }
+        let whose =
+            config.map_or_else(String::new, |config| format!(" for `{}`", config.display()));
+        if !mend {
+            findings.warn(
+                check,
+                format!("{shown} of a node{whose} that is gone"),
+                "`hilum doctor --mend` removes it; the next `hilum up` of that project does, too",
+            );
+            continue;
+        }
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => findings.ok(check, format!("removed {shown}{whose}")),
+            Err(error) => {
+                findings.bad(check, format!("cannot remove {shown}: {error}"), "remove it by hand");
+            }
+        }
+    }
+    if let Ok(project) = session.project()
+        && let Ok(None) = session.node_pid()
+    {
+        let left = process::marked(&project.state.id());
+        if !left.is_empty() {
+            found = true;
+            orphans(session, &left, mend, findings);
+        }
+    }
+    if !found {
+        findings.ok("leftovers", "none");
+    }
+}
+
+fn orphans(session: &Session, left: &[u32], mend: bool, findings: &mut Findings) {
+    let shown = operation::survivors(left);
+    if !mend {
+        findings.bad(
+            "leftovers",
+            format!("processes without a node: {shown}"),
+            "`hilum doctor --mend` kills them; the next `hilum up` does, too",
+        );
+        return;
+    }
+    for pid in left {
+        // those that are gone by now are what we want
+        let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
+    }
+    let id = session.project().map(|project| project.state.id()).unwrap_or_default();
+    for _ in 0..100 {
+        if process::marked(&id).is_empty() {
+            findings.ok("leftovers", format!("killed {shown}"));
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    findings.bad(
+        "leftovers",
+        format!("survive SIGKILL: {}", operation::survivors(&process::marked(&id))),
+        "they hang in the kernel; look at their `wchan`",
+    );
+}
+
+/// Whether a run folder is ours and provably no living node's: nobody holds its lock, nothing listens in it.
+fn dead(folder: &Path) -> bool {
+    let ours = fs::symlink_metadata(folder)
+        .is_ok_and(|meta| meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw());
+    if !ours || ls::node_of(folder.to_owned()).is_some() {
+        return false;
+    }
+    let Ok(sockets) = fs::read_to_string("/proc/net/unix") else {
+        return false;
+    };
+    let prefix = format!("{}/", folder.display());
+    let listens = sockets
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(7))
+        .any(|path| path.starts_with(&prefix));
+    !listens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_in_which_somebody_listens_is_not_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("x");
+        fs::create_dir(&folder).unwrap();
+        assert!(dead(&folder));
+        let listener = std::os::unix::net::UnixListener::bind(folder.join("node.sock")).unwrap();
+        assert!(!dead(&folder));
+        drop(listener);
+        assert!(dead(&folder));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(!dead(&link));
+    }
+}
