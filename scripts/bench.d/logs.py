@@ -68,7 +68,7 @@ def catted(options, lines, kind):
 def flooding(options, lines, kind, times, more="", others=""):
     command = json.dumps([options.flood, "write", "$(instance.index)", str(lines), kind, str(times)])
     service = f"command: {command}, numprocesses: {WORKERS}, autostart: false, restart: {{policy: never}}"
-    return Cluster(options, f"  flood: {{{service}}}\n{others}", more or "logs: {budget: 8GiB}\n")
+    return Cluster(options, f"  flood: {{{service}}}\n{others}", more or "logs: {budget: 8GiB, keep_free: 0%}\n")
 
 
 def finish(cluster):
@@ -156,7 +156,7 @@ def history(options, total=7_000_000):
     lines = total // WORKERS
     late = "  late: {command: [seq, '1', '100'], autostart: false, restart: {policy: never}}\n"
     for compress in (False, True):
-        more = f"logs: {{budget: 8GiB, compress: {str(compress).lower()}}}\n"
+        more = f"logs: {{budget: 8GiB, keep_free: 0%, compress: {str(compress).lower()}}}\n"
         with Folder() as folder, flooding(options, lines, "block", folder / "times", more, late) as cluster:
             cluster.run("start", "flood", "--no-wait")
             finish(cluster)

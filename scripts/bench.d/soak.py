@@ -35,7 +35,7 @@ SERVICES = """
   loud: {{command: sh -c 'exec yes a line that says nothing', autostart: false, log: {{rate: {rate}}}}}
   flood: {{command: sh -c 'exec yes a flood of lines that say nothing at all', autostart: false}}
 """
-MORE = "logs: {budget: 2GiB, segment: 16MiB, compress: true}\nnode: {watch_config: false}\n"
+MORE = "logs: {budget: 2GiB, segment: 16MiB, keep_free: 0%, compress: true}\nnode: {watch_config: false}\n"
 
 
 class Account:
