@@ -107,6 +107,8 @@ struct World {
     filled: bool,
     /// Lines in files that were taken away: of a closed one nobody tells.
     taken: u64,
+    /// The file that was truncated last, and the lines that were in it.
+    cut: Option<(PathBuf, u64)>,
 }
 
 fn policy() -> LogPolicy {
@@ -134,6 +136,7 @@ impl World {
             written: vec![0; 3],
             filled: false,
             taken: 0,
+            cut: None,
         };
         world.start(1);
         world
@@ -226,8 +229,12 @@ impl World {
             Op::Flush => self.flush(),
             Op::Truncate { keep } => {
                 self.flush();
-                if let Some(log) = self.current() {
-                    let log = OpenOptions::new().write(true).open(log).unwrap();
+                if let Some(path) = self.current() {
+                    let before = accounted(&fs::read(&path).unwrap());
+                    if self.cut.as_ref().is_none_or(|(other, _)| *other != path) {
+                        self.cut = Some((path.clone(), before));
+                    }
+                    let log = OpenOptions::new().write(true).open(path).unwrap();
                     let length = log.metadata().unwrap().len();
                     log.set_len((*keep).min(length)).unwrap();
                 }
@@ -237,6 +244,9 @@ impl World {
                 if let Some(log) = self.current() {
                     let text = fs::read(&log).unwrap();
                     self.taken += accounted(&text);
+                    // What was cut off it before is told by nobody once the file is gone.
+                    self.taken +=
+                        self.cut.take_if(|(cut, _)| *cut == log).map_or(0, |(_, lines)| lines);
                     match op {
                         Op::Delete => fs::remove_file(log).unwrap(),
                         _ => fs::rename(log, self.disk.0.path().join("rotated")).unwrap(),
