@@ -1,10 +1,10 @@
 //! Calls of services by name.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
