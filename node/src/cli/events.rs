@@ -27,8 +27,8 @@ pub(crate) struct EventsArgs {
     /// Only the last N, or `all` [default: all, with -f 100]
     #[arg(short = 'n', long, value_name = "N|all", value_parser = tail)]
     tail: Option<Tail>,
-    /// From here on: `10m` (ago), `14:30`, `2026-11-21T03:42:11Z`
-    #[arg(long, value_name = "T", value_parser = time::moment)]
+    /// From here on: `10m` (ago), `14:30`, `2026-11-21T03:42:11Z`, Unix seconds as in --json
+    #[arg(long, value_name = "T", value_parser = time::moment, allow_hyphen_values = true)]
     since: Option<f64>,
 }
 
@@ -87,7 +87,7 @@ fn dropped(entry: &Entry) -> Option<Map<String, Value>> {
     let event = json!({
         "seq": null, "at": entry.at as f64 / 1e6, "event": "lines-dropped", "service": entry.service,
         "instance": entry.instance, "run": entry.run, "pid": entry.pid, "lines": lines,
-        "message": String::from_utf8_lossy(&entry.text),
+        "text": String::from_utf8_lossy(&entry.text),
     });
     match event {
         Value::Object(map) => Some(map),

@@ -1,6 +1,8 @@
 //! The log store as the verbs read it: where it is, whose names it knows, following it.
 
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use hilum_shared::name::InstanceId;
 use super::exit::CliError;
 use super::session::Session;
 use super::target::{Names, Selection};
+use crate::daemon::log_pointer;
 use crate::log::console::{Console, Look};
 use crate::log::follow::{Followed, Follower};
 use crate::log::query::{Entry, Filter, QueryError, Reader, Start, Target};
@@ -28,7 +31,14 @@ pub(crate) fn dir(session: &Session) -> Result<PathBuf, CliError> {
             Some(dir) => project.folder.join(dir),
             None => project.state.logs(),
         }),
-        // a broken file may have set another one: that there is nothing in ours would be no answer
+        // a broken file may have set another one, which the node that runs, or ran last, has written down
+        Err(_) if log_pointer(&project.state).is_file() => {
+            let pointer = log_pointer(&project.state);
+            match std::fs::read(&pointer) {
+                Ok(path) => Ok(PathBuf::from(OsString::from_vec(path))),
+                Err(source) => Err(CliError::File { doing: "cannot read", path: pointer, source }),
+            }
+        }
         Err(error) if !project.state.logs().is_dir() => Err(error),
         Err(_) => Ok(project.state.logs()),
     }

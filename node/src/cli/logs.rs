@@ -42,7 +42,7 @@ pub(crate) const FOLLOWED: u64 = 100;
     hilum logs -o raw web.1 > web.out   its output as it was, byte by byte\n  \
     hilum logs --stream node            what the node itself had to say\n  \
     hilum logs --json | jq 'select(.level == \"ERROR\")'\n\n\
-    --where asks for level, instance, service, stream, run, pid, logger, message, line, and for any field of structured \
+    --where asks for level, instance, service, stream, run, pid, seq, at, logger, message, line, and for any field of structured \
     records, JSON lines and logfmt, with = != < <= > >= ~ !~ && || ! ( ).\n\
     Works with the node down, too; -f then waits for it. The records lie in plain text files, see `hilum doctor`.")]
 pub(crate) struct LogsArgs {
@@ -55,11 +55,11 @@ pub(crate) struct LogsArgs {
     /// Only the last N records, or `all` [default: all, with -f 100]
     #[arg(short = 'n', long, value_name = "N|all", value_parser = tail, allow_negative_numbers = true)]
     tail: Option<Tail>,
-    /// From here on: `10m` (ago), `14:30`, `2026-11-21T03:42:11Z`
-    #[arg(long, value_name = "T", value_parser = time::moment)]
+    /// From here on: `10m` (ago), `14:30`, `2026-11-21T03:42:11Z`, Unix seconds as in --json
+    #[arg(long, value_name = "T", value_parser = time::moment, allow_hyphen_values = true)]
     since: Option<f64>,
     /// Up to here; -f then ends at that time
-    #[arg(long, value_name = "T", value_parser = time::moment)]
+    #[arg(long, value_name = "T", value_parser = time::moment, allow_hyphen_values = true)]
     until: Option<f64>,
     /// Only records that match this regular expression
     #[arg(long, value_name = "RE", value_parser = Regex::new)]
@@ -238,6 +238,18 @@ fn filter(session: &Session, args: &LogsArgs) -> Result<Filter, CliError> {
         return Err(CliError::usage(
             "`--context` needs something to look around",
             "add `--grep`, `--where`, `--trace` or `--level`",
+        ));
+    }
+    if let (Some(since), Some(until)) = (args.since, args.until)
+        && since > until
+    {
+        return Err(CliError::usage(
+            format!(
+                "`--since` ({}) is later than `--until` ({})",
+                time::local(since),
+                time::local(until)
+            ),
+            "exchange them: from the earlier time to the later one",
         ));
     }
     Ok(Filter {

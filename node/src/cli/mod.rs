@@ -172,7 +172,12 @@ fn refuse(error: &clap::Error, arguments: &[std::ffi::OsString]) -> ExitCode {
     use clap::error::ErrorKind;
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let ours = arguments.iter().take_while(|word| *word != "--");
-    let json = ours.clone().any(|word| word == "--json");
+    let words: Vec<&std::ffi::OsString> = ours.clone().collect();
+    let json = words.iter().any(|word| {
+        ["--json", "-ojson", "-o=json", "--output=json"].iter().any(|form| *word == form)
+    }) || words
+        .windows(2)
+        .any(|pair| ["-o", "--output"].iter().any(|option| pair[0] == option) && pair[1] == "json");
     let out = Output::new(Surroundings::here(), ColorChoice::Auto, json, false, 0);
     if asked {
         return match out.text(&error.render().to_string()) {

@@ -175,7 +175,7 @@ impl Output {
     pub(crate) fn json(self, value: &impl Serialize) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| CliError::Output(io::Error::other(error)))?;
-        self.line(&text)
+        self.line(&harmless(&text))
     }
 
     /// A stream of results, buffered; the caller flushes.
@@ -258,8 +258,9 @@ impl Stream {
 
     /// A value as JSON on one line.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
-        serde_json::to_writer(&mut self.out, value)
-            .map_err(|error| failed(io::Error::from(error)))?;
+        let text = serde_json::to_string(value)
+            .map_err(|error| CliError::Output(io::Error::other(error)))?;
+        written(self.out.write_all(harmless(&text).as_bytes()))?;
         written(self.out.write_all(b"\n"))
     }
 
@@ -276,6 +277,27 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+/// JSON in which nothing is left that a terminal obeys: what a text may hold beside the C0 that JSON forbids, as `\u009b`.
+fn harmless(json: &str) -> Cow<'_, str> {
+    // DEL, C1, and marks that turn the direction of text; C1 begins with C2, the marks with E2 in UTF-8.
+    if memchr::memchr3(0x7f, 0xc2, 0xe2, json.as_bytes()).is_none() {
+        return Cow::Borrowed(json);
+    }
+    let obeyed = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !json.contains(obeyed) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        if obeyed(c) {
+            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    Cow::Owned(text)
 }
 
 fn failed(error: io::Error) -> CliError {

@@ -1,7 +1,7 @@
 //! Long output on a terminal goes through a pager, as git does it: `$HILUM_PAGER`, else `$PAGER`, else `less -FRX`;
 //! an empty one or `cat` means none.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::interrupts::Interrupts;
@@ -24,9 +24,14 @@ impl Pager {
             return None;
         }
         let command = chosen(std::env::var_os("HILUM_PAGER"), std::env::var_os("PAGER"))?;
-        // A user's choice that does not work is shown; that there is no `less` is no matter.
-        let there = || Command::new("less").arg("--version").stdout(Stdio::null()).status();
-        if command == DEFAULT && there().is_err() {
+        if !is_there(&command) {
+            // That there is no `less` is no matter, a user's choice that does not work is.
+            if command != DEFAULT {
+                out.warn(&format!(
+                    "the pager `{}` was not found: this is without",
+                    command.display()
+                ));
+            }
             return None;
         }
         let mut pager = Command::new("/bin/sh");
@@ -48,6 +53,20 @@ impl Drop for Pager {
     }
 }
 
+/// Whether the shell finds the program of a command line.
+fn is_there(command: &OsStr) -> bool {
+    let text = command.to_string_lossy();
+    let Some(program) = text.split_whitespace().find(|word| !word.contains('=')) else {
+        return false;
+    };
+    // What needs a shell to be read, the shell may judge.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+".contains(c);
+    let mut asked = Command::new("/bin/sh");
+    asked.args(["-c", "command -v -- \"$1\"", "sh", program]);
+    let asked = asked.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    !program.chars().all(plain) || asked.is_ok_and(|status| status.success())
+}
+
 /// The pager's command line; none where the user wants none.
 fn chosen(ours: Option<OsString>, common: Option<OsString>) -> Option<OsString> {
     let command = ours.or(common).unwrap_or_else(|| DEFAULT.into());
@@ -67,5 +86,7 @@ mod tests {
         assert_eq!(chosen(text("bat -p"), text("more")), text("bat -p"));
         assert_eq!(chosen(text(""), text("more")), None);
         assert_eq!(chosen(None, text("cat")), None);
+        let there = |text: &str| is_there(OsStr::new(text));
+        assert!(there("sh -c x") && there("LC_ALL=C /bin/sh") && !there("no-such-pager -R"));
     }
 }

@@ -6,7 +6,10 @@ use hilum_shared::units::{format_duration, parse_duration};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// Parses `--since` and `--until`: `5m` (ago), `now`, `today`, `yesterday`, a time of today (`14:30`),
+/// A number of at least so many is a time and no duration: 1973, or three years.
+const UNIX: f64 = 1e8;
+
+/// Parses `--since` and `--until`: `5m` or `-5m` (ago), Unix seconds (`@0`, `1795720400.25`), `now`, `today`, `yesterday`, a time of today (`14:30`),
 /// a date, or a timestamp with or without zone (local time where it has none). Returns Unix seconds.
 ///
 /// # Errors
@@ -14,7 +17,15 @@ use jiff::tz::TimeZone;
 pub(crate) fn parse_moment(text: &str, now: Timestamp, zone: &TimeZone) -> Result<f64, String> {
     let text = text.trim();
     let seconds = |at: Timestamp| at.as_nanosecond() as f64 / 1e9;
-    if let Ok(ago) = parse_duration(text) {
+    // `--json` says `at` in Unix seconds; no duration is three years long without saying so.
+    let unix = text.strip_prefix('@').unwrap_or(text);
+    if let Ok(at) = unix.parse::<f64>()
+        && at.is_finite()
+        && (unix != text || at >= UNIX)
+    {
+        return Ok(at);
+    }
+    if let Ok(ago) = parse_duration(text.strip_prefix('-').unwrap_or(text)) {
         return Ok(seconds(now) - ago.as_secs_f64());
     }
     let today = now.to_zoned(zone.clone()).date();
@@ -37,7 +48,7 @@ pub(crate) fn parse_moment(text: &str, now: Timestamp, zone: &TimeZone) -> Resul
         }
     };
     parsed.map_err(|_| {
-        format!("`{text}` is no time: write `5m` (ago), `2h30m`, `14:30`, `2026-11-21` or `2026-11-21T03:42:11Z`")
+        format!("`{text}` is no time: write `5m` (ago), `2h30m`, `14:30`, `2026-11-21`, `2026-11-21T03:42:11Z` or Unix seconds")
     })
 }
 
@@ -94,6 +105,15 @@ mod tests {
         assert_eq!(at("5m").unwrap(), unix("2026-11-21T11:55:00Z"));
         assert_eq!(at("2h30m").unwrap(), unix("2026-11-21T09:30:00Z"));
         assert_eq!(at("10").unwrap(), unix("2026-11-21T11:59:50Z"));
+    }
+
+    #[test]
+    fn unix_seconds_are_that_moment() {
+        assert_eq!(at("1795720400").unwrap(), 1_795_720_400);
+        assert_eq!(at("1795720400.75").unwrap(), 1_795_720_400);
+        assert_eq!(at("@86400").unwrap(), 86_400);
+        assert_eq!(at("-5m"), at("5m"));
+        assert!(at("@x").is_err());
     }
 
     #[test]

@@ -3,9 +3,12 @@
 pub mod diagnostics;
 mod guard;
 pub mod launch;
+mod log_dir;
 mod node;
 mod places;
 mod surroundings;
+
+pub(crate) use log_dir::log_pointer;
 
 use std::process::ExitCode;
 

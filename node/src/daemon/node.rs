@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::diagnostics::{self, Sink};
 use super::guard::{Guard, NotifySocket};
 use super::launch::{NodeOptions, Startup, Status};
+use super::log_dir;
 use super::places::{PlaceError, Places};
 use super::surroundings::{listen, report, tell_manager};
 use crate::channels::control::Control;
@@ -262,8 +263,10 @@ impl Node {
             Publish::open(&hub, &log_endpoint, mode).map_err(|error| Refusal::new(held(error)))?;
         let log_endpoint = reach::told(publish.endpoint());
 
+        let logs = cluster.logs.dir.clone().unwrap_or_else(|| places.state.logs());
+        log_dir::make(&places.state, &logs, cluster.logs.dir.is_some(), places.access);
         let log = log::start(LogConfig {
-            dir: cluster.logs.dir.clone().unwrap_or_else(|| places.state.logs()),
+            dir: logs,
             base: options.project_dir.clone(),
             spec: cluster.logs.clone(),
             subscriber: Some(Box::new(Published::new(publish))),

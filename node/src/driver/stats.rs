@@ -93,6 +93,11 @@ impl Sampler {
         samples
     }
 
+    /// The most resident memory of a run when it was looked at, where it was.
+    pub fn peak(&self, instance: &InstanceId, run: Run) -> Option<Bytes> {
+        Some(Bytes(self.seen.get(&(instance.clone(), run))?.peak))
+    }
+
     fn look(
         &self,
         known: Option<Seen>,

@@ -33,6 +33,8 @@ pub struct Usage {
     /// The most resident memory that one of these had at any time. `None` where it is no more than
     /// ours: a child shares our memory until it is executed, and the kernel counts that, too.
     pub peak_rss: Option<Bytes>,
+    /// It is less than this where it is not known: our own most.
+    pub peak_below: Bytes,
 }
 
 /// The same with what it has used.
@@ -45,11 +47,12 @@ pub(super) fn wait_usage(pidfd: BorrowedFd<'_>, look: Look) -> io::Result<Option
         Duration::from_secs(value.tv_sec.unsigned_abs())
             + Duration::from_micros(value.tv_usec.unsigned_abs())
     };
+    let own = own_peak();
     let usage = Usage {
         cpu: time(usage.ru_utime) + time(usage.ru_stime),
         // KiB on Linux (`man 2 getrusage`).
-        peak_rss: (usage.ru_maxrss > own_peak())
-            .then(|| Bytes(usage.ru_maxrss.unsigned_abs() * 1024)),
+        peak_rss: (usage.ru_maxrss > own).then(|| Bytes(usage.ru_maxrss.unsigned_abs() * 1024)),
+        peak_below: Bytes(own.unsigned_abs() * 1024),
     };
     Ok(info.map(|info| (exit_of(&info), usage)))
 }

@@ -6,7 +6,7 @@
 //! happens it sleeps without a timeout.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,6 +96,8 @@ pub(super) struct Capture {
     pub(super) after: Vec<Done>,
     pub(super) crashes: Vec<String>,
     pub(super) table: Table,
+    /// Pipes whose joiners hold something, and when that was looked at.
+    pub(super) holders: VecDeque<(Instant, u32)>,
     pub(super) timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     pub(super) report_timer: bool,
     pub(super) lost_timer: bool,
@@ -138,6 +140,7 @@ impl Capture {
             after: Vec::new(),
             crashes: Vec::new(),
             table: Table::default(),
+            holders: VecDeque::new(),
             timers: BinaryHeap::new(),
             report_timer: false,
             lost_timer: false,

@@ -11,9 +11,10 @@ use hilum_shared::protocol::Level;
 use regex::bytes::Regex;
 use serde_json::{Map, Value, json};
 
-use super::line::color;
+use super::fields;
+use super::line::{color, uncolored};
 use super::query::Entry;
-use super::record::{Flags, NODE_NAME, Stream};
+use super::record::{Flags, NODE_NAME, Stream, parse_line};
 
 /// How records are shown to people.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +150,30 @@ fn shown(name: &str) -> &str {
     if name == NODE_NAME { "hilum" } else { name }
 }
 
+/// Appends the lines of a structured record, each with its prefix, as [`Console::render`] shows them.
+pub(super) fn structured_text(
+    text: &[u8],
+    level: Option<Level>,
+    fields: Option<Map<String, Value>>,
+    out: &mut Vec<u8>,
+) {
+    let entry = Entry { level, fields, ..Entry::default() };
+    let mut lines =
+        text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        let prefix = parse_line(line).map_or(0, |parsed| parsed.prefix);
+        out.extend_from_slice(&line[..prefix]);
+        structured_head(&entry, out);
+        out.extend_from_slice(&line[prefix..]);
+        if lines.peek().is_none()
+            && let Some(fields) = &entry.fields
+        {
+            structured_tail(fields, out);
+        }
+        out.push(b'\n');
+    }
+}
+
 /// `WARNING shop.cart: ` before a structured record's message.
 fn structured_head(entry: &Entry, out: &mut Vec<u8>) {
     if let Some(level) = entry.level {
@@ -257,7 +282,12 @@ pub fn to_json(entry: &Entry) -> Map<String, Value> {
     if std::str::from_utf8(&entry.text).is_err() {
         map.insert("raw_base64".into(), json!(base64(&entry.text)));
     }
-    map.insert("fields".into(), json!(entry.fields));
+    // Those that `--where` knows.
+    let plain = matches!(entry.stream, Some(Stream::Out | Stream::Err));
+    let own = (plain && entry.dropped.is_none())
+        .then(|| fields::all_in_line(&uncolored(&entry.text)))
+        .flatten();
+    map.insert("fields".into(), json!(entry.fields.as_ref().or(own.as_ref())));
     if let Some(dropped) = entry.dropped {
         map.insert("dropped".into(), json!(dropped));
     }
@@ -417,6 +447,8 @@ mod tests {
         let broken = to_json(&entry(b"\xffab"));
         assert_eq!(broken["raw_base64"], "/2Fi");
         assert_eq!(broken["line"], "\u{fffd}ab");
+        assert_eq!(to_json(&entry(br#"{"status":500,"a":{"b":1}}"#))["fields"]["a"]["b"], 1);
+        assert_eq!(to_json(&entry(b"status=500 ok=true"))["fields"]["status"], 500);
         let mut gap = entry("…".as_bytes());
         gap.dropped = Some(12);
         assert_eq!(to_json(&gap)["dropped"], 12);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use hilum_shared::name::{InstanceId, Run};
@@ -83,7 +84,9 @@ impl Writer {
             }
             bytes.push(b'\n');
         }
-        let mut out = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
+        // Environments are in it.
+        let mut out =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
         // A torn line of an earlier life must not swallow this one.
         let length = out.metadata()?.len();
         if length > 0 {
@@ -108,7 +111,9 @@ impl Writer {
         let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
         let kept = &lines[lines.len().saturating_sub(KEPT)..];
         let new = self.path.with_extension("jsonl.new");
-        fs::write(&new, kept.concat())?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&kept.concat())?;
         fs::rename(&new, &self.path)?;
         self.lines = kept.len();
         Ok(())

@@ -4,9 +4,8 @@
 //! is counted by instance, and when the disk is back a gap record says how many lines are lost, and why.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -14,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use hilum_shared::config::spec::LogsSpec;
 use hilum_shared::protocol::Level;
+use serde_json::json;
 
+use super::console::structured_text;
+use super::copies::{Copied, News};
 use super::crashes;
 use super::handle::{Done, LogReport};
 use super::post::{Reports, Shared};
@@ -24,7 +26,7 @@ use super::store::{Note, Store};
 /// Bytes of batches that wait for a disk that fails.
 const KEPT: usize = 4 * 1024 * 1024;
 /// Between two tries on a disk that fails.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// While reports wait for their reader.
 const REPORT_AGAIN: Duration = Duration::from_millis(50);
 /// What a batch may keep of its memory for the next time.
@@ -54,7 +56,7 @@ pub(super) struct Disk {
     lost: BTreeMap<Arc<str>, (Arc<Who>, u64)>,
     degraded: Option<String>,
     tried: Instant,
-    files: HashMap<PathBuf, Option<File>>,
+    files: HashMap<PathBuf, Copied>,
     stamps: Stamps,
 }
 
@@ -235,20 +237,19 @@ impl Disk {
         self.reports.send(LogReport::Recovered);
     }
 
-    /// Writes down what happened to the files, and what was lost by it.
+    /// Writes down what happened to the files, and what was lost by it. The loss itself shows in the numbers that are missing.
     fn note(&mut self, note: &Note) {
-        if note.lines == 0 {
-            return self.say(Level::Warning, &format!("log store: {}", note.text));
+        let Note { text, lines, names } = note;
+        if *lines == 0 {
+            return self.say(Level::Warning, &format!("log store: {text}"));
         }
-        let who = Arc::new(Who { name: NODE_NAME.into(), file: None });
-        let at = wall();
-        let mut batch = Batch::default();
-        batch.begin(&who, 0, 0, Stream::Node, at, self.stamps.write(at));
-        batch.gap(note.lines, &note.text);
-        self.shared.dropped.fetch_add(note.lines, Ordering::Relaxed);
-        let (name, why) = (who.name.clone(), note.text.clone());
-        self.reports.send(LogReport::Dropped { name, lines: note.lines, why });
-        self.write(batch, &[], Vec::new());
+        let plural = if *lines == 1 { "line is" } else { "lines are" };
+        self.say(Level::Warning, &format!("log store: {text}, {lines} {plural} lost"));
+        self.shared.dropped.fetch_add(*lines, Ordering::Relaxed);
+        let nobody = (names.is_empty()).then(|| (Arc::from(NODE_NAME), *lines));
+        for (name, lines) in names.clone().into_iter().chain(nobody) {
+            self.reports.send(LogReport::Dropped { name, lines, why: text.clone() });
+        }
     }
 
     /// Writes a record of the store's own.
@@ -269,7 +270,6 @@ impl Disk {
     /// `log.file`: the same lines, besides the store.
     fn copy_to_files(&mut self, batch: &Batch) {
         let mut offset = 0;
-        let mut failed = Vec::new();
         for draft in &batch.drafts {
             let text = &batch.text[offset..offset + draft.length as usize];
             offset += draft.length as usize;
@@ -278,30 +278,73 @@ impl Disk {
             };
             let file = match self.files.get_mut(path) {
                 Some(file) => file,
-                None => {
-                    let opened = OpenOptions::new().append(true).create(true).open(path);
-                    if let Err(error) = &opened {
-                        failed.push((path.clone(), error.kind().to_string()));
-                    }
-                    self.files.entry(path.clone()).or_insert(opened.ok())
-                }
+                None => self.files.entry(path.clone()).or_insert_with(|| Copied::new(path)),
             };
-            // A file that fails is given up until SIGUSR1; the store has every line.
-            if let Some(open) = file
-                && let Err(error) = open.write_all(text)
-            {
-                failed.push((path.clone(), error.kind().to_string()));
-                *file = None;
-            }
+            let mut shown = Vec::new();
+            let text = match batch.fields_of(draft).filter(|_| draft.stream == Stream::Log) {
+                Some(json) => {
+                    structured_text(
+                        text,
+                        draft.level,
+                        serde_json::from_slice(json).ok(),
+                        &mut shown,
+                    );
+                    &shown
+                }
+                None if draft.stream == Stream::Log => {
+                    structured_text(text, draft.level, None, &mut shown);
+                    &shown
+                }
+                None => text,
+            };
+            file.write(text, &draft.who.name, u64::from(draft.count));
         }
-        for (path, error) in failed {
-            self.say(
+        let mut said = Vec::new();
+        for (path, file) in &mut self.files {
+            said.extend(file.news.drain(..).map(|news| (path.clone(), news)));
+        }
+        for (path, news) in said {
+            self.tell_of_file(&path, news);
+        }
+    }
+
+    fn tell_of_file(&mut self, path: &Path, news: News) {
+        let path = path.display();
+        match news {
+            News::Fails(error) => self.say(
                 Level::Warning,
                 &format!(
-                    "log file `{}` cannot be written: {error}; its lines are in the store only, until SIGUSR1",
-                    path.display()
+                    "log file `{path}` cannot be written: {error}; until it can, its lines are in the store only"
                 ),
-            );
+            ),
+            News::Works(lost, why) => {
+                for (name, lines) in lost {
+                    let why = format!("not in log file `{path}`: {why}");
+                    let text = format!("log file `{path}` is written again: {lines} lines are missing in it");
+                    self.event(&name, lines, &text);
+                    self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
+                    self.reports.send(LogReport::Dropped { name, lines, why });
+                }
+            }
+        }
+    }
+
+    /// Writes down a `lines-dropped` of lines that are in the store all the same.
+    fn event(&mut self, name: &Arc<str>, lines: u64, text: &str) {
+        let who = Arc::new(Who { name: name.clone(), file: None });
+        let at = wall();
+        let mut batch = Batch::default();
+        batch.begin(&who, 0, 0, Stream::Node, at, self.stamps.write(at));
+        let service = name.rsplit_once('.').map(|(service, _)| service);
+        let fields = json!({
+            "seq": null, "at": at as f64 / 1e6, "event": "lines-dropped", "service": service,
+            "instance": &**name, "run": null, "pid": null, "lines": lines, "text": text,
+        });
+        batch.record(text.as_bytes(), Some(Level::Warning), fields.to_string().as_bytes(), 0);
+        if self.degraded.is_none()
+            && let Err(error) = self.append(&batch)
+        {
+            self.degrade(&error);
         }
     }
 }

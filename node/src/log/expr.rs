@@ -1,14 +1,14 @@
 //! Questions about records in a small language: `level>=warn && status=500 && path~"^/api"`.
 //!
 //! ```text
-//! any   = all { "||" all }          field  = level | instance | service | stream | run | pid
+//! any   = all { "||" all }          field  = level | instance | service | stream | run | pid | seq | at
 //! all   = one { "&&" one }                 | logger | message | line | NAME | fields.NAME
 //! one   = "!" one | "(" any ")"     NAME   = a key of the record's fields, dots lead into objects
-//!       | field [ op value ]        value  = WORD | NUMBER | "text" | 'text' | true | false | null
+//!       | field [ op value ]        value  = WORD | NUMBER | TIME | "text" | 'text' | true | false | null
 //! op    = "=" "!=" "<" "<=" ">" ">=" "~" "!~"
 //! ```
 //! Fields are those of a structured record, of a JSON line, of logfmt. Numbers compare as numbers, also where the field
-//! holds one as text. A field that is not there is equal to nothing: `=` and the orders are false, `!=` and `!~` true. A
+//! holds one as text, whole ones exactly; lengths of time (`1.5ms`, `2m30s`) as such; of a list one member is enough. A field that is not there is equal to nothing: `=` and the orders are false, `!=` and `!~` true. A
 //! field alone asks whether it is there, and not `false`.
 
 use std::borrow::Cow;
@@ -48,6 +48,8 @@ enum Field {
     Stream,
     Run,
     Pid,
+    Seq,
+    At,
     Logger,
     Message,
     Line,
@@ -68,6 +70,8 @@ enum Op {
 enum Literal {
     Text(String),
     Number(f64, String),
+    /// In seconds.
+    Time(f64, String),
     Bool(bool),
     Null,
 }
@@ -138,7 +142,10 @@ enum Found<'a> {
     Text(Cow<'a, str>),
     Bytes(&'a [u8]),
     Number(f64),
+    /// Beyond 2^53 a float would be another number.
+    Whole(i128),
     Bool(bool),
+    Many(Vec<Value>),
     Absent,
 }
 
@@ -153,7 +160,17 @@ impl Node {
             Self::Level(op, level) => {
                 op.holds(Some(facts.shared.level.unwrap_or(Level::Info).cmp(level)))
             }
-            Self::Compare(field, op, literal) => op.holds(facts.find(field).compare(literal)),
+            Self::Compare(field, op, literal) => match facts.find(field) {
+                Found::Many(all) if *literal != Literal::Null => {
+                    let holds = |op: Op| {
+                        let mut each = all.iter().map(|one| Found::of(Cow::Borrowed(one)));
+                        each.any(|one| op.holds(one.compare(literal)))
+                    };
+                    // That something is not a member says that none is.
+                    if *op == Op::NotEqual { !holds(Op::Equal) } else { holds(*op) }
+                }
+                found => op.holds(found.compare(literal)),
+            },
             Self::Matches(field, regex) => facts.find(field).matches(regex),
             Self::Trace(id, regex) => {
                 let own =
@@ -191,8 +208,10 @@ impl<'a> Facts<'a> {
             Field::Instance => text(shared.instance.as_deref()),
             Field::Service => text(shared.service.as_deref()),
             Field::Stream => text(shared.stream.map(super::record::Stream::as_str)),
-            Field::Run => shared.run.map_or(Found::Absent, |run| Found::Number(f64::from(run.0))),
-            Field::Pid => shared.pid.map_or(Found::Absent, |pid| Found::Number(f64::from(pid))),
+            Field::Run => shared.run.map_or(Found::Absent, |run| Found::Whole(run.0.into())),
+            Field::Pid => shared.pid.map_or(Found::Absent, |pid| Found::Whole(pid.into())),
+            Field::Seq => Found::Whole(shared.seq.into()),
+            Field::At => Found::Number(shared.at as f64 / 1e6),
             Field::Line => Found::Bytes(self.text),
             Field::Logger => self.first(&["logger", "logger_name", "log.logger", "target", "name"]),
             Field::Message => match self.first(&["message", "msg"]) {
@@ -219,8 +238,15 @@ impl<'a> Found<'a> {
         match value.as_ref() {
             Value::Null => return Self::Absent,
             Value::Bool(value) => return Self::Bool(*value),
-            Value::Number(number) => return Self::Number(number.as_f64().unwrap_or_default()),
-            Value::Array(_) | Value::Object(_) => return Self::Text(value.to_string().into()),
+            Value::Number(number) => {
+                let whole = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
+                return whole.map_or_else(
+                    || Self::Number(number.as_f64().unwrap_or_default()),
+                    Self::Whole,
+                );
+            }
+            Value::Array(all) => return Self::Many(all.clone()),
+            Value::Object(_) => return Self::Text(value.to_string().into()),
             Value::String(_) => {}
         }
         match value {
@@ -235,6 +261,8 @@ impl<'a> Found<'a> {
             Self::Text(text) => Cow::Borrowed(text.as_ref()),
             Self::Bytes(bytes) => String::from_utf8_lossy(bytes),
             Self::Number(number) => number.to_string().into(),
+            Self::Whole(number) => number.to_string().into(),
+            Self::Many(all) => Value::Array(all.clone()).to_string().into(),
             Self::Bool(value) => value.to_string().into(),
             Self::Absent => return None,
         })
@@ -255,9 +283,25 @@ impl<'a> Found<'a> {
                 Some(self.text()?.as_ref().cmp(if *value { "true" } else { "false" }))
             }
             Literal::Text(text) => Some(self.text()?.as_ref().cmp(text.as_str())),
+            Literal::Time(seconds, written) => {
+                let text = self.text()?;
+                match duration(text.trim()) {
+                    Some(own) => own.partial_cmp(seconds),
+                    None => Some(text.as_ref().cmp(written.as_str())),
+                }
+            }
             Literal::Number(number, written) => {
+                let whole = match self {
+                    Self::Whole(own) => Some(*own),
+                    Self::Text(text) => text.trim().parse().ok(),
+                    _ => None,
+                };
+                if let (Some(own), Ok(wanted)) = (whole, written.parse::<i128>()) {
+                    return Some(own.cmp(&wanted));
+                }
                 let own = match self {
                     Self::Number(own) => Some(*own),
+                    Self::Whole(own) => Some(*own as f64),
                     other => other.text()?.trim().parse().ok(),
                 };
                 match own {
@@ -268,6 +312,35 @@ impl<'a> Found<'a> {
             }
         }
     }
+}
+
+/// A length of time as programs write it (`1.5ms`, `2m30s`, `150µs`), in seconds.
+fn duration(text: &str) -> Option<f64> {
+    const UNITS: [(&str, f64); 9] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("µs", 1e-6),
+        ("μs", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+        ("d", 86_400.0),
+    ];
+    let (mut rest, mut seconds) = (text, 0.0);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|end| *end > 0)?;
+        let number: f64 = rest[..end].parse().ok()?;
+        let unit = &rest[end..];
+        let length = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let (_, factor) = UNITS.iter().find(|(name, _)| *name == &unit[..length])?;
+        seconds += number * factor;
+        rest = &unit[length..];
+    }
+    Some(seconds)
 }
 
 /// The level that a word names.

@@ -122,7 +122,77 @@ pub fn in_line(line: &[u8], name: &str) -> Option<Value> {
     if line.first() == Some(&b'{') {
         return in_json(line, name);
     }
-    logfmt_pairs(line, |key, value| (key == name.as_bytes()).then(|| logfmt_value(value)))
+    let wanted = |key: &[u8], value: &[u8]| (key == name.as_bytes()).then(|| logfmt_value(value));
+    logfmt_pairs(line, wanted).or_else(|| tracing_pairs(line, wanted))
+}
+
+/// All fields of a line that is a JSON object, logfmt or a line of Rust's tracing; `None` where it has none.
+pub fn all_in_line(line: &[u8]) -> Option<Map<String, Value>> {
+    let line = line.trim_ascii();
+    if line.first() == Some(&b'{') {
+        return serde_json::from_slice(line).ok().filter(|fields: &Map<_, _>| !fields.is_empty());
+    }
+    let mut fields = Map::new();
+    let mut put = |key: &[u8], value: &[u8]| {
+        let key = String::from_utf8_lossy(key).into_owned();
+        fields.entry(key).or_insert_with(|| logfmt_value(value));
+        None::<()>
+    };
+    logfmt_pairs(line, &mut put);
+    tracing_pairs(line, &mut put);
+    (!fields.is_empty()).then_some(fields)
+}
+
+/// The same as [`logfmt_pairs`] for a line as Rust's tracing writes it: `TIME LEVEL span{key=value}: target: message key=value`; the
+/// target is a pair, too.
+fn tracing_pairs<'a, T>(
+    line: &'a [u8],
+    mut see: impl FnMut(&'a [u8], &'a [u8]) -> Option<T>,
+) -> Option<T> {
+    let (stamp, rest) = line.split_at(memchr::memchr(b' ', line)?);
+    if !stamp.first()?.is_ascii_digit() || !stamp.ends_with(b"Z") || !stamp.contains(&b'T') {
+        return None;
+    }
+    let rest = rest.trim_ascii_start();
+    let (level, rest) = rest.split_at(memchr::memchr(b' ', rest)?);
+    if !matches!(level, b"TRACE" | b"DEBUG" | b"INFO" | b"WARN" | b"ERROR") {
+        return None;
+    }
+    let mut at = 0;
+    let mut target = false;
+    while let Some(byte) = rest.get(at) {
+        if matches!(byte, b' ' | b'{' | b'}' | b':') {
+            at += 1;
+            continue;
+        }
+        let word = &rest[at..];
+        let end = word.iter().position(|byte| matches!(byte, b' ' | b'=' | b'{' | b'}' | b'"'));
+        let end = end.unwrap_or(word.len());
+        let key = &word[..end];
+        if word.get(end) != Some(&b'=') || end == 0 {
+            if !target && word.get(end) == Some(&b' ') && key.ends_with(b":") {
+                target = true;
+                if let Some(found) = see(b"target", &key[..end - 1]) {
+                    return Some(found);
+                }
+            }
+            at += end.max(1);
+            continue;
+        }
+        let begins = at + end + 1;
+        let ends = if rest.get(begins) == Some(&b'"') {
+            string(rest, begins)?
+        } else {
+            let value = &rest[begins..];
+            begins
+                + value.iter().position(|byte| matches!(byte, b' ' | b'}')).unwrap_or(value.len())
+        };
+        if let Some(found) = see(key, &rest[begins..ends]) {
+            return Some(found);
+        }
+        at = ends;
+    }
+    None
 }
 
 fn in_json(line: &[u8], name: &str) -> Option<Value> {
@@ -187,6 +257,17 @@ mod tests {
         assert_eq!(field("msg"), Some(json!("two \"words\"")));
         assert_eq!((field("took"), field("none")), (Some(json!("1.5ms")), Some(json!(""))));
         assert_eq!(in_line(b"a plain line with x=y in it", "x"), None);
+        let tracing = br#"2026-11-24T12:00:00.123456Z  INFO request{id=7 path="/a b"}: shop::cart: not paid yet status=501 why="no money" ok=false"#;
+        let field = |name| in_line(tracing, name);
+        assert_eq!((field("status"), field("id")), (Some(json!(501)), Some(json!(7))));
+        assert_eq!((field("path"), field("why")), (Some(json!("/a b")), Some(json!("no money"))));
+        assert_eq!((field("ok"), field("target")), (Some(json!(false)), Some(json!("shop::cart"))));
+        assert_eq!(field("request"), None);
+        assert_eq!(in_line(b"2026-11-24T12:00:00Z paid status=501", "status"), None);
+        let all = |line: &str| all_in_line(line.as_bytes()).map(Value::Object);
+        assert_eq!(all(r#"{"a": {"b": 1}}"#), Some(json!({"a": {"b": 1}})));
+        assert_eq!(all("a=1 b=\"x y\""), Some(json!({"a": 1, "b": "x y"})));
+        assert_eq!((all("plain"), all("{}"), all("[1]"), all("")), (None, None, None, None));
         assert_eq!(in_line(b"{not json}", "not"), None);
         assert_eq!(in_line(b"[1, 2]", "1"), None);
     }

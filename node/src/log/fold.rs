@@ -27,14 +27,14 @@ pub(super) fn shares(dir: &Path, id: Id) -> Shares {
         let Some(span) = segment.span(position) else {
             continue;
         };
-        let name = names.entry(span.name).or_insert_with(|| name_of(&segment, &span));
+        let name = names.entry(span.name).or_insert_with(|| name_of(&mut segment, &span));
         *shares.entry(name.clone()).or_default() += span.weight();
     }
     shares
 }
 
-fn name_of(segment: &SegmentReader, span: &Span) -> Arc<str> {
-    segment.name(span.name).unwrap_or_else(|| "?".to_owned()).into()
+fn name_of(segment: &mut SegmentReader, span: &Span) -> Arc<str> {
+    segment.name_of(span).unwrap_or_else(|| "?".to_owned()).into()
 }
 
 /// What is to be done to make room.
@@ -119,8 +119,8 @@ fn total(shares: &Shares) -> u64 {
     shares.values().sum()
 }
 
-/// Writes what stays of these segments into one, and removes them. `None` where nothing stays; else its files, to be brought
-/// to the disk.
+/// Writes what stays of these segments into one, and removes them; `gone` hears which numbers do not stay, before they go. `None`
+/// where nothing stays; else its files, to be brought to the disk.
 ///
 /// # Errors
 /// What the file system says; then all is as it was.
@@ -128,6 +128,7 @@ pub(super) fn fold(
     dir: &Path,
     ids: &[Id],
     allowed: &[Shares],
+    gone: &mut dyn FnMut(&[(u64, u64)]),
 ) -> io::Result<Option<(Id, Vec<File>)>> {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
         return Ok(None);
@@ -137,6 +138,7 @@ pub(super) fn fold(
         for (id, allowed) in ids.iter().zip(allowed) {
             folding.take(dir, *id, allowed.clone())?;
         }
+        gone(&folding.gone);
         folding.end(dir, id)
     });
     match written {
@@ -167,6 +169,8 @@ struct Folding {
     text: u64,
     fields: u64,
     spans: u64,
+    /// The numbers that do not stay.
+    gone: Vec<(u64, u64)>,
 }
 
 impl Folding {
@@ -180,6 +184,7 @@ impl Folding {
             text: 0,
             fields: FIELDS_HEADER.len() as u64,
             spans: 0,
+            gone: Vec::new(),
         };
         folding.fld.write_all(FIELDS_HEADER)?;
         folding.idx.write_all(&header())?;
@@ -197,7 +202,7 @@ impl Folding {
             let Some(span) = segment.span(position as u64) else {
                 continue;
             };
-            let name = names.entry(span.name).or_insert_with(|| name_of(&segment, &span));
+            let name = names.entry(span.name).or_insert_with(|| name_of(&mut segment, &span));
             if let Some(left) = allowed.get_mut(name) {
                 match left.checked_sub(span.weight()) {
                     Some(rest) => {
@@ -208,11 +213,16 @@ impl Folding {
                 }
             }
         }
-        for position in (0..stays.len()).filter(|position| stays[*position]) {
+        for (position, stays) in stays.into_iter().enumerate() {
             let Some(span) = segment.span(position as u64) else {
                 continue;
             };
-            let name = names.get(&span.name).cloned().unwrap_or_else(|| name_of(&segment, &span));
+            if !stays {
+                self.gone.push((span.seq, span.next_seq()));
+                continue;
+            }
+            let name =
+                names.get(&span.name).cloned().unwrap_or_else(|| name_of(&mut segment, &span));
             self.copy(&mut segment, span, name)?;
         }
         Ok(())
@@ -234,6 +244,7 @@ impl Folding {
                 None => (span.fields, span.fields_length) = (0, 0),
             }
         }
+        let whose = name.clone();
         span.name = match self.names.get(&name) {
             Some(offset) => *offset,
             None => {
@@ -243,7 +254,7 @@ impl Folding {
                 offset
             }
         };
-        let Some(text) = segment.text(&span) else {
+        let Some(text) = segment.text(&span, &whose) else {
             return Ok(()); // it is damaged: a reader would find nothing either
         };
         self.log.write_all(text)?;

@@ -36,6 +36,10 @@ pub struct Follower {
     watched: bool,
     identity: Option<(u64, u64)>,
     filter: Filter,
+    /// The last number that was shown, and the latest wall time.
+    shown: (u64, u64),
+    /// The same at the time when the folder was found to be another one: what is not after it in both has been shown.
+    before: Option<(u64, u64)>,
 }
 
 impl Follower {
@@ -51,6 +55,8 @@ impl Follower {
             watched: false,
             identity: None,
             filter,
+            shown: (0, 0),
+            before: None,
         };
         follower.watch();
         Ok(follower)
@@ -70,6 +76,9 @@ impl Follower {
         let until = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             if self.reader.read(entry)? {
+                if self.was_shown(entry) {
+                    continue;
+                }
                 return Ok(Followed::Record);
             }
             let rest = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -80,6 +89,19 @@ impl Follower {
                 return Ok(Followed::Quiet);
             }
         }
+    }
+
+    /// Whether a record of the new folder had been read on from the old one. A life that counts from 1 again is later.
+    fn was_shown(&mut self, entry: &Entry) -> bool {
+        if let Some((seq, at)) = self.before {
+            if entry.seq <= seq && entry.at <= at {
+                return true;
+            }
+            self.before = None;
+            self.shown = (0, 0);
+        }
+        self.shown = (self.shown.0.max(entry.seq), self.shown.1.max(entry.at));
+        false
     }
 
     /// Waits until something may have been written; `true` = something else came.
@@ -118,9 +140,11 @@ impl Follower {
             return;
         }
         if self.watched && identity.is_some() {
-            // Another folder under the same name: its records are all new.
-            if let Ok(reader) = Reader::follow(&self.dir, self.filter.clone(), Start::All) {
+            // Another folder under the same name, made by the same life of the node or by another one.
+            if let Ok(mut reader) = Reader::follow(&self.dir, self.filter.clone(), Start::All) {
+                reader.go_on_from(&self.reader);
                 self.reader = reader;
+                self.before = Some(self.shown);
             }
         }
         let Some(inotify) = &self.inotify else {

@@ -19,7 +19,7 @@ use super::join::Joiner;
 use super::level;
 use super::post::Command;
 use super::record::{NODE_NAME, Stream, Who};
-use super::sources::{Ending, Pipe, RunState};
+use super::sources::{Ending, NONE, Pipe, RunState};
 
 impl Capture {
     pub(super) fn commands(&mut self) {
@@ -191,6 +191,9 @@ impl Capture {
         if self.is_overfull(records.len()) {
             return;
         }
+        if !self.holders.is_empty() {
+            self.before_others(NONE);
+        }
         let who = self.who(instance, run);
         for record in records {
             if let Some(seq) = record.seq {
@@ -254,6 +257,9 @@ impl Capture {
     pub(super) fn node(&mut self, record: NodeRecord) {
         if self.is_overfull(1) {
             return;
+        }
+        if !self.holders.is_empty() {
+            self.before_others(NONE);
         }
         let who = match (&record.instance, &record.service) {
             (Some(instance), _) => self.who(instance, record.run.unwrap_or_default()),

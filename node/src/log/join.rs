@@ -29,6 +29,11 @@ use trace::{Begin, State, Step};
 /// A record that is held goes out after so long without a line. Runtimes print a trace in one go, or line by line within
 /// microseconds; a person does not notice the delay.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
+/// What another one writes after so long goes after what is held: the cause stays before its effect. Where a trace is half
+/// told it may need longer, since its program may have to wait for a processor.
+pub(super) const SETTLED: Duration = Duration::from_millis(2);
+/// The same for a trace that is half told.
+pub(super) const HALF_TOLD: Duration = Duration::from_millis(30);
 /// A record is cut at this size; what goes on is the next record.
 const MOST_BYTES: usize = 256 * 1024;
 /// A record is cut at so many lines.
@@ -87,6 +92,8 @@ struct Held {
     proven: usize,
     /// What may come next.
     state: State,
+    /// Whether a traceback is in it.
+    grave: bool,
     at: u64,
 }
 
@@ -98,6 +105,8 @@ pub struct Joiner {
     open: bool,
     /// Whether a timer is set to release what is held.
     pub(super) timer: bool,
+    /// Whether it is among those that others may overtake.
+    pub(super) queued: bool,
 }
 
 impl Joiner {
@@ -146,6 +155,15 @@ impl Joiner {
             } else {
                 held.state.step(line, held.last())
             };
+            let step = match step {
+                // A logger's next line: what came before it was the message.
+                Step::Perhaps(_) if level.is_some() && held.state == State::PythonEnd => {
+                    held.prove_all();
+                    Step::Cut
+                }
+                step => step,
+            };
+            held.grave |= matches!(step, Step::Join(State::Python | State::PythonEnd));
             let kept = match step {
                 Step::Join(state) => {
                     held.push(line, level, flags);
@@ -192,6 +210,13 @@ impl Joiner {
         }
     }
 
+    /// Whether what is held waits only in case that more follows, and is nothing half told.
+    pub(super) fn is_settled(&self) -> bool {
+        self.held.as_ref().is_none_or(|held| {
+            held.proven == 0 || matches!(held.state, State::Header | State::PythonEnd)
+        })
+    }
+
     /// Lets go of what is held.
     pub fn release(&mut self, out: &mut dyn FnMut(Record<'_>)) {
         if let Some(held) = self.held.take() {
@@ -205,7 +230,14 @@ const OPEN: Flags = Flags(Flags::PARTIAL.0 | Flags::SPLIT.0);
 
 impl Held {
     fn new() -> Self {
-        Self { text: Vec::new(), lines: Vec::new(), proven: 0, state: State::Header, at: 0 }
+        Self {
+            text: Vec::new(),
+            lines: Vec::new(),
+            proven: 0,
+            state: State::Header,
+            grave: false,
+            at: 0,
+        }
     }
 
     /// Forgets its lines; what comes next goes on from this state.
@@ -214,7 +246,18 @@ impl Held {
         self.lines.clear();
         self.proven = 0;
         self.state = state;
+        self.grave = false;
         self.at = at;
+    }
+
+    /// All of its lines are one record, but blank ones at its end.
+    fn prove_all(&mut self) {
+        let begin = |at: usize| if at == 0 { 0 } else { self.lines[at - 1].end as usize + 1 };
+        let is_blank = |at: &usize| {
+            self.text[begin(*at)..self.lines[*at].end as usize].trim_ascii().is_empty()
+        };
+        let blank = (self.proven..self.lines.len()).rev().take_while(is_blank).count();
+        self.proven = self.lines.len() - blank;
     }
 
     /// Gives what is proven as one record and the rest line by line.
@@ -255,13 +298,15 @@ impl Held {
         self.text.len() >= MOST_BYTES || self.lines.len() >= MOST_LINES
     }
 
-    /// The proven lines as one. A trace whose first line names no level is an ERROR.
+    /// The proven lines as one. A trace whose first line names no level is an ERROR, and a traceback always is: it may be that of the
+    /// program's end, which follows on a warning by chance.
     fn record(&self, end: usize) -> Record<'_> {
         let lines = &self.lines[..self.proven];
         let level = if self.state == State::Custom {
             lines.iter().find_map(|line| line.level)
         } else {
-            lines.first().and_then(|line| line.level).or(Some(Level::Error))
+            let said = lines.first().and_then(|line| line.level).unwrap_or(Level::Error);
+            Some(if self.grave { said.max(Level::Error) } else { said })
         };
         let mut flags = self.flags();
         if lines.len() > 1 {

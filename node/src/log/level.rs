@@ -244,6 +244,13 @@ mod tests {
         ("2026-11-24 12:00:00.123456+00:00 [info] <0.1.0> up", Some(Level::Info)),
         ("error: cannot find value `x` in this scope", Some(Level::Error)),
         ("warning: unused variable", Some(Level::Warning)),
+        ("error[E0425]: cannot find value `x`", Some(Level::Error)),
+        ("src/main.c:3:5: error: expected `;`", Some(Level::Error)),
+        ("file.c:3:5: fatal error: no.h: No such file", Some(Level::Error)),
+        ("a/b.ts:12: warning: unused", Some(Level::Warning)),
+        ("file.c:3: no error: here", None),
+        ("error[0] was seen", None),
+        (r#"{"Level":"Error","Message":"x"}"#, Some(Level::Error)),
         // prose
         ("no error here", None),
         ("there was an ERROR in it", None),

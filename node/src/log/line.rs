@@ -1,5 +1,7 @@
 //! Bytes of a pipe become lines. Pure: no descriptor, no clock.
 
+use std::borrow::Cow;
+
 /// How a line ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -97,6 +99,19 @@ pub fn strip_colors(line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
+/// `line` as a person sees it: without colours and the erasing of line ends that goes with them.
+pub fn uncolored(line: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(0x1b, line).is_none() {
+        return Cow::Borrowed(line);
+    }
+    let mut plain = Vec::with_capacity(line.len());
+    strip_colors(line, &mut plain);
+    while let Some(at) = memchr::memmem::find(&plain, b"\x1b[K") {
+        plain.drain(at..at + 3);
+    }
+    Cow::Owned(plain)
+}
+
 /// The length of the colour sequence at the start of `bytes` (which begin with ESC); 0 = none.
 pub fn color(bytes: &[u8]) -> usize {
     if bytes.get(1) != Some(&b'[') {
@@ -155,6 +170,7 @@ mod tests {
         let mut out = Vec::new();
         strip_colors(b"\x1b[1;31mred\x1b[0m \x1b[2Jx\x1b", &mut out);
         assert_eq!(out, b"red \x1b[2Jx\x1b");
+        assert_eq!(*uncolored(b"\x1b[1;31me\x1b[0mrr\x1b[K or"), *b"err or");
     }
 
     proptest! {

@@ -28,9 +28,12 @@ pub mod store;
 
 mod capture;
 mod closer;
+mod copies;
 mod disk;
 mod fold;
+mod gone;
 mod intake;
+mod losses;
 mod pack;
 mod pipes;
 mod post;

@@ -12,7 +12,7 @@ use super::capture::{
     Capture, FULL, Found, GAP_AFTER, PARTIAL_AFTER, PIPE, READ_OUT, Timer, WIDE, WIDEN_AFTER,
 };
 use super::handle::Done;
-use super::join::QUIET;
+use super::join::{HALF_TOLD, QUIET, SETTLED};
 use super::sources::{Ending, Feed, NONE, Pipe};
 
 impl Pipe {
@@ -52,6 +52,9 @@ impl Pipe {
 impl Capture {
     /// One read of a pipe.
     pub(super) fn read(&mut self, place: u32) -> Found {
+        if !self.holders.is_empty() {
+            self.before_others(place);
+        }
         let Some(pipe) = self.table.pipes.get(place) else {
             return Found::Nothing;
         };
@@ -78,6 +81,36 @@ impl Capture {
             self.hand_over();
         }
         found
+    }
+
+    /// Lets go of what was held for a moment by other pipes than this one, which is about to be read: what came first stands first.
+    pub(super) fn before_others(&mut self, place: u32) {
+        for _ in 0..self.holders.len() {
+            let now = self.feed.now;
+            let Some((at, other)) = self.holders.front().copied() else {
+                return;
+            };
+            if at + SETTLED > now {
+                return;
+            }
+            self.holders.pop_front();
+            let Some(pipe) = self.table.pipes.get(other) else {
+                continue;
+            };
+            if !pipe.join.is_holding() {
+                pipe.join.queued = false;
+                continue;
+            }
+            let wait = if pipe.join.is_settled() { SETTLED } else { HALF_TOLD };
+            if other == place || pipe.last + wait > now || self.holding.is_some() {
+                self.holders.push_back((now, other));
+                continue;
+            }
+            pipe.join.queued = false;
+            if self.read(other) == Found::Nothing {
+                self.let_go(other);
+            }
+        }
     }
 
     /// Takes what a read brought.
@@ -112,6 +145,9 @@ impl Capture {
             }
         }
         let holds = pipe.join.is_holding() && !std::mem::replace(&mut pipe.join.timer, true);
+        if pipe.join.is_holding() && !std::mem::replace(&mut pipe.join.queued, true) {
+            self.holders.push_back((self.feed.now, place));
+        }
         let partial = !pipe.tail.is_empty() && !pipe.timer;
         pipe.timer |= partial;
         let owed = pipe.run;

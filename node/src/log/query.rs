@@ -11,6 +11,7 @@ use regex::bytes::Regex;
 use serde_json::{Map, Value};
 
 use super::expr::Expr;
+use super::line::uncolored;
 pub use super::reader::Reader;
 use super::record::{Flags, Stream};
 
@@ -59,8 +60,13 @@ impl Filter {
                 && self.wants_text(entry, &entry.text)
     }
 
-    /// Whether `grep` and `expr` want a record with this text, and all else as in `shared`.
+    /// Whether `grep` and `expr` want a record with this text, and all else as in `shared`. Colours are no part of the text.
     pub(super) fn wants_text(&self, shared: &Entry, text: &[u8]) -> bool {
+        if self.grep.is_none() && self.expr.is_none() {
+            return true;
+        }
+        let plain = uncolored(text);
+        let text = plain.as_ref();
         self.grep.as_ref().is_none_or(|grep| grep.is_match(text))
             && self.expr.as_ref().is_none_or(|expr| expr.matches(shared, text))
     }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use hilum_shared::name::Run;
 use hilum_shared::protocol::Level;
 
+use super::gone::{Gone, count};
 use super::index::Span;
+use super::losses::why;
 use super::query::{Entry, Filter, QueryError, Start};
 use super::record::Flags;
 use super::scan::{Lines, SegmentReader};
@@ -57,6 +59,8 @@ pub struct Reader {
     expected: Option<u64>,
     /// The first one that was not there when it was opened: a hole before it is an old eviction and no loss of ours.
     fresh: u64,
+    /// What is known to be gone by right, once that was asked.
+    gone: Option<Gone>,
 }
 
 impl Reader {
@@ -81,6 +85,16 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Takes over from a reader of the folder that was here before: where its numbers go on, what it has read is not missing.
+    pub(super) fn go_on_from(&mut self, before: &Self) {
+        let first = self.list().ok().and_then(|found| self.numbered(&found, 0)?.range());
+        if let (Some((first, _)), Some(expected)) = (first, before.expected)
+            && first >= expected
+        {
+            self.expected = before.expected;
+        }
+    }
+
     fn new(dir: &Path, filter: Filter) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -97,6 +111,7 @@ impl Reader {
             done: 0,
             expected: None,
             fresh: 0,
+            gone: None,
         }
     }
 
@@ -106,8 +121,9 @@ impl Reader {
 
     /// The last segment with something in it, and the sequence number after that.
     fn end(&self) -> Result<(u64, u64), QueryError> {
-        for id in self.list()?.into_iter().rev() {
-            let Some(mut segment) = SegmentReader::open(&self.dir, id, 1) else {
+        let found = self.list()?;
+        for (at, id) in found.iter().enumerate().rev() {
+            let Some(mut segment) = self.numbered(&found, at) else {
                 continue;
             };
             let last = (0..segment.len()).rev().find_map(|at| segment.span(at));
@@ -116,6 +132,19 @@ impl Reader {
             }
         }
         Ok((0, 0))
+    }
+
+    /// Opens one of these segments; where its index has to be made from its text, its numbers go on from those of the one before.
+    fn numbered(&self, found: &[Id], at: usize) -> Option<SegmentReader> {
+        let mut segment = SegmentReader::open(&self.dir, *found.get(at)?, 1)?;
+        if segment.is_rebuilt() {
+            let before = (0..at).rev().find_map(|at| self.numbered(found, at)?.range());
+            segment.count_from(match before {
+                Some((_, next)) => next,
+                None => Gone::read(&self.dir).map_or(1, |gone| gone.first()),
+            });
+        }
+        Some(segment)
     }
 
     fn looks_at_text(&self, span: &Span) -> bool {
@@ -146,7 +175,7 @@ impl Reader {
     fn known(&mut self, segment: &mut SegmentReader, span: &Span) -> &Known {
         let filter = &self.filter;
         self.names.entry(span.name).or_insert_with(|| {
-            let name: Arc<str> = segment.name(span.name).unwrap_or_else(|| "?".to_owned()).into();
+            let name: Arc<str> = segment.name_of(span).unwrap_or_else(|| "?".to_owned()).into();
             let (service, instance) = match name.rsplit_once('.') {
                 Some((service, _)) => (Some(Arc::from(service)), Some(name.clone())),
                 None if &*name == super::record::NODE_NAME => (None, None),
@@ -276,19 +305,13 @@ impl Reader {
             return Next::End;
         }
         let expected = self.expected.replace(span.next_seq());
-        if let Some(expected) = expected.map(|expected| expected.max(self.fresh))
+        if let Some(expected) = expected
             && span.seq > expected
-            && self.limit == Limit::Never
+            && let Some((count, why)) = self.missed(segment, position, expected, &span)
         {
             self.expected = Some(span.seq);
             self.next = position;
-            lost(
-                entry,
-                expected,
-                span.seq - expected,
-                span.at,
-                "evicted or damaged before they were read",
-            );
+            lost(entry, expected, count, span.at, &why);
             return Next::Gap;
         }
         if !self.wants_span(segment, &span) {
@@ -305,6 +328,54 @@ impl Reader {
         }
         self.span = Some(span);
         Next::Span
+    }
+
+    /// How many records are missing before a span, and why, where that is a loss that is to be told.
+    fn missed(
+        &mut self,
+        segment: &SegmentReader,
+        position: u64,
+        from: u64,
+        span: &Span,
+    ) -> Option<(u64, String)> {
+        let to = span.seq;
+        let filter = &self.filter;
+        let told = filter.since.is_none_or(|since| span.at >= since)
+            && filter.until.is_none_or(|until| span.at <= until)
+            && filter.before_seq.is_none_or(|before| from < before)
+            // Of one life it is known how much it wrote, and when it ended.
+            && filter.run.is_none();
+        if !told || to <= self.from {
+            return None;
+        }
+        let from = from.max(self.from);
+        // What was there when a follower began has to come, whoever takes it.
+        let fresh = if self.limit == Limit::Never { from.max(self.fresh).min(to) } else { to };
+        let mut lines = to - fresh;
+        let old = count(&self.lost(from, fresh));
+        lines += old;
+        if lines == 0 {
+            return None;
+        }
+        let why = if old == 0 {
+            "evicted or damaged before they were read".to_owned()
+        } else if position > 0 {
+            format!("the text of {}.log is gone", segment.id)
+        } else {
+            why(&self.dir, self.done, segment.id.first())
+        };
+        Some((lines, why))
+    }
+
+    /// What of these numbers is missing and was not taken by right.
+    fn lost(&mut self, from: u64, to: u64) -> Vec<(u64, u64)> {
+        let lost = self.gone.as_ref().map_or(Vec::new(), |gone| gone.lost(from, to));
+        if self.gone.is_some() && lost.is_empty() {
+            return lost;
+        }
+        // It may just have been written: before anything goes.
+        self.gone = Gone::read(&self.dir);
+        self.gone.as_ref().map_or(Vec::new(), |gone| gone.lost(from, to))
     }
 
     /// Somebody truncated or removed the text of this span: one gap for it and for all that went with it.

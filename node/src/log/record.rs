@@ -156,6 +156,12 @@ impl Batch {
         self.drafts.iter().map(|draft| u64::from(draft.count)).sum()
     }
 
+    /// The JSON of a draft's fields, where it has some.
+    pub(super) fn fields_of(&self, draft: &Draft) -> Option<&[u8]> {
+        let (start, length) = (draft.fields.0 as usize, draft.fields.1 as usize);
+        if length == 0 { None } else { self.fields.get(start..start + length) }
+    }
+
     /// Bytes that it holds.
     pub fn size(&self) -> usize {
         self.text.len() + self.fields.len() + self.drafts.len() * size_of::<Draft>()
@@ -184,12 +190,7 @@ impl Batch {
         stamp: &[u8],
     ) {
         self.prefix.clear();
-        self.prefix.extend_from_slice(stamp);
-        self.prefix.push(b' ');
-        self.prefix.extend_from_slice(who.name.as_bytes());
-        self.prefix.push(b' ');
-        self.prefix.extend_from_slice(stream.as_str().as_bytes());
-        self.prefix.extend_from_slice(b" | ");
+        put_prefix(&mut self.prefix, stamp, &who.name, stream);
         self.head = Some(Draft {
             who: who.clone(),
             run,
@@ -406,8 +407,19 @@ pub fn parse_line(line: &[u8]) -> Option<Parsed<'_>> {
     })
 }
 
+/// Appends what such a line begins with.
+#[inline]
+pub(super) fn put_prefix(out: &mut Vec<u8>, stamp: &[u8], name: &str, stream: Stream) {
+    out.extend_from_slice(stamp);
+    out.push(b' ');
+    out.extend_from_slice(name.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(stream.as_str().as_bytes());
+    out.extend_from_slice(b" | ");
+}
+
 /// How long the prefix of such a line is.
-pub fn prefix_length(name: &str, stream: Stream) -> usize {
+fn prefix_length(name: &str, stream: Stream) -> usize {
     STAMP + 1 + name.len() + 1 + stream.as_str().len() + 3
 }
 

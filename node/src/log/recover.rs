@@ -32,8 +32,6 @@ pub struct Recovered {
     pub key: u64,
     /// What was mended, in words.
     pub notes: Vec<String>,
-    /// How many lines are lost: the index knows them, the text does not hold them.
-    pub lost: u64,
     /// Whether it was set aside: it is no segment any more.
     pub aside: bool,
 }
@@ -93,8 +91,10 @@ pub fn recover(
         Depth::Recent | Depth::Last => CHECKED,
     };
     let good = intact(&idx, &log, spans, text, checked)?;
+    // Their numbers stay theirs: that they are missing is how a reader knows of the loss.
+    let mut used = 0;
     for position in good..spans {
-        found.lost += span_at(&idx, position)?.map_or(0, |span| span.lines());
+        used = used.max(span_at(&idx, position)?.map_or(0, |span| span.next_seq()));
     }
     spans = good;
     let sound = SPAN as u64 * (good + 1);
@@ -126,11 +126,11 @@ pub fn recover(
         (&idx).write_all(&bytes)?;
         cut(&log, tail.end, text, depth, &name, &mut found.notes)?;
         found = closed(found, tail.spans.last());
-        found.lost = found.lost.saturating_sub(tail.lines);
     } else if end < text && depth == Depth::Recent {
         // Their numbers could be those of lines in the next segment.
         found.notes.push(format!("the last {} bytes of {name} are not in its index", text - end));
     }
+    found.next_seq = found.next_seq.max(used);
     Ok(found)
 }
 

@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use super::fold::{self, Plan, fold};
 use super::recover::last_span;
+use super::scan::SegmentReader;
 use super::segment::{Id, Segment, Shares, files, list, path, remove, size};
 use super::store::Store;
 
@@ -25,10 +27,26 @@ pub(super) struct Closed {
     pub(super) plain: bool,
     /// How much room each name takes in it, once that is known.
     pub(super) shares: Option<Shares>,
+    /// Its first number, and the one after its last; `None` where it could not be read.
+    pub(super) range: Option<(u64, u64)>,
 }
 
 /// File systems stamp with the kernel's tick, ten milliseconds at most; ten times that for those of others.
 const GRAIN: Duration = Duration::from_millis(100);
+
+/// The first number in a segment, and the one after its last.
+pub(super) fn held(dir: &Path, id: Id) -> Option<(u64, u64)> {
+    SegmentReader::open(dir, id, 1).filter(|segment| !segment.is_rebuilt())?.range()
+}
+
+/// All numbers in a segment.
+pub(super) fn ranges(dir: &Path, id: Id) -> Vec<(u64, u64)> {
+    let Some(mut segment) = SegmentReader::open(dir, id, 1) else {
+        return Vec::new();
+    };
+    let spans = (0..segment.len()).filter_map(|at| segment.span(at));
+    spans.map(|span| (span.seq, span.next_seq())).collect()
+}
 
 impl Store {
     /// Keeps the floor of free space as far as that can be done fairly: others may have filled the disk, and all that we
@@ -98,7 +116,14 @@ impl Store {
         for id in &ids {
             self.settle(*id);
         }
-        let Ok(folded) = fold(&self.dir, &ids, allowed) else {
+        let Self { dir, gone, unwritten, .. } = self;
+        let mut evicted = |ranges: &[(u64, u64)]| {
+            for (from, to) in ranges {
+                gone.evicted.add(*from, *to);
+            }
+            *unwritten = gone.write(dir).is_err();
+        };
+        let Ok(folded) = fold(dir, &ids, allowed, &mut evicted) else {
             return false;
         };
         let key = self.closed.drain(range).map(|closed| closed.key).max().unwrap_or_default();
@@ -107,17 +132,40 @@ impl Store {
                 closer.sync(files);
             }
             let shares = Some(fold::shares(&self.dir, id));
-            let size = size(&self.dir, id);
-            self.closed.insert(first, Closed { id, size, key, plain: true, shares });
+            let (size, held) = (size(&self.dir, id), held(&self.dir, id));
+            self.closed.insert(first, Closed { id, size, key, plain: true, shares, range: held });
         }
+        self.write_gone();
         true
     }
 
     pub(super) fn remove(&mut self, at: usize) {
-        if let Some(id) = self.closed.get(at).map(|closed| closed.id) {
-            self.settle(id);
-            remove(&self.dir, id);
-            self.closed.remove(at);
+        let Some((id, range)) = self.closed.get(at).map(|closed| (closed.id, closed.range)) else {
+            return;
+        };
+        self.settle(id);
+        // What is folded has holes of its own, each of which is known to be one thing or the other.
+        let ranges = match (id.from, range) {
+            (None, Some(whole)) => vec![whole],
+            _ => ranges(&self.dir, id),
+        };
+        for (from, to) in ranges {
+            self.gone.evicted.add(from, to);
+        }
+        // Before it goes, so that no reader takes it for a loss; on a full disk after it, too.
+        self.unwritten = self.gone.write(&self.dir).is_err();
+        remove(&self.dir, id);
+        self.closed.remove(at);
+        self.write_gone();
+    }
+
+    /// Writes down what was evicted, where that has not been done.
+    fn write_gone(&mut self) {
+        if let Some((oldest, _)) = self.closed.front().and_then(|closed| closed.range) {
+            self.gone.forget_before(oldest);
+        }
+        if self.unwritten {
+            self.unwritten = self.gone.write(&self.dir).is_err();
         }
     }
 
@@ -171,9 +219,10 @@ impl Store {
             .into_iter()
             .partition(|closed| segments.contains(&closed.id));
         self.closed = stay;
-        for closed in gone {
-            self.settle(closed.id);
-            self.say(format!("{}.log was moved or removed by somebody else", closed.id));
+        let gone: Vec<_> = gone.into_iter().map(|closed| (closed.id, closed.range)).collect();
+        self.miss(&gone);
+        if !self.dir.join("gone").exists() {
+            self.save_gone(); // the folder may be another one
         }
         let current = self.current.as_ref().map(|segment| segment.id);
         for id in &segments {
@@ -183,8 +232,8 @@ impl Store {
             let at = self.closed.partition_point(|closed| closed.id.number < id.number);
             let key = last_span(&self.dir, *id).ok().flatten().map_or(self.key, |span| span.key);
             let plain = path(&self.dir, *id, "log").exists();
-            let size = size(&self.dir, *id);
-            self.closed.insert(at, Closed { id: *id, size, key, plain, shares: None });
+            let (size, range) = (size(&self.dir, *id), held(&self.dir, *id));
+            self.closed.insert(at, Closed { id: *id, size, key, plain, shares: None, range });
             self.say(format!("{id}.log was put there by somebody else: it counts in the budget"));
         }
         let newest = segments.last().map_or(0, |id| id.number);

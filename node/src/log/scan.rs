@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::index::{FIELDS_HEADER, HEADER, LONG_FIELDS, SPAN, Span};
 use super::pack::Stored;
-use super::record::{Flags, prefix_length};
+use super::record::{Flags, NODE_NAME, Stamps, Stream, parse_line, put_prefix};
 use super::recover::{Bad, Rebuilt, rebuild};
 use super::segment::{Id, path};
 
@@ -36,6 +36,9 @@ pub(super) struct SegmentReader {
     index: Index,
     window: Vec<u8>,
     window_at: u64,
+    stamps: Stamps,
+    /// How many bytes the text is shorter than its index says, once that was asked: somebody took them out of the middle.
+    shift: Option<i64>,
 }
 
 impl SegmentReader {
@@ -56,15 +59,47 @@ impl SegmentReader {
                 Index::Memory(rebuilt)
             }
         };
-        Some(Self { id, log, index, window: Vec::new(), window_at: 0 })
+        Some(Self {
+            id,
+            log,
+            index,
+            window: Vec::new(),
+            window_at: 0,
+            stamps: Stamps::default(),
+            shift: None,
+        })
+    }
+
+    /// Whether its index was made from its text, in which no numbers are.
+    pub(super) fn is_rebuilt(&self) -> bool {
+        matches!(self.index, Index::Memory(_))
+    }
+
+    /// Counts the records of a rebuilt one from `seq` instead of from 1.
+    pub(super) fn count_from(&mut self, seq: u64) {
+        if let Index::Memory(rebuilt) = &mut self.index {
+            for span in &mut rebuilt.spans {
+                span.seq += seq - 1;
+            }
+        }
+    }
+
+    /// The first number in it, and the one after its last; `None` where it holds nothing that could be read.
+    pub(super) fn range(&mut self) -> Option<(u64, u64)> {
+        let spans = self.len();
+        let first = (0..spans).find_map(|at| self.span(at))?.seq;
+        let last = (0..spans).rev().find_map(|at| self.span(at))?;
+        Some((first, last.next_seq()))
     }
 
     fn open_index(dir: &Path, id: Id) -> Option<Index> {
         let idx = Stored::open(&path(dir, id, "idx")).ok()?;
         let fld = Stored::open(&path(dir, id, "fld")).ok()?;
-        let mut head = [0; HEADER.len()];
+        let (mut head, mut line) = ([0; HEADER.len()], [0; FIELDS_HEADER.len()]);
         idx.read_at(&mut head, 0).ok()?;
-        (head == *HEADER).then_some(Index::File { idx, fld, first: 0, block: Vec::new() })
+        fld.read_at(&mut line, 0).ok()?;
+        let known = head == *HEADER && line == *FIELDS_HEADER;
+        known.then_some(Index::File { idx, fld, first: 0, block: Vec::new() })
     }
 
     /// How many spans there are now.
@@ -95,8 +130,21 @@ impl SegmentReader {
         }
     }
 
+    /// Whose a span is: as the field file says or, where that is damaged, its text.
+    pub(super) fn name_of(&mut self, span: &Span) -> Option<String> {
+        let plain = |name: &String| {
+            name == NODE_NAME
+                || name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        if let Some(name) = self.name(span.name).filter(|name| !name.is_empty() && plain(name)) {
+            return Some(name);
+        }
+        let parsed = parse_line(self.at(span, 0)?)?;
+        (parsed.at == span.at && parsed.stream == span.stream).then(|| parsed.name.to_owned())
+    }
+
     /// The name at this offset of the field file.
-    pub(super) fn name(&self, offset: u32) -> Option<String> {
+    fn name(&self, offset: u32) -> Option<String> {
         let mut bytes = [0; NAME];
         let bytes = match &self.index {
             Index::File { fld, .. } => {
@@ -104,7 +152,7 @@ impl SegmentReader {
                 &bytes[..length]
             }
             Index::Memory(rebuilt) => {
-                rebuilt.fields.get(offset as usize - FIELDS_HEADER.len()..)?
+                rebuilt.fields.get((offset as usize).checked_sub(FIELDS_HEADER.len())?..)?
             }
         };
         let end = memchr::memchr(b'\n', bytes)?;
@@ -145,21 +193,51 @@ impl SegmentReader {
 
     /// Loads the text of a span; `false` when it is not all there.
     pub(super) fn lines(&mut self, span: &Span, name: &str, lines: &mut Lines) -> bool {
-        let Some(text) = self.text(span) else {
+        lines.begin(self.stamps.write(span.at), name, span.stream);
+        let Some(text) = self.place(span, lines).and_then(|shift| self.at(span, shift)) else {
             return false;
         };
-        let prefix = prefix_length(name, span.stream);
-        if !text.ends_with(b"\n") || text.len() < prefix {
-            return false;
-        }
-        lines.load(text, prefix, span.flags.has(Flags::JOINED));
+        lines.load(text, span.flags.has(Flags::JOINED));
         true
     }
 
-    /// The text of a span; `None` when it is not all there.
-    pub(super) fn text(&mut self, span: &Span) -> Option<&[u8]> {
+    /// How many bytes before the place that it should have a span's text lies: bytes that somebody took out of the middle have moved
+    /// all that follows.
+    fn place(&mut self, span: &Span, lines: &Lines) -> Option<i64> {
+        let fits = |this: &mut Self, shift| {
+            this.at(span, shift).is_some_and(|text| lines.fits(text, span)).then_some(shift)
+        };
+        fits(self, 0).or_else(|| {
+            let shift = self.shift();
+            fits(self, shift)
+        })
+    }
+
+    /// How many bytes the text is shorter than its index says; longer ones have been added to at their end.
+    fn shift(&mut self) -> i64 {
+        if let Some(shift) = self.shift {
+            return shift;
+        }
+        let spans = self.len();
+        let last = (0..spans).rev().find_map(|at| self.span(at));
+        let text = self.log.as_ref().and_then(|log| log.len().ok()).unwrap_or(0);
+        let shift = last.map_or(0, |last| last.end() as i64 - text as i64);
+        *self.shift.insert(shift)
+    }
+
+    /// The text of a span; `None` when it is not all there, or is not the span's.
+    pub(super) fn text(&mut self, span: &Span, name: &str) -> Option<&[u8]> {
+        let mut lines = Lines::default();
+        lines.begin(self.stamps.write(span.at), name, span.stream);
+        let shift = self.place(span, &lines)?;
+        self.at(span, shift)
+    }
+
+    /// The text where a span's lies, so many bytes before it; `None` when it is not all there.
+    fn at(&mut self, span: &Span, shift: i64) -> Option<&[u8]> {
         let log = self.log.as_ref()?;
-        let (start, end) = (span.offset, span.end());
+        let start = span.offset.checked_add_signed(-shift)?;
+        let end = start + u64::from(span.length);
         let held = self.window_at + self.window.len() as u64;
         if start < self.window_at || end > held {
             let near = start >= self.window_at && start <= held + AHEAD as u64;
@@ -191,16 +269,35 @@ fn read_at(file: &Stored, buffer: &mut [u8], offset: u64) -> usize {
 pub(super) struct Lines {
     text: Vec<u8>,
     joined: Vec<u8>,
+    begins: Vec<u8>,
     prefix: usize,
     at: usize,
     is_joined: bool,
 }
 
 impl Lines {
-    fn load(&mut self, text: &[u8], prefix: usize, joined: bool) {
+    /// Says how each line begins.
+    fn begin(&mut self, stamp: &[u8], name: &str, stream: Stream) {
+        self.begins.clear();
+        put_prefix(&mut self.begins, stamp, name, stream);
+        self.prefix = self.begins.len();
+    }
+
+    /// Whether that is the text of this span: its first and its last line begin as they must, and there are as many as it says.
+    fn fits(&self, text: &[u8], span: &Span) -> bool {
+        let Some(body) = text.strip_suffix(b"\n") else {
+            return false;
+        };
+        let last = memchr::memrchr(b'\n', body).map_or(0, |end| end + 1);
+        body.starts_with(&self.begins)
+            && body[last..].starts_with(&self.begins)
+            && (span.flags.has(Flags::JOINED)
+                || memchr::memchr_iter(b'\n', body).count() as u64 + 1 == u64::from(span.count))
+    }
+
+    fn load(&mut self, text: &[u8], joined: bool) {
         self.text.clear();
         self.text.extend_from_slice(text);
-        self.prefix = prefix;
         self.at = 0;
         self.is_joined = joined;
     }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::index::{FIELDS_HEADER, LONG_FIELDS, SPAN, Span, header};
+use super::losses::Names;
 use super::pack::{PACKED, Stored, packed_path};
 use super::record::{Batch, Flags};
 
@@ -263,16 +264,24 @@ impl Segment {
         self.log.length
     }
 
-    /// How many lines are in it, those that its gaps stand for included: from its index, which we still have when its name is gone.
-    pub(super) fn lines(&self) -> u64 {
-        let idx = Stored::Plain(match self.idx.file.try_clone() {
-            Ok(file) => file,
-            Err(_) => return 0, // no descriptor: nothing can be said
-        });
+    /// Whose lines are in it from this number on, as far as this life wrote them: from its index, which we still have when its
+    /// name is gone.
+    pub(super) fn by_name(&self, from: u64) -> Names {
+        let mut lines = Names::new();
+        let Ok(idx) = self.idx.file.try_clone() else {
+            return lines; // no descriptor: nothing can be said
+        };
+        let whose: HashMap<u32, &Arc<str>> =
+            self.names.iter().map(|(name, (offset, _))| (*offset, name)).collect();
+        let idx = Stored::Plain(idx);
         let mut reader = BufReader::new(idx.stretch(SPAN as u64, self.idx.length));
-        let (mut bytes, mut lines) = ([0; SPAN], 0);
+        let mut bytes = [0; SPAN];
         while reader.read_exact(&mut bytes).is_ok() {
-            lines += Span::decode(&bytes).map_or(0, |span| span.lines());
+            if let Some(span) = Span::decode(&bytes).filter(|span| span.seq >= from)
+                && let Some(name) = whose.get(&span.name)
+            {
+                *lines.entry(Arc::clone(name)).or_default() += span.lines();
+            }
         }
         lines
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hilum_shared::protocol::Level;
 use serde::Serialize;
 
+use super::gone::{Gone, count};
 use super::query::Entry;
 use super::scan::SegmentReader;
 use super::segment;
@@ -29,7 +30,7 @@ pub struct Count {
     pub lines: u64,
     /// Bytes of text, line ends included.
     pub bytes: u64,
-    /// Lines by level; what has none counts as INFO.
+    /// Records by level; what has none counts as INFO.
     pub levels: [u64; 5],
     /// Lines that are lost.
     pub dropped: u64,
@@ -40,7 +41,7 @@ pub struct Count {
 pub struct Bar {
     /// Lines.
     pub lines: u64,
-    /// Those that are a WARNING or worse.
+    /// Records that are a WARNING or worse.
     pub bad: u64,
 }
 
@@ -67,7 +68,7 @@ impl Count {
         self.records += 1;
         self.lines += lines;
         self.bytes += bytes;
-        self.levels[level as usize] += lines;
+        self.levels[level as usize] += 1;
     }
 }
 
@@ -91,7 +92,7 @@ impl Stats {
         }
         let bar = self.bars.entry(entry.at / 1_000_000 / WIDTHS[self.width]).or_default();
         bar.lines += lines;
-        bar.bad += if level >= Level::Warning { lines } else { 0 };
+        bar.bad += u64::from(level >= Level::Warning);
         while self.span() > BARS && self.width + 1 < WIDTHS.len() {
             self.widen();
         }
@@ -134,24 +135,28 @@ impl Stats {
     }
 }
 
-/// How many records the store has had and has no more: `logs.budget`, `keep_free` or `max_age` took them.
+/// How many records `logs.budget`, `keep_free` or `max_age` took.
 ///
 /// # Errors
 /// When the folder cannot be read.
 pub fn removed(dir: &Path) -> io::Result<u64> {
-    let (mut kept, mut next) = (0, 1);
+    let (mut missing, mut lost, mut next) = (0, 0, 1);
+    let gone = Gone::read(dir);
     for id in segment::list(dir)? {
         let Some(mut segment) = SegmentReader::open(dir, id, next) else {
             continue; // it went meanwhile
         };
         for position in 0..segment.len() {
             if let Some(span) = segment.span(position) {
-                kept += u64::from(span.count);
+                if span.seq > next {
+                    missing += span.seq - next;
+                    lost += gone.as_ref().map_or(0, |gone| count(&gone.lost(next, span.seq)));
+                }
                 next = next.max(span.next_seq());
             }
         }
     }
-    Ok((next - 1).saturating_sub(kept))
+    Ok(missing - lost)
 }
 
 #[cfg(test)]
@@ -173,13 +178,13 @@ mod tests {
         stats.add(&gap);
         let web = &stats.names["web.1"];
         assert_eq!((web.records, web.lines, web.bytes), (2, 4, 4 + 19));
-        assert_eq!(web.levels, [0, 1, 0, 3, 0]);
+        assert_eq!(web.levels, [0, 1, 0, 1, 0]);
         assert_eq!((stats.total.lines, stats.total.dropped), (5, 7));
         assert_eq!(stats.range, Some((1_000_000, 3_500_000)));
         let (width, bars) = stats.bars();
         let lines: Vec<(u64, u64, u64)> =
             bars.iter().map(|(at, bar)| (*at, bar.lines, bar.bad)).collect();
-        assert_eq!((width, lines), (1, vec![(1, 1, 0), (2, 1, 0), (3, 3, 3)]));
+        assert_eq!((width, lines), (1, vec![(1, 1, 0), (2, 1, 0), (3, 3, 1)]));
     }
 
     #[test]

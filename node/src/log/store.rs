@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,10 +14,12 @@ use hilum_shared::config::spec::LogsSpec;
 use hilum_shared::units::{Bytes, format_size};
 
 use super::closer::{self, Closer};
+use super::gone::Gone;
+use super::losses::Names;
 use super::record::{Batch, wall};
 use super::recover::{Depth, recover, span_at};
-use super::room::{CORRUPT, Closed};
-use super::segment::{AppendError, Id, Segment, Shares, exists, files, list, path, remove, size};
+use super::room::{CORRUPT, Closed, held};
+use super::segment::{AppendError, Id, Segment, Shares, files, list, path, remove, size};
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +39,15 @@ pub enum StoreError {
 pub struct Note {
     /// What, in words.
     pub text: String,
-    /// How many records are lost by it.
+    /// How many records are lost by it: their numbers are missing, and readers say so in their place.
     pub lines: u64,
+    /// Whose they were, as far as that is known.
+    pub(super) names: Names,
 }
 
 impl Note {
     fn of(text: String) -> Self {
-        Self { text, lines: 0 }
+        Self { text, lines: 0, names: Names::new() }
     }
 }
 
@@ -58,13 +63,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The segments of a folder, the last one open for writing.
 pub struct Store {
     pub(super) dir: PathBuf,
+    /// Its permissions, should it have to be made again.
+    mode: u32,
     pub(super) budget: u64,
     pub(super) segment: u64,
     pub(super) keep_free: f64,
     max_age: Option<Duration>,
     compress: bool,
     pub(super) closer: Option<Closer>,
-    notes: Vec<Note>,
+    pub(super) notes: Vec<Note>,
     pub(super) closed: VecDeque<Closed>,
     pub(super) current: Option<Segment>,
     /// Bytes of files that belong to no segment.
@@ -73,7 +80,12 @@ pub struct Store {
     pub(super) stock: Option<SystemTime>,
     /// The number of the segment to open where none is.
     pub(super) next_number: u64,
-    next_seq: u64,
+    pub(super) next_seq: u64,
+    /// The first sequence number of the current segment.
+    pub(super) first_seq: u64,
+    pub(super) gone: Gone,
+    /// Whether `gone` could not be written down.
+    pub(super) unwritten: bool,
     pub(super) key: u64,
     /// The wall time of the first record of the current segment.
     since: u64,
@@ -91,6 +103,7 @@ impl Store {
         fs::create_dir_all(dir).map_err(failed)?;
         let mut store = Self {
             dir: dir.to_owned(),
+            mode: fs::metadata(dir).map_err(failed)?.permissions().mode() & 0o777,
             budget: 0,
             segment: 0,
             keep_free: 0.0,
@@ -104,6 +117,9 @@ impl Store {
             stock: None,
             next_number: 1,
             next_seq: 1,
+            first_seq: 1,
+            gone: Gone::default(),
+            unwritten: false,
             key: 0,
             since: wall(),
             looked: None,
@@ -114,6 +130,10 @@ impl Store {
         closer::tidy(dir).map_err(failed)?;
         let found = list(dir).map_err(failed)?;
         let newest = found.last().copied();
+        let known = Gone::read(dir);
+        if !found.is_empty() {
+            store.next_seq = known.as_ref().map_or(1, Gone::first);
+        }
         // What is left of a segment whose text somebody took away, or that was folded into another.
         for (id, ending) in files(dir).map_err(failed)? {
             store.next_number = store.next_number.max(id.number + 1);
@@ -132,10 +152,6 @@ impl Store {
                     store.next_seq = recovered.next_seq;
                     store.key = recovered.key;
                     notes.extend(recovered.notes.into_iter().map(Note::of));
-                    if recovered.lost > 0 {
-                        let text = format!("the text of {id}.log was cut");
-                        notes.push(Note { text, lines: recovered.lost });
-                    }
                     if !recovered.aside {
                         store.close(*id, None);
                     }
@@ -160,10 +176,13 @@ impl Store {
             // Opened now, as it was found sound now; where that fails the first append tries again.
             if let Ok(segment) = Segment::open(dir, store.next_number) {
                 store.next_number += 1;
+                store.first_seq = held(dir, segment.id).map_or(store.next_seq, |range| range.0);
                 store.current = Some(segment);
             }
         }
+        store.find_losses(known);
         store.take_stock();
+        notes.append(&mut store.notes);
         Ok((store, notes))
     }
 
@@ -187,9 +206,10 @@ impl Store {
     }
 
     /// Puts a segment among those that are written to no more.
-    fn close(&mut self, id: Id, shares: Option<Shares>) {
+    pub(super) fn close(&mut self, id: Id, shares: Option<Shares>) {
         self.closed.push_back(Closed {
             id,
+            range: held(&self.dir, id),
             size: size(&self.dir, id),
             key: self.key,
             plain: path(&self.dir, id, "log").exists(),
@@ -235,11 +255,11 @@ impl Store {
                     if error.kind() == io::ErrorKind::NotFound && tries < 3 =>
                 {
                     // Only itself: where what it lies in is gone, too, the project was moved or removed.
-                    match fs::create_dir(&self.dir) {
+                    match fs::DirBuilder::new().mode(self.mode).create(&self.dir) {
                         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                             return Err(error);
                         }
-                        _ => self.current = None,
+                        _ => self.abandon(),
                     }
                 }
                 Err(AppendError::Io(error)) => return Err(error),
@@ -255,6 +275,10 @@ impl Store {
                 let opened = Segment::open(&self.dir, self.next_number)?;
                 if opened.is_empty() {
                     self.since = wall();
+                    self.first_seq = self.next_seq;
+                } else {
+                    let range = held(&self.dir, opened.id);
+                    self.first_seq = range.map_or(self.next_seq, |range| range.0);
                 }
                 self.next_number = opened.id.number + 1;
                 self.current.insert(opened)
@@ -306,6 +330,7 @@ impl Store {
         }
         if let Some(segment) = self.current.take() {
             self.close(segment.id, segment.shares());
+            self.save_gone();
             if let Some(closer) = self.closer() {
                 closer.sync(segment.into_files());
             }
@@ -356,29 +381,12 @@ impl Store {
         }
     }
 
-    /// Leaves a segment that somebody else changed as it is.
-    fn abandon(&mut self) {
-        if let Some(segment) = self.current.take() {
-            let id = segment.id;
-            if exists(&self.dir, id) {
-                // What is left of it is read, and readers say how many lines' text is gone.
-                self.close(id, None);
-                self.say(format!("{id}.log was changed by somebody else: a new segment begins"));
-            } else {
-                let lines = segment.lines();
-                let text = format!("{id}.log was moved or removed by somebody else");
-                self.notes.push(Note { text, lines });
-            }
-        }
-        let newest = files(&self.dir).unwrap_or_default().iter().map(|(id, _)| id.number).max();
-        self.next_number = self.next_number.max(newest.unwrap_or(0) + 1);
-    }
-
     /// Brings everything to the disk itself.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn sync(&self) -> io::Result<()> {
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.save_gone();
         self.current.as_ref().map_or(Ok(()), Segment::sync)
     }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::env;
-use hilum_shared::secret::{MASK, masked};
+use hilum_shared::secret::{MASK, masked, masked_command};
 use hilum_shared::signal::{Exit, Signal};
+use hilum_shared::units::Bytes;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
@@ -29,6 +30,8 @@ pub(super) struct Dossier {
     /// How many processes of its control group the kernel has killed for want of memory.
     group_kills: u64,
     usage: Option<Usage>,
+    /// The most resident memory that was seen while it ran, of all its processes.
+    sampled: Option<Bytes>,
     /// `None` where the instance is not in the plan any more.
     known: Option<Known>,
 }
@@ -68,6 +71,7 @@ impl Runtime {
         self.dossiers.push(Dossier {
             group_kills: group.map_or(0, crate::driver::cgroup::Leaf::oom_kills),
             usage: self.parts.processes.usage(&instance, run),
+            sampled: self.sampler.peak(&instance, run),
             event: event.clone(),
             instance,
             run,
@@ -188,13 +192,19 @@ impl Serialize for Facts<'_> {
         map.serialize_entry("reason", &known.reason)?;
         map.serialize_entry("restarts", &known.restarts)?;
         map.serialize_entry("info", &known.info)?;
-        map.serialize_entry("command", &known.spec.launch.command)?;
+        let command: Vec<String> =
+            known.spec.launch.command.iter().map(|word| word.to_string()).collect();
+        map.serialize_entry("command", &masked_command(&command))?;
         map.serialize_entry("dependencies", &known.dependencies)?;
         map.serialize_entry("environment", &self.environment.as_deref().map(Masked))?;
         map.serialize_entry("ports", &self.ports)?;
         if let Some(usage) = self.crash.usage {
             map.serialize_entry("cpu_seconds", &usage.cpu.as_secs_f64())?;
-            map.serialize_entry("peak_rss_bytes", &usage.peak_rss)?;
+            let peak = usage.peak_rss.max(self.crash.sampled);
+            map.serialize_entry("peak_rss_bytes", &peak)?;
+            if peak.is_none() {
+                map.serialize_entry("peak_rss_below_bytes", &usage.peak_below)?;
+            }
         }
         map.serialize_entry("config_hash", &self.config_hash)?;
         map.end()

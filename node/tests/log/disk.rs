@@ -90,3 +90,60 @@ fn old_segments_make_room_on_a_full_disk() {
     assert!(entries.len() > 1000, "{}", entries.len());
     assert_eq!(entries.last().unwrap().text, format!("{:>99}", 49_999).as_bytes());
 }
+
+#[test]
+fn a_log_file_that_could_not_be_written_comes_back_by_itself_and_says_what_it_misses() {
+    let Some(disk) = SmallDisk::mount("1m") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (file, filler) = (disk.0.path().join("web.log"), disk.0.path().join("filler"));
+    let mut log = Log::start(dir.path(), spec());
+    let (mut out, err) = log.attach("a.1", 1, LogPolicy { file: Some(file.clone()), ..policy() });
+    writeln!(out, "before").unwrap();
+    log.flush();
+    let mut full = std::fs::File::create(&filler).unwrap();
+    while full.write_all(&[1; 4096]).is_ok() {}
+    for number in 0..200 {
+        writeln!(out, "{number:>99}").unwrap();
+    }
+    log.flush();
+    drop(full);
+    std::fs::remove_file(&filler).unwrap();
+    let text = || std::fs::read_to_string(&file).unwrap();
+    wait_until("the file to be written again", || {
+        writeln!(out, "after").unwrap();
+        log.flush();
+        text().contains("after")
+    });
+    let dropped = loop {
+        match log.reports.blocking_recv().unwrap() {
+            LogReport::Dropped { name, lines, why } => {
+                assert_eq!(&*name, "a.1");
+                assert!(why.contains("No space left on device"), "{why}");
+                break lines;
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    drop((out, err));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    log.stop();
+    let shown = text();
+    assert!(
+        shown.contains(&format!("a.1 node | … {dropped} lines dropped (No space left on device)"))
+    );
+    let entries = all(dir.path());
+    let lines =
+        |text: &str| text.lines().filter(|line| line.contains(" a.1 out | ")).count() as u64;
+    let written = entries.iter().filter(|entry| entry.stream == Some(Stream::Out)).count() as u64;
+    assert_eq!(lines(&shown) + dropped, written);
+    assert!(shown.lines().all(|line| line.contains(" a.1 ")), "no line is torn");
+    let event = entries.iter().find_map(Entry::event).unwrap();
+    assert_eq!((&event["event"], &event["lines"]), (&"lines-dropped".into(), &dropped.into()));
+    let said = texts(&entries);
+    assert!(
+        said.iter().any(|text| text.contains("cannot be written: No space left on device")),
+        "{said:?}"
+    );
+}

@@ -106,3 +106,24 @@ proptest! {
         prop_assert_eq!(raw(dir.path(), Stream::Out), pieces.concat());
     }
 }
+
+#[test]
+fn a_line_that_waits_for_more_is_not_overtaken_by_what_others_write_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let (mut a, _a) = log.attach("a.1", 1, policy());
+    let (mut b, _b) = log.attach("b.1", 1, policy());
+    for round in 0..5 {
+        writeln!(a, "ERROR: a fails {round}").unwrap();
+        std::thread::sleep(Duration::from_millis(30)); // less than it would wait for a trace
+        writeln!(b, "b reacts {round}").unwrap();
+        log.flush();
+    }
+    log.stop();
+    let entries = all(dir.path());
+    let wanted: Vec<String> = (0..5)
+        .flat_map(|round| [format!("ERROR: a fails {round}"), format!("b reacts {round}")])
+        .collect();
+    assert_eq!(texts(&entries), wanted);
+    assert!(entries.windows(2).all(|pair| pair[0].at <= pair[1].at));
+}

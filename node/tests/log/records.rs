@@ -200,3 +200,30 @@ fn a_subscriber_sees_every_record() {
         ]
     );
 }
+
+#[test]
+fn a_log_file_has_a_structured_record_as_it_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("web.log");
+    let log = Log::start(&dir.path().join("store"), spec());
+    let (_out, _err) = log.attach("a.1", 1, LogPolicy { file: Some(file.clone()), ..policy() });
+    let record = LogRecord {
+        instance: id("a.1"),
+        seq: None,
+        at: 0.0,
+        level: "WARNING".into(),
+        logger: "shop".into(),
+        message: "cannot pay\nat all".into(),
+        trace_id: Some("4bf9".into()),
+        fields: [("status".into(), 500.into()), ("path".into(), "/a b".into())].into(),
+    };
+    log.handle.structured(id("a.1"), Run(1), 101, vec![record]).unwrap();
+    log.flush();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().map(|line| line.split_once(" | ").unwrap().1).collect();
+    assert_eq!(
+        lines,
+        ["WARNING shop: cannot pay", "WARNING shop: at all path=\"/a b\" status=500 trace_id=4bf9"]
+    );
+    log.stop();
+}

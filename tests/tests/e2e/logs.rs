@@ -200,3 +200,35 @@ fn a_start_is_stamped_when_it_was_made() {
         );
     }
 }
+
+#[test]
+fn a_config_that_cannot_be_read_hides_no_log_that_lies_elsewhere() {
+    let yaml =
+        "instances: {web: {command: sh -c 'echo here; exec sleep 1000'}}\nlogs: {dir: elsewhere}\n";
+    let cluster = Cluster::up(yaml);
+    cluster.wait_log("here");
+    cluster.configure("instances: {web: [");
+    assert!(cluster.logs("web").contains("here"));
+    assert!(cluster.events("web").contains(&"started".to_owned()));
+    assert!(cluster.ok("crash").is_empty());
+    cluster.configure(yaml);
+}
+
+#[test]
+fn times_are_moments_and_in_order() {
+    let cluster = Cluster::up(TALK);
+    cluster.wait_log("db here");
+    let all = json(&cluster.logs("db --stream out --json"));
+    let at = all[0]["at"].as_f64().unwrap();
+    for since in [format!("{at:.6}"), format!("@{}", at as u64 - 1), "-10m".into()] {
+        assert_eq!(
+            cluster.logs(&format!("db --stream out --no-prefix --since {since}")),
+            "db here\n",
+            "{since}"
+        );
+    }
+    assert_eq!(cluster.logs(&format!("db --stream out --since {:.0}", at + 5.0)), "");
+    let refused = cluster.run("logs --since 5m --until 10m");
+    assert_eq!(refused.status.code(), Some(2), "{}", refused.err);
+    assert!(refused.err.contains("is later than"), "{}", refused.err);
+}

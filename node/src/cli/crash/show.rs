@@ -80,7 +80,9 @@ fn render(facts: &Map<String, Value>) -> String {
     say("status", text("info"));
     say("command", facts.get("command").and_then(Value::as_array).map(|words| command(words)));
     say("ports", map("ports").map(|ports| pairs(ports, " ")));
-    say("peak memory", whole("peak_rss_bytes").map(|bytes| format_size(Bytes(bytes))));
+    let below = || Some(format!("under {}", format_size(Bytes(whole("peak_rss_below_bytes")?))));
+    let peak = whole("peak_rss_bytes").map(|bytes| format_size(Bytes(bytes)));
+    say("peak memory", peak.or_else(below));
     say("cpu", number(facts, "cpu_seconds").map(time::seconds));
     say("dependencies", map("dependencies").map(dependencies));
     say("config hash", text("config_hash"));

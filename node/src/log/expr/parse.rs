@@ -2,7 +2,8 @@
 
 use regex::bytes::RegexBuilder;
 
-use super::{ExprError, Field, Literal, Node, Op, level_named};
+use super::{ExprError, Field, Literal, Node, Op, duration, level_named};
+use crate::log::record::Stream;
 
 /// Parentheses and `!` inside each other.
 const DEEPEST: usize = 64;
@@ -211,7 +212,9 @@ impl Parser<'_> {
             _ => return Err(self.wrong("a value is missing here")),
         };
         if field == Field::Level {
-            let (Literal::Text(word) | Literal::Number(_, word)) = &literal else {
+            let (Literal::Text(word) | Literal::Number(_, word) | Literal::Time(_, word)) =
+                &literal
+            else {
                 return Err(self.wrong("this is no level"));
             };
             let Some(level) = level_named(word) else {
@@ -221,6 +224,9 @@ impl Parser<'_> {
             };
             self.next += 1;
             return Ok(Node::Level(op, level));
+        }
+        if let Some(what) = impossible(&field, &literal) {
+            return Err(self.wrong(what));
         }
         self.next += 1;
         Ok(Node::Compare(field, op, literal))
@@ -251,6 +257,25 @@ fn one_or(mut nodes: Vec<Node>, several: fn(Vec<Node>) -> Node) -> Node {
     }
 }
 
+/// Why no record can have this value there.
+fn impossible(field: &Field, literal: &Literal) -> Option<String> {
+    let name = match (field, literal) {
+        (_, Literal::Null) => return None,
+        (Field::Stream, Literal::Text(text)) if Stream::parse(text).is_some() => return None,
+        (Field::Stream, _) => {
+            return Some("this is no stream: write `out`, `err`, `log` or `node`".into());
+        }
+        (Field::Run | Field::Pid | Field::Seq | Field::At, Literal::Number(..)) => return None,
+        (Field::Run, _) => "run",
+        (Field::Pid, _) => "pid",
+        (Field::Seq, _) => "seq",
+        (Field::At, _) => "at",
+        _ => return None,
+    };
+    let of = if name == "at" { "Unix seconds" } else { "a number" };
+    Some(format!("`{name}` is {of}: write that (`fields.{name}` is a field of that name)"))
+}
+
 fn field(name: &str) -> Field {
     match name {
         "level" => Field::Level,
@@ -259,6 +284,8 @@ fn field(name: &str) -> Field {
         "stream" => Field::Stream,
         "run" => Field::Run,
         "pid" => Field::Pid,
+        "seq" => Field::Seq,
+        "at" => Field::At,
         "logger" => Field::Logger,
         "message" => Field::Message,
         "line" => Field::Line,
@@ -273,7 +300,10 @@ fn literal(word: &str) -> Literal {
         "null" => Literal::Null,
         _ => match word.parse::<f64>() {
             Ok(number) if number.is_finite() => Literal::Number(number, word.to_owned()),
-            _ => Literal::Text(word.to_owned()),
+            _ => match duration(word) {
+                Some(seconds) => Literal::Time(seconds, word.to_owned()),
+                None => Literal::Text(word.to_owned()),
+            },
         },
     }
 }

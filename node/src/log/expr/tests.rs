@@ -6,6 +6,8 @@ use serde_json::json;
 
 fn entry() -> Entry {
     Entry {
+        seq: 7,
+        at: 1_000_500_000,
         service: Some("web".into()),
         instance: Some("web.2".into()),
         run: Some(Run(3)),
@@ -16,7 +18,7 @@ fn entry() -> Entry {
     }
 }
 
-const LINE: &str = r#"{"status": 500, "path": "/api/cart", "took": "12.5", "ok": true, "user": null, "http": {"method": "GET"}, "msg": "slow answer", "level": "odd"}"#;
+const LINE: &str = r#"{"status": 500, "path": "/api/cart", "took": "12.5", "ok": true, "user": null, "http": {"method": "GET"}, "msg": "slow answer", "level": "odd", "dur": "150ms", "wait": "2m30.5s", "big": 9007199254740993, "tags": ["a", "b"], "ports": [8080]}"#;
 
 fn asks(question: &str) -> bool {
     Expr::parse(question)
@@ -32,6 +34,10 @@ fn questions_are_answered() {
         "status>=500 && status<600",
         "status!=404",
         "took>12 && took<13",
+        "seq>0 && at>1000 && at<1001",
+        "dur>10ms && dur<0.2s && dur<=150ms && wait>2m",
+        "big=9007199254740993 && big!=9007199254740992 && big>9007199254740992",
+        "tags=b && tags!=c && tags~b && ports>8000",
         "http.method=GET",
         "http.method='GET'",
         "ok",
@@ -56,6 +62,9 @@ fn questions_are_answered() {
     }
     for no in [
         "status=404",
+        "dur>1s",
+        "tags=c",
+        "ports<8000",
         "status>500",
         "nothing",
         "nothing=3",
@@ -200,5 +209,25 @@ proptest! {
             prop_assert!(error.at <= text.chars().count());
             let _ = error.to_string();
         }
+    }
+}
+
+#[test]
+fn values_that_no_record_can_have_are_refused() {
+    for (question, at) in [("stream=bogus", 7), ("run=x", 4), ("level=info && pid=abc", 18)] {
+        let error = Expr::parse(question).unwrap_err();
+        assert_eq!(error.at, at, "{error}");
+    }
+    assert!(Expr::parse("fields.run=x && run!=null").is_ok());
+}
+
+#[test]
+fn lengths_of_time_are_read_as_programs_write_them() {
+    for (text, seconds) in [("150µs", 150e-6), ("1h2m", 3720.0), ("1.5s", 1.5), ("0.25ms", 25e-5)]
+    {
+        assert!(duration(text).is_some_and(|own| (own - seconds).abs() < 1e-12), "{text}");
+    }
+    for text in ["", "5", "ms", "5 ms", "1.2.3s", "5x", "12:00"] {
+        assert_eq!(duration(text), None, "{text}");
     }
 }

@@ -70,6 +70,39 @@ fn python() {
 }
 
 #[test]
+fn a_message_of_several_lines_belongs_to_its_traceback() {
+    let trace = "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\n    raise ValueError(x)\nValueError: two\nlines in message";
+    let chained = format!(
+        "{trace}\n\nThe above exception was the direct cause of the following exception:\n\n{trace}"
+    );
+    // A logger's line says that the message is over.
+    let lines =
+        format!("ERROR:app:with exc\n{trace}\nWARNING:app:after\n{chained}\nINFO:app:goes on");
+    let mut joiner = Joiner::default();
+    let mut all = Vec::new();
+    let mut out = |record: Record<'_>| {
+        all.push((String::from_utf8_lossy(record.text).into_owned(), record.level));
+    };
+    for line in lines.lines() {
+        let level = level::auto(line.as_bytes());
+        joiner.take(&Rule::Traces, line.as_bytes(), level, Flags::NONE, 0, &mut out);
+    }
+    joiner.release(&mut out);
+    let error = Some(Level::Error);
+    let wanted = [
+        (format!("ERROR:app:with exc\n{trace}"), error),
+        // An uncaught exception after a warning is more than a warning.
+        (format!("WARNING:app:after\n{chained}"), error),
+        ("INFO:app:goes on".to_owned(), Some(Level::Info)),
+    ];
+    assert_eq!(all, wanted);
+    is_one(
+        Level::Error,
+        "Traceback (most recent call last):\n  File \"a.py\", line 3, in <module>\n    M(x)\npydantic.ValidationError: 1 error for M\nfield\n  Field required [type=missing]\n    For further information visit x",
+    );
+}
+
+#[test]
 fn java_and_kotlin() {
     is_one(
         Level::Error,
@@ -107,6 +140,18 @@ fn rust() {
         Level::Error,
         "thread 'main' panicked at 'old form', src/main.rs:3:5\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace",
     );
+}
+
+#[test]
+fn a_panic_in_a_handler_of_go() {
+    for head in ["2026/11/24 12:00:00 ", "2026/11/24 12:00:00.123456 ", ""] {
+        is_one(
+            Level::Error,
+            &format!(
+                "{head}http: panic serving 127.0.0.1:40000: boom\ngoroutine 19 [running]:\nnet/http.(*conn).serve.func1()\n\t/usr/lib/go/src/net/http/server.go:1947 +0xbe\npanic({{0x6a3a40?, 0x7a8e30?}})\n\t/usr/lib/go/src/runtime/panic.go:787 +0x132\nmain.main.func1({{0x1, 0x2}}, 0x3)\n\t/app/main.go:9 +0x25\ncreated by net/http.(*Server).Serve in goroutine 1\n\t/usr/lib/go/src/net/http/server.go:3454 +0x485"
+            ),
+        );
+    }
 }
 
 #[test]

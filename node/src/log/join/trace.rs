@@ -70,6 +70,7 @@ const LONGEST_NAME: usize = 100;
 pub(super) fn may_begin(line: &[u8]) -> bool {
     match line.first() {
         Some(b'a'..=b'z' | b'A'..=b'Z' | b'/' | b' ' | b'\t' | b'_') => begin(line).is_some(),
+        Some(b'2') => is_http_panic(line),
         _ => false,
     }
 }
@@ -89,10 +90,20 @@ pub(super) fn begin(line: &[u8]) -> Option<Begin> {
         b'C' => starts(b"Caused by: ").then_some(perhaps(State::Exception)),
         b'U' => (starts(b"Unhandled exception") || starts(b"Uncaught "))
             .then_some(perhaps(State::Exception)),
+        b'2' => is_http_panic(line).then_some(sure(State::Go)),
+        b'h' => line.starts_with(HTTP_PANIC).then_some(sure(State::Go)),
         b' ' | b'\t' => return begin_indented(line),
         _ => None,
     };
     known.or_else(|| begin_name(line))
+}
+
+/// What Go's HTTP server says of a handler's panic; the dump follows.
+const HTTP_PANIC: &[u8] = b"http: panic serving ";
+
+/// The same after the time that Go's log puts there: `2026/11/24 12:00:00 `, perhaps with microseconds.
+fn is_http_panic(line: &[u8]) -> bool {
+    line.get(4) == Some(&b'/') && contains(&line[..line.len().min(LONGEST_NAME)], HTTP_PANIC)
 }
 
 /// `thread 'main' panicked at …`, `thread 'main' (42) panicked at …`
@@ -141,7 +152,7 @@ fn begin_name(line: &[u8]) -> Option<Begin> {
 
 /// `java.lang.IllegalStateException`, `System.NullReferenceException`, `TypeError`
 fn is_exception(name: &[u8]) -> bool {
-    let ends = [b"Error".as_slice(), b"Exception", b"Throwable", b"Failure", b"Fault"];
+    let ends = [b"Error".as_slice(), b"Err", b"Exception", b"Throwable", b"Failure", b"Fault"];
     ends.iter().any(|end| name.ends_with(end))
         && name
             .iter()
@@ -299,8 +310,10 @@ impl State {
                     Step::Perhaps(Self::PythonEnd)
                 } else if indented && !last.trim_ascii().is_empty() {
                     Step::Join(Self::PythonEnd)
-                } else {
+                } else if begin(line).is_some() {
                     Step::Cut
+                } else {
+                    Step::Perhaps(Self::PythonEnd) // its message may have several lines
                 }
             }
             Self::PythonChain if blank => Step::Join(Self::PythonChain),

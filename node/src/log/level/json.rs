@@ -11,10 +11,9 @@ const REACH: usize = 4096;
 /// The level of a JSON line, under any of the common keys.
 pub(super) fn of_line(line: &[u8]) -> Option<Level> {
     json_members(&line[..line.len().min(REACH)], |key, value| match key {
-        b"level" | b"lvl" | b"severity" | b"levelname" | b"log.level" | b"loglevel"
-        | b"logLevel" | b"level_name" | b"severity_text" | b"severityText" | b"@l" => {
-            of_value(value, line)
-        }
+        b"level" | b"lvl" | b"severity" | b"levelname" | b"log.level" | b"loglevel" | b"Level"
+        | b"LogLevel" | b"Severity" | b"logLevel" | b"level_name" | b"severity_text"
+        | b"severityText" | b"@l" => of_value(value, line),
         b"levelno" => number(value).and_then(of_python),
         // MongoDB
         b"s" => match value {

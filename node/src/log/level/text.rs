@@ -37,6 +37,8 @@ pub(super) fn of_line(line: &[u8]) -> Option<Level> {
         }
         b'P' if line.starts_with(b"PHP ") => return of_php(&line[4..]),
         b'n' if line.starts_with(b"npm ") => return of_npm(&line[4..]),
+        b'e' if line.starts_with(b"error[E") && is_coded(head) => return Some(Level::Error),
+        b'w' if line.starts_with(b"warning[") && is_coded(head) => return Some(Level::Warning),
         _ => {}
     }
     walk(head, line)
@@ -105,7 +107,7 @@ fn walk(head: &[u8], line: &[u8]) -> Option<Level> {
                 let text = &head[at..end];
                 match look(text, head, at, end, &mut seen) {
                     Look::Level(level) => return Some(level),
-                    Look::Prose => return None,
+                    Look::Prose => return of_compiler(head),
                     Look::On => {}
                 }
                 seen.any = true;
@@ -255,6 +257,29 @@ fn is_calendar(text: &[u8], seen: &Seen) -> bool {
         // a zone
         _ => seen.stamp && seen.names == 0 && text.iter().all(u8::is_ascii_uppercase),
     }
+}
+
+/// `error[E0425]: …`
+fn is_coded(head: &[u8]) -> bool {
+    let code = head.split(|byte| *byte == b']').next().unwrap_or_default();
+    code.len() < 24 && head[code.len()..].starts_with(b"]: ")
+}
+
+/// `src/main.c:3:5: error: …`
+fn of_compiler(head: &[u8]) -> Option<Level> {
+    let (place, text) = head.split_at(memchr::memchr(b' ', head)?);
+    let place = place.strip_suffix(b":")?;
+    let digits = place.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    if digits == 0 || !place[..place.len() - digits].ends_with(b":") {
+        return None;
+    }
+    let words = [
+        (b" error: ".as_slice(), Level::Error),
+        (b" fatal error: ", Level::Error),
+        (b" warning: ", Level::Warning),
+        (b" note: ", Level::Info),
+    ];
+    words.iter().find(|(word, _)| text.starts_with(word)).map(|(_, level)| *level)
 }
 
 /// `I1124 12:00:00.123456 …` of klog and glog, `E, [2026-…` of Ruby.

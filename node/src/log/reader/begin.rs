@@ -1,6 +1,7 @@
 //! Where a reader begins: found by bisection, or by counting back from the end.
 
 use super::{Limit, Reader};
+use crate::log::gone::Gone;
 use crate::log::index::Span;
 use crate::log::query::{QueryError, Start};
 use crate::log::scan::{Lines, SegmentReader};
@@ -14,6 +15,9 @@ impl Reader {
         }
         match start {
             Start::All => {
+                if self.filter.since.is_none() {
+                    self.expected = Some(Gone::read(&self.dir).map_or(1, |gone| gone.first()));
+                }
                 if let Some(since) = self.filter.since {
                     self.begin_at(&found, |span| span.key >= since);
                 }
@@ -23,8 +27,8 @@ impl Reader {
                 self.begin_at(&found, |span| span.next_seq() > seq);
             }
             Start::End => {
-                if let Some(last) = found.last()
-                    && let Some(mut segment) = SegmentReader::open(&self.dir, *last, 1)
+                if let Some(last) = found.len().checked_sub(1)
+                    && let Some(mut segment) = self.numbered(&found, last)
                 {
                     self.next = segment.len();
                     self.expected = self
@@ -42,8 +46,8 @@ impl Reader {
 
     /// Goes to the first span that may be late enough.
     fn begin_at(&mut self, found: &[Id], is_late: impl Fn(&Span) -> bool) {
-        for id in found {
-            let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
+        for (at, id) in found.iter().enumerate() {
+            let Some(mut segment) = self.numbered(found, at) else {
                 continue;
             };
             let spans = segment.len();
@@ -61,6 +65,11 @@ impl Reader {
                         low = middle + 1;
                     }
                 }
+                // What is missing just before is told, too.
+                let before = low.checked_sub(1).and_then(|at| segment.span(at));
+                if let Some(before) = before {
+                    self.expected = Some(before.next_seq());
+                }
                 self.next = low;
                 self.segment = Some(segment);
                 return;
@@ -72,14 +81,15 @@ impl Reader {
                 return;
             }
             self.done = id.number;
+            self.expected = segment.range().map(|(_, next)| next).or(self.expected);
         }
     }
 
     /// Goes back until enough wanted records lie ahead.
     fn begin_at_tail(&mut self, found: &[Id], count: u64) {
         let mut left = count;
-        for id in found.iter().rev() {
-            let Some(mut segment) = SegmentReader::open(&self.dir, *id, 1) else {
+        for at in (0..found.len()).rev() {
+            let Some(mut segment) = self.numbered(found, at) else {
                 continue;
             };
             self.names.clear();

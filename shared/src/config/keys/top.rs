@@ -92,7 +92,7 @@ pub static LOGS: &[Key] = &[
     Key::new("dir", Path, "Its folder; a relative one is relative to the project folder.").or_as("`logs/` in the state folder"),
     Key::new("budget", Size, "How much all segments may take; at least two segments.").or("1GiB"),
     Key::new("keep_free", Share, "Share of the disk that stays free.").or("5%"),
-    Key::new("segment", Size, "Size of a segment, from 64KiB to 1GiB; the default is at most an eighth of the budget.").or("64MiB"),
+    Key::new("segment", Size, "Size of a segment, from 64KiB to 1GiB; the default is at most an eighth of the budget. A segment ends after the write that passes it, which may bring 1 MiB.").or("64MiB"),
     Key::new("max_age", Positive, "Segments whose newest line is older go.").or_as("none"),
     Key::new("compress", Bool, "Compresses closed segments, as `zstd` does: about a tenth of the room; `logs` reads them as before, and so does `zstdgrep`.").or("false"),
     Key::new("overflow", Word(&["block", "drop"]), "What happens to a worker that outruns the disk: it waits, or its lines are dropped and counted.").or("block"),
