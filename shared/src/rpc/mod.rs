@@ -23,6 +23,7 @@ pub(crate) mod held;
 mod ipc;
 mod link;
 mod network;
+pub mod publish;
 mod reply;
 pub mod router;
 mod select;
