@@ -142,6 +142,62 @@ async fn a_call_that_is_not_answered_ends_and_so_does_the_work_on_it() {
     }
 }
 
+#[tokio::test]
+async fn who_stopped_waiting_was_not_refused() {
+    let world = World::tcp();
+    let _never = world.serve(echo()).await;
+    let client = world.client().await;
+    let options = CallOptions { timeout: Duration::from_millis(20), ..quick() };
+    for _ in 0..20 {
+        let calls: Vec<_> = (0..10)
+            .map(|_| {
+                let (client, options) = (client.clone(), options.clone());
+                tokio::spawn(async move {
+                    client.call::<_, Value>("echo.never", &json!({}), &options).await.unwrap_err()
+                })
+            })
+            .collect();
+        for call in calls {
+            let error = call.await.unwrap();
+            assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_turn_comes_too_late_is_not_begun() {
+    let world = World::memory();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&begun);
+    let slow = Method::rpc("slow", move |_: Value, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(())
+        }
+    });
+    let _server = world.serve(Interface::new("one").method(slow).concurrency(1, 100)).await;
+    let client = world.client().await;
+    let call = |seconds| {
+        let client = client.clone();
+        let options = CallOptions { timeout: Duration::from_secs(seconds), ..quick() };
+        tokio::spawn(async move {
+            client.call::<_, Value>("one.slow", &json!({}), &options).await.is_ok()
+        })
+    };
+    let first = call(10);
+    while begun.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let late: Vec<_> = (0..20).map(|_| call(1)).collect();
+    let last = call(10);
+    for one in late {
+        assert!(!one.await.unwrap());
+    }
+    assert!(first.await.unwrap() && last.await.unwrap());
+    assert_eq!(begun.load(Ordering::SeqCst), 2, "the first and the last");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deadline_is_handed_on_to_the_calls_of_a_call() {
     let world = World::memory();
