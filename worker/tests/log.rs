@@ -80,7 +80,6 @@ fn events_become_records_with_fields_spans_and_trace() {
     assert_eq!(node.ignored(), 0);
 }
 
-/// Some 30 MB: far more than all queues between the worker and its node.
 /// Records of a kilobyte: more than waits in all queues between a worker and its node.
 const FLOOD: u64 = 8_000;
 
