@@ -69,6 +69,24 @@ mod tests {
     use crate::channels::testing::{World, wait_until};
 
     #[test]
+    fn lines_go_out_everywhere_and_by_either_family() {
+        let world = World::new();
+        let mut ways = vec![("tcp://*:*", "127.0.0.1")];
+        // Not every machine has it.
+        if std::net::TcpListener::bind("[::1]:0").is_ok() {
+            ways.push(("tcp://[::1]:*", "[::1]"));
+        }
+        for (bound, called) in ways {
+            let publish = Publish::open(bound, 0o600).unwrap();
+            let (_, port) = publish.endpoint().rsplit_once(':').unwrap();
+            let tail = world.subscriber_at(&format!("tcp://{called}:{port}"), "");
+            wait_until(|| publish.is_listened_to());
+            publish.publish(Level::Info, "line");
+            assert_eq!(tail.next()[2], b"line", "{bound}");
+        }
+    }
+
+    #[test]
     fn lines_go_out_in_lymphs_frames_while_somebody_listens() {
         let world = World::new();
         let publish = Publish::open("tcp://127.0.0.1:*", 0o600).unwrap();
