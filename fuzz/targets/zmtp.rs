@@ -8,7 +8,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((cut, bytes)) = bytes.split_first() else { return };
     let mut reader = Reader::new(1000);
     for piece in bytes.chunks(usize::from(*cut).max(1)) {
-        reader.buffer().extend_from_slice(piece);
+        reader.push(piece);
         loop {
             match reader.next_item() {
                 Ok(Some(_)) => {}

@@ -100,7 +100,9 @@ async fn ask(processes: &Processes, probe: Probe, timeout: Duration) -> Result<(
     let start =
         Start { context: &context, spec: &spec, instance: &instance, run: Run(1), token: "t" };
     let question = Question::new(&probe, &start).map_err(|error| error.to_string())?;
-    question.ask(&start, processes, timeout).await
+    let asked = format!("{question}: ");
+    let answer = question.ask(&start, processes, timeout).await;
+    answer.map_err(|wrong| wrong.strip_prefix(&asked).expect("what was asked").to_owned())
 }
 
 #[test]

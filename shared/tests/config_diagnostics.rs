@@ -130,6 +130,18 @@ fn deep_nesting_is_an_error_and_not_a_crash() {
 }
 
 #[test]
+fn the_words_of_other_programs_are_one_error_each_that_says_ours() {
+    let wrong =
+        Project::new("instances: {web: {run: x, ready: {tcp: ':1', every: 1s}}}").complaints();
+    assert!(wrong.contains("did you mean `command`?"), "{wrong}");
+    assert!(wrong.contains("did you mean `interval`?"), "{wrong}");
+    assert!(!wrong.contains("missing"), "{wrong}");
+    let job = "instances: {web: {command: x, kind: job, schedule: hourly}}";
+    let wrong = Project::new(job).complaints();
+    assert!(wrong.contains("its keys are `cron`, `every` or `overlap`"), "{wrong}");
+}
+
+#[test]
 fn diagnostics_are_json_for_tools() {
     let wrong = Project::new("instances:\n  web:\n    comand: x\n").load().unwrap_err();
     let json = serde_json::to_value(&wrong).unwrap();

@@ -29,6 +29,10 @@ pub(crate) enum ExitStatus {
     NotRunning,
     /// 4: timed out.
     TimedOut,
+    /// 126: of `run` and `exec`: the program is there and cannot be executed, as shells say it.
+    NotExecutable,
+    /// 127: of `run` and `exec`: there is no such program, as shells say it.
+    NoProgram,
     /// What the node in the foreground ended with.
     Native(ExitCode),
 }
@@ -41,6 +45,8 @@ impl From<ExitStatus> for ExitCode {
             ExitStatus::Usage => Self::from(2),
             ExitStatus::NotRunning => Self::from(3),
             ExitStatus::TimedOut => Self::from(4),
+            ExitStatus::NotExecutable => Self::from(126),
+            ExitStatus::NoProgram => Self::from(127),
             ExitStatus::Native(code) => code,
         }
     }
@@ -183,6 +189,14 @@ pub(crate) enum CliError {
         /// The next step.
         help: Option<String>,
     },
+    /// A program of `run` or `exec` that is not executed.
+    #[error("{message}")]
+    NotExecuted {
+        /// Which, of which instance, why.
+        message: String,
+        /// Whether there is no such file.
+        missing: bool,
+    },
 }
 
 /// Why a node does not answer.
@@ -233,6 +247,8 @@ impl CliError {
                 _ => ExitStatus::Failed,
             },
             Self::Launch(LaunchError::Refused { code: 2, .. }) => ExitStatus::Usage,
+            Self::NotExecuted { missing: true, .. } => ExitStatus::NoProgram,
+            Self::NotExecuted { missing: false, .. } => ExitStatus::NotExecutable,
             _ => ExitStatus::Failed,
         }
     }
@@ -257,6 +273,7 @@ impl CliError {
             Self::Launch(_) => "launch",
             Self::File { .. } => "file",
             Self::Failed { .. } => "failed",
+            Self::NotExecuted { .. } => "not-executed",
         }
     }
 

@@ -18,7 +18,8 @@ use super::exit::{CliError, ExitStatus, Outcome};
 use super::session::Session;
 use super::target::nearest;
 use crate::daemon::launch;
-use crate::driver::tether::{self, End};
+use crate::driver::spawn_error::Stage;
+use crate::driver::tether::{self, End, TetherError};
 use crate::launch::context::{Context, Endpoints, Ports, inheritable};
 use crate::launch::environment::EnvVar;
 use crate::launch::prepare::Start;
@@ -124,8 +125,16 @@ impl<'a> Oneoff<'a> {
         }
         let request =
             self.start().prepare_words(words, &NODES_OWN).map_err(|error| self.wrong(&error))?;
-        let exit = tether::run(request, End::Guard(command)).map_err(|error| self.wrong(&error))?;
-        Ok(code(exit))
+        match tether::run(request, End::Guard(command)) {
+            Ok(exit) => Ok(code(exit)),
+            Err(TetherError::Spawn(error)) if error.stage == Stage::Exec => {
+                Err(CliError::NotExecuted {
+                    message: format!("`{}`: {error}", self.instance),
+                    missing: error.is_missing(),
+                })
+            }
+            Err(error) => Err(self.wrong(&error)),
+        }
     }
 }
 

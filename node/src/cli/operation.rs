@@ -134,8 +134,14 @@ fn plain_text(one: &InstanceStatus) -> String {
             None => one.instance.to_string(),
         },
         State::Running => format!("{} (not ready)", one.instance),
+        State::Starting => format!("{} (starting{})", one.instance, colon(one)),
         state => format!("{} ({})", one.instance, state.as_str()),
     }
+}
+
+/// The reason after a colon.
+fn colon(one: &InstanceStatus) -> String {
+    one.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"))
 }
 
 /// What an instance is waited for, or nothing when it is where it should be.
@@ -146,10 +152,10 @@ pub(crate) fn waiting_text(one: &InstanceStatus, since: Duration) -> Option<Stri
         }
         State::Waiting => format!("waits for {}", ps::list(&one.blocked_by)),
         State::Starting => match one.uptime {
-            Some(up) => format!("started {} ago, not ready yet", time::seconds(up)),
+            Some(up) => format!("started {} ago, not ready yet{}", time::seconds(up), colon(one)),
             None => "starting".into(),
         },
-        State::Running if !one.ready => "not ready".into(),
+        State::Running if !one.ready => format!("not ready{}", colon(one)),
         State::Backoff => ps::info(one),
         State::Stopping if one.flags.contains(&Flag::Stuck) => {
             "survives SIGKILL: stuck in the kernel".into()

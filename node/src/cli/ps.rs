@@ -326,6 +326,8 @@ pub(crate) fn info(one: &InstanceStatus) -> String {
         State::Waiting if !one.blocked_by.is_empty() => {
             format!("waits for {}", list(&one.blocked_by))
         }
+        // What it says of itself tells more than what it has not said.
+        State::Starting if !own.is_empty() => own.to_owned(),
         _ => one.reason.clone().unwrap_or_else(|| own.to_owned()),
     };
     let step = match one.state {

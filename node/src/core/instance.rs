@@ -131,7 +131,7 @@ pub struct Life {
     /// Since when.
     pub ready_at: Option<Moment>,
     /// Not ready by then: a failed start.
-    ready_by: Option<Moment>,
+    pub ready_by: Option<Moment>,
     /// The leader's end.
     exit: Option<Exit>,
     /// Last heartbeat.
@@ -143,7 +143,7 @@ pub struct Life {
     /// Probes that failed in a row: ready, alive.
     failed_probes: [u32; 2],
     /// What the last failed probe said.
-    probe_detail: String,
+    pub probe_detail: String,
     /// It has an address in the registry at which it is asked whether it lives.
     called: bool,
     /// An inspection is under way because of this.

@@ -1,5 +1,7 @@
 //! Where the core's answers go: actions for the drivers, notices for the supervisor itself.
 
+use std::time::Duration;
+
 use hilum_shared::name::{InstanceId, ServiceName};
 
 use super::action::Action;
@@ -27,7 +29,12 @@ pub enum Notice {
     /// Down and not wanted, completed or failed.
     Rests,
     /// It will be started again by itself.
-    Restarting,
+    Restarting {
+        /// When its backoff is over; its schedule may come before.
+        delay: Duration,
+        /// Why it ended.
+        reason: String,
+    },
     /// Given up, and that concerns others.
     Failed,
     /// Survives KILL.

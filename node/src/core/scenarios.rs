@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hilum_shared::config::spec::*;
+use hilum_shared::config::template::Template;
 use hilum_shared::protocol::control::{Await, AwaitState, Scale, ScaleTo, Targets, Wait};
 use hilum_shared::signal::{Exit, Signal};
 use hilum_shared::units::Bytes;
 
 use super::action::Reply;
 use super::fixtures::{cluster, needs, ready, service};
-use super::input::{Input, Report, Request, RequestId};
+use super::input::{Input, ProbePurpose, Report, Request, RequestId};
 use super::world::World;
 
 mod change;

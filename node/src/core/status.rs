@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use hilum_shared::config::spec::ReadyKind;
 use hilum_shared::status::{ExitStatus, Flag, InstanceStatus, ServiceStatus, State};
+use hilum_shared::units::format_duration;
 
 use super::instance::{Instance, Phase, Want};
 use super::service::{Service, is_job};
@@ -35,6 +37,7 @@ impl Instance {
             // A schedule goes before the backoff.
             Phase::Backoff { until } => Some(service.fires_at.map_or(*until, |at| at.min(*until))),
             Phase::Stopping(stop) => Some(stop.kill_at),
+            Phase::Starting => life.and_then(|life| life.ready_by),
             Phase::Completed | Phase::Failed | Phase::Down if self.want == Want::Up => {
                 service.fires_at
             }
@@ -61,6 +64,7 @@ impl Instance {
             exit: self.exit.map(|(exit, at)| ExitStatus::new(exit, at)),
             reason: match (&self.reason, blocked_by.as_slice()) {
                 (None, [first, ..]) => Some(format!("waits for {first}")),
+                (None, []) => self.awaited(),
                 (reason, _) => reason.clone(),
             },
             next_at: next.map(|at| at.since(now.mono).as_secs_f64()),
@@ -75,6 +79,30 @@ impl Instance {
             blocked_by,
             in_vain: None,
         }
+    }
+}
+
+impl Instance {
+    /// What a run that is up lacks to be ready.
+    fn awaited(&self) -> Option<String> {
+        let life = self.life.as_ref()?;
+        let check = self.spec.policy.ready.as_ref()?;
+        if !matches!(self.phase, Phase::Starting | Phase::Running) || life.ready {
+            return None;
+        }
+        if !life.probe_detail.is_empty() {
+            return Some(life.probe_detail.clone());
+        }
+        Some(match &check.kind {
+            ReadyKind::Heartbeat => "no heartbeat has said ready".to_owned(),
+            ReadyKind::Notify => "`READY=1` has not come".to_owned(),
+            ReadyKind::NotifyFd(number) => format!("nothing has come on descriptor {number}"),
+            ReadyKind::Probe(_) | ReadyKind::File(_) => "its probe has not answered".to_owned(),
+            ReadyKind::Log(pattern) => format!("no line has matched `{pattern}`"),
+            ReadyKind::Delay(delay) => format!("ready {} after its start", format_duration(*delay)),
+            ReadyKind::Registered(Some(name)) => format!("it has not registered as `{name}`"),
+            ReadyKind::Registered(None) => "it has not registered".to_owned(),
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use hilum_shared::protocol::WorkerState;
 use hilum_shared::protocol::control::{Scale, ScaleTo, Targets, Wait};
 use hilum_shared::registry::Instance as Entered;
 use hilum_shared::signal::{Exit, Signal};
+use hilum_shared::status::InstanceStatus;
 
 use super::action::{Action, OrderKind, Reply, Scope};
 use super::fixtures::{cluster, needs, ready, service};
@@ -64,6 +65,8 @@ pub(super) struct World {
     pending: Vec<Input>,
     /// The names of all events, in order: `web.1 started`.
     pub(super) events: Vec<String>,
+    /// The last event as people read it.
+    pub(super) said: String,
     pub(super) replies: BTreeMap<u64, Reply>,
     nature: Nature,
     exits: Vec<i32>,
@@ -92,6 +95,7 @@ impl World {
             processes: BTreeMap::new(),
             pending: Vec::new(),
             events: Vec::new(),
+            said: String::new(),
             replies: BTreeMap::new(),
             nature: Nature::default(),
             exits: Vec::new(),
@@ -267,6 +271,7 @@ impl World {
             Action::Publish(event) => {
                 let who = event.instance.map_or("*".into(), |id| id.to_string());
                 self.events.push(format!("{who} {}", event.kind.name()));
+                self.said = event.kind.text();
             }
             Action::StartProbe { .. }
             | Action::StopProbe { .. }
@@ -425,6 +430,12 @@ impl World {
         self.core.instance(&InstanceId::parse(id).unwrap())
     }
 
+    /// As `ps` gets it.
+    pub(super) fn status(&self, id: &str) -> InstanceStatus {
+        let (_, all) = self.core.snapshot(Now { mono: self.now, wall: self.wall });
+        all.into_iter().find(|one| one.instance.to_string() == id).unwrap()
+    }
+
     /// The present run's number.
     pub(super) fn run_of(&self, id: &str) -> u32 {
         self.instance(id).map_or(0, |instance| instance.run.0)
@@ -487,11 +498,7 @@ impl World {
     }
 
     pub(super) fn blocked_by(&self, id: &str) -> Vec<String> {
-        let (_, instances) = self.core.snapshot(Now { mono: self.now, wall: 0.0 });
-        instances
-            .into_iter()
-            .find(|i| i.instance.to_string() == id)
-            .map_or(Vec::new(), |i| i.blocked_by)
+        self.status(id).blocked_by
     }
 
     fn keys(&self) -> Vec<Key> {

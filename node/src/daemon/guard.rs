@@ -176,9 +176,8 @@ impl Guard {
         match self.places.restore() {
             Ok(true) => {
                 *told = None;
-                let text = format!(
-                    "somebody removed `{folder}`: it is made anew, the log that was in it is lost"
-                );
+                let text =
+                    format!("somebody removed `{folder}`: it is made anew, what was in it is lost");
                 self.say(Level::Warning, &text);
                 true
             }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use hilum_shared::signal::Signal;
+use nix::unistd::getppid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ pub(super) fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>
     let (sender, receiver) = mpsc::channel(64);
     let mut arrivals = signals::arrivals()?;
     let detached = startup.options.detached;
+    let keeper = getppid();
     let orders = sender.clone();
     tokio::spawn(async move {
         let mut stops = 0;
@@ -30,7 +32,12 @@ pub(super) fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>
                 Signal::HUP if stops > 0 => continue,
                 Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT => {
                     stops += 1;
-                    let reason = format!("signal {signal}");
+                    // Its death is told by TERM.
+                    let reason = if getppid() == keeper {
+                        format!("signal {signal}")
+                    } else {
+                        format!("its keeper, pid {keeper}, was killed")
+                    };
                     if stops == 1 { Order::Stop(reason) } else { Order::StopNow(reason) }
                 }
                 _ => continue,

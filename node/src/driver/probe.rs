@@ -2,6 +2,7 @@
 //! request, does a command exit 0, is a file there. One question, one answer; who asks how often is
 //! not decided here.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -24,6 +25,9 @@ use crate::launch::prepare::{LaunchError, Start};
 
 /// So much of an answer is read: the status line is at its begin, the last line of a command's output at its end.
 const ANSWER: usize = 512;
+
+/// So many characters of a command name it.
+const SHOWN: usize = 60;
 
 /// A probe with its references filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +113,18 @@ impl Question {
     /// Asks once. Dropping the future ends the question, a command's processes included.
     ///
     /// # Errors
-    /// What was wrong, for people: `connection refused`, `HTTP status 503`, `no answer within 1s`.
+    /// What was asked and what was wrong, for people: `tcp 127.0.0.1:80: connection refused`,
+    /// `http://127.0.0.1/: HTTP status 503`, `exec pg_isready: no answer within 1s`.
     pub async fn ask(
+        &self,
+        start: &Start<'_>,
+        processes: &Processes,
+        timeout: Duration,
+    ) -> Result<(), String> {
+        self.answer(start, processes, timeout).await.map_err(|wrong| format!("{self}: {wrong}"))
+    }
+
+    async fn answer(
         &self,
         start: &Start<'_>,
         processes: &Processes,
@@ -124,7 +138,7 @@ impl Question {
                 Self::Rpc(address) => ping(address, timeout).await,
                 Self::File(path) => match path.try_exists() {
                     Ok(true) => Ok(()),
-                    Ok(false) => Err(format!("`{}` is not there", path.display())),
+                    Ok(false) => Err("not there".to_owned()),
                     Err(error) => Err(words(error)),
                 },
                 // It has the same limit, and kills what it started.
@@ -137,6 +151,26 @@ impl Question {
         match tokio::time::timeout(timeout, answer).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {}", format_duration(timeout))),
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp {address}"),
+            Self::Unix(path) => write!(f, "unix {}", path.display()),
+            Self::Http(url) => write!(f, "http://{}{}", url.authority, url.path),
+            Self::Exec(command) => {
+                let words: Vec<_> = command.iter().map(Template::source).collect();
+                let words = words.join(" ").replace('\n', " ");
+                match words.char_indices().nth(SHOWN) {
+                    Some((end, _)) => write!(f, "exec {}…", &words[..end]),
+                    None => write!(f, "exec {words}"),
+                }
+            }
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Rpc(address) => write!(f, "lymph.ping at {address}"),
         }
     }
 }
@@ -284,6 +318,18 @@ fn words(error: io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_is_told_in_a_line() {
+        let exec =
+            |words: &[&str]| Question::Exec(words.iter().map(|w| Template::new(*w)).collect());
+        assert_eq!(exec(&["pg_isready", "-q"]).to_string(), "exec pg_isready -q");
+        let long = exec(&["sh", "-c", &format!("a\n{}", "ö".repeat(100))]).to_string();
+        assert_eq!(long, format!("exec sh -c a {}…", "ö".repeat(52)));
+        assert_eq!(Question::Tcp("[::1]:80".into()).to_string(), "tcp [::1]:80");
+        let url = Url::parse("http://localhost:80/up?x").unwrap();
+        assert_eq!(Question::Http(url).to_string(), "http://localhost:80/up?x");
+    }
 
     #[test]
     fn urls_are_taken_apart() {

@@ -180,6 +180,11 @@ impl SpawnError {
         Self { stage: Stage::Exec, errno, path: there.or_else(|| paths().next()), what }
     }
 
+    /// Whether no such file is there.
+    pub fn is_missing(&self) -> bool {
+        Errno::from_raw(self.errno) == Errno::ENOENT
+    }
+
     /// What it means for the next try.
     pub fn class(&self) -> FailureClass {
         match Errno::from_raw(self.errno) {

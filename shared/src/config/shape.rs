@@ -2,9 +2,11 @@
 //! fills in the defaults, so that what follows reads one form only.
 
 mod scalar;
+mod unknown;
 
 pub(super) use scalar::{mode as read_mode, share as read_share};
 
+use self::unknown::{likely, names};
 use super::diagnostic::{Problems, list, nearest, quote};
 use super::keys::{self, Key, Kinds, Type};
 use super::source::Pos;
@@ -35,43 +37,8 @@ pub(crate) struct Shape<'a> {
     service: String,
 }
 
-/// Keys of other supervisors, and what they are called here.
-const FOREIGN: &[(&str, &str)] = &[
-    ("args", "command"),
-    ("cmd", "command"),
-    ("entrypoint", "command"),
-    ("exec", "command"),
-    ("script", "command"),
-    ("replicas", "numprocesses"),
-    ("processes", "numprocesses"),
-    ("numprocs", "numprocesses"),
-    ("scale", "numprocesses"),
-    ("cwd", "directory"),
-    ("working_dir", "directory"),
-    ("working_directory", "directory"),
-    ("environment", "env"),
-    ("copy_env", "inherit_env"),
-    ("services", "instances"),
-    ("watchers", "instances"),
-    ("programs", "instances"),
-    ("stop_signal", "stop.signal"),
-    ("stopsignal", "stop.signal"),
-    ("stop_grace_period", "stop.timeout"),
-    ("graceful_timeout", "stop.timeout"),
-    ("stopwaitsecs", "stop.timeout"),
-    ("autorestart", "restart"),
-    ("restart_policy", "restart"),
-    ("healthcheck", "ready` and `alive"),
-    ("readiness_probe", "ready"),
-    ("liveness_probe", "alive"),
-    ("uid", "user"),
-    ("gid", "group"),
-    ("rlimits", "limits"),
-    ("ulimits", "limits"),
-    ("priority", "nice"),
-    ("cpuset", "cpus"),
-    ("use_sockets", "sockets"),
-];
+/// So many keys are few enough to be listed in an error.
+const FEW: usize = 16;
 
 impl<'a> Shape<'a> {
     /// A checker that reports to `problems`.
@@ -144,7 +111,12 @@ impl<'a> Shape<'a> {
     /// The value has another shape than is expected.
     fn wrong_shape(&mut self, node: &mut Node, ty: &Type, path: &str) {
         let message = format!("expected {}, found {}", ty.describe(), node.describe());
-        self.problems.error(node.at, path, message);
+        let problem = self.problems.error(node.at, path, message);
+        if let Type::Map(known) = ty
+            && known.len() <= FEW
+        {
+            problem.help(format!("its keys are {}", list(&names(known).collect::<Vec<_>>())));
+        }
         node.value = Value::Broken;
     }
 
@@ -176,9 +148,8 @@ impl<'a> Shape<'a> {
             }
         }
         map.0 = kept;
-        let names = || known.iter().filter(|key| !key.refused).map(|key| key.name);
         // a mistyped key is there: one error is enough
-        let meant = |name: &str| unknown.iter().any(|other| nearest(other, names()) == Some(name));
+        let meant = |name: &str| unknown.iter().any(|other| likely(other, known) == Some(name));
         for key in known {
             if map.get(key.name).is_some() {
                 continue;
@@ -217,15 +188,11 @@ impl<'a> Shape<'a> {
                     &path,
                     format!("unknown key {}", quote(name)),
                 );
-                let names = || known.iter().filter(|key| !key.refused).map(|key| key.name);
-                let foreign = FOREIGN
-                    .iter()
-                    .find(|(other, ours)| *other == name && names().any(|n| ours.starts_with(n)))
-                    .map(|(_, ours)| *ours);
-                match foreign.or_else(|| nearest(name, names())) {
+                match likely(name, known) {
                     Some(near) => problem.help(format!("did you mean `{near}`?")),
-                    None if known.len() <= 16 => {
-                        problem.help(format!("known are {}", list(&names().collect::<Vec<_>>())))
+                    None if known.len() <= FEW => {
+                        let known: Vec<_> = names(known).collect();
+                        problem.help(format!("known are {}", list(&known)))
                     }
                     None => problem.help(
                         "keys of your own start with `x-`; docs/config.md lists those of hilum",

@@ -1,10 +1,10 @@
 //! Calls of services by name.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -124,16 +124,6 @@ impl Budget {
     }
 }
 
-/// What speaks for calling an instance; only the best are chosen from.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
-enum Rank {
-    /// It was tried: the same again is better than none, for who wants to try again.
-    Again,
-    /// It refused a moment ago and may be back: asking costs nothing, where there is no other.
-    Refused,
-    Alive,
-}
-
 /// One instance, as a call goes to it.
 struct Chosen {
     address: String,
@@ -240,8 +230,18 @@ impl Client {
         // Each of several tries gets its share of the time, so that one silent instance does not use it up.
         let share = options.timeout / (retries + 1);
         loop {
-            let choosing = tokio::time::timeout_at(deadline, self.choose(target, options, &tried));
-            let chosen = choosing.await.map_err(|_| timeout())??;
+            let chosen = if target.contains("://") {
+                let version = options.version.as_ref().map(ToString::to_string);
+                Chosen { address: target.to_owned(), version }
+            } else {
+                let known = match self.known(target) {
+                    Some(known) => known,
+                    None => tokio::time::timeout_at(deadline, self.look_up(target))
+                        .await
+                        .map_err(|_| timeout())??,
+                };
+                self.choose(&known, target, options, &tried)?
+            };
             let left = deadline.saturating_duration_since(Instant::now());
             // Every container has this one, whatever version it was chosen by; lymph refuses that version here.
             request.headers.version = chosen.version.filter(|_| !subject.starts_with("lymph."));
@@ -271,59 +271,42 @@ impl Client {
     }
 
     /// The instance to call: not one that was tried while there are others.
-    async fn choose(
+    fn choose(
         &self,
+        known: &Known,
         target: &str,
         options: &CallOptions,
         tried: &[String],
     ) -> Result<Chosen, Error> {
-        if target.contains("://") {
-            return Ok(Chosen {
-                address: target.to_owned(),
-                version: options.version.as_ref().map(ToString::to_string),
-            });
-        }
-        let known = self.known(target).await?;
         let all = known.lookup.instances();
         if all.is_empty() {
             return Err(Error::NoSuchService { service: target.to_owned() });
         }
         let asked = options.version.as_ref();
-        let fits = |one: &&Instance| asked.is_none_or(|asked| asked.admits(one.version.as_deref()));
-        let (mut best, mut choice) = (Rank::Again, Vec::with_capacity(all.len()));
         let mut count = 0;
-        for instance in all.iter().filter(fits) {
+        let mut choice = Vec::with_capacity(all.len());
+        for instance in all.iter() {
+            if !asked.is_none_or(|asked| asked.admits(instance.version.as_deref())) {
+                continue;
+            }
             count += 1;
             let (address, liveness) = self.address(instance);
-            let rank = match liveness {
-                Liveness::Unresponsive => continue,
-                _ if tried.iter().any(|other| other == address) => {
-                    if options.retries == 0 || liveness == Liveness::Refused {
-                        continue;
-                    }
-                    Rank::Again
-                }
-                Liveness::Refused => Rank::Refused,
-                _ => Rank::Alive,
-            };
-            if rank > best {
-                choice.clear();
-                best = rank;
-            }
-            if rank == best {
-                choice.push((address, instance));
-            }
+            let was_tried = tried.iter().any(|other| other == address);
+            choice.extend(
+                Standing::of(liveness, was_tried).map(|standing| (standing, address, instance)),
+            );
         }
         if count == 0 {
             return Err(none_compatible(target, asked, &all));
         }
-        if choice.is_empty() {
+        let best = choice.iter().map(|(standing, ..)| *standing).min();
+        let Some(best) = best.filter(|best| *best < Standing::Tried || options.retries > 0) else {
             return Err(Error::NoneAlive { service: target.to_owned(), count });
-        }
-        let endpoint = &self.shared.endpoint;
+        };
+        choice.retain(|(standing, ..)| *standing == best);
         let turn = known.turn.fetch_add(1, Ordering::Relaxed);
-        let pending = |at: usize| endpoint.waiting(choice[at].0);
-        let (address, chosen) = choice[options.balance.pick(choice.len(), turn, pending)];
+        let pending = |at: usize| self.shared.endpoint.waiting(choice[at].1);
+        let (_, address, chosen) = choice[options.balance.pick(choice.len(), turn, pending)];
         Ok(Chosen { address: address.to_owned(), version: chosen.version.clone() })
     }
 
@@ -339,19 +322,46 @@ impl Client {
         }
     }
 
-    /// The live view of a service's instances.
-    async fn known(&self, service: &str) -> Result<Arc<Known>, Error> {
-        let services = || self.shared.services.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = services().get(service) {
-            return Ok(Arc::clone(known));
-        }
+    /// The live view of a service's instances, where there is one.
+    fn known(&self, service: &str) -> Option<Arc<Known>> {
+        self.services().get(service).cloned()
+    }
+
+    fn services(&self) -> MutexGuard<'_, HashMap<String, Arc<Known>>> {
+        self.shared.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the registry for it.
+    async fn look_up(&self, service: &str) -> Result<Arc<Known>, Error> {
         let lookup = self.shared.registry.lookup(service).await?;
         let fresh = Arc::new(Known { lookup, turn: AtomicUsize::new(0) });
         // Names come from the program, so they are few; names that nobody has are not kept.
         if fresh.lookup.instances().is_empty() {
             return Ok(fresh);
         }
-        Ok(Arc::clone(services().entry(service.to_owned()).or_insert(fresh)))
+        Ok(Arc::clone(self.services().entry(service.to_owned()).or_insert(fresh)))
+    }
+}
+
+/// How well an instance can be called, the best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Alive,
+    /// One that refused a moment ago may be back: asking costs nothing, where there is no other.
+    Refused,
+    /// The same again is better than none, for a call that may be tried again.
+    Tried,
+}
+
+impl Standing {
+    /// `None`: not to be called.
+    fn of(liveness: Liveness, was_tried: bool) -> Option<Self> {
+        match (liveness, was_tried) {
+            (Liveness::Unresponsive, _) | (Liveness::Refused, true) => None,
+            (Liveness::Refused, false) => Some(Self::Refused),
+            (_, true) => Some(Self::Tried),
+            (_, false) => Some(Self::Alive),
+        }
     }
 }
 

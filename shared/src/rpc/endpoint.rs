@@ -18,12 +18,12 @@
 //! **Liveness**: a connection that is in use and silent is pinged each second; after three seconds without a sign its
 //! instance is passed over, after thirty it is closed and the pings end with it. An unused connection is closed after a minute.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 

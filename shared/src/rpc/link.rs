@@ -217,8 +217,9 @@ impl Link {
                     }
                     None => {}
                 }
-                if stream.read.read_buf(reader.buffer()).await? == 0 {
-                    return Err(LinkError::Closed);
+                match stream.read.read(reader.space()).await? {
+                    0 => return Err(LinkError::Closed),
+                    count => reader.filled(count),
                 }
             }
         };
@@ -258,12 +259,15 @@ impl Link {
             }
             let writing = sent < sending.len();
             tokio::select! {
-                read = self.stream.read.read_buf(self.reader.buffer()), if !more => match read {
+                read = self.stream.read.read(self.reader.space()), if !more => match read {
                     Ok(0) => return LinkError::Closed,
-                    Ok(_) => match self.deliver(wire, owner) {
-                        Ok(rest) => more = rest,
-                        Err(error) => return error,
-                    },
+                    Ok(count) => {
+                        self.reader.filled(count);
+                        match self.deliver(wire, owner) {
+                            Ok(rest) => more = rest,
+                            Err(error) => return error,
+                        }
+                    }
                     Err(error) => return error.into(),
                 },
                 () = tokio::task::yield_now(), if more => match self.deliver(wire, owner) {

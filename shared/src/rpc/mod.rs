@@ -20,6 +20,7 @@ mod dialled;
 mod endpoint;
 mod error;
 pub(crate) mod held;
+mod ipc;
 mod link;
 mod loglevel;
 mod network;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use super::ipc;
 use crate::transport::endpoint::Endpoint as Address;
 use crate::transport::reach;
 
@@ -71,7 +72,7 @@ impl Network for Sockets {
                     let stream = TcpStream::connect(&host).await?;
                     Ok(tcp(stream)?)
                 }
-                Address::Ipc(path) => Ok(unix(UnixStream::connect(&path).await?)),
+                Address::Ipc(path) => ipc::split(UnixStream::connect(&path).await?),
             }
         })
     }
@@ -101,11 +102,6 @@ fn tcp(stream: TcpStream) -> io::Result<Stream> {
     stream.set_nodelay(true)?; // messages are written whole: waiting for more only delays them
     let (read, write) = stream.into_split();
     Ok(Stream { read: Box::new(read), write: Box::new(write) })
-}
-
-fn unix(stream: UnixStream) -> Stream {
-    let (read, write) = stream.into_split();
-    Stream { read: Box::new(read), write: Box::new(write) }
 }
 
 /// Binds a path, taking it over from an owner that has gone, never from one that listens.
@@ -153,7 +149,7 @@ impl Listener for UnixDoor {
     }
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Stream>> {
-        Box::pin(async { Ok(unix(self.listener.accept().await?.0)) })
+        Box::pin(async { ipc::split(self.listener.accept().await?.0) })
     }
 }
 

@@ -39,7 +39,7 @@ impl Request {
     }
 
     /// The trace that it belongs to.
-    pub fn trace_id(&self) -> &str {
+    pub fn trace_id(&self) -> &Arc<str> {
         &self.trace_id
     }
 
@@ -344,26 +344,22 @@ impl Server {
         let current = Scope { trace_id: Arc::clone(&trace_id), deadline };
         let watch = PanicWatch(Arc::clone(&message));
         let run = Arc::clone(&method.run);
-        let work = async move {
+        let cancelled_at = deadline.filter(|_| !method.uncancelled);
+        // What is not held across the method's own future, which lies elsewhere, keeps the task small.
+        tokio::spawn(trace::scope(current, async move {
             let _watch = watch;
             let _permit = match permit {
                 Some(Permit::Wait(permits, turn)) => {
-                    let permit = permits.acquire_owned().await;
+                    let acquired = until(cancelled_at, permits.acquire_owned()).await;
                     drop(turn);
+                    // Nobody waits any longer: what it would answer is of no use.
+                    let Some(permit) = acquired else { return };
                     permit.ok()
                 }
                 Some(Permit::Have(permit)) => Some(permit),
                 None => None,
             };
-            run(Request { message, trace_id }, channel).await;
-        };
-        let cancelled_at = deadline.filter(|_| !method.uncancelled);
-        tokio::spawn(trace::scope(current, async move {
-            match cancelled_at {
-                // Nobody waits any longer: what it would answer is of no use.
-                Some(at) => drop(tokio::time::timeout_at(at, work).await),
-                None => work.await,
-            }
+            let _ = until(cancelled_at, run(Request { message, trace_id }, channel)).await; // the same
         }));
     }
 
@@ -422,6 +418,14 @@ impl Server {
             help: (*help).to_owned(),
         });
         theirs.chain(ours).collect()
+    }
+}
+
+/// What comes of it before that time.
+async fn until<F: Future>(at: Option<Instant>, future: F) -> Option<F::Output> {
+    match at {
+        Some(at) => tokio::time::timeout_at(at, future).await.ok(),
+        None => Some(future.await),
     }
 }
 

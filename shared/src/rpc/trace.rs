@@ -21,8 +21,8 @@ pub struct Scope {
 }
 
 /// Runs a future in a scope: [`trace_id`] is known in it, and calls made in it carry it on.
-pub async fn scope<F: Future>(scope: Scope, future: F) -> F::Output {
-    CURRENT.scope(scope, future).await
+pub fn scope<F: Future>(scope: Scope, future: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(scope, future)
 }
 
 /// Runs a future under a trace id.

@@ -154,7 +154,10 @@ fn write_frame(out: &mut Vec<u8>, flags: u8, body: &[u8]) {
 
 /// Cuts what came from a connection into messages.
 pub struct Reader {
+    /// What came, then room for more.
     buffer: Vec<u8>,
+    /// Where the room begins.
+    end: usize,
     /// Where the message at hand begins.
     start: usize,
     /// Up to here it was looked at.
@@ -173,32 +176,57 @@ pub enum Item<'a> {
     Command(&'a [u8]),
 }
 
-/// The largest piece that is read at once.
+/// There is room for so much at least; beyond [`READ`] it is not doubled any more.
+const LEAST: usize = 4 * 1024;
 const READ: usize = 64 * 1024;
 
 impl Reader {
     /// A reader that takes messages of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { buffer: Vec::with_capacity(4096), start: 0, at: 0, frames: Vec::new(), limit }
+        Self { buffer: Vec::new(), end: 0, start: 0, at: 0, frames: Vec::new(), limit }
     }
 
-    /// Where to put what comes next: append to it.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
+    /// Where to put what comes next, 4 KiB or more; [`Self::filled`] says how much came.
+    pub fn space(&mut self) -> &mut [u8] {
         if self.start > 0 {
-            self.buffer.drain(..self.start);
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
             self.at -= self.start;
             for frame in &mut self.frames {
                 *frame = frame.start - self.start..frame.end - self.start;
             }
             self.start = 0;
         }
-        if self.buffer.is_empty() && self.buffer.capacity() > 4 * READ {
-            self.buffer = Vec::with_capacity(READ); // after one large message
+        if self.end == 0 && self.buffer.len() > 4 * READ {
+            self.buffer = Vec::new(); // after one large message
         }
         // Doubled as bytes come, never by what a stranger announces.
-        let room = self.buffer.capacity().clamp(4096, READ);
-        self.buffer.reserve(room);
-        &mut self.buffer
+        let size = self.buffer.len();
+        let room = size.clamp(LEAST, READ);
+        if size - self.end < room {
+            self.buffer.resize((2 * size).max(self.end + room), 0);
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// So many bytes came into the space.
+    ///
+    /// # Panics
+    /// When they are more than it had.
+    pub fn filled(&mut self, count: usize) {
+        assert!(count <= self.buffer.len() - self.end, "no more than there was room for");
+        self.end += count;
+    }
+
+    /// Appends what came elsewhere.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let space = self.space();
+            let (now, rest) = bytes.split_at(bytes.len().min(space.len()));
+            space[..now.len()].copy_from_slice(now);
+            self.filled(now.len());
+            bytes = rest;
+        }
     }
 
     /// The next message or command, if it has come whole.
@@ -229,7 +257,7 @@ impl Reader {
 
     /// The next frame, if it has come whole: its flags and where it lies.
     fn frame(&mut self) -> Result<Option<(u8, Range<usize>)>, ZmtpError> {
-        let rest = &self.buffer[self.at..];
+        let rest = &self.buffer[self.at..self.end];
         let Some((&flags, rest)) = rest.split_first() else { return Ok(None) };
         if flags & !(MORE | LONG | COMMAND) != 0 || flags & (MORE | COMMAND) == MORE | COMMAND {
             return Err(ZmtpError::Malformed { what: "frame" });
@@ -248,7 +276,7 @@ impl Reader {
         }
         let begin = self.at + head;
         let end = begin + length as usize;
-        if end > self.buffer.len() {
+        if end > self.end {
             return Ok(None);
         }
         self.at = end;
@@ -302,12 +330,14 @@ mod tests {
     #[test]
     fn what_is_too_large_is_refused_before_it_comes() {
         let mut reader = Reader::new(100);
-        reader.buffer().extend_from_slice(&[2, 0, 0, 0, 1, 0, 0, 0, 0]);
+        reader.push(&[2, 0, 0, 0, 1, 0, 0, 0, 0]);
         assert_eq!(reader.next_item(), Err(ZmtpError::TooLarge { limit: 100 }));
         let mut reader = Reader::new(100);
+        let mut frames = Vec::new();
         for _ in 0..3 {
-            write_frame(reader.buffer(), MORE, &[0; 40]);
+            write_frame(&mut frames, MORE, &[0; 40]);
         }
+        reader.push(&frames);
         assert_eq!(reader.next_item(), Err(ZmtpError::TooLarge { limit: 100 }));
     }
 
@@ -325,7 +355,7 @@ mod tests {
             let mut reader = Reader::new(10_000);
             let mut found: Vec<Vec<Vec<u8>>> = Vec::new();
             for piece in bytes.chunks(cut) {
-                reader.buffer().extend_from_slice(piece);
+                reader.push(piece);
                 while let Some(Item::Message(frames)) = reader.next_item().unwrap() {
                     found.push(frames.iter().map(|frame| frame.to_vec()).collect());
                 }
@@ -337,7 +367,7 @@ mod tests {
         fn any_bytes_get_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..500), cut in 1_usize..50) {
             let mut reader = Reader::new(200);
             for piece in bytes.chunks(cut) {
-                reader.buffer().extend_from_slice(piece);
+                reader.push(piece);
                 while let Ok(Some(_)) = reader.next_item() {}
             }
             let _ = read_ready(&bytes);

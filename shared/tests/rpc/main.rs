@@ -47,7 +47,7 @@ fn echo() -> Interface {
         .method(Method::raw("ack", |_, channel| async move { channel.ack().unwrap() }))
         .method(Method::raw("silent", |_, _channel| async {}))
         .method(Method::rpc("trace", |_: Value, request: Request| async move {
-            assert_eq!(trace::trace_id().as_deref(), Some(request.trace_id()));
+            assert_eq!(trace::trace_id().as_deref(), Some(&**request.trace_id()));
             Ok(request.trace_id().to_owned())
         }))
         .method(Method::raw("never", |_, channel| async move {

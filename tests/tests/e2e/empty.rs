@@ -84,6 +84,8 @@ fn a_killed_keeper_takes_the_cluster_with_it_in_order() {
     let keeper = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
     signal("KILL", keeper);
     cluster.assert_empty();
+    let told = cluster.ok("events");
+    assert!(told.contains(&format!("its keeper, pid {keeper}, was killed")), "{told}");
 }
 
 #[test]

@@ -87,6 +87,11 @@ fn run_and_exec_give_the_childs_code() {
         .run_words(&["exec", "web", "--", "sh", "-c", "echo $X; exit 7"])
         .code(7)
         .says("from config");
+    let none = cluster.run_words(&["exec", "web", "--", "no-such-program"]);
+    assert_eq!(none.status.code(), Some(127), "as shells say it");
+    assert!(none.err.contains("`no-such-program` not found"), "{}", none.err);
+    let folder = cluster.run_words(&["exec", "web", "--", "/etc"]);
+    assert_eq!(folder.status.code(), Some(126));
     let killed = cluster.run_words(&["exec", "web", "--", "sh", "-c", "kill -TERM $$"]).status;
     // A shell shows both as 143.
     assert!(killed.code() == Some(128 + 15) || killed.signal() == Some(15), "{killed}");

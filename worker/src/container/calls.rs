@@ -1,11 +1,12 @@
 //! From a request to the method of an interface, and from what becomes of it to the answer and the log.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hilum_shared::rpc::{self, Handler, Incoming, Request, Server};
 use hilum_shared::wire::{Value, to_value};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::build::{Installed, Part};
 use super::settings::Settings;
@@ -28,7 +29,7 @@ struct Shared {
     /// Known while the endpoint is open, which leads back here.
     process: RwLock<Option<Arc<Process>>>,
     components: Vec<Arc<dyn AnyComponent>>,
-    running: watch::Sender<usize>,
+    running: Running,
 }
 
 impl Calls {
@@ -36,7 +37,7 @@ impl Calls {
         let shared = Arc::new(Shared {
             process: RwLock::default(),
             components: components.iter().map(|part| Arc::clone(&part.component)).collect(),
-            running: watch::Sender::new(0),
+            running: Running::default(),
         });
         let asked = Arc::downgrade(&shared);
         let metrics = move || {
@@ -65,13 +66,18 @@ impl Calls {
 
     /// Calls that are being worked on.
     pub(super) fn running(&self) -> usize {
-        *self.shared.running.borrow()
+        self.shared.running.count.load(Ordering::SeqCst)
     }
 
     /// Waits until no call is being worked on.
     pub(super) async fn idle(&self) {
-        // The sender lives in this very value.
-        let _ = self.shared.running.subscribe().wait_for(|running| *running == 0).await;
+        loop {
+            let ended = self.shared.running.none.notified();
+            if self.running() == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 
@@ -131,17 +137,17 @@ async fn serve(
         return; // not open: the end of the channel refuses
     };
     let _counted = Counted::new(&shared.running);
-    let trace_id: Arc<str> = request.trace_id().into();
-    let subject = request.subject().to_owned();
-    process.figures.served(&subject);
+    let asked = request.clone();
+    let (subject, trace_id) = (asked.subject(), asked.trace_id());
+    process.figures.served(subject);
     let context =
-        Context { process, interface: Arc::clone(&interface), trace_id: Arc::clone(&trace_id) };
+        Context { process, interface: Arc::clone(&interface), trace_id: Arc::clone(trace_id) };
     let channel = ReplyChannel { inner: channel };
     let call = Call { index, context, request, channel: channel.clone() };
     let Err(failure) = answer(target, call).await else { return };
     let method = subject.rsplit('.').next().unwrap_or_default();
     let failed = |error: &(dyn std::error::Error + Send + Sync + 'static)| {
-        let failed = FailedCall { interface: &interface, method, trace_id: &trace_id, error };
+        let failed = FailedCall { interface: &interface, method, trace_id, error };
         shared.components.iter().for_each(|component| component.on_error(&failed));
     };
     match failure {
@@ -191,19 +197,29 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// A call that is being worked on, until it is dropped.
-struct Counted<'a>(&'a watch::Sender<usize>);
+/// Calls that are being worked on.
+#[derive(Default)]
+struct Running {
+    count: AtomicUsize,
+    /// Told when the last one ends.
+    none: Notify,
+}
+
+/// One of them, until it is dropped.
+struct Counted<'a>(&'a Running);
 
 impl<'a> Counted<'a> {
-    fn new(running: &'a watch::Sender<usize>) -> Self {
-        running.send_modify(|running| *running += 1);
+    fn new(running: &'a Running) -> Self {
+        running.count.fetch_add(1, Ordering::SeqCst);
         Self(running)
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
+        if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.none.notify_waiters();
+        }
     }
 }
 

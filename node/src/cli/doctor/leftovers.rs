@@ -61,7 +61,7 @@ pub(super) fn leftovers(session: &Session, mend: bool, findings: &mut Findings) 
         }
     }
     if !found {
-        findings.ok("leftovers", "none");
+        findings.ok("leftovers", if mend { "none: nothing to mend" } else { "none" });
     }
 }
 

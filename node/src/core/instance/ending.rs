@@ -275,8 +275,7 @@ impl Instance {
         match self.history.judge(&policy.restart, policy.kind, end, now, (&self.id, self.run)) {
             Verdict::Again(delay) => {
                 let reason = self.reason.clone().unwrap_or_default();
-                out.event(self, EventKind::Restarting { delay, reason });
-                out.notice(&self.id, Notice::Restarting);
+                out.notice(&self.id, Notice::Restarting { delay, reason });
                 if delay.is_zero() {
                     self.rest(Phase::Down, now, out);
                 } else {

@@ -84,6 +84,30 @@ fn one_that_is_not_ready_in_time_is_a_failed_start() {
 }
 
 #[test]
+fn what_a_start_still_lacks_is_told_with_the_time_it_has() {
+    let mut web = service("web", 1);
+    let check = ready(ReadyKind::Probe(Probe::Tcp(Template::new("127.0.0.1:1"))));
+    web.policy.ready = Some(ReadyCheck { within: 30 * SECOND, failures: 1, ..check });
+    let mut world = World::up(cluster(vec![web]));
+    let told = |world: &World| {
+        let status = world.status("web.1");
+        (status.reason.unwrap_or_default(), status.next_at.map(f64::round))
+    };
+    assert_eq!(told(&world), ("its probe has not answered".to_owned(), Some(30.0)));
+    let probe = |ok, detail: &str| Report::Probe {
+        purpose: ProbePurpose::Ready,
+        ok,
+        detail: detail.to_owned(),
+    };
+    world.tell("web.1", probe(false, "tcp 127.0.0.1:1: connection refused"));
+    assert_eq!(told(&world).0, "tcp 127.0.0.1:1: connection refused");
+    world.tell("web.1", probe(true, ""));
+    assert_eq!(told(&world), (String::new(), None));
+    world.tell("web.1", probe(false, "tcp 127.0.0.1:1: no answer within 1s"));
+    assert_eq!(told(&world), ("tcp 127.0.0.1:1: no answer within 1s".to_owned(), None));
+}
+
+#[test]
 fn a_stop_is_told_then_signalled_then_killed() {
     let mut world = World::up(cluster(vec![service("web", 1)]));
     world.stubborn(true);
@@ -370,6 +394,8 @@ fn a_scheduled_job_that_fails_keeps_to_its_schedule() {
     for run in 1..=5 {
         assert_eq!((world.state("job.1"), world.run_of("job.1")), ("running", run));
         world.ends("job.1", Exit::Code(1));
+        let by_schedule = ["restarting in 59s: exit 1", "restarting in 1m: exit 1"];
+        assert!(by_schedule.contains(&world.said.as_str()), "{}", world.said);
         world.pass(5 * SECOND);
         assert_eq!(world.state("job.1"), "backoff");
         world.pass(55 * SECOND);

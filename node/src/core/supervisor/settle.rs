@@ -6,6 +6,7 @@ use hilum_shared::name::{InstanceId, ServiceName};
 use super::Supervisor;
 use super::stop::Order;
 use crate::core::action::{Action, Reply};
+use crate::core::event::EventKind;
 use crate::core::instance::{Phase, Want};
 use crate::core::operation::{Answers, arrived};
 use crate::core::output::Notice;
@@ -39,7 +40,7 @@ impl Supervisor {
         if !(stays && self.is_rolled(id)) {
             self.tell_operations(id, killed);
         }
-        if matches!(notice, Notice::Waits | Notice::Rests | Notice::Restarting) {
+        if matches!(notice, Notice::Waits | Notice::Rests | Notice::Restarting { .. }) {
             self.end_waits_in_vain(id);
         }
         self.check_awaiting(Some(id));
@@ -51,9 +52,14 @@ impl Supervisor {
                 self.shortage = self.instance(id).and_then(|instance| instance.reason.clone());
             }
             Notice::Started => self.shortage = None,
-            Notice::Restarting => {
+            Notice::Restarting { delay, reason } => {
                 if let Some(service) = self.services.get_mut(&id.service) {
                     service.due = true;
+                    let fires_in = service.fires_at.map(|at| at.since(now.mono));
+                    let delay = fires_in.map_or(delay, |fires_in| fires_in.min(delay));
+                    if let Some(instance) = service.instances.get(&id.index) {
+                        self.out.event(instance, EventKind::Restarting { delay, reason });
+                    }
                 }
                 self.watch_crashes(&id.service);
             }

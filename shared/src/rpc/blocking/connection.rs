@@ -22,9 +22,6 @@ const SLICE: Duration = Duration::from_millis(100);
 /// Between two tries at a path whose backlog is full.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(10);
 
-/// What is read at once.
-const PIECE: usize = 16 * 1024;
-
 /// How long one call may take.
 #[derive(Clone, Copy)]
 pub(super) struct Wait<'a> {
@@ -144,10 +141,9 @@ impl Connection {
 
     /// Whether it is of no use for another call: the other side may have ended it meanwhile.
     pub(super) fn is_over(&mut self) -> bool {
-        let mut piece = [0; PIECE];
         while !self.torn {
-            match self.stream.read(&mut piece) {
-                Ok(count @ 1..) => self.reader.buffer().extend_from_slice(&piece[..count]),
+            match self.stream.read(self.reader.space()) {
+                Ok(count @ 1..) => self.reader.filled(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return true,
@@ -192,12 +188,11 @@ impl Connection {
 
     /// Waits for more bytes and takes them.
     fn read(&mut self, wait: Wait<'_>) -> Result<(), Failure> {
-        let mut piece = [0; PIECE];
         loop {
-            match self.stream.read(&mut piece) {
+            match self.stream.read(self.reader.space()) {
                 Ok(0) => return Err(Failure::Ended),
                 Ok(count) => {
-                    self.reader.buffer().extend_from_slice(&piece[..count]);
+                    self.reader.filled(count);
                     return Ok(());
                 }
                 Err(error) => self.stream.pause(error, PollFlags::POLLIN, wait)?,
