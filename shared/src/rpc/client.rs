@@ -29,9 +29,11 @@ pub struct CallOptions {
     pub timeout: Duration,
     /// Which of several instances.
     pub balance: Balance,
-    /// How many times to try again after a timeout or a lost connection, where working on it twice does no harm. A request that did not
-    /// leave goes to another instance in any case.
+    /// How many times to try again after a lost connection or a try that took too long, where working on it twice does no harm. A
+    /// request that did not leave goes to another instance in any case.
     pub retries: u32,
+    /// How long a try may take while there is another; `None`: as long as there is time.
+    pub try_timeout: Option<Duration>,
     /// The trace; `None`: that of the current task, or a new one.
     pub trace_id: Option<String>,
 }
@@ -45,6 +47,7 @@ impl Default for CallOptions {
             timeout: Duration::from_secs(3),
             balance: Balance::Random,
             retries: 0,
+            try_timeout: None,
             trace_id: None,
         }
     }
@@ -105,8 +108,8 @@ struct Known {
     turn: AtomicUsize,
 }
 
-/// Tries again cost what successful first tries earn: at most one in ten in the long run, so that a service that is down is not
-/// buried under them.
+/// Tries again cost what calls that were answered earn: ten at once, one for each ten answers in the long run, so that a service
+/// that is down is not buried under them.
 struct Budget(AtomicI64);
 
 impl Budget {
@@ -116,6 +119,10 @@ impl Budget {
     fn earn(&self) {
         let earn = |have: i64| (have < Self::MOST).then_some(have + 1);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn); // full is full
+    }
+
+    fn has(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= Self::TRY
     }
 
     fn spend(&self) -> bool {
@@ -227,8 +234,6 @@ impl Client {
         let headers = Headers { trace_id: Some(trace_id), ..Headers::default() };
         let (id, kind) = (new_id(), Kind::Request);
         let mut request = Message { id, kind, subject: subject.to_owned(), headers, body };
-        // Each of several tries gets its share of the time, so that one silent instance does not use it up.
-        let share = options.timeout / (retries + 1);
         loop {
             let chosen = if target.contains("://") {
                 let version = options.version.as_ref().map(ToString::to_string);
@@ -245,15 +250,16 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             // Every container has this one, whatever version it was chosen by; lymph refuses that version here.
             request.headers.version = chosen.version.filter(|_| !subject.starts_with("lymph."));
-            let within = if retries == 0 { left } else { left.min(share) };
+            let more = retries > 0 && self.shared.budget.has();
+            let within = options.try_timeout.filter(|_| more).map_or(left, |limit| left.min(limit));
             let error = match self.shared.endpoint.ask(&chosen.address, &mut request, within).await
             {
                 Ok(message) => {
                     self.shared.budget.earn();
                     return Ok(Reply { message, address: chosen.address });
                 }
-                // A service that was slow to be found is not to look as if it had less time.
-                Err(Error::Timeout { .. }) if retries == 0 => return Err(timeout()),
+                // However much of the time the tries before it took.
+                Err(Error::Timeout { .. }) if within == left => return Err(timeout()),
                 Err(error) => error,
             };
             let direct = target.contains("://");

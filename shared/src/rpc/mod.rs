@@ -25,6 +25,7 @@ mod link;
 mod loglevel;
 mod network;
 mod proxy;
+pub mod publish;
 mod reply;
 pub mod router;
 mod select;

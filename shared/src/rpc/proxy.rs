@@ -51,6 +51,13 @@ impl Proxy {
         self
     }
 
+    /// Gives up a try after this while there is another.
+    #[must_use]
+    pub fn try_timeout(mut self, timeout: Duration) -> Self {
+        self.options.try_timeout = Some(timeout);
+        self
+    }
+
     /// Asks this service or address instead of the one that the interface names.
     #[must_use]
     pub fn target(mut self, target: impl Into<String>) -> Self {

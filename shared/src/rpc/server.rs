@@ -345,21 +345,27 @@ impl Server {
         let watch = PanicWatch(Arc::clone(&message));
         let run = Arc::clone(&method.run);
         let cancelled_at = deadline.filter(|_| !method.uncancelled);
-        // What is not held across the method's own future, which lies elsewhere, keeps the task small.
+        // The method's own future lies elsewhere: this task is small.
         tokio::spawn(trace::scope(current, async move {
             let _watch = watch;
+            let back = channel.clone();
             let _permit = match permit {
                 Some(Permit::Wait(permits, turn)) => {
-                    let acquired = until(cancelled_at, permits.acquire_owned()).await;
+                    let permit = until(cancelled_at, permits.acquire_owned()).await;
                     drop(turn);
-                    // Nobody waits any longer: what it would answer is of no use.
-                    let Some(permit) = acquired else { return };
-                    permit.ok()
+                    let late = cancelled_at.is_some_and(|at| at <= Instant::now());
+                    match permit {
+                        Some(permit) if !late => permit.ok(),
+                        _ => return back.abandon(),
+                    }
                 }
                 Some(Permit::Have(permit)) => Some(permit),
                 None => None,
             };
-            let _ = until(cancelled_at, run(Request { message, trace_id }, channel)).await; // the same
+            // Nobody waits any longer: what it would answer is of no use, and a refusal would be taken for its answer.
+            if until(cancelled_at, run(Request { message, trace_id }, channel)).await.is_none() {
+                back.abandon();
+            }
         }));
     }
 
