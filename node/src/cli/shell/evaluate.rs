@@ -37,7 +37,7 @@ impl Wrong {
     fn within(self, step: impl Display) -> Self {
         match self {
             Self::Value(error) => Self::Value(error.within(step)),
-            other => other,
+            Self::Other(error) => Self::Other(error),
         }
     }
 }
