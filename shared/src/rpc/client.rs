@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::endpoint::Endpoint;
 use super::error::Error;
 use super::link::Liveness;
+use super::proxy::Proxy;
 use super::select::Balance;
 use crate::registry::{Instance, Lookup, Registry, Version, VersionRequest};
 use crate::wire::Value;
@@ -52,13 +53,41 @@ impl Default for CallOptions {
     }
 }
 
-/// An answer that is no refusal.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// The message: a REP, or an ACK with nil.
+    /// The message: a REP, or an ACK with nil; of [`Client::exchange`] also a NACK or an ERROR.
     pub message: Message,
     /// Who answered.
     pub address: String,
+}
+
+impl Reply {
+    /// What it says to a call of `subject`.
+    ///
+    /// # Errors
+    /// When it is a NACK or an ERROR.
+    pub fn understood(self, subject: &str) -> Result<Self, Error> {
+        match self.message.kind {
+            Kind::Nack => Err(Error::Nack { subject: subject.to_owned() }),
+            Kind::Error => {
+                let wrong = |source| Error::Answer {
+                    subject: subject.to_owned(),
+                    source: Arc::new(source),
+                };
+                let body: Value = self.message.unpack().map_err(wrong)?;
+                let text =
+                    |key| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let kind = Some(text("type")).filter(|kind| !kind.is_empty());
+                Err(Error::Remote {
+                    kind: kind.unwrap_or_else(|| "RemoteError".to_owned()),
+                    message: text("message"),
+                    body: Box::new(body),
+                })
+            }
+            Kind::Reply | Kind::Ack | Kind::Request => Ok(self),
+        }
+    }
 }
 
 /// Calls services by name. Clones are the same client.
@@ -128,7 +157,7 @@ impl Client {
 
     /// A service (or an address) to call with the same options again and again.
     pub fn proxy(&self, service: impl Into<String>) -> Proxy {
-        Proxy { client: self.clone(), interface: service.into(), options: CallOptions::default() }
+        Proxy::new(self.clone(), service.into())
     }
 
     /// Calls `service.method` and waits for its result as a type.
@@ -156,6 +185,22 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn request<A>(
+        &self,
+        subject: &str,
+        args: &A,
+        options: &CallOptions,
+    ) -> Result<Reply, Error>
+    where
+        A: Serialize + ?Sized,
+    {
+        self.exchange(subject, args, options).await?.understood(subject)
+    }
+
+    /// Calls `service.method` and waits for its answer, whatever it is.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn exchange<A>(
         &self,
         subject: &str,
         args: &A,
@@ -211,7 +256,7 @@ impl Client {
             {
                 Ok(message) => {
                     self.shared.budget.earn();
-                    return understand(subject, chosen.address, message);
+                    return Ok(Reply { message, address: chosen.address });
                 }
                 // However much of the time the tries before it took.
                 Err(Error::Timeout { .. }) if within == left => return Err(timeout()),
@@ -340,100 +385,5 @@ fn none_compatible(service: &str, asked: Option<&VersionRequest>, all: &[Instanc
             .iter()
             .map(|version| version.as_ref().map_or("none", Version::as_str).to_owned())
             .collect(),
-    }
-}
-
-/// What an answer says.
-fn understand(subject: &str, address: String, message: Message) -> Result<Reply, Error> {
-    match message.kind {
-        Kind::Nack => Err(Error::Nack { subject: subject.to_owned() }),
-        Kind::Error => {
-            let wrong =
-                |source| Error::Answer { subject: subject.to_owned(), source: Arc::new(source) };
-            let body: Value = message.unpack().map_err(wrong)?;
-            let text = |key| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let kind = Some(text("type")).filter(|kind| !kind.is_empty());
-            Err(Error::Remote {
-                kind: kind.unwrap_or_else(|| "RemoteError".to_owned()),
-                message: text("message"),
-                body: Box::new(body),
-            })
-        }
-        Kind::Reply | Kind::Ack | Kind::Request => Ok(Reply { message, address }),
-    }
-}
-
-/// A service with options of its own.
-#[derive(Clone)]
-pub struct Proxy {
-    client: Client,
-    interface: String,
-    options: CallOptions,
-}
-
-impl Proxy {
-    /// Asks for a compatible version.
-    #[must_use]
-    pub fn version(mut self, version: VersionRequest) -> Self {
-        self.options.version = Some(version);
-        self
-    }
-
-    /// Waits so long for an answer.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = timeout;
-        self
-    }
-
-    /// Chooses so among several instances.
-    #[must_use]
-    pub fn balance(mut self, balance: Balance) -> Self {
-        self.options.balance = balance;
-        self
-    }
-
-    /// Tries again so many times; only for methods that may be worked on twice.
-    #[must_use]
-    pub fn retries(mut self, retries: u32) -> Self {
-        self.options.retries = retries;
-        self
-    }
-
-    /// Gives up a try after this while there is another.
-    #[must_use]
-    pub fn try_timeout(mut self, timeout: Duration) -> Self {
-        self.options.try_timeout = Some(timeout);
-        self
-    }
-
-    /// Asks this service or address instead of the one that the interface names.
-    #[must_use]
-    pub fn target(mut self, target: impl Into<String>) -> Self {
-        self.options.target = Some(target.into());
-        self
-    }
-
-    /// Calls a method and waits for its result.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn call<A, R>(&self, method: &str, args: &A) -> Result<R, Error>
-    where
-        A: Serialize + ?Sized,
-        R: DeserializeOwned,
-    {
-        self.client.call(&format!("{}.{method}", self.interface), args, &self.options).await
-    }
-
-    /// Calls a method and waits for its answer.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn request<A>(&self, method: &str, args: &A) -> Result<Reply, Error>
-    where
-        A: Serialize + ?Sized,
-    {
-        self.client.request(&format!("{}.{method}", self.interface), args, &self.options).await
     }
 }

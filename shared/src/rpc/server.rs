@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::endpoint::Handler;
 use super::error::Error;
+use super::loglevel::ChangeLoglevel;
 use super::network::BoxFuture;
 use super::reply::{Incoming, ReplyChannel};
 use super::trace::{self, Scope};
@@ -386,8 +387,10 @@ impl Server {
             }
             "change_loglevel" => match (message.unpack::<ChangeLoglevel>(), &self.loglevel) {
                 (Ok(args), Some(change)) => {
-                    let period = Duration::try_from_secs_f64(args.period).unwrap_or_default();
-                    match change(&args.qualname, &args.loglevel, period) {
+                    let lasts = args.lasts();
+                    let lasts =
+                        lasts.map_err(|wrong| Failure::new("LevelError", wrong.to_string()));
+                    match lasts.and_then(|lasts| change(&args.qualname, &args.loglevel, lasts)) {
                         Ok(()) => channel.reply(&()),
                         Err(Failure::Named(body)) => channel.error_with(&body),
                         Err(Failure::Refused) => channel.nack(),
@@ -470,19 +473,6 @@ impl Drop for PanicWatch {
             tracing::error!(subject, trace_id, "the handler panicked: refused");
         }
     }
-}
-
-#[derive(Deserialize)]
-struct ChangeLoglevel {
-    qualname: String,
-    loglevel: String,
-    /// Seconds.
-    #[serde(default = "a_minute")]
-    period: f64,
-}
-
-fn a_minute() -> f64 {
-    60.0
 }
 
 #[derive(Serialize)]
