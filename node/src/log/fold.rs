@@ -128,7 +128,7 @@ pub(super) fn fold(
     dir: &Path,
     ids: &[Id],
     allowed: &[Shares],
-    gone: &mut dyn FnMut(&[(u64, u64)]),
+    mut gone: impl FnMut(&[(u64, u64)]),
 ) -> io::Result<Option<(Id, Vec<File>)>> {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
         return Ok(None);

@@ -117,13 +117,13 @@ impl Store {
             self.settle(*id);
         }
         let Self { dir, gone, unwritten, .. } = self;
-        let mut evicted = |ranges: &[(u64, u64)]| {
+        let evicted = |ranges: &[(u64, u64)]| {
             for (from, to) in ranges {
                 gone.evicted.add(*from, *to);
             }
             *unwritten = gone.write(dir).is_err();
         };
-        let Ok(folded) = fold(dir, &ids, allowed, &mut evicted) else {
+        let Ok(folded) = fold(dir, &ids, allowed, evicted) else {
             return false;
         };
         let key = self.closed.drain(range).map(|closed| closed.key).max().unwrap_or_default();

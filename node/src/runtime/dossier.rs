@@ -193,7 +193,7 @@ impl Serialize for Facts<'_> {
         map.serialize_entry("restarts", &known.restarts)?;
         map.serialize_entry("info", &known.info)?;
         let command: Vec<String> =
-            known.spec.launch.command.iter().map(|word| word.to_string()).collect();
+            known.spec.launch.command.iter().map(ToString::to_string).collect();
         map.serialize_entry("command", &masked_command(&command))?;
         map.serialize_entry("dependencies", &known.dependencies)?;
         map.serialize_entry("environment", &self.environment.as_deref().map(Masked))?;

@@ -116,16 +116,12 @@ fn a_log_file_that_could_not_be_written_comes_back_by_itself_and_says_what_it_mi
         log.flush();
         text().contains("after")
     });
-    let dropped = loop {
-        match log.reports.blocking_recv().unwrap() {
-            LogReport::Dropped { name, lines, why } => {
-                assert_eq!(&*name, "a.1");
-                assert!(why.contains("No space left on device"), "{why}");
-                break lines;
-            }
-            other => panic!("{other:?}"),
-        }
+    let report = log.reports.blocking_recv().unwrap();
+    let LogReport::Dropped { name, lines: dropped, why } = report else {
+        panic!("{report:?}");
     };
+    assert_eq!(&*name, "a.1");
+    assert!(why.contains("No space left on device"), "{why}");
     drop((out, err));
     log.ended("a.1", 1).recv_timeout(LONG).unwrap();
     log.stop();
