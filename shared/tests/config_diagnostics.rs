@@ -58,13 +58,14 @@ cases! {
     wrong_shapes: "name: [a]\nenv: [A=1]\ninstances:\n  a: ./a\n  b: {command: {x: y}, env: A=1, depends_on: 5, hooks: ./x, ports: [80]}\nsockets: 80\n";
     merge_key_of_a_text: "x-a: &a text\ninstances:\n  web:\n    <<: *a\n    command: x\n";
     lymph_backends_are_a_warning: "container:\n  registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: 'dep:kz'}\n  events: {class: 'lymph.events.kombu:KombuEventSystem'}\ndependencies: {kz: {hosts: 'a:1'}}\ninstances: {web: {command: x}}\n";
-    registry_that_is_not_the_nodes: "instances:\n  web: {command: x, alive: rpc}\ncontainer: {registry: {class: static}}\n";
+    registry_that_is_not_the_nodes: "instances:\n  web: {command: x, alive: rpc}\ncontainer: {registry: {class: static, hosts: {echo: tcp://127.0.0.1:1}}}\n";
     registry_of_ones_own: "container: {registry: {class: 'our.package:Registry', x: y}}\ninstances: {web: {command: x}}\n";
     registry_class: "container: {registry: {class: zookeper, hosts: 'a:1'}}\n";
     registry_without_hosts: "container: {registry: {class: zookeeper}}\n";
     registry_with_odd_hosts: "container: {registry: {class: zookeeper, hosts: 'http://a:1'}}\n";
     registry_of_a_dependency_that_is_not_there: "registry: {class: zookeeper, zkclient: 'dep:kz'}\n";
     registry_variable_unset: "container: {registry: {class: zookeeper, hosts: $(env.ZK_HOSTS)}}\n";
+    registry_static_without_hosts: "container: {registry: static}\n";
     registry_static: "container: {registry: {class: static, hosts: {echo: [nowhere]}, port: 1}}\n";
     an_unset_variable_in_a_list_is_said_once: "instances:\n  web: {command: [./web, $(env.NOPE_HERE)]}\n";
     a_shared_socket_answers_for_nobody: "sockets: [{host: 127.0.0.1, port: 4080}]\ninstances:\n  web: {command: x, ready: {tcp: '127.0.0.1:4080'}, alive: {tcp: '127.0.0.1:4080'}}\n  own: {command: x, ready: {tcp: '127.0.0.1:4081'}}\n";

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hilum_shared::registry::{Instance, Memory, Registry, VersionRequest};
+use hilum_shared::registry::{Instance, Memory, Patience, Registry, VersionRequest, ZooKeeper};
 use hilum_shared::rpc::{
     CallOptions, Client, Config, Endpoint, Error, Failure, Interface, Liveness, Method, Request,
     Server, Sockets,
@@ -314,7 +314,7 @@ async fn python_and_ours_find_each_other_in_zookeeper() {
     let Some(zookeeper) = zookeeper::Server::start().await else { return };
     let Some(python) = Python::start() else { return };
     let (endpoint, ..) = container(&["tcp://127.0.0.1:*"]).await;
-    let registry = hilum_shared::registry::ZooKeeper::new(&zookeeper.hosts());
+    let registry = ZooKeeper::new(&zookeeper.hosts(), Patience::Service);
     let ours = Instance::new("echo", endpoint.address(), Some("1.5.0"));
     registry.register("echo", ours.clone()).await.unwrap();
     let (python, found) = python.ask(json!(["find", zookeeper.hosts(), "echo"])).await;

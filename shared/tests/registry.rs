@@ -180,13 +180,36 @@ async fn of_the_node_a_refusal_says_why() {
 
 #[cfg(feature = "zookeeper")]
 mod zookeeper {
-    use hilum_shared::registry::ZooKeeper;
+    use hilum_shared::registry::{Patience, ZooKeeper};
+
+    use std::net::TcpListener;
 
     use super::zookeeper_server::Server;
     use super::*;
 
     fn registry(server: &Server) -> ZooKeeper {
-        ZooKeeper::new(&server.hosts())
+        ZooKeeper::new(&server.hosts(), Patience::Service)
+    }
+
+    #[tokio::test]
+    async fn one_that_is_away_is_named_with_what_is_wrong_and_a_command_does_not_wait() {
+        let at = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = at(&TcpListener::bind("127.0.0.1:0").unwrap());
+        let begun = std::time::Instant::now();
+        let away = ZooKeeper::new(&nobody, Patience::Command);
+        let error = away.lookup("echo").await.map(drop).unwrap_err();
+        let says =
+            format!("the registry, zookeeper at {nobody}, cannot be reached: connection refused");
+        assert_eq!(error.to_string(), says);
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert_eq!(away.trouble().await.to_string(), says);
+
+        let hosts = format!("{nobody},{}", at(&mute));
+        let silent = ZooKeeper::new(&hosts, Patience::Command);
+        let error = silent.discover().await.map(drop).unwrap_err().to_string();
+        let says = format!("{}: it takes connections, and gives no session", at(&mute));
+        assert!(error.contains(&says) && error.contains("connection refused"), "{error}");
     }
 
     #[tokio::test]
@@ -234,7 +257,7 @@ mod zookeeper {
         client.delete("/lymph/services/echo/x", None).await.unwrap();
 
         // Another root.
-        let rooted = ZooKeeper::new(&format!("{hosts}/other/place"));
+        let rooted = ZooKeeper::new(&format!("{hosts}/other/place"), Patience::Service);
         rooted.register("r", instance("r", 1)).await.unwrap();
         let found = client.list_children("/other/place/services/r").await.unwrap();
         assert_eq!(found.len(), 1);

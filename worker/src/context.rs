@@ -131,10 +131,18 @@ impl Proxy {
         self
     }
 
-    /// Tries again up to this often after a timeout or a lost connection. For methods that may run twice.
+    /// Tries again up to this often after a lost connection, and with [`Self::try_timeout`] after a try that took too long. For
+    /// methods that may run twice. All tries again of a process have a budget: ten at once, then one for each ten answers.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
+        self
+    }
+
+    /// Gives up a try after this while there is another, so that one silent instance does not use up the time of the call.
+    #[must_use]
+    pub fn try_timeout(mut self, timeout: Duration) -> Self {
+        self.options.try_timeout = Some(timeout);
         self
     }
 

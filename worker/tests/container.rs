@@ -182,6 +182,18 @@ fn what_is_wrong_is_told_where_it_stands() {
         ),
         ("components: {p: {class: Pool}}", ["a pool needs a `url`", "components.p", ""]),
         ("plugins: {p: {}}", ["`class` is missing", "`shops:Pool`", "plugins.p"]),
+        (
+            "components: {p: {class: Pool, url: 'dep:gone'}}",
+            ["no `dependencies.gone`", "components.p.url", "dependencies: {gone: {class: "],
+        ),
+        (
+            "container: {pool: {size: 0}}",
+            ["never work on any call", "container.pool.size", ".lymph.yml:1:"],
+        ),
+        (
+            "container: {registry: static}",
+            ["`hosts` is missing", "container.registry", "hosts: {echo: "],
+        ),
         ("container: {ip: here}", ["container.ip", ".lymph.yml:1:17", ""]),
         (
             "container: {rpc: {connection: {timeout: 0.5}}}",

@@ -1,6 +1,6 @@
 //! The node's endpoints towards its workers and clients (`docs/protocol.md`).
 //!
-//! Each decodes on the ZeroMQ thread, throws away and counts what is not for it, and hands the rest into a bounded
+//! Each decodes on the ZeroMQ thread (`publish` on one of its own), throws away and counts what is not for it, and hands the rest into a bounded
 //! channel; none of them decides anything. What happens when a channel is full is written at each.
 //!
 //! | room | socket | when its consumer is full |

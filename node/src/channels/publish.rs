@@ -1,58 +1,19 @@
 //! Every line of every instance for whoever wants to listen, in lymph's frames `[LEVEL, endpoint, text]`.
 //!
-//! Nobody waits for a slow subscriber: what does not fit into its queue, or into ours, is counted. Whoever publishes is told
-//! ([`Publish::lost`]), and so are the subscribers, before the next line that they get. The files on disk never lose a
-//! line by it. The number is the least that it can be: while a subscriber's queue is full libzmq passes it over in silence, and says so
-//! only when the queue has filled anew.
+//! Nobody waits for a slow subscriber: what does not fit into its queue is counted. Whoever publishes is told
+//! ([`Publish::lost`]), and so is the subscriber, in the place of what it missed. The files on disk never lose a line by it.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hilum_shared::protocol::Level;
-use hilum_shared::transport::{
-    Flow, Frames, Handler, Hub, Kind, OpenError, Port, Socket, SocketSpec,
-};
-
-/// Topics that are told apart; past that somebody is taken to listen for ever.
-const MAX_TOPICS: usize = 1024;
+use hilum_shared::rpc::publish::{Mender, Publisher};
 
 /// The endpoint. Dropping it closes the socket.
 pub struct Publish {
-    socket: Socket,
-    listened: Arc<AtomicBool>,
-    losses: Arc<Losses>,
-    telling: Option<Telling>,
-}
-
-/// Lines that a subscriber certainly did not get.
-#[derive(Default)]
-struct Losses {
-    /// Since the last [`Publish::lost`].
-    new: AtomicU64,
-    /// In the trouble at hand.
-    all: AtomicU64,
-}
-
-impl Losses {
-    fn add(&self) {
-        self.new.fetch_add(1, Ordering::Relaxed);
-        self.all.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// After the first word of a loss it is said again, each time after twice as long: whoever stands still hears nothing, and
-/// when it goes on nobody knows.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Then it has been said often enough.
-const ENOUGH: Duration = Duration::from_secs(60);
-
-/// Telling subscribers of a loss.
-struct Telling {
-    lines: u64,
-    at: Instant,
-    pause: Duration,
+    publisher: Publisher,
+    /// Lines that somebody did not get, since the last [`Publish::lost`].
+    lost: AtomicU64,
 }
 
 impl Publish {
@@ -60,116 +21,46 @@ impl Publish {
     ///
     /// # Errors
     /// When it cannot be bound.
-    pub fn open(hub: &Hub, endpoint: &str, mode: u32) -> Result<Self, OpenError> {
-        let listened = Arc::new(AtomicBool::new(false));
-        let losses: Arc<Losses> = Arc::default();
-        let ear = Ear {
-            topics: HashSet::new(),
-            listened: Arc::clone(&listened),
-            losses: Arc::clone(&losses),
-        };
-        // An XPUB is a PUB that hears its subscribers: where nobody listens nothing is queued.
-        let spec = SocketSpec {
-            mode,
-            high_water: 10_000,
-            queue: 10_000,
-            ..SocketSpec::new(Kind::Xpub).bind(endpoint)
-        };
-        Ok(Self { socket: hub.open(spec, ear)?, listened, losses, telling: None })
+    pub fn open(endpoint: &str, mode: u32) -> io::Result<Self> {
+        let publisher = Publisher::open(endpoint, mode, notice)?;
+        Ok(Self { publisher, lost: AtomicU64::new(0) })
     }
 
     /// The address that others connect to, with a real port.
     pub fn endpoint(&self) -> &str {
-        self.socket.endpoint()
+        self.publisher.endpoint()
     }
 
     /// Whether anybody listens: where not, a caller need not even make the text.
     pub fn is_listened_to(&self) -> bool {
-        self.listened.load(Ordering::Relaxed)
+        self.publisher.is_listened_to()
+    }
+
+    /// What binds it anew when somebody took its path.
+    pub fn mender(&self) -> Mender {
+        self.publisher.mender()
     }
 
     /// Publishes one line. Never blocks.
-    pub fn publish(&mut self, level: Level, text: &str) {
-        if !self.is_listened_to() {
-            return;
+    pub fn publish(&self, level: Level, text: &str) {
+        let endpoint = self.publisher.endpoint().as_bytes();
+        if !self.publisher.publish(&[level.as_str().as_bytes(), endpoint, text.as_bytes()]) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
-        self.tell();
-        if !self.send(level, text) {
-            self.losses.add();
-        }
-    }
-
-    /// Tells of losses when it is time to.
-    fn tell(&mut self) {
-        let lines = self.losses.all.load(Ordering::Relaxed);
-        if lines == 0 {
-            return;
-        }
-        let pause = match &self.telling {
-            None => AGAIN,
-            Some(telling) if telling.at.elapsed() < telling.pause => return,
-            Some(telling) if lines > telling.lines => AGAIN,
-            Some(telling) => telling.pause * 2,
-        };
-        self.send(Level::Warning, &notice(lines)); // what is not heard is said again
-        if pause > ENOUGH {
-            self.telling = None;
-            self.losses.all.fetch_sub(lines, Ordering::Relaxed);
-        } else {
-            self.telling = Some(Telling { lines, at: Instant::now(), pause });
-        }
-    }
-
-    fn send(&self, level: Level, text: &str) -> bool {
-        let endpoint = self.socket.endpoint().as_bytes().to_vec();
-        self.socket
-            .send(vec![level.as_str().as_bytes().to_vec(), endpoint, text.as_bytes().to_vec()])
-            .is_ok()
     }
 
     /// Lines that a subscriber did not get since the last call.
     pub fn lost(&self) -> u64 {
-        self.losses.new.swap(0, Ordering::Relaxed)
+        self.lost.swap(0, Ordering::Relaxed)
     }
 }
 
-/// Why subscribers miss lines.
-const TOO_SLOW: &str = "at least: a subscriber of the log endpoint was too slow";
-
-const NOTICE: &str = "* node | … ";
-
-fn notice(lines: u64) -> String {
+/// A subscriber hears it under the topic that it missed lines of.
+fn notice(topic: &[u8], endpoint: &str, lines: u64) -> Vec<Vec<u8>> {
     let word = if lines == 1 { "line" } else { "lines" };
-    format!("{NOTICE}{lines} {word} dropped ({TOO_SLOW})")
-}
-
-struct Ear {
-    topics: HashSet<Vec<u8>>,
-    listened: Arc<AtomicBool>,
-    losses: Arc<Losses>,
-}
-
-impl Handler for Ear {
-    fn missed(&mut self, frames: &Frames) {
-        let notice = frames.get(2).is_some_and(|text| text.starts_with(NOTICE.as_bytes()));
-        if !notice {
-            self.losses.add();
-        }
-    }
-
-    fn message(&mut self, frames: Frames, _port: &mut Port<'_>) -> Flow {
-        match frames.first().and_then(|frame| frame.split_first()) {
-            Some((1, topic)) if self.topics.len() < MAX_TOPICS => {
-                self.topics.insert(topic.to_vec());
-            }
-            Some((0, topic)) if self.topics.len() < MAX_TOPICS => {
-                self.topics.remove(topic);
-            }
-            _ => {}
-        }
-        self.listened.store(!self.topics.is_empty(), Ordering::Relaxed);
-        Flow::Taken
-    }
+    let why = "a subscriber of the log endpoint was too slow";
+    let text = format!("* node | … {lines} {word} dropped ({why})");
+    vec![topic.to_vec(), endpoint.as_bytes().to_vec(), text.into_bytes()]
 }
 
 #[cfg(test)]
@@ -178,9 +69,27 @@ mod tests {
     use crate::channels::testing::{World, wait_until};
 
     #[test]
+    fn lines_go_out_everywhere_and_by_either_family() {
+        let world = World::new();
+        let mut ways = vec![("tcp://*:*", "127.0.0.1")];
+        // Not every machine has it.
+        if std::net::TcpListener::bind("[::1]:0").is_ok() {
+            ways.push(("tcp://[::1]:*", "[::1]"));
+        }
+        for (bound, called) in ways {
+            let publish = Publish::open(bound, 0o600).unwrap();
+            let (_, port) = publish.endpoint().rsplit_once(':').unwrap();
+            let tail = world.subscriber_at(&format!("tcp://{called}:{port}"), "");
+            wait_until(|| publish.is_listened_to());
+            publish.publish(Level::Info, "line");
+            assert_eq!(tail.next()[2], b"line", "{bound}");
+        }
+    }
+
+    #[test]
     fn lines_go_out_in_lymphs_frames_while_somebody_listens() {
         let world = World::new();
-        let mut publish = Publish::open(&world.hub, "tcp://127.0.0.1:*", 0o600).unwrap();
+        let publish = Publish::open("tcp://127.0.0.1:*", 0o600).unwrap();
         assert!(!publish.endpoint().ends_with('*'));
         publish.publish(Level::Info, "to nobody");
         let tail = world.subscriber_at(publish.endpoint(), "ERROR");
@@ -196,19 +105,50 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_that_does_not_read_blocks_nobody() {
+    fn a_subscriber_that_does_not_read_blocks_nobody_and_what_it_misses_is_counted() {
         let world = World::new();
-        let mut publish = Publish::open(&world.hub, &world.address("p"), 0o600).unwrap();
-        let _silent = world.deaf_subscriber("p");
+        let publish = Publish::open(&world.address("p"), 0o600).unwrap();
+        let deaf = world.deaf_subscriber("p");
         wait_until(|| publish.is_listened_to());
-        for _ in 0..50_000 {
-            publish.publish(Level::Info, &"x".repeat(100));
+        const SENT: usize = 50_000;
+        for at in 0..SENT {
+            publish.publish(Level::Info, &format!("{at} {}", "x".repeat(100)));
         }
-        wait_until(|| publish.lost() > 0);
+        let lost = publish.lost();
+        assert!(lost > 0);
         let tail = world.subscriber("p", "");
         wait_until(|| {
             publish.publish(Level::Info, "last");
             std::iter::from_fn(|| tail.try_next()).any(|frames| frames[2] == b"last")
         });
+        let mut got = 0;
+        let missed = loop {
+            let frames = deaf.next();
+            let text = String::from_utf8(frames[2].clone()).unwrap();
+            assert_eq!(frames[..2], [b"INFO".to_vec(), publish.endpoint().as_bytes().to_vec()]);
+            match text.strip_prefix("* node | … ").and_then(|rest| rest.split(' ').next()) {
+                Some(missed) => break missed.parse::<usize>().unwrap(),
+                None => got += 1,
+            }
+        };
+        let meanwhile = publish.lost() as usize;
+        assert_eq!(got + missed, SENT + meanwhile, "each line came or is counted");
+        assert_eq!(missed, lost as usize + meanwhile);
+    }
+
+    #[test]
+    fn one_whose_path_was_taken_is_bound_anew_and_what_waits_is_sent_at_the_end() {
+        let world = World::new();
+        let publish = Publish::open(&world.address("p"), 0o600).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mend = || runtime.block_on(publish.mender().mend()).map(Result::unwrap);
+        assert_eq!(mend(), None);
+        std::fs::remove_file(world.address("p").trim_start_matches("ipc://")).unwrap();
+        assert_eq!(mend(), Some(world.address("p")));
+        let tail = world.subscriber("p", "");
+        wait_until(|| publish.is_listened_to());
+        publish.publish(Level::Info, "bye");
+        drop(publish);
+        assert_eq!(tail.next()[2], b"bye");
     }
 }

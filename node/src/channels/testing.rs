@@ -39,9 +39,15 @@ pub(super) struct Peer {
     received: Receiver<Frames>,
 }
 
-/// A subscriber that never reads.
+/// A subscriber that reads only when it is asked to.
 pub(super) struct Deaf {
-    _socket: zmq::Socket,
+    socket: zmq::Socket,
+}
+
+impl Deaf {
+    pub(super) fn next(&self) -> Vec<Vec<u8>> {
+        self.socket.recv_multipart(0).unwrap()
+    }
 }
 
 impl World {
@@ -85,9 +91,10 @@ impl World {
         let socket = zmq::Context::new().socket(zmq::SUB).unwrap();
         socket.set_linger(0).unwrap();
         socket.set_rcvhwm(1).unwrap();
+        socket.set_rcvtimeo(30_000).unwrap();
         socket.set_subscribe(b"").unwrap();
         socket.connect(&self.address(name)).unwrap();
-        Deaf { _socket: socket }
+        Deaf { socket }
     }
 
     fn peer(&self, spec: SocketSpec) -> Peer {

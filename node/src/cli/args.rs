@@ -160,7 +160,24 @@ pub(crate) fn command() -> clap::Command {
         }
         Common::augment_args(command).mut_subcommands(with_common)
     }
-    Cli::command().mut_subcommands(with_common).mut_subcommands(with_signs)
+    flowing(Cli::command().mut_subcommands(with_common).mut_subcommands(with_signs))
+}
+
+/// Lets the paragraphs behind the examples be wrapped by the terminal's width alone: where the source breaks their lines says nothing.
+fn flowing(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(flowing);
+    let Some(text) = command.get_after_help().map(ToString::to_string) else { return command };
+    let mut flowed = String::with_capacity(text.len());
+    let mut in_paragraph = false;
+    for line in text.lines() {
+        let is_text = !line.is_empty() && !line.starts_with(' ');
+        if !flowed.is_empty() {
+            flowed.push(if in_paragraph && is_text { ' ' } else { '\n' });
+        }
+        flowed.push_str(line);
+        in_paragraph = is_text;
+    }
+    command.after_help(flowed)
 }
 
 /// Lets options that take a number or a time see what begins with `-`, so that it is refused as their value and not as another option.
@@ -294,6 +311,23 @@ mod tests {
             }
         }
         check(&command());
+    }
+
+    #[test]
+    fn what_stands_behind_the_examples_is_wrapped_once() {
+        let mut request = command().find_subcommand("request").unwrap().clone().term_width(60);
+        let help = request.render_long_help().to_string();
+        let lines: Vec<&str> =
+            help.lines().skip_while(|line| !line.starts_with("Values")).collect();
+        let (paragraph, _) = lines.split_at(lines.iter().position(|line| line.is_empty()).unwrap());
+        let (last, full) = paragraph.split_last().unwrap();
+        assert!(full.len() > 3 && !last.is_empty(), "{help}");
+        for (line, next) in full.iter().zip(&paragraph[1..]) {
+            let word = next.split(' ').next().unwrap();
+            let with_next = line.chars().count() + 1 + word.chars().count();
+            assert!(with_next > 60, "`{line}` has room for `{word}`");
+        }
+        assert!(help.contains("\n\nExit codes: "), "{help}");
     }
 
     #[test]

@@ -173,7 +173,7 @@ fn of_services(session: &Session, wanted: Wanted<'_>) -> Vec<String> {
     let _ = caller::run(session, &CallerArgs::default(), async |caller| {
         let asked = async {
             match wanted {
-                Wanted::Subjects(typed) => caller.subjects(typed).await,
+                Wanted::Subjects(typed) => caller.subjects(typed, None).await,
                 Wanted::Addresses => caller.addresses().await.into_iter().collect(),
                 _ => caller.discover().await.unwrap_or_default().into_keys().collect(),
             }

@@ -1,6 +1,5 @@
 //! `emit`: tells the services of the running cluster that something happened.
 
-use std::io::Read as _;
 use std::time::Duration;
 
 use hilum_shared::events::{is_kind, messages};
@@ -96,18 +95,7 @@ pub(crate) fn check_kind(text: &str) -> Result<(), CliError> {
 
 /// The body, from the command line or stdin.
 fn body(text: &str) -> Result<Value, CliError> {
-    let mut read = String::new();
-    let text = if text == "-" {
-        std::io::stdin().read_to_string(&mut read).map_err(|source| CliError::File {
-            doing: "cannot read",
-            path: "stdin".into(),
-            source,
-        })?;
-        read.as_str()
-    } else {
-        text
-    };
-    Value::parse_json(text).map_err(|error| {
+    Value::parse_json(&super::request::given(text)?).map_err(|error| {
         let help = "write JSON, in quotes for the shell: '{\"id\": 7}', or '\"a text\"'";
         CliError::usage(format!("the body: {error}"), help)
     })

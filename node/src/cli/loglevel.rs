@@ -143,6 +143,9 @@ mod tests {
         assert_eq!(level("Trace").unwrap(), "TRACE");
         assert!(level("loud").unwrap_err().contains("`trace`, `debug`"));
         assert!(period("0").unwrap_err().contains("changes nothing"));
+        for wrong in ["-2", "NaN", "inf", "-5m"] {
+            assert!(period(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hilum_shared::registry::Instance;
+use hilum_shared::registry::{Instance, hostname};
 use hilum_shared::rpc::{CallOptions, Client, Error};
 use hilum_shared::status::Snapshot;
 use hilum_shared::wire::Value;
@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::caller::{Caller, NODE, Place};
 use super::exit::CliError;
+use super::session::Session;
 
 /// How long each node may take; they are asked at once.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -18,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Registered {
     /// `host:port`, for people.
     pub(crate) name: String,
-    /// The entry.
-    pub(crate) instance: Instance,
+    /// The entry; none of the node here where the registry is away.
+    pub(crate) instance: Option<Instance>,
     /// What it says of itself.
     pub(crate) answer: Answer,
 }
@@ -39,10 +40,7 @@ pub(crate) enum Answer {
 /// # Errors
 /// When the registry cannot be asked.
 pub(crate) async fn ask(caller: &Caller<'_>) -> Result<Vec<Registered>, CliError> {
-    let all = caller.discover().await.map_err(|error| CliError::Failed {
-        message: format!("the registry cannot be asked: {error}"),
-        help: None,
-    })?;
+    let all = caller.discover().await?;
     let mut asked = JoinSet::new();
     for instance in all.get(NODE).iter().flat_map(|nodes| nodes.iter().cloned()) {
         let place = Place::at(NODE, [instance.dial().to_owned()]);
@@ -51,18 +49,30 @@ pub(crate) async fn ask(caller: &Caller<'_>) -> Result<Vec<Registered>, CliError
             Ok((client, options)) => {
                 asked.spawn(async move {
                     let answer = status(&client, &options).await;
-                    Registered { name: name(&instance), instance, answer }
+                    Registered { name: name(&instance), instance: Some(instance), answer }
                 });
             }
             Err(error) => {
                 let answer = Answer::Silent(error.to_string());
-                asked.spawn(async move { Registered { name: name(&instance), instance, answer } });
+                let name = name(&instance);
+                asked.spawn(async move { Registered { name, instance: Some(instance), answer } });
             }
         }
     }
     let mut nodes = asked.join_all().await;
     nodes.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(nodes)
+}
+
+/// The node here, where one runs: all that can be shown without the registry.
+pub(crate) fn here(session: &Session) -> Vec<Registered> {
+    let snapshot = session.node().and_then(|node| session.status(&node));
+    let here = snapshot.ok().map(|snapshot| Registered {
+        name: hostname().to_owned(),
+        instance: None,
+        answer: Answer::Runs(Box::new(snapshot)),
+    });
+    here.into_iter().collect()
 }
 
 async fn status(client: &Client, options: &CallOptions) -> Answer {

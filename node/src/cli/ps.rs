@@ -7,9 +7,9 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 use super::caller::{self, Caller, CallerArgs};
-use super::exit::{ExitStatus, Outcome};
+use super::exit::{CliError, ExitStatus, Outcome};
 use super::link::Node;
-use super::nodes::{self, Answer};
+use super::nodes::{self, Answer, Registered};
 use super::output::{Style, printable};
 use super::session::Session;
 use super::table::{Align, Cell, Table, terminal_width};
@@ -24,7 +24,8 @@ use super::{ls, time};
     hilum ps --json | jq '.instances[] | select(.ready | not)'\n  \
     hilum ps --all-nodes        every node of the registry, else every project of this user\n\n\
     A node of the registry that does not answer has a row that says so, and the exit code stays 0; with `--json` it is in `unreachable`,\n\
-    and one of lymph, which does not tell what it runs, in `others`.")]
+    and one of lymph, which does not tell what it runs, in `others`. While the registry is away only the node here is shown, and\n\
+    the exit code is 1.")]
 pub(crate) struct PsArgs {
     /// Services, instances or globs; none = all
     #[arg(value_name = "TARGET", add = super::completions::targets())]
@@ -98,18 +99,31 @@ fn all_nodes(session: &Session) -> Outcome {
     Ok(ExitStatus::Done)
 }
 
-/// Every node that is registered, and what it runs; those that do not answer with the reason.
+/// Every node that is registered, and what it runs; those that do not answer with the reason. While the registry is away, the node
+/// here, and the error.
 async fn of_registry(caller: &Caller<'_>) -> Outcome {
-    let session = caller.session;
-    let nodes = nodes::ask(caller).await?;
+    match nodes::ask(caller).await {
+        Ok(nodes) => show_nodes(caller.session, &nodes).map(|()| ExitStatus::Done),
+        Err(error) => {
+            let here = nodes::here(caller.session);
+            if !here.is_empty() {
+                show_nodes(caller.session, &here)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn show_nodes(session: &Session, nodes: &[Registered]) -> Result<(), CliError> {
     if session.out.json {
         let (mut answered, mut others, mut silent) = (Vec::new(), Vec::new(), Vec::new());
-        for node in &nodes {
-            let about = json!({"name": node.name, "endpoint": node.instance.endpoint});
+        for node in nodes {
+            let entry = node.instance.as_ref();
+            let about = entry.map(|entry| json!({"name": node.name, "endpoint": entry.endpoint}));
             match &node.answer {
                 Answer::Runs(snapshot) => {
                     let mut one = json!(snapshot);
-                    one["registered"] = about;
+                    one["registered"] = json!(about);
                     answered.push(one);
                 }
                 Answer::Other(reason) => {
@@ -126,7 +140,7 @@ async fn of_registry(caller: &Caller<'_>) -> Outcome {
     } else {
         let columns: Vec<_> = [("NODE", Align::Left)].iter().chain(COLUMNS).copied().collect();
         let mut table = Table::new(&columns);
-        for node in &nodes {
+        for node in nodes {
             let name = || Cell::from(node.name.clone());
             let short = |what: Cell| {
                 let dashes = (0..COLUMNS.len() - 1).map(|_| Cell::from("-"));
@@ -147,13 +161,13 @@ async fn of_registry(caller: &Caller<'_>) -> Outcome {
             }
         }
         session.out.text(&table.render(session.out.paint))?;
-        for node in &nodes {
+        for node in nodes {
             let Answer::Runs(snapshot) = &node.answer else { continue };
             let warnings = snapshot.node.warnings.iter();
             warnings.for_each(|warning| session.out.warn(&format!("{}: {warning}", node.name)));
         }
     }
-    Ok(ExitStatus::Done)
+    Ok(())
 }
 
 /// The columns of `ps`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hilum_shared::registry::{Choice, Registry};
+use hilum_shared::registry::{Choice, Patience, Registry};
 use hilum_shared::rpc::Endpoint;
 
 use super::exit::CliError;
@@ -26,6 +26,7 @@ pub(crate) async fn open(session: &Session) -> Result<Arc<dyn Registry>, CliErro
     let endpoint = Endpoint::caller()
         .await
         .map_err(|error| CliError::failed(format!("cannot call: {error}")))?;
-    let opened = choice.open(&endpoint, node.as_deref().map(|node| (node, None))).await;
+    let node = node.as_deref().map(|node| (node, None));
+    let opened = choice.open(&endpoint, node, Patience::Command).await;
     opened.ok_or_else(|| CliError::failed("this program was built without that registry"))
 }

@@ -1,5 +1,6 @@
 //! `request`: one call of a service, or with `-N` and `-C` many at once and how long they took.
 
+use std::borrow::Cow;
 use std::io::Read as _;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use hilum_shared::wire::Value;
 use hilum_shared::wire::limits::MAX_ANSWER;
 use serde_json::json;
 
-use super::caller::{self, Caller, CallerArgs};
+use super::caller::{self, CallFailed, Caller, CallerArgs, Place};
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::output::{Output, printable};
 use super::session::Session;
@@ -29,7 +30,7 @@ mod load;
     hilum request node.status --json\n\n\
     Values that JSON has no word for are maps: `{\"__type__\": \"Decimal\", \"_\": \"1.50\"}`, and so `set`, `datetime`, `date`,\n\
     `time`, `UUID`, `UndefinedType` (content `\"\"`), `bytes` (`\"00ff\"`), `float` (`\"NaN\"`), `map` (`[[KEY, VALUE]]`), `ext`;\n\
-    `--json` prints them so, and what it prints can be sent again.\n\
+    `--json` prints them so, and what it prints can be sent again.\n\n\
     Exit codes: 1 the service refused or failed, 2 a wrong word or unknown name, 3 no node runs, 4 no answer in time.")]
 pub(crate) struct RequestArgs {
     /// What is called: `service.method`, and the version that will do: `service.method@1.2`
@@ -45,7 +46,7 @@ pub(crate) struct RequestArgs {
     /// How long the answer is waited for
     #[arg(long, value_name = "T", default_value = "2s", value_parser = timeout)]
     timeout: Duration,
-    /// Send so many requests, after one to warm up, and say how long they took
+    /// Send so many requests, after one to warm up, and say how long they took and how many failed
     #[arg(short = 'N', value_name = "N", default_value_t = 1, value_parser = count::<10_000_000>)]
     requests: u32,
     /// So many of them at once
@@ -54,7 +55,7 @@ pub(crate) struct RequestArgs {
     /// The trace under which it is called, for `hilum logs --trace`
     #[arg(long, value_name = "ID")]
     trace_id: Option<String>,
-    /// Show the headers of the answer, too
+    /// Show the headers of the answer, too, also where it is a refusal or an error
     #[arg(short = 'D', long)]
     dump_headers: bool,
     #[command(flatten)]
@@ -73,14 +74,15 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Reads `interface.method` or `interface.method@version`.
+    /// Reads `interface.method`, `interface.method@version` or `interface@version.method`.
     ///
     /// # Errors
     /// A usage error.
     pub(crate) fn parse(text: &str) -> Result<Self, CliError> {
+        let text = &with_version_behind(text);
         let (name, version) = match text.rsplit_once('@') {
             Some((name, version)) => (name, Some(version)),
-            None => (text, None),
+            None => (text.as_str(), None),
         };
         let version = version.map(VersionRequest::parse).transpose();
         let version =
@@ -96,6 +98,17 @@ impl Subject {
             )),
         }
     }
+}
+
+/// `echo@1.2.upper` as `echo.upper@1.2`; other texts as they are.
+pub(crate) fn with_version_behind(subject: &str) -> String {
+    if let Some((interface, rest)) = subject.split_once('@')
+        && let Some((version, method)) = rest.rsplit_once('.')
+        && !method.starts_with(|c: char| c.is_ascii_digit())
+    {
+        return format!("{interface}.{method}@{version}");
+    }
+    subject.to_owned()
 }
 
 /// Runs `request`.
@@ -118,46 +131,64 @@ pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
             trace_id: args.trace_id.clone(),
             ..CallOptions::default()
         };
-        let answer = caller.call(&place, &subject.name, &body, options.clone()).await;
-        let reply = match answer {
-            Ok(reply) => reply,
-            Err(failed) => return Err(caller.explain(&place, &subject.name, &body, failed).await),
-        };
-        if many {
-            let load = load::Load {
-                subject: &subject.name,
-                place: &place,
-                body,
-                options,
-                requests: args.requests,
-                concurrency: args.concurrency.min(args.requests),
+        let answer = caller.exchange(&place, &subject.name, &body, options.clone()).await;
+        if !many {
+            return match answer {
+                Ok(reply) => show(caller, &place, &subject, &body, reply, args.dump_headers).await,
+                Err(failed) => Err(caller.explain(&place, &subject, &body, failed).await),
             };
-            return load.run(caller).await;
         }
-        show(caller, &reply, args.dump_headers)
+        match answer.and_then(|reply| Ok(reply.understood(&subject.name)?)) {
+            Ok(_) => {}
+            Err(CallFailed::Rpc(error)) if load::may_pass(&error) => {
+                caller.session.out.note(&format!(
+                    "the first request failed ({error}), the others are sent all the same"
+                ));
+            }
+            Err(failed) => return Err(caller.explain(&place, &subject, &body, failed).await),
+        }
+        let load = load::Load {
+            subject: &subject.name,
+            place: &place,
+            body,
+            options,
+            requests: args.requests,
+            concurrency: args.concurrency.min(args.requests),
+        };
+        load.run(caller).await
     })
 }
 
 /// The parameters, from the word or from stdin.
 fn body(word: Option<&str>) -> Result<Value, CliError> {
-    let read;
-    let text = match word {
-        None => return Ok(Value::Map(Vec::new())),
-        Some("-") => {
-            let mut text = String::new();
-            // One byte more than fits tells that it is too much.
-            let most = MAX_ANSWER as u64 + 1;
-            std::io::stdin().lock().take(most).read_to_string(&mut text).map_err(|source| {
-                CliError::File {
-                    doing: "cannot read the body from",
-                    path: "/dev/stdin".into(),
-                    source,
-                }
-            })?;
-            read = text;
-            read.as_str()
-        }
-        Some(text) => text,
+    match word {
+        None => Ok(Value::Map(Vec::new())),
+        Some(word) => parse_body(&given(word)?),
+    }
+}
+
+/// A body as it was given: the word, or for `-` what stdin holds.
+///
+/// # Errors
+/// When stdin cannot be read, is no text, or either is longer than anybody takes.
+pub(crate) fn given(word: &str) -> Result<Cow<'_, str>, CliError> {
+    let text = if word == "-" {
+        let mut bytes = Vec::new();
+        // One byte more than fits tells that it is too much.
+        let most = MAX_ANSWER as u64 + 1;
+        std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(|source| {
+            CliError::File { doing: "cannot read the body from", path: "/dev/stdin".into(), source }
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            CliError::usage(
+                format!("the body is no text: byte {} is not UTF-8", at + 1),
+                "bytes are written in hexadecimal: {\"__type__\": \"bytes\", \"_\": \"00ff\"}",
+            )
+        })?;
+        Cow::Owned(text)
+    } else {
+        Cow::Borrowed(word)
     };
     if text.len() > MAX_ANSWER {
         return Err(CliError::usage(
@@ -165,7 +196,7 @@ fn body(word: Option<&str>) -> Result<Value, CliError> {
             "no service takes so much",
         ));
     }
-    parse_body(text)
+    Ok(text)
 }
 
 /// Reads parameters by name.
@@ -182,12 +213,17 @@ pub(crate) fn parse_body(text: &str) -> Result<Value, CliError> {
     }
 }
 
-fn show(caller: &Caller<'_>, reply: &Reply, headers: bool) -> Outcome {
+/// Shows what came, a refusal or an error, too: with its headers where they were asked for.
+async fn show(
+    caller: &Caller<'_>,
+    place: &Place,
+    subject: &Subject,
+    body: &Value,
+    reply: Reply,
+    headers: bool,
+) -> Outcome {
     let out = caller.session.out;
     let message = &reply.message;
-    let body: Value = message.unpack().map_err(|error| {
-        CliError::failed(format!("`{}` answered something unreadable: {error}", reply.address))
-    })?;
     if let Some(trace) = &message.headers.trace_id {
         out.detail(&format!(
             "answered by {}; `hilum logs --trace {trace}` shows the way",
@@ -200,19 +236,28 @@ fn show(caller: &Caller<'_>, reply: &Reply, headers: bool) -> Outcome {
         ("version", message.headers.version.clone()),
         ("address", Some(reply.address.clone())),
     ];
-    if out.json && headers {
-        let headers: serde_json::Map<String, serde_json::Value> =
-            entries.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
-        out.json(&json!({"headers": headers, "body": body.to_json()}))?;
-        return Ok(ExitStatus::Done);
-    }
-    if headers {
-        for (key, value) in entries {
+    if headers && !out.json {
+        for (key, value) in &entries {
             out.line(&format!("{key}: {}", printable(value.as_deref().unwrap_or("-"))))?;
         }
         out.line("")?;
     }
-    print(out, &body)?;
+    let answer = message.unpack::<Value>().map_err(|error| {
+        CliError::failed(format!("`{}` answered something unreadable: {error}", reply.address))
+    });
+    if headers && out.json {
+        let headers: serde_json::Map<String, serde_json::Value> =
+            entries.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+        let shown = answer.as_ref().map_or(serde_json::Value::Null, Value::to_json);
+        out.json(&json!({"headers": headers, "body": shown}))?;
+    }
+    if let Err(error) = reply.understood(&subject.name) {
+        return Err(caller.explain(place, subject, body, error.into()).await);
+    }
+    let answer = answer?;
+    if !(headers && out.json) {
+        print(out, &answer)?;
+    }
     Ok(ExitStatus::Done)
 }
 
@@ -249,7 +294,9 @@ mod tests {
         let subject = Subject::parse("job.worker.ping@1.2").unwrap();
         assert_eq!((&*subject.interface, &*subject.name), ("job.worker", "job.worker.ping"));
         assert_eq!(subject.version.unwrap().to_string(), "1.2.0");
-        for bad in ["echo", ".x", "x.", "echo.upper@v1", "echo.upper@"] {
+        let subject = Subject::parse("job.worker@1.2.ping").unwrap();
+        assert_eq!((&*subject.interface, &*subject.name), ("job.worker", "job.worker.ping"));
+        for bad in ["echo", ".x", "x.", "echo.upper@v1", "echo.upper@", "echo@1."] {
             assert!(Subject::parse(bad).is_err(), "{bad}");
         }
     }

@@ -320,7 +320,7 @@ impl Shell<'_, '_> {
             let help = "write `{\"text\": \"foo\"}`, or a variable";
             CliError::usage(format!("the body: {error}"), help)
         };
-        self.scope.value(&language::expression(text).map_err(wrong)?).await
+        Ok(self.scope.value(&language::expression(text).map_err(wrong)?).await?)
     }
 
     fn help(&self, about: &str) -> Result<(), CliError> {
@@ -352,34 +352,27 @@ impl Shell<'_, '_> {
 
     /// What may stand where `typed` stands.
     async fn complete(&self, before: &str, typed: &str) -> Vec<String> {
-        let caller = self.scope.caller;
+        let (caller, at) = (self.scope.caller, self.scope.remote.as_ref());
         let command = before.trim();
+        // What a blank follows; where more of the word may follow its end says so.
+        let word = |name: String| if name.ends_with('.') { name } else { name + " " };
         let mut names: Vec<String> = if let Some(subject) = typed.strip_prefix("proxy.") {
-            let subjects = caller.subjects(&without_version(subject)).await;
             let call = |name: String| if name.ends_with('.') { name } else { name + "(" };
-            let as_typed = |name: String| match (subject.split_once('@'), name.rsplit_once('.')) {
-                // The version stays where it was typed.
-                (Some((_, rest)), Some((interface, method))) if rest.contains('.') => {
-                    let version = rest.rsplit_once('.').map_or(rest, |(version, _)| version);
-                    format!("{interface}@{version}.{method}")
-                }
-                _ => name,
-            };
-            subjects.into_iter().map(|name| format!("proxy.{}", call(as_typed(name)))).collect()
+            let subjects = caller.subjects(subject, at).await;
+            subjects.into_iter().map(|name| format!("proxy.{}", call(name))).collect()
         } else if let Some((subject, given)) = language::parameters(before) {
-            let subject = without_version(&subject);
-            let parameters = caller.parameters(&subject).await;
+            let parameters = caller.parameters(without_version(&subject), at).await;
             let free = |name: &String| !given.contains(&format!("{name}="));
             parameters.into_iter().filter(free).map(|name| name + "=").collect()
         } else if command == "request" {
-            caller.subjects(typed).await
+            caller.subjects(typed, at).await.into_iter().map(word).collect()
         } else if command == "discover" {
-            caller.discover().await.unwrap_or_default().into_keys().collect()
+            caller.discover().await.unwrap_or_default().into_keys().map(word).collect()
         } else if command == "inspect" || command == "change-loglevel" {
-            caller.addresses().await.into_iter().collect()
+            caller.addresses().await.into_iter().map(word).collect()
         } else {
             let variables = self.scope.variables.keys().cloned();
-            let commands = COMMANDS.iter().map(|(name, _, _)| (*name).to_owned());
+            let commands = COMMANDS.iter().map(|(name, _, _)| word((*name).to_owned()));
             let commands = commands.filter(|_| command.is_empty());
             variables.chain(["proxy.".to_owned()]).chain(commands).collect()
         };
@@ -399,10 +392,9 @@ fn no_command(word: &str) -> CliError {
     CliError::usage(format!("there is no command `{word}`"), help)
 }
 
-/// `echo.upper` of `echo@1.2.upper` and of `echo.upper@1.2`.
-fn without_version(subject: &str) -> String {
-    let subject = language::with_version_behind(subject);
-    subject.split_once('@').map_or(subject.clone(), |(name, _)| name.to_owned())
+/// `echo.upper` of `echo.upper@1.2`.
+fn without_version(subject: &str) -> &str {
+    subject.split_once('@').map_or(subject, |(name, _)| name)
 }
 
 /// The first word and what is behind it.

@@ -125,6 +125,8 @@ fn resolve(session: &Session, address: &str) -> Result<Vec<Found>, CliError> {
             Ok(std::iter::once(local.clone()).chain(others).collect())
         }
         (Ok(local), Err(_)) => Ok(vec![local]),
+        // Who looks for a name of the registry is to hear that it is away.
+        (Err(_), Err(away @ CliError::Call { .. })) => Err(away),
         (Err(_), Ok((found, silent))) if !found.is_empty() => {
             for one in &silent {
                 session.out.note(&one.why);

@@ -100,15 +100,8 @@ impl Names {
 
 /// The names that are like `text`, nearest first, at most three.
 pub(crate) fn nearest(text: &str, names: &[String]) -> Vec<String> {
-    let wanted = text.to_lowercase();
-    let mut scored: Vec<(f64, &String)> = names
-        .iter()
-        .map(|name| (strsim::jaro_winkler(&wanted, &name.to_lowercase()), name))
-        // 0.78: a slip of one or two letters in a short name passes, a name with only the first letter in common does not
-        .filter(|(score, name)| *score > 0.78 || name.to_lowercase().starts_with(&wanted))
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-    scored.into_iter().take(3).map(|(_, name)| name.clone()).collect()
+    let near = crate::core::target::nearest(text, names.iter().map(String::as_str));
+    near.into_iter().map(str::to_owned).collect()
 }
 
 /// A choice among instances; empty means all.

@@ -49,7 +49,8 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
                 })
             })
             .collect();
-        session.out.json(&serde_json::json!({ "instances": all }))?;
+        let warnings = &snapshot.node.warnings;
+        session.out.json(&serde_json::json!({ "instances": all, "warnings": warnings }))?;
         return Ok(ExitStatus::Done);
     }
     if sentences.is_empty() {
@@ -67,6 +68,10 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
         } else {
             session.out.line(sentence)?;
         }
+    }
+    // What is wrong with the node may be why an instance waits.
+    for warning in &snapshot.node.warnings {
+        session.out.warn(warning);
     }
     Ok(ExitStatus::Done)
 }

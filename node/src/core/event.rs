@@ -256,7 +256,7 @@ impl EventKind {
             Self::Stalled(gap) => {
                 format!("the node did not run for {}; nobody is blamed", format_duration(*gap))
             }
-            Self::RegistryAway(why) => format!("registry: {why}; it is tried again and again"),
+            Self::RegistryAway(why) => format!("{why}; it is tried again and again"),
             Self::RegistryBack => "registry: it is there again".into(),
             Self::NodeStarted => "node started".into(),
             Self::NodeStopping(why) => format!("node stopping: {why}"),

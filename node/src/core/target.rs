@@ -36,20 +36,39 @@ pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|c| *c == b'*')
 }
 
-/// The names that `pattern` may have meant, the nearest first; none where nothing is near.
-pub fn nearest<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let wanted = pattern.split('.').next().unwrap_or(pattern);
-    let mut near: Vec<(f64, &str)> = names
-        .map(|name| (strsim::jaro_winkler(wanted, name), name))
-        .filter(|(likeness, _)| *likeness > 0.75)
+/// The names that `text` may have meant, the nearest first, at most three; none where nothing is near.
+pub fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let wanted = text.to_lowercase();
+    let length = wanted.chars().count();
+    let mut near: Vec<(usize, &str)> = names
+        .filter_map(|name| {
+            let lower = name.to_lowercase();
+            let slips = strsim::damerau_levenshtein(&wanted, &lower);
+            // One letter in three may be wrong, as in the configuration; or it is only the beginning.
+            let likely = slips <= (length.max(lower.chars().count()) / 3).max(1);
+            (likely || (length > 1 && lower.starts_with(&wanted))).then_some((slips, name))
+        })
         .collect();
-    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    near.sort_unstable();
     near.into_iter().take(3).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_near_is_a_slip_or_a_beginning_and_nothing_far_off() {
+        let names = ["echo", "web-api", "web-ui", "worker", "db", "echo.upper"];
+        let near = |text: &str| nearest(text, names.into_iter());
+        assert_eq!(near("ehco"), ["echo"]);
+        assert_eq!(near("Wroker"), ["worker"]);
+        assert_eq!(near("web"), ["web-ui", "web-api"]);
+        assert_eq!(near("echo.uper"), ["echo.upper"]);
+        for far in ["decoy", "wool", "x", "", "e", "lower", "waiter"] {
+            assert_eq!(near(far), [""; 0], "{far}");
+        }
+    }
 
     #[test]
     fn a_target_is_a_service_an_instance_or_a_glob() {

@@ -11,6 +11,7 @@ use std::{fs, io};
 
 use hilum_shared::lock::LockError;
 use hilum_shared::protocol::Level;
+use hilum_shared::rpc::publish;
 use hilum_shared::transport::Mender;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -102,6 +103,7 @@ pub(super) struct Guard {
     /// `project.json` and what it says.
     pub(super) project: (PathBuf, String),
     pub(super) sockets: Mender,
+    pub(super) publish: publish::Mender,
     pub(super) notify: NotifySocket,
     pub(super) serving: JoinHandle<()>,
     pub(super) log: LogHandle,
@@ -222,7 +224,11 @@ impl Guard {
         self.sockets.mend(move |mended| {
             let _ = answer.send(mended); // the node is on its way out
         });
-        for result in answered.await.unwrap_or_default() {
+        let mended = answered.await.unwrap_or_default().into_iter();
+        let mended = mended.map(|mended| mended.map_err(|error| error.to_string()));
+        let published = self.publish.mend().await;
+        let published = published.map(|mended| mended.map_err(|error| error.to_string()));
+        for result in mended.chain(published) {
             repaired = true;
             match result {
                 Ok(endpoint) => taken.push(endpoint),

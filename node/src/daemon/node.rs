@@ -13,8 +13,9 @@ use hilum_shared::lock::LockError;
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
+use hilum_shared::rpc::publish;
 use hilum_shared::run_dir::Access;
-use hilum_shared::transport::{Hub, OpenError, reach};
+use hilum_shared::transport::{Hub, reach};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -71,14 +72,12 @@ impl Refusal {
 }
 
 /// What is wrong with an address, and who holds it where that is the reason.
-fn held(error: OpenError) -> String {
-    let OpenError::Address { endpoint, source: zmq::Error::EADDRINUSE, .. } = &error else {
-        return error.to_string();
-    };
+fn held(endpoint: &str, error: &std::io::Error) -> String {
     let port = endpoint.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    match port.and_then(holder::of_port) {
+    let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+    match port.filter(|_| in_use).and_then(holder::of_port) {
         Some(holder) => format!("cannot bind `{endpoint}`: held by {holder}"),
-        None => error.to_string(),
+        None => format!("cannot bind `{endpoint}`: {error}"),
     }
 }
 
@@ -193,6 +192,7 @@ struct Node {
     log: LogHandle,
     log_thread: std::thread::JoinHandle<()>,
     hub: Hub,
+    publish: publish::Mender,
     _heartbeat: Heartbeat,
     notify: Option<(NotifySocket, JoinHandle<()>)>,
 }
@@ -258,8 +258,9 @@ impl Node {
         .map_err(Refusal::new)?;
         let log_endpoint =
             cluster.container.log_endpoint.clone().unwrap_or_else(|| endpoint("pub.sock"));
-        let publish =
-            Publish::open(&hub, &log_endpoint, mode).map_err(|error| Refusal::new(held(error)))?;
+        let publish = Publish::open(&log_endpoint, mode)
+            .map_err(|error| Refusal::new(held(&log_endpoint, &error)))?;
+        let publish_mender = publish.mender();
         let log_endpoint = reach::told(publish.endpoint());
 
         let log = log::start(LogConfig {
@@ -366,6 +367,7 @@ impl Node {
             log: log.handle,
             log_thread: log.thread,
             hub,
+            publish: publish_mender,
             _heartbeat: heartbeat,
             notify: Some((notify, serving)),
         })
@@ -378,6 +380,7 @@ impl Node {
             places: places.clone(),
             project: places.project(options, &self.cluster),
             sockets: self.hub.mender(),
+            publish: self.publish.clone(),
             notify,
             serving,
             log: self.log.clone(),

@@ -2,7 +2,9 @@
 //! limit is raised first thing.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Of one instance: two pipes, a pidfd, a statistics file.
@@ -39,6 +41,25 @@ impl Nofile {
                 self.soft
             )
         })
+    }
+}
+
+/// So many descriptors, a quarter of all but between these two, are not for instances: clients, files and what is
+/// looked at in `/proc` need them, most of all when they are short.
+const RESERVE: (u64, u64) = (16, 64);
+
+/// Whether a descriptor that was got for an instance leaves the reserve alone. The kernel gives the lowest number that is free,
+/// so the number says how many there are.
+///
+/// # Errors
+/// `EMFILE` when it does not.
+pub fn spares_reserve(descriptor: &impl AsFd) -> io::Result<()> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let most = soft.saturating_sub((soft / 4).clamp(RESERVE.0, RESERVE.1));
+    if u64::try_from(descriptor.as_fd().as_raw_fd()).is_ok_and(|number| number < most) {
+        Ok(())
+    } else {
+        Err(Errno::EMFILE.into())
     }
 }
 

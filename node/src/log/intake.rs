@@ -314,7 +314,7 @@ impl Capture {
         let who = named(NODE_NAME);
         let stamp = self.feed.stamps.write(self.feed.wall);
         self.feed.batch.begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
-        let why = "at least: a subscriber of the log endpoint was too slow";
+        let why = "a subscriber of the log endpoint was too slow";
         self.feed.gap_unpublished(&who.name, count, why);
         self.feed.dropped += count;
     }

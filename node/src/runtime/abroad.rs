@@ -14,7 +14,7 @@ use crate::channels::control::Door;
 use crate::core::input::Input;
 
 /// A session usually begins within this; then the registry is said to be away.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(2);
 /// Between two tries to listen or to register.
 const AGAIN: Duration = Duration::from_secs(1);
 /// To leave the registry at the end.
@@ -90,20 +90,20 @@ impl Place {
 
     #[cfg(feature = "zookeeper")]
     async fn stay(self, mut left: oneshot::Receiver<()>) {
-        use hilum_shared::registry::{Registry, ZooKeeper};
+        use hilum_shared::registry::{Patience, Registry, ZooKeeper};
         use hilum_shared::transport::reach;
         let endpoint = tokio::select! {
             endpoint = self.listen() => endpoint,
             _ = &mut left => return,
         };
         self.door.opened_at(endpoint.address());
-        let registry = ZooKeeper::new(&self.hosts);
+        let registry = ZooKeeper::new(&self.hosts, Patience::Service);
         let ip = reach::host(endpoint.address()).map(str::to_owned);
         let entries = entries(endpoint.address(), ip, self.log_endpoint.clone());
         let staying = async {
             loop {
-                if tokio::time::timeout(PATIENCE, registry.connected()).await.is_err() {
-                    self.tell(Some(format!("zookeeper at {} cannot be reached", self.hosts)));
+                if tokio::time::timeout(SOON, registry.connected()).await.is_err() {
+                    self.tell(Some(registry.trouble().await.to_string()));
                     registry.connected().await;
                 }
                 // In each new session: what was registered once is also entered anew by itself.

@@ -12,7 +12,7 @@ use crate::channels::roster::Rhythm;
 use crate::core::input::{FailureClass, SpawnFailure};
 use crate::driver::cgroup::Leaf;
 use crate::driver::request::Stdio;
-use crate::driver::{pipes, pty};
+use crate::driver::{limits, pipes, pty};
 use crate::launch::prepare::Start;
 use crate::log::handle::Source;
 
@@ -49,6 +49,7 @@ impl Runtime {
         } else {
             let (out, stdout) = pipes::output().map_err(shortage)?;
             let (err, stderr) = pipes::output().map_err(shortage)?;
+            limits::spares_reserve(&stderr).map_err(shortage)?;
             prepared.request.stdio = Stdio::Pipes { stdout, stderr };
             (out, Some(err))
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hilum_shared::protocol::control::Fault;
 use hilum_shared::registry::directory::{LookupService, Unregister};
+use hilum_shared::rpc::ChangeLoglevel;
 use hilum_shared::signal::Signal;
 use hilum_shared::status::{Flag, NodeStatus, Snapshot};
 
@@ -39,7 +40,7 @@ impl Runtime {
                 return self.parts.control.reply(id, &later);
             }
             Call::ChangeLoglevel(change) => {
-                return self.change_loglevel(id, &change.loglevel, change.period);
+                return self.change_loglevel(id, &change);
             }
             Call::Reload(reload) => return self.read_config(Some(id), reload.dry_run),
             Call::Restart(targets) => return self.restart_fresh(id, targets),
@@ -78,9 +79,10 @@ impl Runtime {
         self.parts.control.fault(id, &Fault { code: code.to_owned(), message, help: None });
     }
 
-    fn change_loglevel(&self, id: RequestId, level: &str, seconds: f64) {
-        let period = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
-        match crate::daemon::diagnostics::change_level(level, period) {
+    fn change_loglevel(&self, id: RequestId, change: &ChangeLoglevel) {
+        let lasts = change.lasts().map_err(|wrong| wrong.to_string());
+        let set = |lasts| crate::daemon::diagnostics::change_level(&change.loglevel, lasts);
+        match lasts.and_then(set) {
             Ok(()) => self.parts.control.reply(id, &()),
             Err(message) => self.refuse(id, "usage", message),
         }
@@ -137,8 +139,7 @@ impl Runtime {
         warnings.extend(self.parts.processes.degraded());
         warnings.extend(self.parts.watcher.warnings());
         if let Some(away) = &self.away {
-            warnings
-                .push(format!("registry: {away}; the node and its services are not found there"));
+            warnings.push(format!("{away}; until then nobody finds the node by the registry"));
         }
         let log = self.parts.log.stats();
         if log.degraded {

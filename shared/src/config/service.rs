@@ -8,6 +8,7 @@
 //! [`Section`] becomes any `Deserialize` type; what is wrong in it is told with file, line and the nearest key.
 
 mod read;
+mod texts;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Embedded, Registry, StaticHosts};
+use super::{Embedded, Patience, Registry, StaticHosts};
 use crate::config::Diagnostics;
 use crate::config::service::Section;
 use crate::rpc;
@@ -69,7 +69,8 @@ impl Choice {
                 Ok(Self::Embedded)
             }
             Some(name) if name == "static" || name.starts_with("lymph.discovery.static:") => {
-                static_hosts(&section, &rest).map(Self::Static)
+                let is_lymphs = name != "static";
+                static_hosts(&section, &rest, is_lymphs).map(Self::Static)
             }
             Some(name) if name == "zookeeper" || name.starts_with("lymph.discovery.zookeeper:") => {
                 if !cfg!(feature = "zookeeper") {
@@ -107,6 +108,7 @@ impl Choice {
         &self,
         endpoint: &rpc::Endpoint,
         node: Option<(&str, Option<String>)>,
+        patience: Patience,
     ) -> Option<Arc<dyn Registry>> {
         Some(match self {
             Self::Embedded => {
@@ -115,15 +117,28 @@ impl Choice {
             }
             Self::Static(hosts) => Arc::new(StaticHosts::new(hosts).await),
             #[cfg(feature = "zookeeper")]
-            Self::ZooKeeper(hosts) => Arc::new(super::ZooKeeper::new(hosts)),
+            Self::ZooKeeper(hosts) => Arc::new(super::ZooKeeper::new(hosts, patience)),
             #[cfg(not(feature = "zookeeper"))]
-            Self::ZooKeeper(_) => return None,
+            Self::ZooKeeper(_) => {
+                let _ = patience; // refused when the configuration was read
+                return None;
+            }
         })
     }
 }
 
-fn static_hosts(section: &Section, rest: &Section) -> Result<Hosts, Diagnostics> {
-    let config: StaticConfig = rest.read()?;
+fn static_hosts(section: &Section, rest: &Section, is_lymphs: bool) -> Result<Hosts, Diagnostics> {
+    // A bare word has no hosts.
+    let config: StaticConfig =
+        if section.is_map() { rest.read()? } else { StaticConfig::default() };
+    // lymph's is filled in the process, by its tests.
+    if config.hosts.is_empty() && !is_lymphs {
+        let help = "write `{class: static, hosts: {echo: 'tcp://127.0.0.1:5600'}}`: each service and its addresses";
+        let message = "the list of a `static` registry is empty: `hosts` is missing";
+        let hosts = section.get("hosts");
+        let place = if hosts.is_given() { &hosts } else { section };
+        return Err(place.error(message, Some(help.to_owned())));
+    }
     let mut all = Hosts::new();
     for (key, addresses) in config.hosts {
         let (service, version) = match key.split_once('@') {

@@ -123,7 +123,9 @@ impl Shared {
 impl From<PlaceError> for RegistryError {
     fn from(error: PlaceError) -> Self {
         match error {
-            PlaceError::Unreachable { place, reason } => Self::Unreachable { place, reason },
+            PlaceError::Unreachable { place, reason } => {
+                Self::Unreachable { place: format!("the node at {place}"), reason }
+            }
             PlaceError::Unwritable(reason) | PlaceError::Refused(reason) => {
                 Self::Refused { reason }
             }

@@ -41,9 +41,9 @@ pub type Instances = Arc<Vec<Instance>>;
 #[non_exhaustive]
 pub enum RegistryError {
     /// It cannot be reached now.
-    #[error("the registry at `{place}` cannot be reached: {reason}")]
+    #[error("the registry, {place}, cannot be reached: {reason}")]
     Unreachable {
-        /// Where it should be.
+        /// Which it is, and where it should be: `zookeeper at 10.0.0.1:2181`.
         place: String,
         /// Why.
         reason: String,
@@ -60,6 +60,15 @@ pub enum RegistryError {
         /// What was asked.
         what: &'static str,
     },
+}
+
+/// How long a registry that is away is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Ten seconds, in which it may be started again: a service has time.
+    Service,
+    /// Three seconds, and no longer than it takes to see that nobody listens: a person waits.
+    Command,
 }
 
 /// Knows who offers which service.

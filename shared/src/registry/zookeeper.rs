@@ -12,14 +12,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
-use super::{Instance, Instances, Lookup, Registry, RegistryError};
+use self::knock::knock;
+use super::{Instance, Instances, Lookup, Patience, Registry, RegistryError};
 use crate::rpc::BoxFuture;
 use crate::rpc::held::Task;
 
+mod knock;
+
 /// The session's length, as lymph asks for it: how long the entries of a killed process linger.
 const SESSION: Duration = Duration::from_secs(10);
-/// How long a call waits for a session.
-const LIMIT: Duration = Duration::from_secs(10);
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Where lymph keeps its things, unless the hosts name another place.
@@ -35,16 +36,17 @@ pub struct ZooKeeper {
 struct Shared {
     hosts: String,
     root: String,
+    patience: Patience,
     entries: Mutex<BTreeMap<(String, String), Instance>>,
     client: watch::Sender<Option<Client>>,
 }
 
 impl ZooKeeper {
     /// The registry at `hosts`, `host:port,host:port`, with `/path` at the end where it is not below `/lymph`. It connects by itself,
-    /// now and after every loss.
+    /// now and after every loss; while there is no session, what is asked waits as long as `patience` says.
     ///
     /// To be called in a tokio runtime.
-    pub fn new(hosts: &str) -> Self {
+    pub fn new(hosts: &str, patience: Patience) -> Self {
         let (hosts, root) = match hosts.find('/') {
             Some(at) => (&hosts[..at], hosts[at..].trim_end_matches('/')),
             None => (hosts, ROOT),
@@ -52,6 +54,7 @@ impl ZooKeeper {
         let shared = Arc::new(Shared {
             hosts: hosts.to_owned(),
             root: root.to_owned(),
+            patience,
             entries: Mutex::default(),
             client: watch::Sender::new(None),
         });
@@ -69,6 +72,11 @@ impl ZooKeeper {
         self.session(false).await;
     }
 
+    /// Why there is no session, as far as it can be seen from here.
+    pub async fn trouble(&self) -> RegistryError {
+        self.shared.unreachable(knock(&self.shared.hosts).await.text)
+    }
+
     async fn session(&self, wanted: bool) {
         let mut client = self.shared.client.subscribe();
         // Our own task holds the sender as long as we live.
@@ -78,16 +86,22 @@ impl ZooKeeper {
 
 /// Keeps a session.
 async fn keep(shared: Arc<Shared>) {
+    let mut told = false;
     loop {
         let connecting = Client::connector().with_session_timeout(SESSION).connect(&shared.hosts);
         let client = match connecting.await {
             Ok(client) => client,
             Err(error) => {
-                tracing::warn!(hosts = shared.hosts, %error, "zookeeper cannot be reached");
+                // Once, and not at each of the tries.
+                if !std::mem::replace(&mut told, true) {
+                    let reason = knock(&shared.hosts).await.text;
+                    tracing::warn!(hosts = shared.hosts, %error, reason, "zookeeper cannot be reached");
+                }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
+        told = false;
         let mut states = client.state_watcher();
         shared.client.send_replace(Some(client.clone()));
         let entries = shared.entries().clone();
@@ -121,17 +135,19 @@ impl Shared {
     }
 
     /// The session, once there is one.
-    async fn client(&self) -> Result<Client, RegistryError> {
+    async fn client(&self) -> Client {
         let mut client = self.client.subscribe();
         let alive = |client: &Option<Client>| {
             client.as_ref().is_some_and(|one| !one.state().is_terminated())
         };
-        let found = tokio::time::timeout(LIMIT, client.wait_for(alive)).await;
-        let found = found.ok().and_then(Result::ok).and_then(|client| client.clone());
-        found.ok_or_else(|| self.unreachable("no session"))
+        match client.wait_for(alive).await.ok().and_then(|client| client.clone()) {
+            Some(client) => client,
+            // The sender is ours: there is always another.
+            None => std::future::pending().await,
+        }
     }
 
-    /// Does something in a session; where that ends meanwhile, once more in the next.
+    /// Does something in a session, within our patience; where that ends meanwhile, once more in the next.
     async fn in_session<'a, T, F>(
         &'a self,
         work: impl Fn(Client) -> F + Send + 'a,
@@ -139,16 +155,23 @@ impl Shared {
     where
         F: Future<Output = Result<T, Error>> + Send,
     {
-        let first = work(self.client().await?).await;
-        let result = match first {
-            Err(Error::SessionExpired | Error::ConnectionLoss) => work(self.client().await?).await,
-            other => other,
+        let done = async {
+            match work(self.client().await).await {
+                Err(Error::SessionExpired | Error::ConnectionLoss) => {
+                    work(self.client().await).await
+                }
+                other => other,
+            }
         };
-        result.map_err(|error| self.unreachable(error))
+        tokio::select! {
+            biased;
+            result = done => result.map_err(|error| self.unreachable(error.to_string())),
+            reason = self.patience.is_over(&self.hosts) => Err(self.unreachable(reason)),
+        }
     }
 
-    fn unreachable(&self, reason: impl ToString) -> RegistryError {
-        RegistryError::Unreachable { place: self.hosts.clone(), reason: reason.to_string() }
+    fn unreachable(&self, reason: String) -> RegistryError {
+        RegistryError::Unreachable { place: format!("zookeeper at {}", self.hosts), reason }
     }
 
     /// Deletes and creates, as lymph does: the node must belong to this session.
@@ -296,7 +319,7 @@ impl Registry for ZooKeeper {
             let (shared, service) = (Arc::clone(&self.shared), service.to_owned());
             let following = Task::spawn(async move {
                 loop {
-                    let Ok(client) = shared.client().await else { continue };
+                    let client = shared.client().await;
                     if let Err(error) = shared.follow(&client, &service, &view).await {
                         tracing::debug!(service, %error, "a watch in zookeeper ended");
                         drop(client); // a session that nobody holds can end

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::endpoint::Endpoint;
 use super::error::Error;
 use super::link::Liveness;
+use super::proxy::Proxy;
 use super::select::Balance;
 use crate::registry::{Instance, Lookup, Registry, Version, VersionRequest};
 use crate::wire::Value;
@@ -28,9 +29,11 @@ pub struct CallOptions {
     pub timeout: Duration,
     /// Which of several instances.
     pub balance: Balance,
-    /// How many times to try again after a timeout or a lost connection, where working on it twice does no harm. A request that did not
-    /// leave goes to another instance in any case.
+    /// How many times to try again after a lost connection or a try that took too long, where working on it twice does no harm. A
+    /// request that did not leave goes to another instance in any case.
     pub retries: u32,
+    /// How long a try may take while there is another; `None`: as long as there is time.
+    pub try_timeout: Option<Duration>,
     /// The trace; `None`: that of the current task, or a new one.
     pub trace_id: Option<String>,
 }
@@ -44,18 +47,47 @@ impl Default for CallOptions {
             timeout: Duration::from_secs(3),
             balance: Balance::Random,
             retries: 0,
+            try_timeout: None,
             trace_id: None,
         }
     }
 }
 
-/// An answer that is no refusal.
+/// An answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// The message: a REP, or an ACK with nil.
+    /// The message: a REP, or an ACK with nil; of [`Client::exchange`] also a NACK or an ERROR.
     pub message: Message,
     /// Who answered.
     pub address: String,
+}
+
+impl Reply {
+    /// What it says to a call of `subject`.
+    ///
+    /// # Errors
+    /// When it is a NACK or an ERROR.
+    pub fn understood(self, subject: &str) -> Result<Self, Error> {
+        match self.message.kind {
+            Kind::Nack => Err(Error::Nack { subject: subject.to_owned() }),
+            Kind::Error => {
+                let wrong = |source| Error::Answer {
+                    subject: subject.to_owned(),
+                    source: Arc::new(source),
+                };
+                let body: Value = self.message.unpack().map_err(wrong)?;
+                let text =
+                    |key| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let kind = Some(text("type")).filter(|kind| !kind.is_empty());
+                Err(Error::Remote {
+                    kind: kind.unwrap_or_else(|| "RemoteError".to_owned()),
+                    message: text("message"),
+                    body: Box::new(body),
+                })
+            }
+            Kind::Reply | Kind::Ack | Kind::Request => Ok(self),
+        }
+    }
 }
 
 /// Calls services by name. Clones are the same client.
@@ -76,8 +108,8 @@ struct Known {
     turn: AtomicUsize,
 }
 
-/// Tries again cost what successful first tries earn: at most one in ten in the long run, so that a service that is down is not
-/// buried under them.
+/// Tries again cost what calls that were answered earn: ten at once, one for each ten answers in the long run, so that a service
+/// that is down is not buried under them.
 struct Budget(AtomicI64);
 
 impl Budget {
@@ -87,6 +119,10 @@ impl Budget {
     fn earn(&self) {
         let earn = |have: i64| (have < Self::MOST).then_some(have + 1);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn); // full is full
+    }
+
+    fn has(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= Self::TRY
     }
 
     fn spend(&self) -> bool {
@@ -121,7 +157,7 @@ impl Client {
 
     /// A service (or an address) to call with the same options again and again.
     pub fn proxy(&self, service: impl Into<String>) -> Proxy {
-        Proxy { client: self.clone(), interface: service.into(), options: CallOptions::default() }
+        Proxy::new(self.clone(), service.into())
     }
 
     /// Calls `service.method` and waits for its result as a type.
@@ -157,6 +193,22 @@ impl Client {
     where
         A: Serialize + ?Sized,
     {
+        self.exchange(subject, args, options).await?.understood(subject)
+    }
+
+    /// Calls `service.method` and waits for its answer, whatever it is.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn exchange<A>(
+        &self,
+        subject: &str,
+        args: &A,
+        options: &CallOptions,
+    ) -> Result<Reply, Error>
+    where
+        A: Serialize + ?Sized,
+    {
         let arguments =
             |source| Error::Arguments { subject: subject.to_owned(), source: Arc::new(source) };
         let body = pack(args).map_err(arguments)?;
@@ -182,8 +234,6 @@ impl Client {
         let headers = Headers { trace_id: Some(trace_id), ..Headers::default() };
         let (id, kind) = (new_id(), Kind::Request);
         let mut request = Message { id, kind, subject: subject.to_owned(), headers, body };
-        // Each of several tries gets its share of the time, so that one silent instance does not use it up.
-        let share = options.timeout / (retries + 1);
         loop {
             let chosen = if target.contains("://") {
                 let version = options.version.as_ref().map(ToString::to_string);
@@ -200,15 +250,16 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             // Every container has this one, whatever version it was chosen by; lymph refuses that version here.
             request.headers.version = chosen.version.filter(|_| !subject.starts_with("lymph."));
-            let within = if retries == 0 { left } else { left.min(share) };
+            let more = retries > 0 && self.shared.budget.has();
+            let within = options.try_timeout.filter(|_| more).map_or(left, |limit| left.min(limit));
             let error = match self.shared.endpoint.ask(&chosen.address, &mut request, within).await
             {
                 Ok(message) => {
                     self.shared.budget.earn();
-                    return understand(subject, chosen.address, message);
+                    return Ok(Reply { message, address: chosen.address });
                 }
-                // A service that was slow to be found is not to look as if it had less time.
-                Err(Error::Timeout { .. }) if retries == 0 => return Err(timeout()),
+                // However much of the time the tries before it took.
+                Err(Error::Timeout { .. }) if within == left => return Err(timeout()),
                 Err(error) => error,
             };
             let direct = target.contains("://");
@@ -334,93 +385,5 @@ fn none_compatible(service: &str, asked: Option<&VersionRequest>, all: &[Instanc
             .iter()
             .map(|version| version.as_ref().map_or("none", Version::as_str).to_owned())
             .collect(),
-    }
-}
-
-/// What an answer says.
-fn understand(subject: &str, address: String, message: Message) -> Result<Reply, Error> {
-    match message.kind {
-        Kind::Nack => Err(Error::Nack { subject: subject.to_owned() }),
-        Kind::Error => {
-            let wrong =
-                |source| Error::Answer { subject: subject.to_owned(), source: Arc::new(source) };
-            let body: Value = message.unpack().map_err(wrong)?;
-            let text = |key| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let kind = Some(text("type")).filter(|kind| !kind.is_empty());
-            Err(Error::Remote {
-                kind: kind.unwrap_or_else(|| "RemoteError".to_owned()),
-                message: text("message"),
-                body: Box::new(body),
-            })
-        }
-        Kind::Reply | Kind::Ack | Kind::Request => Ok(Reply { message, address }),
-    }
-}
-
-/// A service with options of its own.
-#[derive(Clone)]
-pub struct Proxy {
-    client: Client,
-    interface: String,
-    options: CallOptions,
-}
-
-impl Proxy {
-    /// Asks for a compatible version.
-    #[must_use]
-    pub fn version(mut self, version: VersionRequest) -> Self {
-        self.options.version = Some(version);
-        self
-    }
-
-    /// Waits so long for an answer.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = timeout;
-        self
-    }
-
-    /// Chooses so among several instances.
-    #[must_use]
-    pub fn balance(mut self, balance: Balance) -> Self {
-        self.options.balance = balance;
-        self
-    }
-
-    /// Tries again so many times; only for methods that may be worked on twice.
-    #[must_use]
-    pub fn retries(mut self, retries: u32) -> Self {
-        self.options.retries = retries;
-        self
-    }
-
-    /// Asks this service or address instead of the one that the interface names.
-    #[must_use]
-    pub fn target(mut self, target: impl Into<String>) -> Self {
-        self.options.target = Some(target.into());
-        self
-    }
-
-    /// Calls a method and waits for its result.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn call<A, R>(&self, method: &str, args: &A) -> Result<R, Error>
-    where
-        A: Serialize + ?Sized,
-        R: DeserializeOwned,
-    {
-        self.client.call(&format!("{}.{method}", self.interface), args, &self.options).await
-    }
-
-    /// Calls a method and waits for its answer.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn request<A>(&self, method: &str, args: &A) -> Result<Reply, Error>
-    where
-        A: Serialize + ?Sized,
-    {
-        self.client.request(&format!("{}.{method}", self.interface), args, &self.options).await
     }
 }

@@ -105,6 +105,15 @@ impl Wire {
 
     /// Queues a message. Never waits.
     pub(super) fn send(&self, message: &Message) -> Result<(), NotTaken> {
+        self.queue(|out| message.write_to(&mut out.bytes, &mut out.headers))
+    }
+
+    /// Queues a message of these frames. Never waits.
+    pub(super) fn send_frames<F: AsRef<[u8]>>(&self, frames: &[F]) -> Result<(), NotTaken> {
+        self.queue(|out| zmtp::write_message(&mut out.bytes, frames))
+    }
+
+    fn queue(&self, write: impl FnOnce(&mut Out)) -> Result<(), NotTaken> {
         let first = self.with(|out| {
             if out.closed {
                 return Err(NotTaken::Closed);
@@ -114,13 +123,18 @@ impl Wire {
                 return Err(NotTaken::Full);
             }
             let first = out.bytes.is_empty();
-            message.write_to(&mut out.bytes, &mut out.headers);
+            write(out);
             Ok(first)
         })?;
         if first {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// How many bytes wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        self.with(|out| out.bytes.len())
     }
 
     /// Lets the connection's task end.

@@ -82,6 +82,7 @@ impl Network for Sockets {
             match Address::parse(address).map_err(invalid)? {
                 Address::Tcp(text) => {
                     let (host, port) = text.rsplit_once(':').unwrap_or((&text, "*"));
+                    let host = if host == "*" { "0.0.0.0" } else { host };
                     let port = if port == "*" { "0" } else { port };
                     let listener = TcpListener::bind(format!("{host}:{port}")).await?;
                     let port = listener.local_addr()?.port();

@@ -155,6 +155,11 @@ impl ReplyChannel {
         self.shared.send(Kind::Error, pack(body)?)
     }
 
+    /// Nobody waits for an answer any longer: none is sent, no refusal either.
+    pub(super) fn abandon(&self) {
+        self.shared.route.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     /// The answer to `lymph.ping`: its payload, whatever it is.
     pub(super) fn pong(&self, request: &Message) {
         #[derive(Default, Deserialize)]

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::endpoint::Handler;
 use super::error::Error;
+use super::loglevel::ChangeLoglevel;
 use super::network::BoxFuture;
 use super::reply::{Incoming, ReplyChannel};
 use super::trace::{self, Scope};
@@ -344,21 +345,27 @@ impl Server {
         let watch = PanicWatch(Arc::clone(&message));
         let run = Arc::clone(&method.run);
         let cancelled_at = deadline.filter(|_| !method.uncancelled);
-        // What is not held across the method's own future, which lies elsewhere, keeps the task small.
+        // The method's own future lies elsewhere: this task is small.
         tokio::spawn(trace::scope(current, async move {
             let _watch = watch;
+            let back = channel.clone();
             let _permit = match permit {
                 Some(Permit::Wait(permits, turn)) => {
-                    let acquired = until(cancelled_at, permits.acquire_owned()).await;
+                    let permit = until(cancelled_at, permits.acquire_owned()).await;
                     drop(turn);
-                    // Nobody waits any longer: what it would answer is of no use.
-                    let Some(permit) = acquired else { return };
-                    permit.ok()
+                    let late = cancelled_at.is_some_and(|at| at <= Instant::now());
+                    match permit {
+                        Some(permit) if !late => permit.ok(),
+                        _ => return back.abandon(),
+                    }
                 }
                 Some(Permit::Have(permit)) => Some(permit),
                 None => None,
             };
-            let _ = until(cancelled_at, run(Request { message, trace_id }, channel)).await; // the same
+            // Nobody waits any longer: what it would answer is of no use, and a refusal would be taken for its answer.
+            if until(cancelled_at, run(Request { message, trace_id }, channel)).await.is_none() {
+                back.abandon();
+            }
         }));
     }
 
@@ -380,8 +387,10 @@ impl Server {
             }
             "change_loglevel" => match (message.unpack::<ChangeLoglevel>(), &self.loglevel) {
                 (Ok(args), Some(change)) => {
-                    let period = Duration::try_from_secs_f64(args.period).unwrap_or_default();
-                    match change(&args.qualname, &args.loglevel, period) {
+                    let lasts = args.lasts();
+                    let lasts =
+                        lasts.map_err(|wrong| Failure::new("LevelError", wrong.to_string()));
+                    match lasts.and_then(|lasts| change(&args.qualname, &args.loglevel, lasts)) {
                         Ok(()) => channel.reply(&()),
                         Err(Failure::Named(body)) => channel.error_with(&body),
                         Err(Failure::Refused) => channel.nack(),
@@ -464,19 +473,6 @@ impl Drop for PanicWatch {
             tracing::error!(subject, trace_id, "the handler panicked: refused");
         }
     }
-}
-
-#[derive(Deserialize)]
-struct ChangeLoglevel {
-    qualname: String,
-    loglevel: String,
-    /// Seconds.
-    #[serde(default = "a_minute")]
-    period: f64,
-}
-
-fn a_minute() -> f64 {
-    60.0
 }
 
 #[derive(Serialize)]

@@ -112,6 +112,8 @@ impl SocketSpec {
         socket.set_reconnect_ivl_max(RECONNECT_MAX_MS)?;
         socket.set_backlog(BACKLOG)?;
         socket.set_immediate(self.immediate)?;
+        // libzmq looks for the other family only when it is told to.
+        socket.set_ipv6(self.bind.iter().chain(&self.connect).any(|one| one.contains('[')))?;
         if let Some(id) = &self.routing_id {
             socket.set_identity(id)?;
         }

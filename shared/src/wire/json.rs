@@ -2,6 +2,8 @@
 //!
 //! The forms are those of `render`, which writes them.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -45,9 +47,9 @@ pub enum JsonError {
         column: usize,
     },
     /// A special value that is none.
-    #[error("{}: {problem}", if .place.is_empty() { "at the top" } else { .place })]
+    #[error("{place}{}{problem}", if .place.is_empty() { "" } else { ": " })]
     Special {
-        /// Where: `items[2].when`.
+        /// Where: `items[2].when`; empty at the top.
         place: String,
         /// What is wrong, and what would do.
         problem: String,
@@ -60,12 +62,14 @@ fn syntax(error: &serde_json::Error) -> String {
 }
 
 impl JsonError {
-    fn special(problem: impl Into<String>) -> Self {
+    /// A special value that is none, for this reason.
+    pub fn special(problem: impl Into<String>) -> Self {
         Self::Special { place: String::new(), problem: problem.into() }
     }
 
     /// The same, seen from one level further out.
-    fn within(self, step: impl fmt::Display) -> Self {
+    #[must_use]
+    pub fn within(self, step: impl fmt::Display) -> Self {
         match self {
             Self::Special { place, problem } => {
                 let dot = if place.is_empty() || place.starts_with('[') { "" } else { "." };
@@ -85,11 +89,19 @@ impl Value {
         let Exact(json) = serde_json::from_str(text)?;
         match too_large(text) {
             Some(error) => Err(error),
-            None => Self::from_json(&json),
+            None => Self::from_json(&json)?.with_each_key_once(),
         }
     }
 
-    /// The same of JSON that was read already.
+    /// The value, unless a map in it has a key twice: only the special form `map` can say so.
+    ///
+    /// # Errors
+    /// Where that is.
+    pub fn with_each_key_once(self) -> Result<Self, JsonError> {
+        doubled(&self).map_or(Ok(self), Err)
+    }
+
+    /// The same of JSON that was read already; what came over the wire with a key twice is written and read as it came.
     ///
     /// # Errors
     /// An unknown or broken `__type__`.
@@ -171,7 +183,7 @@ fn form(name: &str) -> &'static str {
             "write `\"09:26:53Z\"`; it has no parts of a second, which no other service could read"
         }
         Decimal::NAME => "write `\"1.50\"`",
-        Uuid::NAME => "write its 36 characters",
+        Uuid::NAME => "write its 36 characters, `\"8d5b7bbe-9bd8-4c4b-a2e3-6a7c8d1f0e55\"`",
         _ => "write `\"\"`",
     }
 }
@@ -185,6 +197,31 @@ fn map(pairs: &[Json]) -> Result<Option<Value>, JsonError> {
         entries.push((part(key)?, part(value)?));
     }
     Ok(Some(Value::Map(entries)))
+}
+
+/// The first key in a value that stands twice.
+fn doubled(value: &Value) -> Option<JsonError> {
+    match value {
+        Value::List(members) | Value::Set(members) => {
+            let mut all = members.iter().enumerate();
+            all.find_map(|(at, one)| Some(doubled(one)?.within(format_args!("[{at}]"))))
+        }
+        Value::Map(entries) => {
+            let mut keys = HashSet::with_capacity(entries.len());
+            entries.iter().find_map(|(key, value)| {
+                let (text, name) = match key {
+                    Value::Str(text) => (Cow::Borrowed(text.as_str()), text.clone()),
+                    // Values have no hash, and none of these is written as a text is.
+                    other => (Cow::Owned(other.to_json().to_string()), other.to_string()),
+                };
+                if !keys.insert((key.as_str().is_some(), text)) {
+                    return Some(JsonError::special(format!("the key `{name}` stands twice")));
+                }
+                doubled(value).or_else(|| doubled(key)).map(|error| error.within(name))
+            })
+        }
+        _ => None,
+    }
 }
 
 fn ext(parts: &[Json]) -> Option<Value> {

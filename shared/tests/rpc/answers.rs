@@ -1,5 +1,7 @@
 //! What a call brings, over each kind of connection, and what ends it.
 
+use hilum_shared::wire::message::{Message, pack};
+
 use super::*;
 
 async fn every_kind_of_answer(world: World) {
@@ -140,6 +142,64 @@ async fn a_call_that_is_not_answered_ends_and_so_does_the_work_on_it() {
     while server.serving() > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn who_stopped_waiting_is_not_refused() {
+    let world = World::ipc();
+    let server = world.serve(echo()).await;
+    let socket = zmq::Context::new().socket(zmq::DEALER).unwrap();
+    socket.set_rcvtimeo(30_000).unwrap();
+    socket.connect(server.address()).unwrap();
+    let request = |subject: &str, timeout| {
+        let mut request = Message::request(subject, pack(&json!({"text": "foo"})).unwrap());
+        request.headers.timeout = Some(timeout);
+        request
+    };
+    socket.send_multipart(request("echo.never", 0.05).encode(), 0).unwrap();
+    for serving in [1, 0] {
+        while server.serving() != serving {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let next = request("echo.upper", 30.0);
+    let id = next.id.clone();
+    socket.send_multipart(next.encode(), 0).unwrap();
+    let first = tokio::task::spawn_blocking(move || socket.recv_multipart(0).unwrap()).await;
+    let first = first.unwrap();
+    let shown: Vec<_> = first.iter().map(|frame| String::from_utf8_lossy(frame)).collect();
+    assert_eq!(first[2], id.as_bytes(), "the first answer is that of the next call: {shown:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_turn_comes_too_late_is_not_begun() {
+    let world = World::memory();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&begun);
+    let slow = Method::rpc("slow", move |_: Value, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(())
+        }
+    });
+    let _server = world.serve(Interface::new("one").method(slow).concurrency(1, 100)).await;
+    let client = world.client().await;
+    let call = |seconds| {
+        let client = client.clone();
+        let options = CallOptions { timeout: Duration::from_secs(seconds), ..quick() };
+        tokio::spawn(async move {
+            client.call::<_, Value>("one.slow", &json!({}), &options).await.is_ok()
+        })
+    };
+    // Those that wait come too late in the very moment in which the first one makes room.
+    let late: Vec<_> = (0..20).map(|_| call(1)).collect();
+    let last = call(10);
+    for one in late {
+        assert!(!one.await.unwrap());
+    }
+    assert!(last.await.unwrap());
+    assert_eq!(begun.load(Ordering::SeqCst), 2, "the first and the last");
 }
 
 #[tokio::test(start_paused = true)]

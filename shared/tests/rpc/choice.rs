@@ -103,19 +103,31 @@ async fn a_try_again_is_for_calls_that_may_be_made_twice() {
     let error = proxy.call::<_, String>("flaky", &json!({})).await.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     assert_eq!(count.swap(0, Ordering::SeqCst), 1);
+    count.store(0, Ordering::SeqCst);
     let proxy = proxy.retries(1);
+    let error = proxy.call::<_, String>("flaky", &json!({})).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "it had all the time: {error}");
+    assert_eq!(count.swap(0, Ordering::SeqCst), 1);
+    let proxy = proxy.try_timeout(Duration::from_secs(2));
     assert_eq!(proxy.call::<_, String>("flaky", &json!({})).await.unwrap(), "at last");
     // The budget ends what would bury a service that is down.
     let never = world.client().await;
-    let options = CallOptions { timeout: Duration::from_secs(2), retries: 5, ..quick() };
-    let _echo = world.serve(echo()).await;
-    let mut sent = 0;
+    let (timeout, try_timeout) = (Duration::from_secs(3), Some(Duration::from_millis(300)));
+    let options = CallOptions { timeout, try_timeout, retries: 5, ..quick() };
+    let silent = Arc::clone(&count);
+    let silent = Method::raw("silent", move |_, _channel| {
+        silent.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<()>()
+    });
+    let _never = world.serve(Interface::new("n").method(silent)).await;
+    count.store(0, Ordering::SeqCst);
     for _ in 0..10 {
         let before = tokio::time::Instant::now();
-        never.call::<_, Value>("echo.never", &json!({}), &options).await.unwrap_err();
-        sent = before.elapsed().as_millis();
+        let error = never.call::<_, Value>("n.silent", &json!({}), &options).await.unwrap_err();
+        assert!(matches!(error, Error::Timeout { after, .. } if after == timeout), "{error}");
+        assert!(before.elapsed() >= timeout, "no try is given up for one that does not come");
     }
-    assert!(sent < 1000, "the last call was tried once, not six times: {sent} ms");
+    assert_eq!(count.load(Ordering::SeqCst), 10 + 10, "ten calls, and what the budget has");
 }
 
 #[tokio::test]

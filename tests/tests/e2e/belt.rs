@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
 
 use std::io::Write;
+use std::net::TcpListener;
 use std::process::Stdio;
 
 use hilum_tests::{Cluster, LIMIT, Outcome, demo, signal, wait_until};
@@ -68,6 +69,105 @@ fn what_runs_is_called_by_its_name() {
     // Each of these commands left when it had its answer, which is no fault.
     cluster.ok("discover");
     assert_eq!(status(&["node.status"])["node"]["ignored"], json!({}));
+    cluster.down();
+}
+
+#[test]
+fn a_version_that_is_not_served_at_an_address_is_told_with_those_that_are() {
+    let cluster = echoes();
+    let body = "{\"text\": \"x\"}";
+    for subject in ["echo.upper@9.9", "echo@9.9.upper"] {
+        cluster
+            .run_words(&["request", subject, body, "--address", "echo.1"])
+            .code(1)
+            .says("it serves `echo` in no version, which is not compatible with 9.9.0");
+    }
+    cluster.down();
+}
+
+#[test]
+fn headers_are_shown_of_a_refusal_and_an_error_too() {
+    let cluster = echoes();
+    let dumped = |more: &[&str]| {
+        cluster.run_words(&[&["request", "-D", "--trace-id", "my-trace"], more].concat()).code(1)
+    };
+    let refused = dumped(&["echo.uper", "{}"]).says("did you mean `echo.upper`?");
+    assert!(refused.out.starts_with("type: NACK\ntrace_id: my-trace\n"), "{refused}");
+    let long = json!({"text": "x".repeat(2000)}).to_string();
+    let raised = dumped(&["echo.upper", &long]).says("TextTooLong: 2000 characters");
+    assert!(raised.out.starts_with("type: ERROR\ntrace_id: my-trace\n"), "{raised}");
+    let raised = dumped(&["echo.upper", &long, "--json"]);
+    let shown: Value = serde_json::from_str(&raised.out).unwrap();
+    assert_eq!(
+        (&shown["headers"]["type"], &shown["body"]["length"]),
+        (&json!("ERROR"), &json!(2000))
+    );
+    assert_eq!(error(&raised)["type"], "TextTooLong");
+    cluster.down();
+}
+
+#[test]
+fn a_benchmark_goes_on_while_nobody_answers_and_counts_what_failed() {
+    let cluster = Cluster::new("instances: {}");
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let bench = |at: &str, more: &[&str]| {
+        cluster.run_words(&[&["request", "a.b", "--json", "--address", at], more].concat())
+    };
+    let at = format!("tcp://{}", mute.local_addr().unwrap());
+    let silent = bench(&at, &["-N", "3", "-C", "3", "--timeout", "300ms"]).code(4);
+    let shown: Value = serde_json::from_str(&silent.out).unwrap();
+    assert_eq!((&shown["answered"], &shown["timeouts"]), (&json!(0), &json!(3)), "{silent}");
+    assert!(silent.err.contains("the first request failed"), "{silent}");
+
+    // Refused at once: it takes its time all the same.
+    let refused = bench(&format!("tcp://{nobody}"), &["-N", "5"]).code(1);
+    let shown: Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!(shown["errors"], json!({"not-connected": 5}), "{refused}");
+    assert!(shown["elapsed"].as_f64().unwrap() > 0.15, "{refused}");
+
+    // Wrong words do not become right by being sent often.
+    let echoes = echoes();
+    echoes.run("request echo.nothing -N 5").code(1).says("there is no `echo.nothing`");
+    echoes.down();
+}
+
+#[test]
+fn an_address_that_is_none_and_a_body_that_is_no_text_are_wrong_words() {
+    let cluster = echoes();
+    for address in ["echo:", ":1", ""] {
+        cluster
+            .run_words(&["request", "echo.upper", "{}", "--address", address])
+            .code(2)
+            .says("is no address");
+    }
+    for verb in [&["request", "echo.upper", "-"] as &[&str], &["emit", "a.b", "-"]] {
+        let mut command = cluster.command(verb);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"{\"text\": \"\xff\"}").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("byte 11 is not UTF-8"), "{said}");
+    }
+    cluster.down();
+}
+
+#[test]
+fn a_period_that_is_none_is_refused_by_services_and_node() {
+    let cluster = echoes();
+    cluster.run("change-loglevel echo -p -2").code(2).says("-2");
+    for address in ["echo.1", "node"] {
+        for period in ["-2", "{\"__type__\": \"float\", \"_\": \"NaN\"}"] {
+            let body =
+                format!("{{\"qualname\": \"\", \"loglevel\": \"DEBUG\", \"period\": {period}}}");
+            cluster
+                .run_words(&["request", "lymph.change_loglevel", &body, "--address", address])
+                .code(1)
+                .says("has to be a number of seconds from 0 on");
+        }
+    }
     cluster.down();
 }
 

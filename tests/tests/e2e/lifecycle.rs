@@ -43,7 +43,12 @@ instances:
 ",
     );
     let up = cluster.start(&["up", "-d", "--wait"]);
-    up.wait_out("waiting for: db.1 (starting), api.1 (waiting)\n");
+    let file = cluster.path("db-is-up");
+    let lacks = format!(
+        "waiting for: db.1 (starting: file {}: not there), api.1 (waiting)\n",
+        file.display()
+    );
+    up.wait_out(&lacks);
     cluster.write("db-is-up", "");
     up.finish(LIMIT).code(0);
     cluster.run("-q restart db").code(0);

@@ -1,10 +1,17 @@
 //! What the machine may do to a node: no more processes, a namespace of its own. Both need root, and a test without it
 //! says so and passes.
 
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until};
+
+fn count(ps: &serde_json::Value, what: &dyn Fn(&serde_json::Value) -> bool) -> usize {
+    ps["instances"].as_array().into_iter().flatten().filter(|one| what(one)).count()
+}
 
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn is_root() -> bool {
@@ -48,9 +55,6 @@ fn a_user_without_room_for_more_processes_gets_what_fits_and_the_rest_later() {
     assert!(said.contains("waiting: cannot make a process (EAGAIN)"), "{said}");
     // Others have no such limit, and root may ask.
     let ps = || cluster.json("ps --json");
-    let count = |ps: &serde_json::Value, what: &dyn Fn(&serde_json::Value) -> bool| {
-        ps["instances"].as_array().unwrap().iter().filter(|one| what(one)).count()
-    };
     let running = |one: &serde_json::Value| one["state"] == "running";
     let starved = |one: &serde_json::Value| {
         one["flags"].as_array().unwrap().contains(&"starved".into())
@@ -66,6 +70,37 @@ fn a_user_without_room_for_more_processes_gets_what_fits_and_the_rest_later() {
     // Room again: those that fit are all that is wanted.
     cluster.ok("scale web=5");
     wait_until(LIMIT, "five", || count(&ps(), &running) == 5);
+    cluster.ok("down");
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_node_without_descriptors_starts_what_fits_and_refuses_clients() {
+    let yaml = "instances: {web: {command: sleep 1000, numprocesses: 60}}";
+    let cluster = Cluster::new(yaml);
+    let few = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "few"];
+    let up = wrapped(&cluster, &few, &["up", "-d"]).output().unwrap();
+    let ps = cluster.ps();
+    let node = u32::try_from(ps["node"]["pid"].as_u64().unwrap()).unwrap();
+    assert!(count(&ps, &|one| one["state"] == "running") > 0, "{up:?}");
+    // As many clients as like to come, and none of them reads.
+    let socket = format!("{}/node.sock", cluster.read(".hilum/hilum.yml/run").trim());
+    let clients: Vec<_> = (0..300).filter_map(|_| UnixStream::connect(&socket).ok()).collect();
+    let mut refused = 0;
+    for client in &clients {
+        client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let mut greeting = [0; 10];
+        let read = (&*client).read(&mut greeting);
+        refused += usize::from(matches!(read, Ok(0)));
+        if refused > 0 {
+            break;
+        }
+    }
+    assert!(refused > 0, "of {} clients nobody was refused", clients.len());
+    assert!(alive(node));
+    drop(clients);
+    wait_until(LIMIT, "an answer", || cluster.run("ps").status.success());
+    assert_eq!(cluster.ps()["node"]["pid"], node);
     cluster.ok("down");
     cluster.assert_empty();
 }

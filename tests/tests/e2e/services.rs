@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use hilum_tests::{demo, hilum, with_text};
+use hilum_tests::{LIMIT, demo, hilum, with_text};
 use hilum_worker::args;
 use hilum_worker::testing::{NodeFixture, RealNode, RealNodeError};
 
@@ -26,7 +26,11 @@ async fn a_real_node_around_a_test_runs_services_that_the_test_calls() {
     let (node, mark) = echo().await;
     let shout: String = node.proxy("echo").call("upper", args! { text: "foo" }).await.unwrap();
     assert_eq!(shout, "FOO");
-    assert!(node.logs().await.unwrap().contains("said `foo` in upper case"));
+    // Its record is on its way when the answer is there.
+    let begun = std::time::Instant::now();
+    while !node.logs().await.unwrap().contains("said `foo` in upper case") {
+        assert!(begun.elapsed() < LIMIT, "the call is not in the log");
+    }
     let refused = node.hilum(&["stop", "nobody"]).await.unwrap_err();
     assert!(matches!(&refused, RealNodeError::Command { output, .. } if output.contains("nobody")));
     let (dir, pids) = (node.dir().to_owned(), with_text(&mark).len());

@@ -219,7 +219,10 @@ fn a_shell_completes_remembers_and_shows_events() {
     shell.wait_for("hilum> ");
     shell.press("nonsense\x03");
     shell.wait_for("hilum> ");
-    shell.press("request echo.upper x\r");
+    // A word that is whole is followed by a blank.
+    shell.press("request echo.up\t");
+    shell.wait_for("echo.upper ");
+    shell.press("x\r");
     shell.wait_for("\r\n\"BA\"");
     shell.wait_for("hilum> ");
     // Ctrl-C ends what shows events, not the shell.

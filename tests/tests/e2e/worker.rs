@@ -1,5 +1,7 @@
 //! Workers on our library, over the real channels.
 
+use std::io::{Read as _, Write as _};
+
 use hilum_tests::{Cluster, LIMIT, alive, demo, signal, suspend, wait_until, worker};
 use serde_json::Value;
 
@@ -155,7 +157,9 @@ fn the_demo_cluster_comes_up_and_one_request_goes_through_two_services() {
     let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf");
     let read = |name: &str| std::fs::read_to_string(conf.join(name)).unwrap();
     let cluster = Cluster::new(&read("demo.yml"));
-    cluster.write("conf/board.yml", &read("board.yml"));
+    for service in ["board.yml", "front.yml"] {
+        cluster.write(&format!("conf/{service}"), &read(service));
+    }
     cluster.write(".env", &format!("HILUM_DEMO={}\n", demo()));
     cluster.ok("up -d --wait");
     cluster.assert_all_ready();
@@ -175,5 +179,14 @@ fn the_demo_cluster_comes_up_and_one_request_goes_through_two_services() {
     assert_eq!(trace, trace_of("printer", "printed `REQUEST 1!`"));
     cluster.ok("request board.heard@1.2 --timeout 20s");
     cluster.run("request board.heard@2 --timeout 20s").code(1).says("compatible");
+    // By HTTP, too: the response tells the trace under which all of them worked.
+    let port = cluster.instance("front.1")["ports"]["http"].as_u64().unwrap();
+    let mut front = std::net::TcpStream::connect(("127.0.0.1", port as u16)).unwrap();
+    write!(front, "GET /shout/hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    front.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("HELLO!\n"), "{answer}");
+    let trace = trace_of("echo", "said `hello` in upper case");
+    assert!(answer.contains(trace.as_str().unwrap()), "{trace}: {answer}");
     cluster.down();
 }

@@ -1,7 +1,8 @@
 //! Builds libzmq 4.3.5 for `zmq-sys`, with the platform defines that its CMake-free build leaves out.
 //!
 //! Without them libzmq uses `socketpair` instead of `eventfd` and sets close-on-exec in a second
-//! call, so that a process spawned in between inherits ZeroMQ's descriptors.
+//! call, so that a process spawned in between inherits ZeroMQ's descriptors. And it takes connections by way of `accept.c`,
+//! because it would abort the process that has no descriptor left for one.
 #![allow(clippy::new_without_default)]
 
 pub use upstream::LibLocation;
@@ -46,11 +47,17 @@ impl Build {
             for define in LINUX_DEFINES {
                 flags.push_str(&format!(" -D{define}=1"));
             }
+            flags.push_str(" -Daccept4=hilum_accept4");
             // SAFETY: a build script that calls this has no other thread yet.
             unsafe { std::env::set_var("CXXFLAGS", flags) };
             link_cxx_statically();
         }
         self.0.build();
+        if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
+            let accept = concat!(env!("CARGO_MANIFEST_DIR"), "/accept.c");
+            println!("cargo:rerun-if-changed={accept}");
+            cc::Build::new().file(accept).compile("hilum_accept");
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
+use hilum_shared::config::{Diagnostic, Diagnostics};
 use hilum_shared::registry::{BUILTIN, Version};
 
 use crate::component::{AnyComponent, Component, Dependencies, with_dependencies};
@@ -138,6 +138,9 @@ impl Classes {
                 }
             }
             Err(error) => problems.0.extend(error.0),
+        }
+        if !problems.has_errors() {
+            problems.0.extend(made.missing(config));
         }
         if problems.has_errors() {
             return Err(problems);
@@ -283,6 +286,18 @@ impl Made {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is wrong with a `dep:` that nobody has asked for: a class may read it as a text, and never miss it.
+    fn missing(&self, config: &Section) -> Vec<Diagnostic> {
+        let parts = ["interfaces", "components", "plugins", "dependencies"];
+        let texts = parts.into_iter().flat_map(|part| config.get(part).texts());
+        let lost = texts.filter_map(|(place, text)| {
+            let name = text.strip_prefix("dep:")?;
+            (!self.config.get(name).is_given())
+                .then(|| place.error(no_dependency(name), Some(how_to_depend(name))).0)
+        });
+        lost.flatten().collect()
+    }
+
     /// Makes the component of a section.
     fn component(&self, section: &Section) -> Result<Arc<dyn AnyComponent>, Diagnostics> {
         let place = section.get("class");
@@ -316,7 +331,7 @@ impl Dependencies for Made {
         let made = if section.is_given() {
             self.component(&section).map_err(|error| first(&error))
         } else {
-            Err(format!("there is no `dependencies.{name}`"))
+            Err(no_dependency(name))
         };
         let mut state = self.state();
         state.making.pop();
@@ -324,6 +339,16 @@ impl Dependencies for Made {
         state.by_name.insert(name.to_owned(), Arc::clone(&made));
         Ok(made)
     }
+}
+
+fn no_dependency(name: &str) -> String {
+    format!("there is no `dependencies.{name}`")
+}
+
+fn how_to_depend(name: &str) -> String {
+    format!(
+        "add it, `dependencies: {{{name}: {{class: 'binary:Type'}}}}`, or name one that is there"
+    )
 }
 
 /// The first message of several, with its place, for where only a line fits.

@@ -12,6 +12,7 @@ mod calls;
 mod events;
 mod figures;
 mod registry;
+mod running;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -24,12 +25,10 @@ use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
 use hilum_shared::events::{EventError, EventSystem};
 use hilum_shared::registry::{
-    BUILTIN, Choice, Instance, InvalidVersion, Memory, Registry, RegistryError, Version,
+    Choice, Instance, InvalidVersion, Memory, Registry, RegistryError, Version,
 };
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
 use hilum_shared::transport::reach;
-use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 pub(crate) use build::{Classes, ComponentClass, InterfaceClass, snake};
 use build::{Installed, Part};
@@ -37,6 +36,7 @@ use calls::Calls;
 use events::Handlers;
 pub(crate) use figures::Figures;
 use registry::Wanted;
+pub use running::Running;
 pub use settings::{Connection, Overrides, Settings};
 
 use crate::component::Component;
@@ -46,11 +46,6 @@ use crate::interface::{Error, Interface};
 use crate::metrics::{Publisher, report};
 use crate::run::ServiceResult;
 use crate::worker::Worker;
-
-/// How long callers get to hear that we are no longer registered, before we look whether calls are still running.
-const FAREWELL: Duration = Duration::from_millis(100);
-/// For what is left when the time of a drain is over: hooks and connections.
-const LEAST: Duration = Duration::from_millis(50);
 
 /// Interfaces and components, not yet running.
 pub struct Container {
@@ -293,14 +288,12 @@ impl Container {
                 return Err(error);
             }
         };
-        let found = self.registry.open(worker.contract(), &endpoint).await;
-        let nowhere = match (&found, self.settings.isolated) {
-            (_, true) => Some("isolated, and registered nowhere"),
-            (None, false) => {
-                Some("no node is above this process, so that it is registered nowhere")
-            }
-            (Some(_), false) => None,
+        let place = if self.settings.isolated {
+            registry::Told::Isolated
+        } else {
+            self.registry.told(worker.contract())
         };
+        let found = self.registry.open(worker.contract(), &endpoint).await;
         // Without a registry it knows of itself only.
         let registry = found.unwrap_or_else(|| Arc::new(Memory::new()));
         let client = Client::new(endpoint.clone(), Arc::clone(&registry));
@@ -343,22 +336,20 @@ impl Container {
             running.stop(Duration::ZERO).await;
             return Err(error.into());
         }
-        if !self.settings.isolated {
-            match running.register().await {
-                Ok(()) => {}
-                // A node without a registry is no reason not to serve those who know the address.
-                Err(RegistryError::Refused { reason }) => {
-                    tracing::error!("not registered, so that nobody finds this process: {reason}");
-                }
-                Err(error) => {
-                    running.stop(Duration::ZERO).await;
-                    return Err(error.into());
-                }
+        let refused = match place {
+            registry::Told::Isolated => None,
+            _ => running.register().await.err(),
+        };
+        match refused {
+            None => place.log(&running),
+            // A node without a registry is no reason not to serve those who know the address.
+            Some(RegistryError::Refused { reason }) => {
+                tracing::error!("not registered, so that nobody finds this process: {reason}");
             }
-        }
-        if let Some(why) = nowhere {
-            let address = running.endpoint.address();
-            tracing::info!("{why}: it is called at {address} by who knows that address");
+            Some(error) => {
+                running.stop(Duration::ZERO).await;
+                return Err(error.into());
+            }
         }
         Ok(running)
     }
@@ -416,143 +407,5 @@ fn host(ip: IpAddr) -> String {
 async fn stop_components(started: Vec<Part>) {
     for part in started.iter().rev() {
         part.component.stop().await;
-    }
-}
-
-/// A container that serves, until it is stopped; dropping it ends it at once.
-pub struct Running {
-    endpoint: Endpoint,
-    registry: Arc<dyn Registry>,
-    calls: Arc<Calls>,
-    process: Arc<Process>,
-    interfaces: Vec<Installed>,
-    components: Vec<Part>,
-    /// Names and ids under which it is registered.
-    registered: Vec<(String, String)>,
-    /// Where the metrics are published.
-    monitoring: Option<String>,
-    handlers: Handlers,
-    report: AbortHandle,
-}
-
-impl Running {
-    /// The address at which it is called, `tcp://…`.
-    pub fn address(&self) -> &str {
-        self.endpoint.address()
-    }
-
-    /// A context of the process itself, to call others.
-    pub fn context(&self) -> Context {
-        Context::new(Arc::clone(&self.process), "")
-    }
-
-    /// Whether every interface says that it can do its work (`fn is_healthy`).
-    pub fn is_healthy(&self) -> bool {
-        self.interfaces.iter().all(|installed| installed.interface.healthy())
-    }
-
-    /// Calls that are being worked on.
-    pub fn running_calls(&self) -> usize {
-        self.calls.running()
-    }
-
-    /// Leaves the registry, lets what runs finish within this time, and stops everything.
-    pub async fn stop(self, within: Duration) {
-        self.stop_by(Instant::now() + within).await;
-    }
-
-    async fn stop_by(mut self, deadline: Instant) {
-        let left = || deadline.saturating_duration_since(Instant::now());
-        if tokio::time::timeout(left().max(LEAST), self.handlers.stop()).await.is_err() {
-            tracing::warn!("the event broker did not answer: what is not begun comes again");
-        }
-        if !self.registered.is_empty() {
-            if tokio::time::timeout(left().max(LEAST), self.unregister()).await.is_err() {
-                tracing::warn!(
-                    "the registry did not answer: callers will learn by our end that we are gone"
-                );
-            }
-            tokio::time::sleep(FAREWELL.min(left() / 4)).await;
-        }
-        if tokio::time::timeout(left(), self.calls.idle()).await.is_err() {
-            tracing::warn!(calls = self.calls.running(), "calls were not done in time");
-        }
-        let cut = self.handlers.finish(deadline).await;
-        if cut > 0 {
-            tracing::warn!(
-                handlers = cut,
-                "event handlers were not done in time: others get their events"
-            );
-        }
-        for installed in self.interfaces.iter().rev() {
-            let context = Context::new(Arc::clone(&self.process), &installed.name);
-            let stop = context.trace(installed.interface.stop(&context));
-            if tokio::time::timeout(left().max(LEAST), stop).await.is_err() {
-                tracing::warn!(interface = installed.name, "`on_stop` was not done in time");
-            }
-        }
-        for part in self.components.iter().rev() {
-            if tokio::time::timeout(left().max(LEAST), part.component.stop()).await.is_err() {
-                tracing::warn!(component = part.key, "did not stop in time");
-            }
-        }
-        self.endpoint.clone().close(left().max(LEAST)).await;
-    }
-
-    async fn subscribe(&mut self, tasks: bool) -> Result<(), EventError> {
-        for installed in &self.interfaces {
-            let same = self.interfaces.iter().filter(|other| other.name == installed.name);
-            let (several, process) = (same.count() > 1, &self.process);
-            self.handlers.subscribe(installed, several, tasks, process, &self.components).await?;
-        }
-        Ok(())
-    }
-
-    async fn register(&mut self) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint.address();
-        let interfaces = self.interfaces.iter().map(|it| {
-            let version = it.version.as_ref().map(Version::as_str);
-            (it.name.clone(), Instance::new(&it.name, endpoint, version))
-        });
-        let builtin = (BUILTIN.to_owned(), Instance::builtin(endpoint));
-        for (name, instance) in interfaces.chain([builtin]).collect::<Vec<_>>() {
-            let id = instance.id.clone();
-            self.registry.register(&name, self.described(instance)).await?;
-            self.registered.push((name, id));
-        }
-        Ok(())
-    }
-
-    /// With what is written down of us.
-    fn described(&self, mut instance: Instance) -> Instance {
-        let hostname = hilum_shared::registry::hostname().to_owned();
-        instance.fqdn = Some(hostname.clone());
-        instance.hostname = Some(hostname);
-        instance.ip = reach::host(self.endpoint.address()).map(str::to_owned);
-        instance.log_endpoint.clone_from(&self.process.worker.contract().log_endpoint);
-        instance.monitoring_endpoint.clone_from(&self.monitoring);
-        instance.local_endpoint = self.endpoint.addresses().get(1).cloned();
-        instance
-    }
-
-    /// Takes out all that was entered; what fails is said once.
-    async fn unregister(&mut self) {
-        let mut failed = None;
-        for (name, id) in std::mem::take(&mut self.registered) {
-            if let Err(error) = self.registry.unregister(&name, &id).await {
-                failed = Some(error);
-            }
-        }
-        if let Some(error) = failed {
-            tracing::warn!("not taken out of the registry: {error}");
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // The calls lead to the endpoint, and the endpoint to the calls.
-        self.calls.close();
-        self.report.abort();
     }
 }

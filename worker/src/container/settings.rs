@@ -167,12 +167,19 @@ impl Settings {
         connection
             .check()
             .map_err(|message| section.get("rpc").get("connection").error(message, None))?;
+        let size = section.get("pool").get("size");
+        if written.pool.size == Some(0) {
+            let help = "write how many calls each interface works on at once, or leave it out: then all that come";
+            return Err(
+                size.error("a pool of 0 would never work on any call", Some(help.to_owned()))
+            );
+        }
         Ok(Self {
             ip: (overrides.ip.or(guessed).or(written.rpc.ip).or(written.ip).or(given))
                 .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             port: overrides.port.or(written.rpc.port).or(written.port).filter(|port| *port != 0),
             connection,
-            pool: written.pool.size.filter(|size| *size > 0),
+            pool: written.pool.size,
             tags: written.metrics.tags,
             publish_metrics: written.metrics.publish,
             service_name: match (env.get(SERVICE_NAME), written.service_name) {
@@ -290,6 +297,7 @@ container:
             ("container: {rpc: {connection: {timeout: 20}}}", "must be below `timeout` (20)"),
             ("container: {rpc: {connection: {timeout: -1}}}", "not below 0"),
             ("container: {prot: 1}", "prot"),
+            ("container: {pool: {size: 0}}", "never work on any call"),
             ("container: {ip: nowhere}", "container.ip"),
         ] {
             let wrong = read(text, &alone, &[]).unwrap_err();

@@ -13,6 +13,7 @@
 mod layer;
 mod level;
 mod queue;
+mod stderr;
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -26,6 +27,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use layer::LogLayer;
 pub use level::{LevelError, change as change_level};
 pub(crate) use queue::{Queue, Shipping};
+use stderr::Traced;
 
 /// What a logging call does when the node does not take records fast enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,9 +51,11 @@ impl LogLayer {
 /// Makes this process' `tracing` go to `layer` and to stderr, unless the author has set up another already.
 pub(crate) fn install(layer: LogLayer) {
     let (filter, changeable) = level::filter();
+    let colored = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let stderr = tracing_subscriber::fmt::layer()
+        .event_format(Traced(tracing_subscriber::fmt::format().with_ansi(colored)))
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(colored)
         // It would panic where stderr is broken, which is what a dead node leaves.
         .log_internal_errors(false);
     let sent = layer.clone();

@@ -2,6 +2,7 @@
 
 use hilum_shared::protocol::control::{self, Fault};
 use hilum_shared::registry::directory;
+use hilum_shared::rpc::ChangeLoglevel;
 use hilum_shared::wire::message::{Message, NIL};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -71,23 +72,6 @@ pub struct Events {
     /// Only events with a higher number.
     #[serde(default)]
     pub since: u64,
-}
-
-/// `lymph.change_loglevel`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ChangeLoglevel {
-    /// The logger; empty = all.
-    #[serde(default)]
-    pub qualname: String,
-    /// A name such as `DEBUG`.
-    pub loglevel: String,
-    /// Seconds.
-    #[serde(default = "a_minute")]
-    pub period: f64,
-}
-
-fn a_minute() -> f64 {
-    60.0
 }
 
 /// Arguments of a method; nil and absent stand for no arguments.

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 #[cfg(test)]
 pub(super) use calls::method_names;
-pub use calls::{Call, ChangeLoglevel, Events, GetProcesses};
+pub use calls::{Call, Events, GetProcesses};
 use desk::Desk;
 pub use door::Door;
 
@@ -271,6 +271,7 @@ fn fault(code: &str, message: String, help: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use hilum_shared::protocol::control;
+    use hilum_shared::rpc::ChangeLoglevel;
     use hilum_shared::rpc::blocking::{CallError, Client};
     use hilum_shared::wire::message::Message;
     use serde_json::{Value, json};

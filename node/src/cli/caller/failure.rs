@@ -1,11 +1,14 @@
 //! Why a call brought no result, and what to do about it.
 
+use std::collections::BTreeSet;
+
 use hilum_shared::registry::{BUILTIN, RegistryError};
 use hilum_shared::rpc::Error;
 use hilum_shared::status::{Flag, InstanceStatus, Snapshot, State};
 use hilum_shared::wire::Value;
 
 use super::super::exit::CliError;
+use super::super::request::Subject;
 use super::super::session::Session;
 use super::super::target::{Names, nearest};
 use super::Method;
@@ -128,11 +131,20 @@ fn state(one: &InstanceStatus) -> String {
 
 /// A registry that does not answer.
 pub(super) fn unreachable(error: RegistryError) -> CliError {
-    CliError::Failed { message: error.to_string(), help: None }
+    let help = matches!(error, RegistryError::Unreachable { .. }).then(|| {
+        "`container.registry` of the configuration says where it is; what the node here runs is shown by `hilum ps`, and called \
+         without the registry as `hilum request SUBJECT --address NAME.1`"
+            .to_owned()
+    });
+    CliError::Call { error: Box::new(Error::Registry(error)), help }
 }
 
 /// Why a method may have refused a call, as far as its description tells.
-pub(super) fn why_refused(subject: &str, body: &Value, methods: &[Method]) -> String {
+pub(super) fn why_refused(asked: &Subject, body: &Value, methods: &[Method]) -> String {
+    if let Some(why) = wrong_version(asked, methods) {
+        return why;
+    }
+    let subject = asked.name.as_str();
     let named: Vec<&Method> = methods.iter().filter(|method| method.name == subject).collect();
     let Some(method) = named.first() else {
         let names: Vec<String> = methods
@@ -165,6 +177,24 @@ pub(super) fn why_refused(subject: &str, body: &Value, methods: &[Method]) -> St
         "`{}` not given: it is `{signature}`; the log of the service says why it refused",
         missing.join("`, `")
     )
+}
+
+/// Who is asked at an address is not chosen by the version that is asked for.
+fn wrong_version(asked: &Subject, methods: &[Method]) -> Option<String> {
+    let wanted = asked.version.as_ref()?;
+    let of_interface = |method: &&Method| {
+        method.name.rsplit_once('.').is_some_and(|(interface, _)| interface == asked.interface)
+    };
+    let served: BTreeSet<_> = methods.iter().filter(of_interface).map(Method::version).collect();
+    if served.is_empty() || served.iter().any(|version| wanted.admits(*version)) {
+        return None;
+    }
+    let served: Vec<&str> = served.into_iter().map(|one| one.unwrap_or("no version")).collect();
+    Some(format!(
+        "it serves `{}` in {}, which is not compatible with {wanted}; ask for what it serves, or leave `@{wanted}` out",
+        asked.interface,
+        served.join(" and ")
+    ))
 }
 
 fn is_builtin(subject: &str) -> bool {
@@ -217,7 +247,9 @@ mod tests {
     #[test]
     fn a_refusal_is_explained_by_what_the_service_has() {
         let body = Value::map([("text", Value::from("x"))]);
-        let why = |subject: &str, body: &Value| why_refused(subject, body, &methods());
+        let why = |subject: &str, body: &Value| {
+            why_refused(&Subject::parse(subject).unwrap(), body, &methods())
+        };
         assert_eq!(why("echo.uper", &body), "there is no `echo.uper`; did you mean `echo.upper`?");
         assert_eq!(why("zzz.q", &body), "there is no `zzz.q`; there is `echo.upper`");
         let slip = Value::map([("txet", Value::from("x"))]);
@@ -228,5 +260,14 @@ mod tests {
         assert!(why("echo.upper", &body).contains("the log of the service"));
         let nothing = Value::Map(Vec::new());
         assert!(why("echo.upper", &nothing).starts_with("`text` not given"));
+        assert!(why("echo.upper@1.2", &body).starts_with(
+            "it serves `echo` in no version, which is not compatible with 1.2.0; ask for"
+        ));
+        let mut two = methods();
+        two[0].version = Some("1.5.0".to_owned());
+        two.push(Method { version: Some("2.0.0".to_owned()), ..two[0].clone() });
+        let why = |subject: &str| why_refused(&Subject::parse(subject).unwrap(), &body, &two);
+        assert!(why("echo.upper@3.0").starts_with("it serves `echo` in 1.5.0 and 2.0.0, which"));
+        assert!(why("echo.upper@1.2").contains("the log of the service"), "it fits");
     }
 }

@@ -20,6 +20,9 @@ use super::super::output::Output;
 const PERCENTILES: [f64; 10] = [0.0, 50.0, 90.0, 95.0, 97.0, 98.0, 99.0, 99.5, 99.9, 100.0];
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_millis(200);
+/// Between two tries of a lane while nobody is there to be called: at first, and at most.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Kinds of failures that are told apart; a service may invent any number.
 const KINDS: usize = 20;
 
@@ -47,14 +50,40 @@ struct Lane {
 impl Lane {
     async fn run(self) {
         let take = |left: u32| left.checked_sub(1);
+        let mut pause = PAUSE;
         while self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
             let begun = Instant::now();
             let answer = self.client.request(&self.subject, &*self.body, &self.options).await;
+            let absent = answer.as_ref().is_err_and(nobody_there);
             if self.done.send(answer.map(|_| begun.elapsed())).is_err() {
                 return;
             }
+            if absent {
+                // Such an answer costs no time: all requests would be used up in a moment, and a processor with them.
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            } else {
+                pause = PAUSE;
+            }
         }
     }
+}
+
+/// Whether a call failed because nobody took it, so that it may succeed once somebody is there.
+fn nobody_there(error: &Error) -> bool {
+    error.not_sent()
+        || matches!(
+            error,
+            Error::NoSuchService { .. }
+                | Error::NoneAlive { .. }
+                | Error::NoneCompatible { .. }
+                | Error::Registry(_)
+        )
+}
+
+/// Whether a first call that failed so says nothing of those that follow: another word would not help.
+pub(super) fn may_pass(error: &Error) -> bool {
+    nobody_there(error) || error.is_transient() || matches!(error, Error::Remote { .. })
 }
 
 impl Load<'_> {

@@ -1,18 +1,19 @@
 //! From an expression to its value: variables are looked up, services are called.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::pin::Pin;
 use std::time::Duration;
 
 use hilum_shared::rpc::CallOptions;
-use hilum_shared::wire::Value;
-use serde_json::json;
+use hilum_shared::wire::{JsonError, Value};
+use serde_json::{Value as Json, json};
 
 use super::super::caller::{Caller, Place};
 use super::super::exit::CliError;
 use super::super::request::Subject;
 use super::super::target::nearest;
-use super::language::Expr;
+use super::language::{self, Expr};
 
 /// What lines leave behind for later ones, and how they call.
 pub(super) struct Scope<'a, 'b> {
@@ -23,7 +24,46 @@ pub(super) struct Scope<'a, 'b> {
     pub(super) variables: BTreeMap<String, Value>,
 }
 
-type Evaluated<'a> = Pin<Box<dyn Future<Output = Result<Value, CliError>> + 'a>>;
+/// Why an expression has no value.
+pub(super) enum Wrong {
+    /// A value in it that is none, with its place in the whole.
+    Value(JsonError),
+    /// Anything else.
+    Other(CliError),
+}
+
+impl Wrong {
+    /// The same, seen from one level further out.
+    fn within(self, step: impl Display) -> Self {
+        match self {
+            Self::Value(error) => Self::Value(error.within(step)),
+            Self::Other(error) => Self::Other(error),
+        }
+    }
+}
+
+impl From<CliError> for Wrong {
+    fn from(error: CliError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<JsonError> for Wrong {
+    fn from(error: JsonError) -> Self {
+        Self::Value(error)
+    }
+}
+
+impl From<Wrong> for CliError {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Value(error) => Self::Usage { message: error.to_string(), help: None },
+            Wrong::Other(error) => error,
+        }
+    }
+}
+
+type Evaluated<'a> = Pin<Box<dyn Future<Output = Result<Value, Wrong>> + 'a>>;
 
 impl Scope<'_, '_> {
     /// The value of an expression.
@@ -31,57 +71,64 @@ impl Scope<'_, '_> {
         Box::pin(async move {
             match expr {
                 Expr::Literal(value) => Ok(value.clone()),
-                Expr::Name(name) => self.variable(name),
+                Expr::Name(name) => Ok(self.variable(name)?),
                 Expr::List(members) => self.values(members).await.map(Value::List),
                 Expr::Map(pairs) => self.map(pairs).await,
                 Expr::Special(name, arguments) => {
+                    if let [Expr::Name(word)] = arguments.as_slice()
+                        && !self.variables.contains_key(word)
+                    {
+                        return Err(no_special(name, word).into());
+                    }
                     let arguments = self.values(arguments).await?;
-                    special(name, &arguments)
+                    Ok(special(name, &arguments)?)
                 }
                 Expr::Call(subject, parameters) => {
                     let mut body = Vec::with_capacity(parameters.len());
                     for (name, value) in parameters {
-                        body.push((name.as_str(), self.value(value).await?));
+                        let value = self.value(value).await.map_err(|wrong| wrong.within(name))?;
+                        body.push((name.as_str(), value));
                     }
-                    self.call(&Subject::parse(subject)?, None, self.timeout, &Value::map(body))
-                        .await
+                    let subject = Subject::parse(subject)?;
+                    Ok(self.call(&subject, None, self.timeout, &Value::map(body)).await?)
                 }
-                Expr::Item(of, key) => item(&self.value(of).await?, &self.value(key).await?),
+                Expr::Item(of, key) => Ok(item(&self.value(of).await?, &self.value(key).await?)?),
             }
         })
     }
 
-    async fn values(&self, all: &[Expr]) -> Result<Vec<Value>, CliError> {
+    async fn values(&self, all: &[Expr]) -> Result<Vec<Value>, Wrong> {
         let mut values = Vec::with_capacity(all.len());
-        for one in all {
-            values.push(self.value(one).await?);
+        for (at, one) in all.iter().enumerate() {
+            let value = self.value(one).await;
+            values.push(value.map_err(|wrong| wrong.within(format_args!("[{at}]")))?);
         }
         Ok(values)
     }
 
     /// A map, which may be the JSON form of a special value.
-    async fn map(&self, pairs: &[(Expr, Expr)]) -> Result<Value, CliError> {
+    async fn map(&self, pairs: &[(Expr, Expr)]) -> Result<Value, Wrong> {
         let mut entries = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
-            entries.push((self.value(key).await?, self.value(value).await?));
+            let key = self.value(key).await?;
+            let named = |wrong: Wrong| match key.as_str() {
+                Some(name) => wrong.within(name),
+                None => wrong.within(&key),
+            };
+            let value = self.value(value).await.map_err(named)?;
+            entries.push((key, value));
         }
-        let doubled = entries
-            .iter()
-            .enumerate()
-            .find(|(at, (key, _))| entries[..*at].iter().any(|(before, _)| before == key));
-        if let Some((_, (key, _))) = doubled {
-            return Err(CliError::usage(format!("the key {key} stands twice"), "leave one out"));
-        }
+        let map = Value::Map(entries).with_each_key_once()?;
+        let Value::Map(entries) = &map else { return Ok(map) };
         // Only a map with this key can be another value's form.
         let is_form = entries.iter().any(|(key, _)| key.as_str() == Some("__type__"));
         if !is_form || entries.iter().any(|(key, _)| key.as_str().is_none()) {
-            return Ok(Value::Map(entries));
+            return Ok(map);
         }
         let text = |key: &Value| key.as_str().unwrap_or_default().to_owned();
         let object: serde_json::Map<_, _> =
             entries.iter().map(|(key, value)| (text(key), value.to_json())).collect();
-        Value::from_json(&object.into())
-            .map_err(|error| CliError::Usage { message: error.to_string(), help: None })
+        Ok(Value::from_json(&object.into())?.with_each_key_once()?)
     }
 
     fn variable(&self, name: &str) -> Result<Value, CliError> {
@@ -119,7 +166,7 @@ impl Scope<'_, '_> {
                     reply.address
                 ))
             }),
-            Err(failed) => Err(self.caller.explain(&place, &subject.name, body, failed).await),
+            Err(failed) => Err(self.caller.explain(&place, subject, body, failed).await),
         }
     }
 }
@@ -145,26 +192,32 @@ fn item(of: &Value, key: &Value) -> Result<Value, CliError> {
 }
 
 /// `Decimal("1.50")`, by way of its JSON form.
-fn special(name: &str, arguments: &[Value]) -> Result<Value, CliError> {
+fn special(name: &str, arguments: &[Value]) -> Result<Value, JsonError> {
     let (kind, content) = match (name, arguments) {
         ("Undefined", []) => ("UndefinedType", json!("")),
         ("set", [Value::List(members)]) => ("set", Value::List(members.clone()).to_json()),
         ("set", members) => ("set", Value::List(members.to_vec()).to_json()),
+        ("ext", [number @ Value::Int(_), Value::Str(bytes)]) => {
+            ("ext", json!([number.to_json(), bytes]))
+        }
         (name, [Value::Str(text)]) => (name, json!(text)),
         (name, [number @ (Value::Int(_) | Value::UInt(_))]) => (name, json!(number.to_string())),
-        _ => {
-            return Err(CliError::usage(
-                format!("`{name}` takes one text"),
-                "write it as it is shown, in quotes: `Decimal(\"1.50\")`",
-            ));
+        (name, all) => {
+            let shown: Vec<String> = all.iter().map(ToString::to_string).collect();
+            return Err(no_special(name, &shown.join(", ")));
         }
     };
-    Value::from_json(&json!({"__type__": kind, "_": content})).map_err(|_| {
-        CliError::usage(
-            format!("{content} is no {name}"),
-            "write it as it is shown, in quotes: `date(\"2015-03-14\")`",
-        )
-    })
+    let shown = || match &content {
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    Value::from_json(&json!({"__type__": kind, "_": content}))
+        .map_err(|_| no_special(name, &shown()))
+}
+
+/// What stands in the brackets of a special value, and is none of them.
+fn no_special(name: &str, content: &str) -> JsonError {
+    JsonError::special(language::no_special(name, content))
 }
 
 #[cfg(test)]
@@ -185,8 +238,19 @@ mod tests {
         let set = special("set", &[Value::List(vec![1.into(), 2.into()])]).unwrap();
         assert_eq!(set.to_string(), "set(1, 2)");
         assert_eq!(special("Undefined", &[]).unwrap(), Value::Undefined);
-        assert!(special("date", &[Value::from("soon")]).is_err());
-        assert!(special("date", &[]).is_err());
+        for (name, arguments, says) in [
+            ("date", vec![Value::from("soon")], "`soon` is no `date` (write `date(2015-03-14)`)"),
+            ("date", vec![], "`date` needs a value (write `date(2015-03-14)`)"),
+            (
+                "time",
+                vec!["9".into(), 5.into()],
+                "`\"9\", 5` is no `time` (write `time(09:26:53Z)`",
+            ),
+            ("UUID", vec![7.into()], "`7` is no `UUID` (write `UUID(8d5b7bbe-"),
+        ] {
+            let error = special(name, &arguments).unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@
 use hilum_shared::wire::{JsonError, Value};
 use serde_json::json;
 
+use super::super::request::with_version_behind;
+
 /// Brackets within brackets; a call takes no deeper values.
 const DEEPEST: usize = 64;
 
@@ -156,17 +158,6 @@ fn is_subject(c: char) -> bool {
     is_name(c) || matches!(c, '.' | '-' | '@' | '!' | '?')
 }
 
-/// `echo@1.2.upper` as `echo.upper@1.2`; other texts as they are.
-pub(super) fn with_version_behind(subject: &str) -> String {
-    if let Some((interface, rest)) = subject.split_once('@')
-        && let Some((version, method)) = rest.rsplit_once('.')
-        && !method.starts_with(|c: char| c.is_ascii_digit())
-    {
-        return format!("{interface}.{method}@{version}");
-    }
-    subject.to_owned()
-}
-
 /// A special value by what stands in its brackets when it is shown: `Decimal(1.50)`, `date(2015-03-14)`, `bytes(00ff)`.
 fn shown(name: &str, text: &str) -> Option<Value> {
     let content = match name {
@@ -178,6 +169,27 @@ fn shown(name: &str, text: &str) -> Option<Value> {
         _ => json!(text),
     };
     Value::from_json(&json!({"__type__": name, "_": content})).ok()
+}
+
+/// What is wrong with a special value, and how one is written.
+pub(super) fn no_special(name: &str, content: &str) -> String {
+    let form = match name {
+        "set" => "`set(1, 2)`",
+        "datetime" => {
+            "`datetime(2015-03-14T09:26:53+0530)`, the offset in whole minutes (or `Z`), where there is one"
+        }
+        "date" => "`date(2015-03-14)`",
+        "time" => "`time(09:26:53Z)`, without parts of a second, which no other service could read",
+        "Decimal" => "`Decimal(1.50)`",
+        "UUID" => "`UUID(8d5b7bbe-9bd8-4c4b-a2e3-6a7c8d1f0e55)`",
+        "bytes" => "`bytes(00ff)`, hexadecimal digits",
+        "ext" => "`ext(7, 00ff)`, a number and hexadecimal digits",
+        _ => "`Undefined`",
+    };
+    if content.is_empty() {
+        return format!("`{name}` needs a value (write {form})");
+    }
+    format!("`{content}` is no `{name}` (write {form})")
 }
 
 struct Reader<'a> {
@@ -314,7 +326,15 @@ impl Reader<'_> {
                     self.at += end + 1;
                     return Ok(Expr::Literal(value));
                 }
-                Expr::Special(name, self.many(')', Self::value)?)
+                let (inside, bare) = (self.at, self.rest()[..end].trim().to_owned());
+                match self.many(')', Self::value) {
+                    Ok(arguments) => Expr::Special(name, arguments),
+                    // No expression at all: meant as it would be shown.
+                    Err(_) if !bare.is_empty() && !bare.contains(['"', '\'', '[', '{', '(']) => {
+                        return Err(self.error(no_special(&name, &bare), inside));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             "Undefined" => Expr::Literal(Value::Undefined),
             _ if self.peek() == Some('(') => {

@@ -175,7 +175,7 @@ impl Completer for Help {
             Ok(()) => answer.recv_timeout(PATIENCE).unwrap_or_default(),
             Err(_) => Vec::new(),
         };
-        let pair = |name: String| Pair { display: name.clone(), replacement: name };
+        let pair = |name: String| Pair { display: name.trim_end().to_owned(), replacement: name };
         Ok((begun, names.into_iter().map(pair).collect()))
     }
 }

@@ -168,13 +168,18 @@ pub(super) fn settle(
         return Ok(ExitStatus::Done);
     }
     failed.sort_by_key(|one| one.state == State::Waiting); // what the others wait for comes first
-    let named: Vec<String> = failed
-        .iter()
-        .map(|one| {
-            let why = one.in_vain.clone().unwrap_or_else(|| ps::info(one));
-            format!("`{}` {}: {}", one.instance, one.state.as_str(), printable(&why))
-        })
-        .collect();
+    let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
+    for one in &failed {
+        let why = one.in_vain.clone().unwrap_or_else(|| ps::info(one));
+        let reason = format!("{}: {}", one.state.as_str(), printable(&why));
+        let name = format!("`{}`", one.instance);
+        match reasons.iter_mut().find(|(same, _)| *same == reason) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((reason, vec![name])),
+        }
+    }
+    let named: Vec<String> =
+        reasons.iter().map(|(reason, names)| format!("{} {reason}", ps::list(names))).collect();
     let others = if snapshot.instances.iter().any(|one| one.pid.is_some()) {
         "the others run; "
     } else {

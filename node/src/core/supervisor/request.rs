@@ -101,8 +101,10 @@ impl Supervisor {
     }
 
     fn unknown(&self, pattern: &str) -> Fault {
-        let near: Vec<&str> =
-            target::nearest(pattern, self.services.keys().map(ServiceName::as_str));
+        let near: Vec<&str> = target::nearest(
+            pattern.split('.').next().unwrap_or(pattern),
+            self.services.keys().map(ServiceName::as_str),
+        );
         let help = if near.is_empty() {
             let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).take(20).collect();
             format!("services here: {}", names.join(", "))

@@ -1,9 +1,10 @@
 //! The services of the demo cluster (`conf/demo.yml`): `clock` and `flaky` are plain services, `echo` and `demo` interfaces that call
-//! one another, `board` one that hears of it by an event and leaves work to others.
+//! one another, `board` one that hears of it by an event and leaves work to others, `front` the way in by HTTP.
 
 mod board;
 mod caller;
 mod echo;
+mod front;
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
             .interface::<echo::Echo>()
             .interface::<caller::Demo>()
             .interface::<board::Board>()
+            .interface::<front::Front>()
             .main(),
     }
 }

@@ -126,6 +126,16 @@ fn slips_are_told_with_their_column() {
         "`upper` cannot be called; write `proxy.SERVICE.METHOD(…)` in column 1"
     );
     assert_eq!(said("\"abc"), "a text without its closing quote in column 1");
+    assert_eq!(
+        said("date(2015-13-14)"),
+        "`2015-13-14` is no `date` (write `date(2015-03-14)`) in column 6"
+    );
+    assert!(
+        said("proxy.a.b(c=time(25:00))")
+            .starts_with("`25:00` is no `time` (write `time(09:26:53Z)`")
+    );
+    assert!(said("UUID(8d5b-x)").starts_with("`8d5b-x` is no `UUID` (write `UUID(8d5b7bbe-"));
+    assert_eq!(said("Decimal([1 2])"), "`,` or `]` expected, found `2` in column 12");
     assert!(said("1.2.3").contains("no number"));
     assert!(said("proxy = 1").contains("cannot be a variable"));
     assert!(said(&"[".repeat(100_000)).contains("too deep"));

@@ -1,0 +1,172 @@
+//! A container that serves: what it has registered, and how it leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hilum_shared::events::EventError;
+use hilum_shared::registry::{BUILTIN, Instance, Registry, RegistryError, Version};
+use hilum_shared::rpc::Endpoint;
+use hilum_shared::transport::reach;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::build::{Installed, Part};
+use super::calls::Calls;
+use super::events::Handlers;
+use crate::context::{Context, Process};
+
+/// How long callers get to hear that we are no longer registered, before we look whether calls are still running.
+const FAREWELL: Duration = Duration::from_millis(100);
+/// For what is left when the time of a drain is over: hooks and connections.
+const LEAST: Duration = Duration::from_millis(50);
+
+/// A container that serves, until it is stopped; dropping it ends it at once.
+pub struct Running {
+    pub(super) endpoint: Endpoint,
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) calls: Arc<Calls>,
+    pub(super) process: Arc<Process>,
+    pub(super) interfaces: Vec<Installed>,
+    pub(super) components: Vec<Part>,
+    /// Names and ids under which it is registered.
+    pub(super) registered: Vec<(String, String)>,
+    /// Where the metrics are published.
+    pub(super) monitoring: Option<String>,
+    pub(super) handlers: Handlers,
+    pub(super) report: AbortHandle,
+}
+
+impl Running {
+    /// The address at which it is called, `tcp://…`.
+    pub fn address(&self) -> &str {
+        self.endpoint.address()
+    }
+
+    /// A context of the process itself, to call others.
+    pub fn context(&self) -> Context {
+        Context::new(Arc::clone(&self.process), "")
+    }
+
+    /// Whether every interface says that it can do its work (`fn is_healthy`).
+    pub fn is_healthy(&self) -> bool {
+        self.interfaces.iter().all(|installed| installed.interface.healthy())
+    }
+
+    /// Calls that are being worked on.
+    pub fn running_calls(&self) -> usize {
+        self.calls.running()
+    }
+
+    /// Whether a node has started it, and not somebody by hand.
+    pub(super) fn is_kept(&self) -> bool {
+        self.process.worker.contract().instance.is_some()
+    }
+
+    /// The names under which it is registered, each once.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.registered.iter().map(|(name, _)| name.as_str()).collect();
+        names.retain(|name| *name != BUILTIN);
+        names.dedup();
+        names
+    }
+
+    /// Leaves the registry, lets what runs finish within this time, and stops everything.
+    pub async fn stop(self, within: Duration) {
+        self.stop_by(Instant::now() + within).await;
+    }
+
+    pub(super) async fn stop_by(mut self, deadline: Instant) {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        if tokio::time::timeout(left().max(LEAST), self.handlers.stop()).await.is_err() {
+            tracing::warn!("the event broker did not answer: what is not begun comes again");
+        }
+        if !self.registered.is_empty() {
+            if tokio::time::timeout(left().max(LEAST), self.unregister()).await.is_err() {
+                tracing::warn!(
+                    "the registry did not answer: callers will learn by our end that we are gone"
+                );
+            }
+            tokio::time::sleep(FAREWELL.min(left() / 4)).await;
+        }
+        if tokio::time::timeout(left(), self.calls.idle()).await.is_err() {
+            tracing::warn!(calls = self.calls.running(), "calls were not done in time");
+        }
+        let cut = self.handlers.finish(deadline).await;
+        if cut > 0 {
+            tracing::warn!(
+                handlers = cut,
+                "event handlers were not done in time: others get their events"
+            );
+        }
+        for installed in self.interfaces.iter().rev() {
+            let context = Context::new(Arc::clone(&self.process), &installed.name);
+            let stop = context.trace(installed.interface.stop(&context));
+            if tokio::time::timeout(left().max(LEAST), stop).await.is_err() {
+                tracing::warn!(interface = installed.name, "`on_stop` was not done in time");
+            }
+        }
+        for part in self.components.iter().rev() {
+            if tokio::time::timeout(left().max(LEAST), part.component.stop()).await.is_err() {
+                tracing::warn!(component = part.key, "did not stop in time");
+            }
+        }
+        self.endpoint.clone().close(left().max(LEAST)).await;
+    }
+
+    pub(super) async fn subscribe(&mut self, tasks: bool) -> Result<(), EventError> {
+        for installed in &self.interfaces {
+            let same = self.interfaces.iter().filter(|other| other.name == installed.name);
+            let (several, process) = (same.count() > 1, &self.process);
+            self.handlers.subscribe(installed, several, tasks, process, &self.components).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn register(&mut self) -> Result<(), RegistryError> {
+        let endpoint = self.endpoint.address();
+        let interfaces = self.interfaces.iter().map(|it| {
+            let version = it.version.as_ref().map(Version::as_str);
+            (it.name.clone(), Instance::new(&it.name, endpoint, version))
+        });
+        let builtin = (BUILTIN.to_owned(), Instance::builtin(endpoint));
+        for (name, instance) in interfaces.chain([builtin]).collect::<Vec<_>>() {
+            let id = instance.id.clone();
+            self.registry.register(&name, self.described(instance)).await?;
+            self.registered.push((name, id));
+        }
+        Ok(())
+    }
+
+    /// With what is written down of us.
+    fn described(&self, mut instance: Instance) -> Instance {
+        let hostname = hilum_shared::registry::hostname().to_owned();
+        instance.fqdn = Some(hostname.clone());
+        instance.hostname = Some(hostname);
+        instance.ip = reach::host(self.endpoint.address()).map(str::to_owned);
+        instance.log_endpoint.clone_from(&self.process.worker.contract().log_endpoint);
+        instance.monitoring_endpoint.clone_from(&self.monitoring);
+        instance.local_endpoint = self.endpoint.addresses().get(1).cloned();
+        instance
+    }
+
+    /// Takes out all that was entered; what fails is said once.
+    async fn unregister(&mut self) {
+        let mut failed = None;
+        for (name, id) in std::mem::take(&mut self.registered) {
+            if let Err(error) = self.registry.unregister(&name, &id).await {
+                failed = Some(error);
+            }
+        }
+        if let Some(error) = failed {
+            tracing::warn!("not taken out of the registry: {error}");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The calls lead to the endpoint, and the endpoint to the calls.
+        self.calls.close();
+        self.report.abort();
+    }
+}
