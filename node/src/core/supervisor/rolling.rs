@@ -144,9 +144,7 @@ impl Supervisor {
         name: &ServiceName,
         now: Now,
     ) -> Option<Arc<ServiceSpec>> {
-        if self.rolls.get(name)?.previous.is_none() {
-            return None; // it does not depend on the definition
-        }
+        self.rolls.get(name)?.previous.as_ref()?; // else it does not depend on the definition
         let roll = self.rolls.remove(name)?;
         self.dismiss(name, &roll.stand_ins, now);
         let spec = self.services.get(name)?.spec.clone();
