@@ -178,5 +178,5 @@ fn inspect_shows_a_programs_own_methods() {
         .iter()
         .map(|it| it["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["echo", "demo", "board"]);
+    assert_eq!(names, ["echo", "demo", "board", "front"]);
 }
