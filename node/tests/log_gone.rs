@@ -229,7 +229,7 @@ fn an_index_that_is_missing_or_no_index_is_read_from_the_text_with_its_numbers()
             let file = path(dir.path(), number, ending);
             if garbage {
                 let length = fs::metadata(&file).unwrap().len() as usize;
-                fs::write(file, "garbage ".repeat(length)[..length].as_bytes()).unwrap();
+                fs::write(file, &"garbage ".repeat(length).as_bytes()[..length]).unwrap();
             } else {
                 fs::remove_file(file).unwrap();
             }
@@ -302,4 +302,37 @@ fn a_follower_shows_nothing_twice_when_the_folder_is_removed_under_the_node() {
     pump(&mut follower, &mut seen);
     assert!(seen.contains(&(next + 1)), "{seen:?}");
     assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
+}
+
+#[test]
+fn a_follower_goes_on_with_a_store_that_begins_anew_after_its_folder_was_missing() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("logs");
+    let store = filled(&dir, 2);
+    let mut follower = Follower::open(&dir, Filter::default(), Start::All).unwrap();
+    let mut entry = Entry::default();
+    let mut pump = |follower: &mut Follower| {
+        let mut seen = Vec::new();
+        while follower.next(&mut entry, Some(Duration::from_millis(50)), None).unwrap()
+            == Followed::Record
+        {
+            seen.push(entry.seq);
+        }
+        seen
+    };
+    assert_eq!(pump(&mut follower).len(), 20);
+    drop(store);
+    fs::remove_dir_all(&dir).unwrap();
+    assert!(pump(&mut follower).is_empty());
+    let (mut store, _) = reopened(&dir);
+    for number in 1001..1004 {
+        store.append(&batch(number)).unwrap();
+    }
+    let limit = Instant::now() + Duration::from_secs(30);
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        seen.extend(pump(&mut follower));
+        assert!(Instant::now() < limit, "{seen:?}");
+    }
+    assert_eq!(seen, [1, 2, 3]);
 }

@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,7 +34,7 @@ pub struct Follower {
     inotify: Option<Inotify>,
     /// Whether the folder itself is watched.
     watched: bool,
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
     filter: Filter,
     /// The last number that was shown, and the latest wall time.
     shown: (u64, u64),
@@ -139,7 +139,7 @@ impl Follower {
         if self.watched && identity == self.identity {
             return;
         }
-        if self.watched && identity.is_some() {
+        if self.identity.is_some() && identity.is_some() && identity != self.identity {
             // Another folder under the same name, made by the same life of the node or by another one.
             if let Ok(mut reader) = Reader::follow(&self.dir, self.filter.clone(), Start::All) {
                 reader.go_on_from(&self.reader);
@@ -168,8 +168,11 @@ impl Follower {
     }
 }
 
-fn identity(dir: &Path) -> Option<(u64, u64)> {
+/// Device and number of a folder and, since numbers are used again, when it was made, where the file system knows.
+type Identity = (u64, u64, Option<SystemTime>);
+
+fn identity(dir: &Path) -> Option<Identity> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(dir).ok()?;
-    Some((meta.dev(), meta.ino()))
+    Some((meta.dev(), meta.ino(), meta.created().ok()))
 }
