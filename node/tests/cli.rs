@@ -137,7 +137,7 @@ fn one_off_processes_have_the_services_environment_and_give_their_code() {
         .ends(7);
     assert_eq!(ran.out(), "web.2 hush\n");
     place.run(&["run", "job"]).ends(0);
-    let ran = place.run(&["exec", "web", "--", "no-such-program"]).ends(1);
+    let ran = place.run(&["exec", "web", "--", "no-such-program"]).ends(127);
     assert!(ran.err().contains("`no-such-program`"), "{}", ran.err());
     let marks = place.run(&["exec", "web", "--", "env"]).ends(0);
     assert!(!marks.out().contains("HILUM_CLUSTER"), "a sweep must not take it for a leftover");
