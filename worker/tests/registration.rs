@@ -38,10 +38,10 @@ impl Shaky {
         if self.mute.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        match self.away.load(Ordering::SeqCst) {
-            true => Err(RegistryError::Unreachable { place: "test".into(), reason: "away".into() }),
-            false => Ok(()),
+        if self.away.load(Ordering::SeqCst) {
+            return Err(RegistryError::Unreachable { place: "test".into(), reason: "away".into() });
         }
+        Ok(())
     }
 }
 

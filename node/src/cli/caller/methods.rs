@@ -40,9 +40,8 @@ impl Method {
 
     /// `upper(text, times=nil)`.
     pub(crate) fn signature(&self) -> String {
-        let shown = |name: &String| match self.is_optional(name) {
-            true => format!("{name}=nil"),
-            false => name.clone(),
+        let shown = |name: &String| {
+            if self.is_optional(name) { format!("{name}=nil") } else { name.clone() }
         };
         let params: Vec<String> = self.params.iter().map(shown).collect();
         format!("{}({})", self.name, params.join(", "))
