@@ -274,6 +274,11 @@ pub mod control {
         pub dry_run: bool,
     }
 
+    /// `node.abort_on_failure`: from now on the first instance that fails ends the cluster; one that has failed already
+    /// does so at once.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct AbortOnFailure {}
+
     /// `node.shutdown`: everything, then the node.
     #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
     pub struct Shutdown {

@@ -123,6 +123,8 @@ pub enum Flag {
     LinesDropped,
     /// The file has it no more.
     Removed,
+    /// It was started with another definition than the one in force.
+    Outdated,
 }
 
 /// One instance.

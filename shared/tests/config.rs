@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use config_support::Project;
 use hilum_shared::config::spec::{AliveKind, Condition, Kind, Probe, ReadyKind, RestartWhen};
-use hilum_shared::config::{LoadOptions, Loaded, find, load, lookup, render, schema, starter};
+use hilum_shared::config::{LoadOptions, Loaded, find_in, load, lookup, render, schema, starter};
 use hilum_shared::registry::Choice;
 use proptest::prelude::*;
 
@@ -252,8 +252,9 @@ fn the_registry_is_read_in_every_spelling() {
 fn the_nearest_config_is_found() {
     let project =
         Project::new("").file(".hilum.yml", "").file("a/b/.lymph.yml", "").file("a/c/x", "");
-    assert_eq!(find(&project.path("a/b")), Some(project.path("a/b/.lymph.yml")));
-    assert_eq!(find(&project.path("a/c")), Some(project.path("hilum.yml")));
+    let find = |start: PathBuf| start.ancestors().find_map(find_in);
+    assert_eq!(find(project.path("a/b")), Some(project.path("a/b/.lymph.yml")));
+    assert_eq!(find(project.path("a/c")), Some(project.path("hilum.yml")));
 }
 
 /// Loads a text as the only file of a project with the variables that examples use.

@@ -210,7 +210,9 @@ where
     I::Item: Into<std::ffi::OsString> + Clone,
 {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(arguments)?;
+    let mut words: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
+    signal_as_kill_has_it(&mut words);
+    let matches = command.try_get_matches_from_mut(words)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     let mut inner = matches.subcommand();
     while let Some((name, below)) = inner {
@@ -221,6 +223,24 @@ where
         inner = below.subcommand();
     }
     Ok(cli)
+}
+
+/// `kill -9 web` and `kill -HUP web` are `kill -s 9 web` and `kill -s HUP web`, as fingers know it.
+fn signal_as_kill_has_it(words: &mut Vec<std::ffi::OsString>) {
+    let dashed =
+        |word: &std::ffi::OsString| word.to_str().is_some_and(|word| word.starts_with('-'));
+    // the verb is the first word that is neither an option nor an option's value
+    let verb =
+        (1..words.len()).find(|&at| !dashed(&words[at]) && (at == 1 || !dashed(&words[at - 1])));
+    let Some(at) = verb.filter(|&at| words[at] == "kill").map(|at| at + 1) else { return };
+    let signal = words.get(at).and_then(|word| word.to_str()?.strip_prefix('-'));
+    let Some(signal) = signal.filter(|text| text.len() > 1 || text.parse::<u8>().is_ok()) else {
+        return;
+    };
+    if signal.parse::<hilum_shared::signal::Signal>().is_ok() {
+        let signal = signal.to_owned();
+        words.splice(at..=at, ["-s".into(), signal.into()]);
+    }
 }
 
 /// A name for `-p` becomes part of a file's name.
@@ -276,6 +296,11 @@ mod tests {
         assert!(matches!(read("hilum status").command, Command::Ps(_)));
         assert!(matches!(read("hilum quit --now").command, Command::Down(_)));
         assert!(matches!(read("hilum kill -s HUP web").command, Command::Kill(_)));
+        for signal in ["-9", "-KILL", "-SIGHUP", "-q -TERM"] {
+            let words = format!("hilum -C /srv kill {signal} web.5");
+            assert_eq!(parse(words.split(' ')).is_ok(), !signal.contains(' '), "{words}");
+        }
+        assert!(matches!(read("hilum kill -q web").command, Command::Kill(_)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::target::nearest;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     hilum config                            after includes, variables and defaults\n  \
-    hilum config instances.web.command      one key\n  \
+    hilum config instances.web.command      one key, or its default\n  \
     hilum config --raw                      the files as they are\n  \
     hilum config --schema > hilum.schema.json\n\n\
     Secrets are masked unless --reveal is given.")]
@@ -50,9 +50,18 @@ pub(crate) fn run(session: &Session, args: &ConfigArgs) -> Outcome {
     if !args.reveal {
         mask(&mut value);
     }
+    let default;
     let shown = match &args.key {
         None => &value,
-        Some(key) => find(&value, key)?,
+        Some(key) => match find(&value, key) {
+            Ok(shown) => shown,
+            Err(error) => {
+                let name = || Some(Value::from(loaded.cluster.name.as_str()));
+                let known = if key == "name" { name() } else { default_of(&value, key) };
+                default = known.ok_or(error)?;
+                &default
+            }
+        },
     };
     match shown {
         _ if session.out.json => session.out.json(shown)?,
@@ -115,6 +124,30 @@ fn find<'a>(value: &'a Value, key: &str) -> Result<&'a Value, CliError> {
     Ok(at)
 }
 
+/// The default of a key that the configuration leaves out, where all that it lies in is there or has one, too.
+fn default_of(value: &Value, key: &str) -> Option<Value> {
+    let schema = config::schema();
+    let (mut at, mut written) = (&schema, Some(value));
+    for part in key.split('.') {
+        while let Some(inner) = at.get("$ref").or_else(|| at.pointer("/allOf/0/$ref")) {
+            at = schema.pointer(inner.as_str()?.strip_prefix('#')?)?;
+        }
+        let map = |schema: &&Value| schema.get("properties").is_some();
+        let variants = at.get("anyOf").and_then(Value::as_array);
+        at = variants.and_then(|all| all.iter().find(map)).unwrap_or(at);
+        written = written.and_then(|value| value.get(part));
+        at = match at.pointer(&format!("/properties/{part}")) {
+            Some(inner) => inner,
+            // a name that nobody wrote has nothing
+            None => {
+                written?;
+                at.get("additionalProperties").filter(|inner| inner.is_object())?
+            }
+        };
+    }
+    at.get("default").cloned()
+}
+
 /// Masks what lies under a key that names a secret.
 fn mask(value: &mut Value) {
     match value {
@@ -157,6 +190,11 @@ mod tests {
     fn a_key_is_found_or_its_neighbours_are_named() {
         let value = json!({"instances": {"web": {"command": ["a", "b"]}}});
         assert_eq!(find(&value, "instances.web.command.1").unwrap(), "b");
+        assert_eq!(default_of(&value, "instances.web.numprocesses"), Some(json!(1)));
+        assert_eq!(default_of(&value, "instances.web.stop.timeout"), Some(json!("10s")));
+        assert_eq!(default_of(&value, "logs.budget"), Some(json!("1GiB")));
+        assert_eq!(default_of(&value, "instances.wbe.numprocesses"), None);
+        assert_eq!(default_of(&value, "logs.bugdet"), None);
         let error = find(&value, "instances.wbe").unwrap_err();
         assert_eq!(error.to_string(), "`instances` has no key `wbe`");
         assert_eq!(error.help().unwrap(), "there is `web`");

@@ -58,6 +58,7 @@ pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
             ordered = farewell.force(Signal::SIGKILL, &why)?;
         }
         farewell.look();
+        farewell.mind_keeper(args.now);
         std::thread::sleep(Duration::from_millis(20));
     }
     farewell.clear();

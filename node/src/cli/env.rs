@@ -1,5 +1,9 @@
 //! `env`: the environment of a service, each value with its origin.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use hilum_shared::secret::{MASK, masked};
 
 use super::exit::{ExitStatus, Outcome};
@@ -10,7 +14,7 @@ use super::session::Session;
 /// The words of `env`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    hilum env web                  of its first instance, as the next start would have it\n  \
+    hilum env web                  of its first instance, as the next start would have it, by the running node's environment\n  \
     hilum env web.2 --reveal       secrets, too\n  \
     hilum env web --json | jq '.env[] | select(.origin != \"inherited\")'")]
 pub(crate) struct EnvArgs {
@@ -25,6 +29,7 @@ pub(crate) struct EnvArgs {
 /// Runs `env`.
 pub(crate) fn run(session: &Session, args: &EnvArgs) -> Outcome {
     use hilum_shared::protocol::env as variable;
+    let node = session.see_as_the_node()?;
     let loaded = session.config()?;
     let oneoff = Oneoff::of(session, loaded, &args.service)?;
     let mut shown = Vec::new();
@@ -47,6 +52,16 @@ pub(crate) fn run(session: &Session, args: &EnvArgs) -> Outcome {
         session.out.json(&serde_json::json!({ "instance": oneoff.instance, "env": all }))?;
         return Ok(ExitStatus::Done);
     }
+    if let Some(pid) = node {
+        let others = different(&loaded.raw, &session.variables());
+        if !others.is_empty() {
+            session.out.note(&format!(
+                "shown is what the node (pid {pid}) runs with; in this shell {} {} another value",
+                others.join(", "),
+                if others.len() == 1 { "has" } else { "have" },
+            ));
+        }
+    }
     let mut out = session.out.stream();
     for (name, value, origin) in &shown {
         let origin = session.out.paint.paint(Style::Dim, &format!("# {origin}"));
@@ -54,4 +69,17 @@ pub(crate) fn run(session: &Session, args: &EnvArgs) -> Outcome {
     }
     out.flush()?;
     Ok(ExitStatus::Done)
+}
+
+/// The names of `$(env.…)` in the files that have another value in this process than among `nodes`.
+fn different(files: &[(PathBuf, String)], nodes: &[(OsString, OsString)]) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    for (_, text) in files {
+        for reference in text.split("$(env.").skip(1) {
+            names.insert(reference.split([')', ':']).next().unwrap_or_default());
+        }
+    }
+    let theirs = |name: &str| nodes.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+    let other = |name: &&str| theirs(name) != std::env::var_os(name).as_ref();
+    names.into_iter().filter(other).map(|name| format!("`{name}`")).collect()
 }

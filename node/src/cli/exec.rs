@@ -11,7 +11,7 @@ use super::session::Session;
 #[command(after_help = "Examples:\n  \
     hilum exec web -- env                 what its processes see\n  \
     hilum exec db.2 -- sh -c 'psql $URL'  of one instance, with its ports\n\n\
-    The exit code is the program's. What it leaves running is ended with it.")]
+    It has the environment that the running node has, else this shell's. The exit code is the program's. What it leaves running is ended with it.")]
 pub(crate) struct ExecArgs {
     /// A service, or an instance for its index and ports
     #[arg(value_name = "SERVICE", add = super::completions::services())]
@@ -28,6 +28,7 @@ pub(crate) struct ExecArgs {
 
 /// Runs `exec`, as the guard of this command.
 pub(crate) fn run(session: &Session, args: &ExecArgs, command: u32) -> Outcome {
+    session.see_as_the_node()?;
     let loaded = session.config()?;
-    Oneoff::of(session, loaded, &args.service)?.run(&args.command, command)
+    Oneoff::of(session, loaded, &args.service)?.at_this_terminal().run(&args.command, command)
 }

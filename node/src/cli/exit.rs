@@ -13,7 +13,7 @@ use hilum_shared::rpc;
 use serde_json::{Value, json};
 
 use super::output::{Painter, printable};
-use super::time;
+use super::{process, time};
 use crate::daemon::launch::LaunchError;
 
 /// The exit codes of every command.
@@ -306,6 +306,10 @@ impl CliError {
             }
             Self::Config(all) => first(all)?.help.clone(),
             Self::Fault(fault) => fault.help.clone(),
+            Self::Silent { pid, .. } if process::is_anothers(*pid) => Some(
+                "it belongs to another user: only they, or root, can stop it or let it go on"
+                    .into(),
+            ),
             Self::Silent { pid, silence: Silence::Halted(_) } => {
                 Some(format!("`kill -CONT {pid}` lets it go on, `hilum down --now` ends it"))
             }
@@ -324,8 +328,8 @@ impl CliError {
     }
 
     /// The object that `--json` prints on stderr. `where` is a place in a file; of a config that is not valid `errors`
-    /// holds all that is wrong, and the rest is the first of them. Of an error that a service raised `type` is its name and
-    /// `body` all that it said; of every call that reached a service `trace_id` is its trace.
+    /// holds all that is wrong, and the rest is the first of them; `incomplete`: a file could not be read to its end. Of an error that
+    /// a service raised `type` is its name and `body` all that it said; of every call that reached a service `trace_id` is its trace.
     pub(crate) fn to_json(&self) -> Value {
         let place = match self {
             Self::Config(all) => first(all).map_or(Value::Null, self::place),
@@ -348,6 +352,7 @@ impl CliError {
             error["trace_id"] = trace_id.as_str().into();
         }
         if let Self::Config(all) = self {
+            error["incomplete"] = hides_more(all).into();
             error["errors"] = errors(all)
                 .map(|one| {
                     json!({
@@ -367,8 +372,17 @@ impl CliError {
                 1 => "1 error in the configuration".to_owned(),
                 n => format!("{n} errors in the configuration"),
             };
+            let more = if hides_more(all) {
+                "; what is not valid YAML is not checked further, so there may be more"
+            } else {
+                ""
+            };
             let text = all.render(paint.on());
-            return format!("{}\n{} {total}", text.trim_end(), paint.paint(Style::Error, "error:"));
+            return format!(
+                "{}\n{} {total}{more}",
+                text.trim_end(),
+                paint.paint(Style::Error, "error:")
+            );
         }
         // the node's findings about a config begin with the word themselves
         let message = self.to_string();
@@ -409,6 +423,11 @@ fn call_code(error: &rpc::Error) -> &'static str {
 /// What is wrong with a config, without the warnings.
 fn errors(all: &Diagnostics) -> impl Iterator<Item = &Diagnostic> {
     all.0.iter().filter(|one| one.severity == Severity::Error)
+}
+
+/// Whether a file could not be read to its end, so that nobody knows what else is wrong in it.
+fn hides_more(all: &Diagnostics) -> bool {
+    errors(all).any(|one| one.message.starts_with("not valid YAML"))
 }
 
 fn first(all: &Diagnostics) -> Option<&Diagnostic> {

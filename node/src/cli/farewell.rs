@@ -1,6 +1,7 @@
 //! The end of a node: order it, show what it waits for, and believe it only when node, keeper and all that they
 //! started are gone.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use hilum_shared::protocol::control;
@@ -38,6 +39,16 @@ pub(crate) struct Farewell<'a> {
     node: Result<Node, String>,
     process: Process,
     keeper: Option<Process>,
+    /// Since when the keeper, which has nothing more to do, is stopped, and how far it was told.
+    halted: Cell<Option<(Instant, Told)>>,
+}
+
+/// How far a stopped keeper was told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    GoOn,
+    Kill,
 }
 
 impl<'a> Farewell<'a> {
@@ -53,6 +64,7 @@ impl<'a> Farewell<'a> {
             node,
             process,
             keeper: process.keeper(),
+            halted: Cell::new(None),
         })
     }
 
@@ -113,6 +125,43 @@ impl<'a> Farewell<'a> {
             std::thread::sleep(Duration::from_millis(10));
         }
         true
+    }
+
+    /// Ends a keeper that outlives its node because somebody has stopped it. It is given a moment, unless it is to be
+    /// `now`, and then `PATIENCE`.
+    pub(crate) fn mind_keeper(&self, now: bool) {
+        let Some(keeper) = self.keeper.filter(|_| !self.process.lives()) else { return };
+        let (since, told) = match self.halted.get() {
+            Some(known) => known,
+            None if keeper.is_halted() => (Instant::now(), Told::Nothing),
+            None => return,
+        };
+        let send = |signal| {
+            let _ = kill(Pid::from_raw(keeper.pid as i32), signal); // it may have ended just now
+        };
+        let waited = since.elapsed();
+        let told = match told {
+            Told::Nothing if now || waited >= MOMENT => {
+                self.clear();
+                self.session.out.warn(&format!(
+                    "the node is gone, but its keeper (pid {}) is stopped: sending it SIGCONT",
+                    keeper.pid
+                ));
+                send(Signal::SIGCONT);
+                Told::GoOn
+            }
+            Told::GoOn if keeper.lives() && (waited >= PATIENCE || (now && waited >= MOMENT)) => {
+                self.clear();
+                self.session.out.warn(&format!(
+                    "the keeper (pid {}) does not end: sending it SIGKILL",
+                    keeper.pid
+                ));
+                send(Signal::SIGKILL);
+                Told::Kill
+            }
+            told => told,
+        };
+        self.halted.set(Some((since, told)));
     }
 
     /// Whether node and keeper are gone.

@@ -44,9 +44,9 @@ struct ProjectFile {
 /// The folders that hold run folders of this user.
 pub(crate) fn roots() -> Vec<PathBuf> {
     let mut roots = Vec::new();
-    if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR") {
-        roots.push(PathBuf::from(dir).join("hilum"));
-    }
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    // an empty one is none, as it is for the node
+    roots.extend(dir.filter(|dir| dir.is_absolute()).map(|dir| dir.join("hilum")));
     roots.push(PathBuf::from(format!("/tmp/hilum-{}", nix::unistd::geteuid())));
     roots
 }

@@ -182,9 +182,11 @@ fn refuse(error: &clap::Error, arguments: &[std::ffi::OsString]) -> ExitCode {
     }
     if json {
         let text = error.render().to_string();
-        let message = text.trim_start_matches("error: ").lines().next().unwrap_or_default();
+        // the first paragraph: which arguments are missing stands below the first line
+        let lines = text.trim_start_matches("error: ").lines().map(str::trim);
+        let paragraph: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
         out.error(&CliError::Usage {
-            message: message.to_owned(),
+            message: paragraph.join(" "),
             help: Some("see `hilum help`".into()),
         });
     } else if out.paint_err.on() {

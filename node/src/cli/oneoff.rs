@@ -16,7 +16,7 @@ use hilum_shared::status::Snapshot;
 
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::session::Session;
-use super::target::nearest;
+use super::target::{Names, nearest};
 use crate::daemon::launch;
 use crate::driver::spawn_error::Stage;
 use crate::driver::tether::{self, End, TetherError};
@@ -72,6 +72,14 @@ impl<'a> Oneoff<'a> {
                 None
             }
         };
+        if InstanceId::parse(name).is_ok() {
+            let mut names = Names::default();
+            names.add_service(&service, spec.numprocesses);
+            if let Some(snapshot) = &snapshot {
+                names.add_snapshot(snapshot);
+            }
+            names.check(&[name.to_owned()])?;
+        }
         let instance = InstanceId::new(spec.name.clone(), index);
         let run = snapshot
             .as_ref()
@@ -79,6 +87,15 @@ impl<'a> Oneoff<'a> {
             .map_or(Run(1), |one| one.run);
         let context = context(session, loaded, snapshot.as_ref(), &instance)?;
         Ok(Self { context, spec, instance, run })
+    }
+
+    /// What it inherits is the node's, but the terminal is this one.
+    pub(crate) fn at_this_terminal(mut self) -> Self {
+        if let Some(term) = std::env::var_os("TERM") {
+            self.context.inherited.retain(|(name, _)| name != "TERM");
+            self.context.inherited.push(("TERM".into(), term));
+        }
+        self
     }
 
     fn start(&self) -> Start<'_> {
@@ -186,7 +203,7 @@ fn context(
         cluster_mark: String::new(),
         heartbeat_interval: cluster.node.heartbeat_interval,
         heartbeat_timeout: cluster.node.heartbeat_timeout,
-        inherited: inheritable(std::env::vars_os()),
+        inherited: inheritable(session.variables()),
         sockets: Vec::new(),
         ports: ports(loaded, snapshot, instance),
         nofile: None,

@@ -24,6 +24,8 @@ const LISTED: usize = 8;
 /// A display of what is waited for: redrawn on a terminal, a line for each change elsewhere, at most one a second.
 pub(crate) struct Display {
     out: Output,
+    /// Jobs are waited for until they are completed.
+    jobs: bool,
     inner: RefCell<Inner>,
 }
 
@@ -37,8 +39,13 @@ struct Inner {
 impl Display {
     /// One that shows nothing yet.
     pub(crate) fn new(out: Output) -> Self {
+        Self::with_jobs(out, false)
+    }
+
+    /// The same; with `jobs` also of those that run, until they are completed.
+    pub(crate) fn with_jobs(out: Output, jobs: bool) -> Self {
         let inner = Inner { drawn: 0, looked: None, stopping: Vec::new(), said: String::new() };
-        Self { out, inner: RefCell::new(inner) }
+        Self { out, jobs, inner: RefCell::new(inner) }
     }
 
     /// Between two looks.
@@ -69,13 +76,21 @@ impl Display {
             })
             .collect();
         inner.stopping = stopping;
+        let job = |one: &InstanceStatus| {
+            self.jobs
+                && one.state == State::Running
+                && snapshot
+                    .services
+                    .iter()
+                    .any(|service| service.job && service.name == one.service)
+        };
         let mut waiting: Vec<&InstanceStatus> = ps::chosen(snapshot, selection)
-            .filter(|one| waiting_text(one, Duration::ZERO).is_some())
+            .filter(|one| job(one) || waiting_text(one, Duration::ZERO).is_some())
             .collect();
         // what the others wait for comes first
         waiting.sort_by_key(|one| one.state == State::Waiting);
         if !self.out.live {
-            let texts: Vec<String> = waiting.iter().map(|one| plain_text(one)).collect();
+            let texts: Vec<String> = waiting.iter().map(|one| plain_text(one, job(one))).collect();
             let who = waiting.iter().map(|one| format!("{} {:?} ", one.instance, one.state));
             let who: String = who.collect(); // a time that runs down is no news
             if !texts.is_empty() && inner.said != who {
@@ -93,7 +108,13 @@ impl Display {
                 .map_or(Duration::ZERO, |(_, since)| since.elapsed());
             let name = one.instance.to_string();
             let name = self.out.paint_err.paint(ps::state_style(one.state), &name);
-            lines.push(format!("  {name} {}", waiting_text(one, since).unwrap_or_default()));
+            let text = if job(one) {
+                let up = time::seconds(one.uptime.unwrap_or_default());
+                format!("has run for {up}, not completed yet")
+            } else {
+                waiting_text(one, since).unwrap_or_default()
+            };
+            lines.push(format!("  {name} {text}"));
         }
         if waiting.len() > LISTED {
             lines.push(format!("  and {} more", waiting.len() - LISTED));
@@ -124,8 +145,9 @@ impl Drop for Display {
 }
 
 /// What is waited for, in a word: `db.1 (starting)`; of a stop when it will be killed.
-fn plain_text(one: &InstanceStatus) -> String {
+fn plain_text(one: &InstanceStatus, job: bool) -> String {
     match one.state {
+        State::Running if job => format!("{} (not completed)", one.instance),
         State::Stopping if one.flags.contains(&Flag::Stuck) => {
             format!("{} (survives SIGKILL)", one.instance)
         }
@@ -281,8 +303,9 @@ fn change_line(out: Output, change: &control::Change, who: &str) -> String {
     let what = change.result.as_deref().unwrap_or(&change.action);
     let style = match what {
         "failed" => Style::Bad,
-        "killed" | "superseded" | "pending" => Style::Warn,
-        "unchanged" | "keep" => Style::Dim,
+        "killed" | "superseded" | "pending" | "kept" => Style::Warn,
+        "unchanged" => Style::Dim,
+        _ if what.starts_with("not sent") => Style::Warn,
         _ => Style::Good,
     };
     let mut line = format!("{who}  {}", out.paint.paint(style, what));

@@ -1,6 +1,8 @@
 //! What the command line asks `/proc` of: whether a process still lives, whose child it is, who bears a cluster's mark.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,6 +79,13 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Whether it is stopped, or held by a debugger.
+    pub(crate) fn is_halted(self) -> bool {
+        self.lives() && halted(self.pid).is_some()
+    }
+}
+
 /// Why a process does not run though it lives.
 pub(crate) fn halted(pid: u32) -> Option<&'static str> {
     match stat(pid)?.state {
@@ -84,6 +93,23 @@ pub(crate) fn halted(pid: u32) -> Option<&'static str> {
         't' => Some("it is held by a debugger"),
         _ => None,
     }
+}
+
+/// The environment that a process was started with; nothing where it may not be read.
+pub(crate) fn environment(pid: u32) -> Option<Vec<(OsString, OsString)>> {
+    let block = fs::read(file(pid, "environ")).ok()?;
+    let variables = block.split(|byte| *byte == 0).filter_map(|variable| {
+        let at = variable.iter().position(|byte| *byte == b'=')?;
+        let text = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+        Some((text(&variable[..at]), text(&variable[at + 1..])))
+    });
+    Some(variables.collect())
+}
+
+/// Whether it is a process that we may send no signal to.
+pub(crate) fn is_anothers(pid: u32) -> bool {
+    let me = nix::unistd::geteuid().as_raw();
+    me != 0 && fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() != me)
 }
 
 fn ended(state: char) -> bool {

@@ -280,8 +280,12 @@ fn flag_text(flag: Flag) -> &'static str {
         Flag::HeldBack => "held-back",
         Flag::LinesDropped => "lines-dropped",
         Flag::Removed => "removed",
+        Flag::Outdated => "outdated",
     }
 }
+
+/// What is so of one that a reload did not reach.
+pub(crate) const OUTDATED: &str = "runs the definition before the last reload";
 
 /// How a state looks.
 pub(crate) fn state_style(state: State) -> Style {
@@ -325,6 +329,7 @@ pub(crate) fn info(one: &InstanceStatus) -> String {
     let mut text = match one.state {
         State::Running => match (&one.reason, one.ready) {
             (Some(reason), false) => reason.clone(),
+            _ if one.flags.contains(&Flag::Outdated) => OUTDATED.to_owned(),
             _ if own.is_empty() => String::new(),
             _ => own.to_owned(),
         },

@@ -41,7 +41,11 @@ pub(crate) fn run(session: &Session, args: &ReloadArgs) -> Outcome {
     }
     let wait = !args.dry_run && !args.no_wait && answer.operation != 0;
     if !session.out.json {
-        plan(session.out, &answer.plan)?;
+        if answer.plan.is_empty() && answer.changed.iter().any(|change| change.result.is_none()) {
+            session.out.note("nothing new: a change is under way");
+        } else {
+            plan(session.out, &answer.plan)?;
+        }
     }
     let mut outcome =
         control::Outcome { changed: answer.changed.clone(), survivors: Vec::new(), ok: true };

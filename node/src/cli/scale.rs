@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hilum_shared::config::{OVERRIDE, edit};
+use hilum_shared::config::{MAX_PROCESSES, OVERRIDE, edit};
 use hilum_shared::protocol::control;
 use hilum_shared::status::Snapshot;
 
@@ -26,9 +26,6 @@ pub(crate) struct Count {
     pub(crate) relative: bool,
 }
 
-/// More processes of one service than any machine holds is a slip of the pen.
-const MOST: i64 = 100_000;
-
 /// Reads a count.
 pub(crate) fn count(text: &str) -> Result<Count, String> {
     let wrong = || format!("`{text}` is no count: write `SERVICE=5`, `SERVICE=+2` or `SERVICE=-1`");
@@ -37,8 +34,8 @@ pub(crate) fn count(text: &str) -> Result<Count, String> {
         hilum_shared::name::ServiceName::parse(service).map_err(|error| error.to_string())?;
     let relative = number.starts_with(['+', '-']);
     let count: i64 = number.parse().map_err(|_| wrong())?;
-    if count.abs() > MOST {
-        return Err(format!("{count} is too many: at most {MOST} processes of a service"));
+    if count.abs() > MAX_PROCESSES {
+        return Err(format!("{count} is too many: at most {MAX_PROCESSES} processes of a service"));
     }
     Ok(Count { service: service.as_str().to_owned(), count, relative })
 }

@@ -4,6 +4,7 @@
 //! only about the running node works while the file is broken.
 
 use std::cell::{Cell, OnceCell};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::exit::CliError;
 use super::link::{ANSWER, Node, Nothing, silence};
 use super::options::Common;
 use super::output::Output;
-use super::process::Process;
+use super::process::{self, Process};
 use super::target::Names;
 use crate::daemon::launch::{self, NodeOptions};
 
@@ -58,7 +59,12 @@ pub(crate) struct Session {
     project: OnceCell<Project>,
     loaded: OnceCell<Loaded>,
     version_told: Cell<bool>,
+    /// The environment of the running node, where it is meant and not this process's.
+    nodes: OnceCell<Variables>,
 }
+
+/// Variables of an environment.
+type Variables = Vec<(OsString, OsString)>;
 
 impl Session {
     /// A session with these options.
@@ -76,6 +82,7 @@ impl Session {
             project: OnceCell::new(),
             loaded: OnceCell::new(),
             version_told: Cell::new(false),
+            nodes: OnceCell::new(),
         }
     }
 
@@ -124,11 +131,11 @@ impl Session {
         }
         let searched = given.is_empty();
         if searched {
-            let found = config::find(&folder).ok_or_else(|| CliError::NoConfig {
+            let found = folder.ancestors().find_map(|folder| self.config_in(folder));
+            given = vec![found.ok_or_else(|| CliError::NoConfig {
                 names: config::NAMES.join(", "),
                 folder: folder.clone(),
-            })?;
-            given = vec![found];
+            })?];
         }
         let mut configs = Vec::with_capacity(given.len());
         for path in given {
@@ -169,6 +176,16 @@ impl Session {
         };
         let state = StateDir::of(&configs[0], self.project_name.as_deref());
         Ok(Project { configs, name: self.project_name.clone(), folder: project_folder, state })
+    }
+
+    /// The config of this very folder, also one that was deleted under a node that still runs.
+    fn config_in(&self, folder: &Path) -> Option<PathBuf> {
+        let runs = |path: &PathBuf| {
+            let state = StateDir::of(path, self.project_name.as_deref());
+            launch::node_pid(&state).is_ok_and(|pid| pid.is_some())
+        };
+        let deleted = || config::NAMES.iter().map(|name| folder.join(name)).find(runs);
+        config::find_in(folder).or_else(deleted)
     }
 
     /// The profiles: `--profile`, else `$HILUM_PROFILES`.
@@ -218,6 +235,13 @@ impl Session {
             return Ok(loaded);
         }
         let project = self.project()?;
+        let missing = project.configs.iter().find(|path| !path.exists());
+        if let Some(missing) = missing {
+            return Err(CliError::usage(
+                format!("config `{}` was deleted; its cluster still runs", missing.display()),
+                "put it back, or `hilum down` stops the cluster",
+            ));
+        }
         let loaded =
             self.load(&project.configs, project.name.clone())?.map_err(CliError::Config)?;
         Ok(self.loaded.get_or_init(|| loaded))
@@ -242,13 +266,33 @@ impl Session {
             project: name,
             project_dir: folder,
             // what is no text cannot be meant by `$(env.…)`
-            env: std::env::vars_os()
+            env: self
+                .variables()
+                .into_iter()
                 .filter_map(|(name, value)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))
                 })
                 .collect(),
         };
         Ok(config::load(&options))
+    }
+
+    /// From now on the environment is that of the running node, if one runs and its environment may be read: what its
+    /// instances inherit, and what `$(env.…)` means to it. The answer is the node's pid then.
+    pub(crate) fn see_as_the_node(&self) -> Result<Option<u32>, CliError> {
+        let Some(pid) = self.node_pid()? else { return Ok(None) };
+        let Some(variables) = process::environment(pid) else {
+            self.out.warn(&format!(
+                "the environment of the node (pid {pid}) cannot be read: this shell's is taken"
+            ));
+            return Ok(None);
+        };
+        Ok(self.nodes.set(variables).is_ok().then_some(pid))
+    }
+
+    /// The environment that is meant: this process's, or the node's.
+    pub(crate) fn variables(&self) -> Variables {
+        self.nodes.get().cloned().unwrap_or_else(|| std::env::vars_os().collect())
     }
 
     /// Where a running node is, or nothing.

@@ -3,7 +3,7 @@
 use hilum_shared::protocol::control;
 use hilum_shared::signal::Signal;
 
-use super::exit::Outcome;
+use super::exit::{ExitStatus, Outcome};
 use super::link::ANSWER;
 use super::operation;
 use super::session::Session;
@@ -12,8 +12,9 @@ use super::target::Names;
 /// The words of `signal`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    hilum signal HUP web      to all instances of web\n  \
-    hilum signal 10 web.2     by number")]
+    hilum signal HUP web      to all instances of web that run\n  \
+    hilum signal 10 web.2     by number\n\n\
+    1 when none of them runs, so that nothing was sent.")]
 pub(crate) struct SignalArgs {
     /// A name, with or without SIG, or a number
     #[arg(value_name = "SIGNAL", value_parser = signal)]
@@ -27,6 +28,7 @@ pub(crate) struct SignalArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     hilum kill web.2          KILL; the restart policy then does its part\n  \
+    hilum kill -9 web.2       the same, as kill(1) has it\n  \
     hilum kill -s HUP web     another signal")]
 pub(crate) struct KillArgs {
     /// A name, with or without SIG, or a number
@@ -58,5 +60,8 @@ fn send(session: &Session, signal: Signal, targets: &[String]) -> Outcome {
     let selection = names.check(targets)?;
     let order = control::Send { targets: targets.to_vec(), signal: signal.name() };
     let begun: control::Accepted = node.call("signal", &order, ANSWER)?;
-    operation::finish(session, &node, begun, &selection, false, Some(ANSWER), "the signal")
+    let sent = begun.changed.iter().any(|change| change.result.as_deref() == Some("sent"));
+    let done =
+        operation::finish(session, &node, begun, &selection, false, Some(ANSWER), "the signal")?;
+    Ok(if sent { done } else { ExitStatus::Failed })
 }

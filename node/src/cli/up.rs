@@ -5,6 +5,7 @@
 
 mod foreground;
 mod settle;
+mod verdict;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use super::{reload, time};
 
 use self::foreground::Foreground;
 use self::settle::settle;
+use self::verdict::verdict;
 use crate::daemon::launch::{self, Launched};
 
 /// The words of `up`.
@@ -43,7 +45,7 @@ pub(crate) struct UpArgs {
     /// Another process count than the config's
     #[arg(long, value_name = "S=N", value_parser = count, add = super::completions::scales())]
     scale: Vec<Count>,
-    /// With -d: return when all are ready
+    /// With -d: return when all are ready, and jobs completed
     #[arg(long, requires = "detach")]
     wait: bool,
     /// With -d: wait no longer than this (exit code 4); the cluster goes on
@@ -55,7 +57,7 @@ pub(crate) struct UpArgs {
     /// Leave dependencies of TARGET alone
     #[arg(long)]
     no_deps: bool,
-    /// End the cluster, and with an error, as soon as an instance has failed
+    /// End the cluster, and with an error, as soon as an instance has failed; also one that runs already
     #[arg(long)]
     abort_on_failure: bool,
 }
@@ -84,7 +86,7 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
         Launched::AlreadyRunning { pid } => {
             apply(session, args, &loaded.cluster)?;
             match &interrupts {
-                None => settle(session, args, &selection),
+                None => settle(session, args, &selection, pid, begun),
                 Some(interrupts) => follow(session, args, &selection, interrupts, pid, begun),
             }
         }
@@ -93,7 +95,7 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
                 session.out.warn(warning);
             }
             match interrupts {
-                None => settle(session, args, &selection),
+                None => settle(session, args, &selection, pid, begun),
                 Some(interrupts) => {
                     Foreground::new(session, args, &selection, pid, owner, begun)?.run(&interrupts)
                 }
@@ -193,6 +195,10 @@ fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliE
         let accepted: control::Accepted = node.call("start", &order, ANSWER)?;
         operation::accepted(session.out, &accepted);
     }
+    if args.abort_on_failure {
+        // last: what had failed and was started just now is not failed any more
+        let () = node.call("abort_on_failure", &control::AbortOnFailure {}, ANSWER)?;
+    }
     Ok(())
 }
 
@@ -234,7 +240,7 @@ fn follow(
                 feed.pump(session, &|| {})?;
             }
             session.out.note("the cluster was stopped");
-            return Ok(ExitStatus::Done);
+            return verdict(session, pid, begun);
         }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
     names.add_snapshot(&session.status(&node)?);
     let selection = names.check(&args.targets)?;
     let looker = Node::at(node.run_dir.clone(), node.pid)?;
-    let display = Display::new(session.out);
+    let display = Display::with_jobs(session.out, args.state == For::Ready);
     let looked = Cell::new(Instant::now());
     let lost: RefCell<Option<String>> = RefCell::new(None);
     let look = || {

@@ -152,8 +152,14 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
                     "lines of its output were dropped; `hilum logs` says how many and why"
                 }
                 Flag::Removed => "the config has it no more",
+                Flag::Outdated => {
+                    "it runs the definition before the last reload; `hilum reload` goes on with it"
+                }
             },
         );
+    }
+    if let Some(age) = one.heartbeat_age.filter(|_| one.flags.contains(&Flag::Paused)) {
+        say("; ", &format!("its last heartbeat came {} ago", time::seconds(age)));
     }
     match one.state {
         // its schedule wakes it
@@ -227,5 +233,7 @@ mod tests {
             sentence(&one, None)
                 .starts_with("running (paused) for 3m12s; it is stopped by a signal")
         );
+        one.heartbeat_age = Some(17.0);
+        assert!(sentence(&one, None).ends_with("; its last heartbeat came 17s ago"));
     }
 }

@@ -122,6 +122,8 @@ pub enum Action {
         /// Which life.
         run: Run,
     },
+    /// These instances have come or have other ports now: number the ports, before anybody starts who may ask for them.
+    Reserve(Vec<(InstanceId, Arc<ServiceSpec>)>),
     /// The instance is gone for good (scaled away, removed): give up its ports.
     Drop {
         /// Whose.

@@ -137,6 +137,8 @@ pub enum Request {
     },
     /// Change process counts.
     Scale(control::Scale),
+    /// From now on the first failure ends the cluster; so does one that has happened already.
+    AbortOnFailure,
     /// Send a signal.
     Signal {
         /// Services, instances or globs.

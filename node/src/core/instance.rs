@@ -25,6 +25,7 @@ use hilum_shared::signal::{Exit, Signal};
 use super::action::Action;
 use super::input::{FailureClass, Report};
 use super::output::{Notice, Output};
+use super::plan::launch_keys;
 use super::restart::{History, fraction};
 use super::time::Moment;
 
@@ -267,12 +268,33 @@ impl Instance {
         self.phase == Phase::Running && self.life.as_ref().is_some_and(|life| life.ready)
     }
 
+    /// Whether it is between two runs and the last one did its work: a job that is restarted `always`.
+    pub fn has_succeeded(&self) -> bool {
+        let success = &self.spec.policy.restart.success;
+        matches!(self.phase, Phase::Backoff { .. })
+            && matches!(self.exit, Some((Exit::Code(code), _)) if success.contains(&code))
+    }
+
+    /// The keys in which its present run differs from `spec`, so that it has to be restarted; a change of
+    /// `sockets` is known of the whole service only.
+    pub fn outdated(&self, spec: &ServiceSpec, sockets: bool) -> Vec<&'static str> {
+        if matches!(self.phase, Phase::Down | Phase::Completed)
+            || self.want == Want::Down
+            || self.dropping
+        {
+            return Vec::new();
+        }
+        let mut keys = launch_keys(&self.spec.launch, &spec.launch);
+        keys.extend(sockets.then_some("sockets"));
+        keys
+    }
+
     /// How many of its runs in a row failed too soon.
     pub fn crashes(&self) -> u32 {
         self.history.crashes()
     }
 
-    /// The same with those that ended before they were ready: nobody should wait for more of them.
+    /// The same with those that ended too soon with success, or before they were ready: nobody should wait for more of them.
     pub fn ends_in_vain(&self) -> u32 {
         self.history.in_vain()
     }

@@ -18,7 +18,7 @@ pub mod target;
 pub mod time;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]

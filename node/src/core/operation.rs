@@ -7,6 +7,7 @@ use hilum_shared::protocol::control::{Accepted, AwaitState, Change, Outcome};
 
 use super::input::RequestId;
 use super::instance::{Instance, Phase, Want};
+use super::service::is_job;
 
 /// So many finished operations are remembered for a late `wait`.
 const REMEMBERED: usize = 64;
@@ -133,8 +134,14 @@ impl Operations {
         self.answer(done, answers);
     }
 
-    /// What was begun with this instance will not be done.
-    pub fn fail(&mut self, instance: &InstanceId, why: &str, answers: &mut Answers) {
+    /// What was begun with this instance will not be done: `result` says what became of it, and `why`.
+    pub fn give_up(
+        &mut self,
+        instance: &InstanceId,
+        result: &'static str,
+        why: &str,
+        answers: &mut Answers,
+    ) {
         let mut done = Vec::new();
         for (number, operation) in &mut self.open {
             let Some(item) = operation.items.get_mut(instance) else { continue };
@@ -142,7 +149,7 @@ impl Operations {
                 continue;
             }
             item.expect = None;
-            item.change.result = Some("failed".to_owned());
+            item.change.result = Some(result.to_owned());
             item.change.reason = Some(why.to_owned());
             operation.open -= 1;
             if operation.open == 0 {
@@ -150,6 +157,23 @@ impl Operations {
             }
         }
         self.answer(done, answers);
+    }
+
+    /// What an operation still waits for, for another one that waits for the same.
+    pub fn open_items(
+        &self,
+        number: u64,
+    ) -> impl Iterator<Item = (InstanceId, &'static str, Expect)> {
+        let items = self.open.get(&number).into_iter().flat_map(|operation| &operation.items);
+        items.filter_map(|(id, item)| {
+            let expect = item.expect?;
+            let action = match expect {
+                Expect::Down => "stop",
+                Expect::UpAfter(Run(0)) => "start",
+                Expect::UpAfter(_) => "restart",
+            };
+            Some((id.clone(), action, expect))
+        })
     }
 
     fn answer(&mut self, done: Vec<u64>, answers: &mut Answers) {
@@ -164,7 +188,9 @@ impl Operations {
     fn finish(&mut self, number: u64, operation: &Operation) -> Outcome {
         let changed: Vec<Change> =
             operation.items.values().map(|item| item.change.clone()).collect();
-        let ok = changed.iter().all(|change| change.result.as_deref() != Some("failed"));
+        let ok = !changed
+            .iter()
+            .any(|change| matches!(change.result.as_deref(), Some("failed" | "kept")));
         let outcome = Outcome { changed, survivors: operation.survivors.clone(), ok };
         self.finished.push_back((number, outcome.clone()));
         if self.finished.len() > REMEMBERED {
@@ -210,6 +236,7 @@ pub fn arrived(state: AwaitState, run: Run, instance: &Instance) -> Option<bool>
         AwaitState::Ready => match instance.phase {
             Phase::Failed => Some(false),
             Phase::Completed => Some(true),
+            _ if is_job(&instance.spec) => instance.has_succeeded().then_some(true),
             _ => instance.ready().then_some(true),
         },
         AwaitState::Running => match instance.phase {

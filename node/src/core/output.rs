@@ -1,7 +1,9 @@
 //! Where the core's answers go: actions for the drivers, notices for the supervisor itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::name::{InstanceId, ServiceName};
 
 use super::action::Action;
@@ -50,6 +52,7 @@ pub enum Notice {
 pub struct Output {
     actions: Vec<Action>,
     notices: Vec<(InstanceId, Notice)>,
+    reserved: Vec<(InstanceId, Arc<ServiceSpec>)>,
     seq: u64,
     now: Now,
     settings: Settings,
@@ -62,6 +65,7 @@ impl Output {
         Self {
             actions: Vec::new(),
             notices: Vec::new(),
+            reserved: Vec::new(),
             seq: 0,
             now: Now::default(),
             settings,
@@ -84,6 +88,11 @@ impl Output {
         self.settings
     }
 
+    /// From now on any failure ends the cluster.
+    pub fn set_abort_on_failure(&mut self) {
+        self.abort_on_failure = true;
+    }
+
     /// Whether any failure ends the cluster.
     pub fn abort_on_failure(&self) -> bool {
         self.abort_on_failure
@@ -102,6 +111,13 @@ impl Output {
     /// Adds a notice.
     pub fn notice(&mut self, id: &InstanceId, notice: Notice) {
         self.notices.push((id.clone(), notice));
+    }
+
+    /// Has an instance's ports numbered before all other actions of this step.
+    pub fn reserve(&mut self, id: &InstanceId, spec: &Arc<ServiceSpec>) {
+        if !spec.launch.ports.is_empty() {
+            self.reserved.push((id.clone(), spec.clone()));
+        }
     }
 
     /// Publishes an event about an instance's present run.
@@ -144,6 +160,9 @@ impl Output {
 
     /// Moves the actions so far to `into`.
     pub fn drain_into(&mut self, into: &mut Vec<Action>) {
+        if !self.reserved.is_empty() {
+            into.push(Action::Reserve(std::mem::take(&mut self.reserved)));
+        }
         into.append(&mut self.actions);
     }
 }

@@ -20,7 +20,7 @@ pub struct History {
     delayed: u32,
     /// Failures in a row before the policy's `min_uptime`.
     crashes: u32,
-    /// These, and ends before it was ready.
+    /// Ends in a row that came so soon, also with success, or before it was ready; of a job its failures.
     in_vain: u32,
     /// The next start is an automatic restart, not counted yet.
     again: bool,
@@ -63,7 +63,8 @@ impl History {
         self.crashes
     }
 
-    /// How many ends in a row came before the policy's `min_uptime` as a failure, or before it was ready.
+    /// How many ends in a row came before the policy's `min_uptime`, however it ended, or before it was ready; of a job,
+    /// how many were failures.
     pub fn in_vain(&self) -> u32 {
         self.in_vain
     }
@@ -102,8 +103,13 @@ impl History {
     ) -> Verdict {
         let success = !end.fault
             && matches!(end.exit, Some(Exit::Code(code)) if policy.success.contains(&code));
-        let crashed = !success && end.uptime < policy.min_uptime;
-        self.in_vain = if crashed || !end.ready { self.in_vain.saturating_add(1) } else { 0 };
+        let too_soon = end.uptime < policy.min_uptime;
+        let crashed = !success && too_soon;
+        let in_vain = match kind {
+            Kind::Service => too_soon || !end.ready,
+            Kind::Job => !success,
+        };
+        self.in_vain = if in_vain { self.in_vain.saturating_add(1) } else { 0 };
         self.crashes = if crashed { self.crashes.saturating_add(1) } else { 0 };
         match policy.when {
             RestartWhen::Always => {}
@@ -204,6 +210,22 @@ mod tests {
             [0.1, 0.1, 0.1].map(|up| judge(&mut history, &policy(), ended(1, up), 0)).into();
         let millis = |ms| Verdict::Again(Duration::from_millis(ms));
         assert_eq!(delays, [millis(500), millis(1000), millis(2000)]);
+    }
+
+    #[test]
+    fn ends_in_vain_are_quick_ones_however_it_ended_and_failures_of_a_job() {
+        let id = InstanceId::parse("web.1").unwrap();
+        let in_vain = |kind, ends: &[End]| {
+            let mut history = History::default();
+            for end in ends {
+                history.judge(&policy(), kind, *end, Moment::default(), (&id, Run(1)));
+            }
+            history.in_vain()
+        };
+        assert_eq!(in_vain(Kind::Service, &[ended(0, 0.1); 3]), 3);
+        assert_eq!(in_vain(Kind::Service, &[ended(1, 0.1), ended(0, 0.1), ended(0, 5.0)]), 0);
+        assert_eq!(in_vain(Kind::Job, &[ended(1, 5.0); 3]), 3);
+        assert_eq!(in_vain(Kind::Job, &[ended(1, 5.0), ended(0, 0.1)]), 0);
     }
 
     #[test]

@@ -275,6 +275,7 @@ impl World {
             }
             Action::StartProbe { .. }
             | Action::StopProbe { .. }
+            | Action::Reserve(_)
             | Action::Drop { .. }
             | Action::RunWatchCommand { .. } => {}
         }

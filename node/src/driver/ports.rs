@@ -1,9 +1,11 @@
 //! Port numbers of instances: chosen once, stable through restarts and, where the table is stored, through nodes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
-use hilum_shared::config::spec::{PortChoice, PortConflict, PortSpec};
+use hilum_shared::config::spec::{PortChoice, PortConflict, PortSpec, ServiceSpec};
 use hilum_shared::name::InstanceId;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -23,6 +25,9 @@ const AUTO: std::ops::Range<u16> = 20000..32000;
 #[derive(Clone, Debug, Default)]
 pub struct PortTable {
     numbers: Ports,
+    /// Who has been started with its numbers. The others' are only known, and one that the file fixes yields to whoever
+    /// starts with it.
+    taken: BTreeSet<InstanceId>,
     cluster_id: String,
 }
 
@@ -74,12 +79,43 @@ impl From<PortError> for SpawnFailure {
 impl PortTable {
     /// A table for the cluster with this id, with the numbers of an earlier node's life.
     pub fn new(cluster_id: &str, stored: Ports) -> Self {
-        Self { numbers: stored, cluster_id: cluster_id.to_owned() }
+        Self { numbers: stored, taken: BTreeSet::new(), cluster_id: cluster_id.to_owned() }
     }
 
     /// The numbers that are given.
     pub fn all(&self) -> &Ports {
         &self.numbers
+    }
+
+    /// Gives numbers to instances that may start later. Nothing fails here: a number that the file insists on is known
+    /// though it may not be free, and what is wrong with it is said at the start.
+    pub fn reserve(&mut self, instances: &[(InstanceId, Arc<ServiceSpec>)], ip: IpAddr) {
+        // What is insisted on first: the others can give way.
+        for insisted in [true, false] {
+            for (instance, service) in instances {
+                for spec in &service.launch.ports {
+                    if (insists(spec) == insisted)
+                        && let Some(port) = self.reserved(instance, spec, ip)
+                    {
+                        let ports = self.numbers.entry(instance.clone()).or_default();
+                        ports.insert(spec.name.clone(), port);
+                    }
+                }
+            }
+        }
+    }
+
+    fn reserved(&self, instance: &InstanceId, spec: &PortSpec, ip: IpAddr) -> Option<u16> {
+        if insists(spec) {
+            return u16::try_from(self.first(instance, spec)).ok();
+        }
+        let had = self.numbers.get(instance);
+        let known = had.and_then(|had| had.get(&spec.name)).copied();
+        if let Some(port) = known.filter(|&port| fits(spec, instance, port)) {
+            return Some(port);
+        }
+        let mine: Vec<u16> = had.into_iter().flat_map(|had| had.values().copied()).collect();
+        self.choose(instance, spec, None, &mine, ip).ok()
     }
 
     /// Sees to it that an instance that is about to start has its numbers and that they are free on
@@ -93,7 +129,7 @@ impl PortTable {
         specs: &[PortSpec],
         ip: IpAddr,
     ) -> Result<(), PortError> {
-        let mut chosen = std::collections::BTreeMap::new();
+        let mut chosen = BTreeMap::new();
         for spec in specs {
             let had = self.numbers.get(instance).and_then(|had| had.get(&spec.name));
             let had = had.copied().filter(|&port| fits(spec, instance, port));
@@ -102,9 +138,10 @@ impl PortTable {
             chosen.insert(spec.name.clone(), port);
         }
         if chosen.is_empty() {
-            self.numbers.remove(instance);
+            self.release(instance);
         } else {
             self.numbers.insert(instance.clone(), chosen);
+            self.taken.insert(instance.clone());
         }
         Ok(())
     }
@@ -112,6 +149,7 @@ impl PortTable {
     /// Gives up the numbers of an instance that is gone for good.
     pub fn release(&mut self, instance: &InstanceId) {
         self.numbers.remove(instance);
+        self.taken.remove(instance);
     }
 
     fn choose(
@@ -186,10 +224,10 @@ impl PortTable {
         if mine.contains(&port) {
             return Some(Given::To(instance.clone()));
         }
-        let (other, ports) = self
-            .numbers
-            .iter()
-            .find(|(other, ports)| *other != instance && ports.values().any(|&p| p == port))?;
+        let counts = |other| !insists(spec) || self.taken.contains(other);
+        let (other, ports) = self.numbers.iter().find(|(other, ports)| {
+            *other != instance && ports.values().any(|&p| p == port) && counts(*other)
+        })?;
         // "This number for every instance" is asked for by name: they share it (SO_REUSEPORT).
         let shared = spec.choice == PortChoice::Fixed(port)
             && spec.conflict == PortConflict::Fail
@@ -202,6 +240,11 @@ impl PortTable {
 enum Given {
     To(InstanceId),
     Sharing,
+}
+
+/// Whether the file allows one number only.
+fn insists(spec: &PortSpec) -> bool {
+    spec.choice != PortChoice::Auto && spec.conflict == PortConflict::Fail
 }
 
 /// Whether a number given before is still what the spec asks for.
@@ -336,5 +379,40 @@ mod tests {
         table.release(&web(1));
         table.release(&web(2));
         table.allocate(&db, &fixed, HERE).unwrap();
+    }
+
+    fn with_ports(id: &str, ports: Vec<PortSpec>) -> (InstanceId, Arc<ServiceSpec>) {
+        let id = InstanceId::parse(id).unwrap();
+        let mut spec = crate::core::fixtures::service(id.service.as_str(), 1);
+        spec.launch.ports = ports;
+        (id, Arc::new(spec))
+    }
+
+    #[test]
+    fn what_is_reserved_is_known_stays_and_yields_only_where_the_file_insists() {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap().port();
+        let fixed = || vec![spec(PortChoice::Fixed(taken), PortConflict::Fail)];
+        let auto = || vec![spec(PortChoice::Auto, PortConflict::Next)];
+        let all = [
+            with_ports("auto.1", auto()),
+            with_ports("one.1", fixed()),
+            with_ports("two.1", fixed()),
+        ];
+        let mut table = PortTable::new("x", Ports::new());
+        table.reserve(&all, HERE);
+        let number = |table: &PortTable, at: usize| table.all()[&all[at].0]["http"];
+        let before = number(&table, 0);
+        assert_eq!((number(&table, 1), number(&table, 2)), (taken, taken), "known, though taken");
+        table.reserve(&all, HERE);
+        assert_eq!(number(&table, 0), before);
+        table.allocate(&all[0].0, &auto(), HERE).unwrap();
+        assert_eq!(number(&table, 0), before);
+        let error = table.allocate(&all[2].0, &fixed(), HERE).unwrap_err();
+        assert!(matches!(error, PortError::Taken { .. }), "not the other's yet: {error}");
+        drop(other);
+        table.allocate(&all[2].0, &fixed(), HERE).unwrap();
+        let error = table.allocate(&all[1].0, &fixed(), HERE).unwrap_err();
+        assert!(matches!(error, PortError::Given { .. }), "{error}");
     }
 }

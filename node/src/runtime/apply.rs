@@ -76,6 +76,7 @@ impl Runtime {
                 self.run_hook(instance, run, point, &hook, &spec, exit);
             }
             Action::Forget { instance, run } => self.forget(&instance, run),
+            Action::Reserve(instances) => self.reserve_ports(&instances),
             Action::Drop { instance } => self.give_up_ports(&instance),
             Action::RunWatchCommand { spec, command } => self.run_watch_command(&spec, &command),
             Action::Publish(event) => self.publish(event),

@@ -30,7 +30,10 @@ impl Runtime {
         if !spec.launch.ports.is_empty() || self.context.ports.contains_key(instance) {
             let ip = self.context.container_ip;
             self.parts.ports.allocate(instance, &spec.launch.ports, ip)?;
-            Rc::make_mut(&mut self.context).ports = self.parts.ports.all().clone();
+            // Usually these are the numbers that were reserved.
+            if self.context.ports.get(instance) != self.parts.ports.all().get(instance) {
+                Rc::make_mut(&mut self.context).ports = self.parts.ports.all().clone();
+            }
         }
         let token = new_id();
         let context = Rc::clone(&self.context);
@@ -94,6 +97,12 @@ impl Runtime {
                 None
             }
         }
+    }
+
+    /// Numbers the ports of instances that may start later, so that `$(port.SERVICE.N.NAME)` is known to all.
+    pub(super) fn reserve_ports(&mut self, instances: &[(InstanceId, Arc<ServiceSpec>)]) {
+        self.parts.ports.reserve(instances, self.context.container_ip);
+        Rc::make_mut(&mut self.context).ports = self.parts.ports.all().clone();
     }
 
     pub(super) fn give_up_ports(&mut self, instance: &InstanceId) {

@@ -51,6 +51,7 @@ impl Runtime {
                 Ok(signal) => Request::Signal { targets: send.targets, signal },
                 Err(error) => return self.refuse(id, "usage", error.to_string()),
             },
+            Call::AbortOnFailure => Request::AbortOnFailure,
             Call::Shutdown(shutdown) => Request::Shutdown {
                 grace: shutdown
                     .grace

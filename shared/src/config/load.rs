@@ -8,6 +8,7 @@ use super::build;
 use super::diagnostic::{Diagnostics, Problems, Severity, quote};
 use super::keys;
 use super::raw::{self, Budget};
+use super::read::ReadError;
 use super::shape::Shape;
 use super::source::{Pos, Sources};
 use super::spec::Cluster;
@@ -61,12 +62,9 @@ pub struct Loaded {
     pub notes: Diagnostics,
 }
 
-/// The config of a folder or the nearest parent that has one.
-pub fn find(start: &Path) -> Option<PathBuf> {
-    start
-        .ancestors()
-        .flat_map(|folder| NAMES.iter().map(move |name| folder.join(name)))
-        .find(|file| file.is_file())
+/// The config of this very folder.
+pub fn find_in(folder: &Path) -> Option<PathBuf> {
+    NAMES.iter().map(|name| folder.join(name)).find(|file| file.is_file())
 }
 
 /// Reads, checks and builds a configuration.
@@ -285,6 +283,17 @@ impl Loader<'_> {
         }
         let text = match read::text(file) {
             Ok(text) => text,
+            Err(ReadError::NotUtf8 { byte, at, text, .. }) => {
+                let number = self.sources.add(file.to_path_buf(), &self.options.project_dir, text);
+                self.problems
+                    .error(
+                        Pos::new(number, at, at + 3),
+                        "",
+                        format!("byte {byte:#04x} is not UTF-8"),
+                    )
+                    .help("save the file as UTF-8");
+                return None;
+            }
             Err(error) => {
                 let message = format!("cannot read {}: {error}", quote(&self.shown(file)));
                 let problem = self.problems.error(at, path, message);

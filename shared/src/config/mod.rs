@@ -30,7 +30,8 @@ mod validate;
 mod variables;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use load::{LoadOptions, Loaded, NAMES, OVERRIDE, VARS, find, load};
+pub use keys::service::MAX_PROCESSES;
+pub use load::{LoadOptions, Loaded, NAMES, OVERRIDE, VARS, find_in, load};
 pub use schema::schema;
 
 /// The commented configuration that `hilum init` writes.

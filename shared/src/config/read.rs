@@ -31,6 +31,10 @@ pub(crate) enum ReadError {
         byte: u8,
         /// Its line.
         line: usize,
+        /// Its offset, in the file and in `text`.
+        at: usize,
+        /// The file with U+FFFD in place of what is no text, to be shown.
+        text: String,
     },
 }
 
@@ -72,6 +76,8 @@ pub(crate) fn decode(mut bytes: Vec<u8>) -> Result<String, ReadError> {
         ReadError::NotUtf8 {
             byte: bytes[at],
             line: bytes[..at].split(|byte| *byte == b'\n').count(),
+            at,
+            text: String::from_utf8_lossy(bytes).into_owned(),
         }
     })
 }

@@ -424,8 +424,19 @@ impl<'a> Shape<'a> {
                     _ => None,
                 });
                 let found = word.as_deref().map_or_else(|| node.describe().to_owned(), quote);
-                let message = format!("expected {}, found {found}", whole.describe());
+                let quoted = node.as_scalar().is_some_and(|scalar| {
+                    scalar.style == Style::Quoted
+                        && scalar.text.parse::<f64>().is_ok()
+                        && types.iter().any(|ty| matches!(ty, Type::Int(..) | Type::Number(..)))
+                });
+                let quotes = if quoted { " in quotes" } else { "" };
+                let message = format!("expected {}, found {found}{quotes}", whole.describe());
                 let problem = self.problems.error(node.at, path, message);
+                if quoted {
+                    problem.help("remove the quotes");
+                    node.value = Value::Broken;
+                    return;
+                }
                 let keys = types.iter().filter_map(|ty| match ty {
                     Type::Map(keys) => Some(keys.iter().map(|key| key.name)),
                     _ => None,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hilum_tests::Cluster;
+use hilum_tests::{Cluster, LIMIT, wait_until};
 use serde_json::Value;
 
 /// Nothing is applied by itself.
@@ -143,4 +143,99 @@ instances:
     assert_eq!(running(&cluster), ["web.1"]);
     cluster.ok("--profile debug up -d --wait");
     assert_eq!(running(&cluster), ["debug.1", "web.1"], "a node that runs learns of it, too");
+}
+
+#[test]
+fn a_cluster_whose_configuration_was_deleted_is_still_the_one_that_is_meant_below_it() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    cluster.write("child/hilum.yml", "instances: {web: {command: sleep 1000}}");
+    let below = |arguments: &[&str]| {
+        let mut command = cluster.command(arguments);
+        let output = command.current_dir(cluster.path("child")).output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    assert_eq!(below(&["up", "-d"]).0, Some(0));
+    std::fs::remove_file(cluster.path("child/hilum.yml")).unwrap();
+    let (code, out, err) = below(&["ps", "--json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let ps: Value = serde_json::from_str(&out).unwrap();
+    let config = ps["config"].as_str().unwrap();
+    assert!(config.ends_with("child/hilum.yml"), "{config}");
+    for words in [["why", "web"], ["logs", "web"], ["events", "web"], ["stop", "web"]] {
+        let (code, _, err) = below(&words);
+        assert_eq!(code, Some(0), "{words:?}: {err}");
+    }
+    for words in [["env", "web"], ["up", "-d"]] {
+        let (code, _, err) = below(&words);
+        assert_eq!(code, Some(2), "{words:?}: {err}");
+        assert!(err.contains("child/hilum.yml") && err.contains("deleted"), "{words:?}: {err}");
+    }
+    assert_eq!(below(&["down"]).0, Some(0));
+    assert_eq!(cluster.state("web.1"), "running", "the parent's was not meant");
+}
+
+/// Four instances of which those whose file `bad` says so never become ready.
+fn rolled(version: &str, more: &str) -> String {
+    format!(
+        "
+instances:
+  web:
+    command: sh -c 'echo v$VERSION; sleep 0.1; [ $VERSION = {BAD} ] || touch ready.$HILUM_INDEX.$HILUM_RUN; exec sleep 1000'
+    numprocesses: 4
+    env: {{VERSION: '{version}'}}
+    ready: {{exec: sh -c 'test -e ready.$HILUM_INDEX.$HILUM_RUN', interval: 20ms, within: 1500ms}}
+    rolling: {{min_ready: 50ms}}
+{more}"
+    )
+}
+
+const BAD: &str = "2";
+
+#[test]
+fn a_reload_joins_the_change_that_a_saved_file_began() {
+    let cluster = Cluster::new(&rolled("1", ""));
+    cluster.ok("up -d --wait");
+    cluster.configure(&rolled(BAD, ""));
+    cluster.wait("web.1", "the new one", |web| web["run"] == 2);
+    let told = cluster.run("reload").code(1);
+    assert!(told.out.contains("web.1") && told.out.contains("failed"), "{}", told.out);
+    assert!(!told.err.contains("nothing changed"), "{}", told.err);
+}
+
+#[test]
+fn what_runs_an_older_definition_is_shown_planned_and_left_alone_where_that_is_wanted_again() {
+    let cluster = Cluster::new(&rolled("1", ASKED));
+    cluster.ok("up -d --wait");
+    let pids = ["web.2", "web.3", "web.4"].map(|id| (id, cluster.pid(id)));
+    cluster.configure(&rolled(BAD, ASKED));
+    let told = cluster.run("reload").code(1).out;
+    assert!(
+        told.contains("web.1  failed: the new one did not hold: not ready within 1500ms")
+            || told.contains("web.1  failed: the new one did not hold: not ready within 1.5s"),
+        "{told}"
+    );
+    assert!(!told.contains("web.2  failed"), "{told}");
+    assert!(told.contains("web.2  kept") && told.contains("web.1"), "{told}");
+    for (id, pid) in pids {
+        let one = cluster.instance(id);
+        assert_eq!(one["pid"], pid);
+        assert_eq!(one["flags"][0], "outdated", "{one}");
+    }
+    assert_eq!(cluster.instance("web.1")["flags"].as_array().unwrap().len(), 0);
+    assert!(cluster.ok("ps").contains("before the last reload"), "{}", cluster.ok("ps"));
+    assert!(cluster.ok("why web.2").contains("runs the definition before the last reload"));
+    let plan = cluster.ok("reload --dry-run");
+    assert!(plan.contains("~ web.2 env: restart") && !plan.contains("web.1"), "{plan}");
+    // the old file again: only the one that runs something else is restarted
+    cluster.configure(&rolled("1", ASKED));
+    let plan = cluster.ok("reload --dry-run");
+    assert!(plan.contains("~ web.1 env: restart") && !plan.contains("web.2"), "{plan}");
+    cluster.ok("reload");
+    for (id, pid) in pids {
+        assert_eq!(cluster.pid(id), pid, "{id}");
+        assert_eq!(cluster.instance(id)["flags"].as_array().unwrap().len(), 0);
+    }
+    wait_until(LIMIT, "web.1 is ready", || cluster.instance("web.1")["ready"] == true);
+    assert_eq!(cluster.ok("reload --dry-run"), "");
 }

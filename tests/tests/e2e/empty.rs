@@ -215,3 +215,20 @@ fn a_moved_project_folder_is_said_once_and_nothing_is_written_at_the_old_place()
     assert!(hilum(&new, &["down"]).status.success());
     assert!(!old.exists(), "made anew");
 }
+
+#[test]
+fn a_stopped_keeper_is_named_and_ended() {
+    for words in ["down", "down --now"] {
+        let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+        let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{node}/stat")).unwrap();
+        let keeper = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+        signal("STOP", keeper);
+        let begun = Instant::now();
+        let down = cluster.run(words).code(0);
+        assert!(down.err.contains(&format!("keeper (pid {keeper})")), "{words}: {}", down.err);
+        assert!(down.err.contains("stopped"), "{words}: {}", down.err);
+        cluster.assert_empty();
+        println!("{words}: {:?}", begun.elapsed());
+    }
+}

@@ -159,3 +159,50 @@ instances:
         assert_eq!(instance["restarts"], 0, "{id}: trying again would not help");
     }
 }
+
+#[test]
+fn env_run_and_exec_take_the_environment_that_the_node_runs_with() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000, env: {WHO: '$(env.FOO)'}}}");
+    let with = |foo: &str, words: &[&str]| {
+        let mut command = cluster.command(words);
+        let output = command.env("FOO", foo).env("TERM", "here").output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let exec = ["exec", "web", "--", "sh", "-c", "echo $WHO $FOO $TERM"];
+    assert_eq!(with("mine", &exec).0, "mine mine here\n", "no node runs");
+    with("nodes", &["up", "-d"]);
+    assert_eq!(with("mine", &exec).0, "nodes nodes here\n");
+    let (out, err) = with("mine", &["env", "web"]);
+    assert!(out.contains("WHO=nodes") && err.contains("`FOO` has another value"), "{out}{err}");
+    let (_, err) = with("nodes", &["env", "web"]);
+    assert!(!err.contains("another value"), "{err}");
+}
+
+#[test]
+fn the_hooks_of_a_new_run_are_not_told_the_end_of_the_last() {
+    let yaml = "
+instances:
+  web:
+    command: sleep 1000
+    restart: {delay: 10ms}
+    hooks:
+      after_ready: sh -c 'echo ready $HILUM_RUN ${HILUM_EXIT_SIGNAL:-none} >> told'
+      before_stop: sh -c 'echo stop $HILUM_RUN ${HILUM_EXIT_SIGNAL:-none} >> told'
+      on_crash: sh -c 'echo crash $HILUM_RUN ${HILUM_EXIT_SIGNAL:-none} >> told'
+";
+    let cluster = Cluster::up(yaml);
+    hilum_tests::wait_until(hilum_tests::LIMIT, "ready", || {
+        cluster.read("told").contains("ready 1")
+    });
+    cluster.ok("kill -9 web.1");
+    hilum_tests::wait_until(hilum_tests::LIMIT, "again", || {
+        cluster.read("told").contains("ready 2")
+    });
+    cluster.down();
+    let told = cluster.read("told");
+    let mut lines: Vec<&str> = told.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["crash 1 KILL", "ready 1 none", "ready 2 none", "stop 2 none"]);
+}

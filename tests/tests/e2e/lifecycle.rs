@@ -1,6 +1,6 @@
 //! Start, restart, stop, down.
 
-use hilum_tests::{Cluster, LIMIT, alive, signal};
+use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until};
 
 const TWO: &str = "
 instances:
@@ -157,4 +157,75 @@ fn a_program_that_cannot_be_executed_says_why() {
     let bad = cluster.instance("bad.1");
     assert_eq!(bad["state"], "failed");
     assert!(bad["reason"].as_str().unwrap().contains("ENOENT"), "{bad}");
+}
+
+#[test]
+fn a_service_that_ends_at_once_with_success_is_waited_for_in_vain() {
+    let cluster = Cluster::new("instances: {web: {command: 'true', restart: {delay: 50ms}}}");
+    let up = cluster.run("up -d --wait --timeout 30s").code(1);
+    assert!(up.err.contains("too soon") && up.err.contains("exit 0"), "{}", up.err);
+}
+
+#[test]
+fn a_job_is_ready_when_it_is_completed() {
+    let yaml = "
+instances:
+  migrate:
+    kind: job
+    command: sh -c 'while [ ! -e go ]; do sleep 0.05; done; touch done'
+  nightly: {kind: job, command: 'true', schedule: {every: 1h}}
+  web: {command: sleep 1000}
+";
+    let cluster = Cluster::new(yaml);
+    let up = cluster.start(&["up", "-d", "--wait"]);
+    wait_until(LIMIT, "a node", || cluster.run("ps").status.success());
+    cluster.wait_state("migrate.1", "running");
+    cluster.run("wait migrate --for ready --timeout 300ms").code(4);
+    cluster.ok("wait migrate --for running --timeout 10s");
+    cluster.write("go", "");
+    let up = up.finish(LIMIT).code(0);
+    assert!(cluster.path("done").exists(), "{}", up.err);
+    assert!(up.err.contains("completed"), "{}", up.err);
+    cluster.ok("wait migrate --for ready --timeout 10s");
+}
+
+#[test]
+fn a_job_that_failed_for_good_fails_who_waits_for_it() {
+    let yaml = "instances: {job: {kind: job, command: sh -c 'sleep 0.3; exit 3', restart: never}}";
+    let cluster = Cluster::new(yaml);
+    let up = cluster.run("up -d --wait --timeout 30s").code(1);
+    assert!(up.err.contains("exit 3"), "{}", up.err);
+    cluster.run("wait job --for ready --timeout 30s").code(1);
+}
+
+#[test]
+fn abort_on_failure_holds_for_a_node_that_runs_already() {
+    let yaml = "
+instances:
+  web: {command: sleep 1000}
+  test:
+    command: sh -c 'while [ ! -e go ]; do sleep 0.05; done; exit 3'
+    kind: job
+    restart: never
+    autostart: false
+";
+    let cluster = Cluster::up(yaml);
+    let up = cluster.start(&["up", "--abort-on-failure", "test", "web"]);
+    cluster.wait_state("test.1", "running");
+    up.wait_out("following its logs");
+    cluster.write("go", "");
+    let up = up.finish(LIMIT).code(1);
+    assert!(up.err.contains("test.1 failed") && up.err.contains("code 3"), "{}", up.err);
+    cluster.assert_empty();
+}
+
+#[test]
+fn abort_on_failure_ends_a_cluster_in_which_something_has_failed_already() {
+    let yaml = "instances: {web: {command: sleep 1000}, bad: {command: 'false', restart: never}}";
+    let cluster = Cluster::new(yaml);
+    cluster.run("up -d");
+    cluster.wait_state("bad.1", "failed");
+    let up = cluster.run("up --abort-on-failure").code(1);
+    assert!(up.err.contains("bad.1 failed"), "{}", up.err);
+    cluster.assert_empty();
 }

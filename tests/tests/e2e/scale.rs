@@ -167,3 +167,31 @@ server.serve_forever()
     });
     assert!(waiting.ends_with("web.1"));
 }
+
+#[test]
+fn the_ports_of_others_are_known_before_anybody_starts() {
+    let base = 32100 + std::process::id() % 500;
+    let yaml = format!(
+        "
+instances:
+  a: {{command: 'sh -c \"echo a $(port.b.1.http) $(port.later.2.p) $(port.z.1.any); exec sleep 1000\"', depends_on: [z]}}
+  b: {{command: 'sh -c \"echo b $HILUM_INSTANCE of $(port.b.1.http) $(port.b.2.http); exec sleep 1000\"', numprocesses: 2, ports: {{http: auto}}}}
+  later: {{command: sleep 1000, autostart: false, numprocesses: 2, ports: {{p: {{base: {base}, per_instance: true, conflict: fail}}}}}}
+  z: {{command: sleep 1000, ports: {{any: auto}}}}
+"
+    );
+    let cluster = Cluster::new(&yaml);
+    cluster.ok("up -d --wait --timeout 20s");
+    let number = |id: &str, name: &str| cluster.instance(id)["ports"][name].clone();
+    let told = format!("a {} {} {}", number("b.1", "http"), base + 1, number("z.1", "any"));
+    cluster.wait_log(&told);
+    cluster.wait_log(&format!("b b.1 of {} {}", number("b.1", "http"), number("b.2", "http")));
+    // what comes by a reload, and by scaling, is known, too
+    let more = yaml.replace("  z: {", "  c: {command: 'sh -c \"echo c $(port.d.1.new) $(port.z.1.more); exec sleep 1000\"'}\n  d: {command: sleep 1000, ports: {new: auto}}\n  z: {")
+        .replace("{any: auto}", "{any: auto, more: auto}");
+    cluster.configure(&more);
+    cluster.ok("reload");
+    cluster.wait_log(&format!("c {} {}", number("d.1", "new"), number("z.1", "more")));
+    cluster.ok("scale later=3");
+    assert_eq!(number("later.3", "p"), base + 2);
+}

@@ -218,3 +218,20 @@ fn why_without_a_target_names_only_what_is_not_as_it_should_be() {
     let why = cluster.ok("why");
     assert!(why.contains("bad.1") && !why.contains("good.1"), "{why}");
 }
+
+#[test]
+fn an_index_that_is_not_there_has_no_environment_and_a_stopped_one_gets_no_signal() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000, numprocesses: 2}}");
+    for words in ["env web.99", "run web.99", "exec web.99 -- true"] {
+        let told = cluster.run(words).code(2);
+        assert!(told.err.contains("web.99") && told.err.contains("web.2"), "{words}: {}", told.err);
+    }
+    cluster.ok("up -d");
+    cluster.ok("scale web=3");
+    cluster.run("env web.99").code(2);
+    cluster.ok("env web.3");
+    cluster.ok("stop web.1");
+    let told = cluster.run("signal HUP web.1").code(1);
+    assert!(told.out.contains("web.1  not sent: it does not run"), "{}", told.out);
+    cluster.ok("signal WINCH web");
+}

@@ -30,6 +30,8 @@ pub enum Call {
     Reload(control::Reload),
     /// `node.events`: answer with the events after a number.
     Events(Events),
+    /// `node.abort_on_failure`
+    AbortOnFailure,
     /// `node.shutdown`
     Shutdown(control::Shutdown),
     /// `node.wait`
@@ -108,6 +110,7 @@ pub(super) fn decode(method: &str, message: &Message) -> Option<Result<Call, Fau
         "signal" => arguments(message).map(Call::Signal),
         "reload" => arguments(message).map(Call::Reload),
         "events" => arguments(message).map(Call::Events),
+        "abort_on_failure" => Ok(Call::AbortOnFailure),
         "shutdown" => arguments(message).map(Call::Shutdown),
         "wait" => arguments(message).map(Call::Wait),
         "await" => arguments(message).map(Call::Await),
@@ -144,6 +147,7 @@ const METHODS: &[(&str, &[&str], &str)] = &[
     ("node.signal", &["targets", "signal"], "Send a signal by name or number."),
     ("node.reload", &["dry_run"], "Read the configuration again and apply the difference."),
     ("node.events", &["since"], "Lifecycle events with a higher number than `since`."),
+    ("node.abort_on_failure", &[], "End the cluster when an instance fails, or has failed."),
     ("node.shutdown", &["grace", "reason"], "Stop everything, then the node."),
     ("node.wait", &["operation"], "Answered when the operation is done."),
     (

@@ -3,8 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use serde::Deserialize;
-
+use super::verdict::{spoke, verdict};
 use super::{TICK, UpArgs};
 use crate::cli::exit::{CliError, ExitStatus, Outcome};
 use crate::cli::farewell::Farewell;
@@ -82,6 +81,9 @@ impl<'a> Foreground<'a> {
                 Some(Interrupt::Hup) | None => {}
             }
             self.show();
+            if let Some(farewell) = &self.farewell {
+                farewell.mind_keeper(self.stage == Stage::Killing);
+            }
             if self.farewell.as_ref().is_none_or(Farewell::over) {
                 break;
             }
@@ -96,7 +98,12 @@ impl<'a> Foreground<'a> {
                 operation::survivors(&survivors)
             )));
         }
-        self.verdict()
+        match verdict(self.session, self.pid, self.began) {
+            Err(_) if self.stage >= Stage::Stopping && !spoke(self.session, self.began) => {
+                Ok(ExitStatus::Done)
+            }
+            verdict => verdict,
+        }
     }
 
     /// Shows what has come. That nobody reads us any more is a stop, too, but never a second one, and no fault of the
@@ -186,73 +193,5 @@ impl<'a> Foreground<'a> {
         if let Some(farewell) = &self.farewell {
             farewell.clear();
         }
-    }
-
-    /// What the node left as its last word.
-    fn verdict(&self) -> Outcome {
-        let state = &self.session.project()?.state;
-        let path = state.path().join("exit");
-        let fresh = std::fs::metadata(&path)
-            .and_then(|meta| meta.modified())
-            .ok()
-            .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
-            // file systems round: a second is far below any node's life that matters
-            .is_some_and(|at| at.as_secs_f64() >= self.began - 1.0);
-        let last: Option<LastWord> = std::fs::read(&path)
-            .ok()
-            .filter(|_| fresh)
-            .and_then(|text| serde_json::from_slice(&text).ok());
-        match last {
-            Some(last) => last.verdict(),
-            None if matches!(self.stage, Stage::Stopping | Stage::Killing) => Ok(ExitStatus::Done),
-            None => Err(CliError::Failed {
-                message: format!(
-                    "the node (pid {}) was killed; its keeper ended what it left",
-                    self.pid
-                ),
-                help: Some("`hilum logs --stream node` shows its last words".into()),
-            }),
-        }
-    }
-}
-
-/// The file `exit` of the state folder.
-#[derive(Debug, Deserialize)]
-struct LastWord {
-    code: i32,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    service: Option<String>,
-}
-
-impl LastWord {
-    fn verdict(self) -> Outcome {
-        if self.code == 0 {
-            return Ok(ExitStatus::Done);
-        }
-        let who = self.service.map_or_else(String::new, |service| format!("`{service}`: "));
-        let why = self.reason.unwrap_or_else(|| "no reason given".into());
-        Err(CliError::Failed {
-            message: format!("the cluster ended by itself: {who}{why} (code {})", self.code),
-            help: Some("`hilum crash` shows how it ended".into()),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cluster_that_ended_itself_says_whose_code_it_was() {
-        let word: LastWord =
-            serde_json::from_str(r#"{"code": 3, "reason": "exit 3", "service": "api"}"#).unwrap();
-        let error = word.verdict().unwrap_err();
-        assert_eq!(error.to_string(), "the cluster ended by itself: `api`: exit 3 (code 3)");
-        assert_eq!(error.status(), ExitStatus::Failed);
-        let word: LastWord =
-            serde_json::from_str(r#"{"code": 0, "reason": "hilum down"}"#).unwrap();
-        assert_eq!(word.verdict().unwrap(), ExitStatus::Done);
     }
 }

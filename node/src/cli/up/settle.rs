@@ -1,13 +1,17 @@
 //! `up -d`: when all are started, or ready with `--wait`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hilum_shared::config::spec::{Kind, ServiceSpec};
 use hilum_shared::status::{Flag, InstanceStatus, State};
 
 use super::UpArgs;
+use super::verdict::{spoke, verdict};
 use crate::cli::exit::{CliError, ExitStatus, Outcome};
 use crate::cli::operation::Display;
 use crate::cli::output::printable;
+use crate::cli::process::Process;
 use crate::cli::session::Session;
 use crate::cli::target::Selection;
 use crate::cli::{ps, time};
@@ -23,41 +27,93 @@ enum Stand {
     InVain,
 }
 
-fn stand(one: &InstanceStatus, ready: bool, scheduled: bool) -> Stand {
+/// What of a service decides how long `-d` waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Service,
+    /// It is waited for until it is completed.
+    Job,
+    /// Its time will come.
+    Scheduled,
+}
+
+impl Sort {
+    fn of(spec: Option<&Arc<ServiceSpec>>) -> Self {
+        match spec.map(|spec| &spec.policy) {
+            Some(policy) if policy.schedule.is_some() => Self::Scheduled,
+            Some(policy) if policy.kind == Kind::Job => Self::Job,
+            _ => Self::Service,
+        }
+    }
+}
+
+fn stand(one: &InstanceStatus, ready: bool, sort: Sort) -> Stand {
+    let scheduled = sort == Sort::Scheduled;
+    let succeeded = one.exit.as_ref().is_some_and(|exit| exit.code == Some(0));
     match one.state {
         // A start that failed is stopped before the next one, or before it is given up.
         State::Stopping if ready && !one.flags.contains(&Flag::Stuck) => Stand::OnTheWay,
         State::Stopped | State::Completed | State::Stopping => Stand::There,
+        State::Running if ready && sort == Sort::Job => Stand::OnTheWay,
         State::Running if !ready || one.ready => Stand::There,
         State::Starting if !ready && one.pid.is_some() => Stand::There,
         State::Backoff if !ready => Stand::There,
         State::Waiting if scheduled => Stand::There,
         // A job that fails now is tried again when its time comes.
         State::Backoff if scheduled && one.in_vain.is_none() => Stand::There,
+        // One that is restarted `always` has done its work once.
+        State::Backoff if sort == Sort::Job && succeeded => Stand::There,
         _ if one.state == State::Failed || one.in_vain.is_some() => Stand::InVain,
         _ => Stand::OnTheWay,
     }
 }
 
+/// Between the end of a node's connections and its last word.
+const LAST: Duration = Duration::from_secs(5);
 /// Instances for which the machine is short of something may never start: so long `-d` waits for them.
 const STARVED: Duration = Duration::from_secs(5);
 
 /// Waits until all are started (or ready), for `-d`.
-pub(super) fn settle(session: &Session, args: &UpArgs, selection: &Selection) -> Outcome {
+pub(super) fn settle(
+    session: &Session,
+    args: &UpArgs,
+    selection: &Selection,
+    pid: u32,
+    began: f64,
+) -> Outcome {
     let loaded = session.config()?;
-    let node = session.node()?;
-    let display = Display::new(session.out);
+    let node = match session.node() {
+        Err(CliError::NotRunning { .. }) if spoke(session, began) => {
+            return verdict(session, pid, began);
+        }
+        node => node?,
+    };
+    let display = Display::with_jobs(session.out, args.wait);
     let begun = Instant::now();
     let mut pause = Duration::from_millis(10);
+    let process = Process::find(pid);
     let (snapshot, mut failed) = loop {
-        let snapshot = session.status(&node)?;
+        let snapshot = match session.status(&node) {
+            Ok(snapshot) => snapshot,
+            // a failure has ended the cluster
+            Err(error) => {
+                let over = Instant::now() + LAST;
+                while process.is_some_and(Process::lives) && Instant::now() < over {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                return if spoke(session, began) {
+                    verdict(session, pid, began)
+                } else {
+                    Err(error)
+                };
+            }
+        };
         let mut on_the_way = 0;
         let mut starved = Vec::new();
         let mut failed = Vec::new();
         for one in &snapshot.instances {
             let spec = loaded.cluster.services.get(one.service.as_str());
-            let scheduled = spec.is_some_and(|spec| spec.policy.schedule.is_some());
-            match stand(one, args.wait, scheduled) {
+            match stand(one, args.wait, Sort::of(spec)) {
                 Stand::There => {}
                 Stand::OnTheWay => {
                     on_the_way += 1;
@@ -78,7 +134,8 @@ pub(super) fn settle(session: &Session, args: &UpArgs, selection: &Selection) ->
         if let Some(limit) = args.timeout
             && begun.elapsed() >= limit
         {
-            let what = if args.wait { "all to be ready" } else { "all to be started" };
+            let what =
+                if args.wait { "all to be ready, and jobs completed" } else { "all to be started" };
             return Err(CliError::TimedOut {
                 what: format!("{what}; the cluster goes on"),
                 after: time::seconds(limit.as_secs_f64()),
@@ -143,7 +200,7 @@ mod tests {
 
     #[test]
     fn started_is_not_ready_and_backoff_is_not_failed() {
-        let look = |state, ready| stand(&instance("web.1", state), ready, false);
+        let look = |state, ready| stand(&instance("web.1", state), ready, Sort::Service);
         assert_eq!(look(State::Running, false), Stand::There);
         assert_eq!(look(State::Running, true), Stand::There);
         assert_eq!(look(State::Backoff, false), Stand::There);
@@ -154,23 +211,42 @@ mod tests {
         assert_eq!(look(State::Starting, false), Stand::OnTheWay, "not executed yet");
         let mut starting = instance("web.1", State::Starting);
         starting.pid = Some(1);
-        assert_eq!(stand(&starting, false, false), Stand::There);
-        assert_eq!(stand(&starting, true, false), Stand::OnTheWay);
+        assert_eq!(stand(&starting, false, Sort::Service), Stand::There);
+        assert_eq!(stand(&starting, true, Sort::Service), Stand::OnTheWay);
         assert_eq!(
-            stand(&instance("j.1", State::Waiting), true, true),
+            stand(&instance("j.1", State::Waiting), true, Sort::Scheduled),
             Stand::There,
             "its time will come"
         );
     }
 
     #[test]
+    fn a_job_is_there_when_it_is_completed() {
+        let mut job = instance("job.1", State::Running);
+        job.ready = true;
+        assert_eq!(stand(&job, true, Sort::Job), Stand::OnTheWay);
+        assert_eq!(stand(&job, false, Sort::Job), Stand::There, "started, for `-d` alone");
+        assert_eq!(stand(&job, true, Sort::Scheduled), Stand::There);
+        job.state = State::Completed;
+        assert_eq!(stand(&job, true, Sort::Job), Stand::There);
+        job.state = State::Backoff;
+        assert_eq!(stand(&job, true, Sort::Job), Stand::OnTheWay);
+        job.exit = Some(hilum_shared::status::ExitStatus { code: Some(0), signal: None, at: 0.0 });
+        assert_eq!(stand(&job, true, Sort::Job), Stand::There, "restarted always");
+    }
+
+    #[test]
     fn one_that_comes_in_vain_is_not_waited_for() {
         let mut one = instance("web.1", State::Waiting);
-        assert_eq!(stand(&one, true, false), Stand::OnTheWay);
+        assert_eq!(stand(&one, true, Sort::Service), Stand::OnTheWay);
         one.in_vain = Some("it waits for db.1 to be ready".into());
-        assert_eq!(stand(&one, true, false), Stand::InVain);
+        assert_eq!(stand(&one, true, Sort::Service), Stand::InVain);
         one.state = State::Backoff;
-        assert_eq!(stand(&one, true, false), Stand::InVain);
-        assert_eq!(stand(&one, false, false), Stand::There, "`-d` alone does not ask for it");
+        assert_eq!(stand(&one, true, Sort::Service), Stand::InVain);
+        assert_eq!(
+            stand(&one, false, Sort::Service),
+            Stand::There,
+            "`-d` alone does not ask for it"
+        );
     }
 }

@@ -180,7 +180,15 @@ impl Instance {
                 point,
                 hook: Arc::new(hook),
                 spec: self.spec.clone(),
-                exit: self.exit.map(|(exit, _)| exit),
+                exit: match point {
+                    // What came before is not the end of this run.
+                    HookPoint::AfterReady | HookPoint::BeforeStop | HookPoint::StopCommand => {
+                        self.life.as_ref().and_then(|life| life.exit)
+                    }
+                    HookPoint::BeforeStart | HookPoint::AfterStop | HookPoint::OnCrash => {
+                        self.exit.map(|(exit, _)| exit)
+                    }
+                },
             });
         }
     }

@@ -221,11 +221,120 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
             reloaded.plan.clone()
         };
         let rolled_back = on_failure == RollingFailure::Rollback;
-        let again = plan(&mut world, worse);
-        assert_eq!(again.is_empty(), !rolled_back, "the file still wants the other one: {again:?}");
-        let back = plan(&mut world, config);
-        assert_eq!(back.is_empty(), rolled_back, "back to what it was: {back:?}");
+        let again = plan(&mut world, worse.clone());
+        let both = ["~ web.1 nice: restart", "~ web.2 nice: restart"];
+        let rest = if rolled_back { &both[..] } else { &both[1..] };
+        assert_eq!(again, rest, "the file still wants the other one");
+        let back = plan(&mut world, config.clone());
+        let rest = if rolled_back { vec![] } else { vec![both[0], "~ web.2 restart: live"] };
+        assert_eq!(back, rest, "back to what it was");
+        if rolled_back {
+            continue;
+        }
+        let outdated = |world: &World, wanted: &Arc<Cluster>| {
+            ["web.1", "web.2"].map(|id| {
+                let keys = world.instance(id).unwrap().outdated(&wanted.services["web"], false);
+                !keys.is_empty()
+            })
+        };
+        assert_eq!(outdated(&world, &worse), [false, true]);
+        // once more: the one that does not hold is waited for before another is touched
+        reload(&mut world, worse, false);
+        assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (2, 1));
+        for _ in 0..20 {
+            world.pass(SECOND);
+            world.says_ready("web.2");
+        }
+        assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (2, 1));
+        reload(&mut world, config.clone(), false);
+        for _ in 0..5 {
+            world.all_say_ready();
+            world.pass(SECOND);
+        }
+        assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (3, 1), "web.2 runs it already");
+        assert_eq!(outdated(&world, &config), [false, false]);
     }
+}
+
+#[test]
+fn a_file_that_is_mended_during_a_rolling_restart_is_applied_at_once() {
+    let config = cluster(vec![rolling(3, RollingFailure::Pause)]);
+    let mut world = World::up(config.clone());
+    world.all_say_ready();
+    world.pass(2 * SECOND);
+    world.open(998);
+    let request = Some(RequestId(998));
+    world.feed(Input::Reconfigure { request, cluster: changed(&config), dry_run: false });
+    let Reply::Reloaded(reloaded) = world.replies[&998].clone() else { panic!("refused") };
+    let waited = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
+    world.pass(SECOND);
+    let runs = |world: &World| [1, 2, 3].map(|n| world.run_of(&format!("web.{n}")));
+    assert_eq!(runs(&world), [2, 1, 1], "and it does not become ready");
+    reload(&mut world, config, false);
+    world.pass(SECOND);
+    assert_eq!(runs(&world), [3, 1, 1], "the others run what is wanted");
+    world.says_ready("web.1");
+    world.pass(2 * SECOND);
+    let results = outcome(&world, waited);
+    assert_eq!(
+        results,
+        [pair("web.1", "ready"), pair("web.2", "unchanged"), pair("web.3", "unchanged")]
+    );
+}
+
+#[test]
+fn a_reload_without_a_change_waits_for_the_one_that_is_under_way() {
+    let config = cluster(vec![rolling(2, RollingFailure::Pause)]);
+    let mut world = World::up(config.clone());
+    world.all_say_ready();
+    let new = changed(&config);
+    reload(&mut world, new.clone(), false);
+    world.open(998);
+    let request = Some(RequestId(998));
+    world.feed(Input::Reconfigure { request, cluster: new, dry_run: false });
+    let Reply::Reloaded(reloaded) = world.replies[&998].clone() else { panic!("refused") };
+    assert!(reloaded.plan.is_empty(), "{:?}", reloaded.plan);
+    let waited = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
+    world.pass(SECOND);
+    assert!(!world.replies.contains_key(&waited.0));
+    for _ in 0..6 {
+        world.all_say_ready();
+        world.pass(SECOND);
+    }
+    assert_eq!(outcome(&world, waited), [pair("web.1", "ready"), pair("web.2", "ready")]);
+    assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (2, 2));
+}
+
+#[test]
+fn who_did_not_hold_is_told_from_who_was_not_replaced() {
+    let mut web = rolling(2, RollingFailure::Pause);
+    web.policy.ready.as_mut().unwrap().within = 2 * SECOND;
+    let config = cluster(vec![web]);
+    let mut world = World::up(config.clone());
+    world.all_say_ready();
+    world.pass(2 * SECOND);
+    world.open(998);
+    let request = Some(RequestId(998));
+    world.feed(Input::Reconfigure { request, cluster: changed(&config), dry_run: false });
+    let Reply::Reloaded(reloaded) = world.replies[&998].clone() else { panic!("refused") };
+    let waited = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
+    for _ in 0..6 {
+        world.pass(SECOND);
+    }
+    let Reply::Outcome(outcome) = &world.replies[&waited.0] else { panic!("not done") };
+    let told: Vec<(&str, &str)> = outcome
+        .changed
+        .iter()
+        .map(|change| (change.result.as_deref().unwrap(), change.reason.as_deref().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("failed", "the new one did not hold: not ready within 2s"),
+            ("kept", "not replaced, because web.1 did not hold")
+        ]
+    );
+    assert!(!outcome.ok);
 }
 
 #[test]

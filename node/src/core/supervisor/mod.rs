@@ -78,6 +78,8 @@ pub struct Supervisor {
     going: Option<Going>,
     operations: Operations,
     awaiting: Vec<Awaiting>,
+    /// The operation of the last reload.
+    reloading: u64,
     registry: Registry,
 }
 
@@ -113,6 +115,7 @@ impl Supervisor {
             going: None,
             operations: Operations::default(),
             awaiting: Vec::new(),
+            reloading: 0,
             // Another one in each life of a node.
             registry: Registry::new((now.wall.max(0.0) * 1e6) as u64),
         };
@@ -277,6 +280,7 @@ impl Supervisor {
             if leaving.is_none() {
                 let instance = Instance::new(id.clone(), spec.clone(), Want::Down, now.mono);
                 service.instances.insert(index, instance);
+                self.out.reserve(&id, &spec);
             }
             grown.push(id);
         }

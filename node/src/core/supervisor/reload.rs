@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hilum_shared::config::spec::{Cluster, ReloadVia};
+use hilum_shared::config::spec::{Cluster, ReloadVia, ServiceSpec};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::control::{Reloaded, Targets};
 
@@ -30,7 +30,8 @@ impl Supervisor {
         dry_run: bool,
         now: Now,
     ) {
-        let plan = diff(&self.cluster, &new);
+        let mut plan = diff(&self.cluster, &new);
+        self.add_outdated(&mut plan.services, &new);
         let told = self.told(&plan.services, &new);
         let lines = self.describe(&plan.services, &told, &new, &plan.node);
         let mut reloaded =
@@ -51,7 +52,14 @@ impl Supervisor {
             if request.is_some() || !lines.is_empty() {
                 self.out.event_of(None, EventKind::Reloaded(lines));
             }
+            // What an earlier change still does is waited for, too.
+            for (id, action, expect) in self.operations.open_items(self.reloading) {
+                if !items.iter().any(|(other, ..)| *other == id) {
+                    items.push((id, action, Ok(expect)));
+                }
+            }
             let accepted = self.operations.begin(items, Vec::new());
+            self.reloading = accepted.operation;
             reloaded.operation = accepted.operation;
             reloaded.changed = accepted.changed;
             self.release_wave(now);
@@ -59,6 +67,22 @@ impl Supervisor {
         }
         if let Some(id) = request {
             self.out.action(Action::Reply { id, reply: Reply::Reloaded(reloaded) });
+        }
+    }
+
+    /// Services that the file leaves as they are, of which something runs an older definition: a rolling restart stopped
+    /// half-way, or one instance was restarted with the file as it was then.
+    fn add_outdated(&self, changes: &mut Vec<(ServiceName, Change)>, new: &Cluster) {
+        for (name, service) in &self.services {
+            let Some(spec) = new.services.get(name) else { continue };
+            let behind = service.instances.values().any(|instance| {
+                !self.is_rolled(&instance.id) && !instance.outdated(spec, false).is_empty()
+            });
+            if behind && !changes.iter().any(|(changed, _)| changed == name) {
+                let nothing =
+                    Change::Changed { launch: Vec::new(), policy: Vec::new(), count: None };
+                changes.push((name.clone(), nothing));
+            }
         }
     }
 
@@ -93,7 +117,11 @@ impl Supervisor {
                 Some(_) => continue,
             }
             let stay = service.instances.range(..=most).map(|(_, instance)| instance);
-            let up = stay.filter(|instance| instance.started() && !instance.dropping);
+            let up = stay.filter(|instance| {
+                instance.started()
+                    && !instance.dropping
+                    && instance.outdated(spec, false).is_empty()
+            });
             told.extend(up.map(|instance| (instance.id.clone(), via)));
         }
         told
@@ -129,15 +157,22 @@ impl Supervisor {
                     let after = count.unwrap_or(present);
                     let kept = (1..=present.min(after)).filter_map(|index| {
                         let instance = self.services.get(name)?.instances.get(&index)?;
-                        let what = if launch.is_empty() {
-                            format!("{}: live", policy.join(", "))
-                        } else if instance.is_up() {
-                            format!("{}: restart", launch.join(", "))
+                        let spec = new.services.get(name)?;
+                        let restart = if launch.is_empty() && self.is_rolled(&instance.id) {
+                            Vec::new() // its turn will come without this
                         } else {
-                            format!("{}: at its next start", launch.join(", "))
+                            instance.outdated(spec, launch.contains(&"sockets"))
                         };
-                        (!launch.is_empty() || !policy.is_empty())
-                            .then(|| format!("~ {} {what}", instance.id))
+                        let what = if instance.is_up() && !restart.is_empty() {
+                            format!("{}: restart", restart.join(", "))
+                        } else if !instance.is_up() && !launch.is_empty() {
+                            format!("{}: at its next start", launch.join(", "))
+                        } else if !policy.is_empty() {
+                            format!("{}: live", policy.join(", "))
+                        } else {
+                            return None;
+                        };
+                        Some(format!("~ {} {what}", instance.id))
                     });
                     lines.extend(kept);
                     lines.extend(indexes(present, after).map(|id| format!("+ {id}")));
@@ -212,56 +247,101 @@ impl Supervisor {
                 if let Some(count) = count {
                     self.rescale(name, count, items, now);
                 }
-                if launch.is_empty() {
-                    self.apply_live(name, &policy);
-                } else {
-                    self.apply_launch(name, &launch, previous, items, now);
+                if launch.contains(&"ports") {
+                    self.reserve_ports(name);
                 }
+                if !launch.contains(&"sockets") {
+                    self.apply_live(name);
+                }
+                self.apply_launch(name, &launch, previous, items, now);
             }
         }
     }
 
-    /// Changed policies apply to what runs.
-    fn apply_live(&mut self, name: &ServiceName, keys: &[&str]) {
+    /// Changed policies apply to what runs. What is to be restarted ends by those that it was started with.
+    fn apply_live(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get(name) else { return };
         let spec = service.spec.clone();
+        let stays = |instance: &&Instance| {
+            instance.phase == Phase::Down
+                || launch_keys(&instance.spec.launch, &spec.launch).is_empty()
+        };
         let ids: Vec<InstanceId> =
-            service.instances.values().map(|instance| instance.id.clone()).collect();
-        let probes = [(ProbePurpose::Ready, "ready"), (ProbePurpose::Alive, "alive")];
+            service.instances.values().filter(stays).map(|instance| instance.id.clone()).collect();
         for id in ids {
             self.with(&id, |instance, out| {
                 let old = std::mem::replace(&mut instance.spec, spec.clone());
-                for (purpose, key) in probes {
-                    if keys.contains(&key) {
-                        instance.change_probe(purpose, &old, out);
-                    }
+                if old.policy.ready != spec.policy.ready {
+                    instance.change_probe(ProbePurpose::Ready, &old, out);
+                }
+                if old.policy.alive != spec.policy.alive {
+                    instance.change_probe(ProbePurpose::Alive, &old, out);
                 }
             });
         }
     }
 
+    /// Restarts what was started with something else.
     fn apply_launch(
         &mut self,
         name: &ServiceName,
-        keys: &[&str],
-        previous: Arc<hilum_shared::config::spec::ServiceSpec>,
+        launch: &[&str],
+        previous: Arc<ServiceSpec>,
         items: &mut Items,
         now: Now,
     ) {
+        let replaced = if launch.is_empty() { None } else { self.supersede_roll(name, now) };
+        let previous = replaced.unwrap_or(previous);
         let Some(service) = self.services.get(name) else { return };
-        let mut restart = Vec::new();
-        for instance in service.instances.values().filter(|i| i.want == Want::Up && !i.dropping) {
-            match instance.phase {
-                // A finished job is not done again because its text changed.
-                Phase::Completed | Phase::Down => {}
-                _ => restart.push((instance.id.clone(), instance.run)),
+        let spec = service.spec.clone();
+        let sockets = launch.contains(&"sockets");
+        let mut keys: Vec<&str> = Vec::new();
+        let (mut restart, mut unsure) = (Vec::new(), Vec::new());
+        for instance in service.instances.values() {
+            // A finished job is not done again because its text changed.
+            let differs = instance.outdated(&spec, sockets);
+            if differs.is_empty() {
+                let tried = !matches!(instance.phase, Phase::Down | Phase::Completed);
+                if tried && instance.want == Want::Up && !instance.dropping && !instance.ready() {
+                    unsure.push((instance.id.clone(), instance.run));
+                }
+                continue;
             }
+            keys.extend(
+                differs.iter().filter(|key| !keys.contains(key)).copied().collect::<Vec<_>>(),
+            );
+            restart.push((instance.id.clone(), instance.run));
+        }
+        if restart.is_empty() {
+            return;
         }
         items.extend(
             restart.iter().map(|(id, run)| (id.clone(), "restart", Ok(Expect::UpAfter(*run)))),
         );
+        // Nothing more is replaced before those hold that have been.
+        let rolling = spec.policy.rolling.is_some() && !self.rolls.contains_key(name);
+        unsure.retain(|_| rolling);
+        items.extend(unsure.iter().map(|(id, run)| {
+            (id.clone(), "restart", Ok(Expect::UpAfter(Run(run.0.saturating_sub(1)))))
+        }));
+        // What is down anyway is replaced first.
+        restart.sort_by_key(|(id, _)| self.instance(id).is_some_and(Instance::ready));
         let ids = restart.into_iter().map(|(id, _)| id).collect();
-        self.replace(name, ids, &format!("{} changed", keys.join(", ")), Some(previous), now);
+        let why = format!("{} changed", keys.join(", "));
+        if rolling {
+            let unsure = unsure.into_iter().map(|(id, _)| id).collect();
+            self.roll(name, ids, unsure, &why, Some(previous), now);
+        } else {
+            self.replace(name, ids, &why, Some(previous), now);
+        }
+    }
+
+    /// The ports of a service are others now.
+    fn reserve_ports(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get(name) else { return };
+        for instance in service.instances.values() {
+            self.out.reserve(&instance.id, &service.spec);
+        }
     }
 
     /// Restarts instances: one after another where `rolling` is configured.
@@ -270,13 +350,13 @@ impl Supervisor {
         name: &ServiceName,
         ids: Vec<InstanceId>,
         why: &str,
-        previous: Option<Arc<hilum_shared::config::spec::ServiceSpec>>,
+        previous: Option<Arc<ServiceSpec>>,
         now: Now,
     ) {
         let rolling =
             self.services.get(name).is_some_and(|service| service.spec.policy.rolling.is_some());
         if rolling {
-            self.roll(name, ids, why, previous, now);
+            self.roll(name, ids, Vec::new(), why, previous, now);
             return;
         }
         for id in ids {
@@ -297,12 +377,18 @@ impl Supervisor {
                         .any(|index| target::matches(pattern, name.as_str(), *index))
                 });
             let Some(spec) = fresh.services.get(name).filter(|_| meant) else { continue };
-            if !launch_keys(&service.spec.launch, &spec.launch).is_empty() {
+            let keys = launch_keys(&service.spec.launch, &spec.launch);
+            if !keys.is_empty() {
                 let mut taken = (*service.spec).clone();
                 let sockets = std::mem::take(&mut taken.launch.sockets);
                 taken.launch = spec.launch.clone();
                 taken.launch.sockets = sockets;
                 service.spec = Arc::new(taken);
+                if keys.contains(&"ports") {
+                    for instance in service.instances.values() {
+                        self.out.reserve(&instance.id, &service.spec);
+                    }
+                }
                 cluster.services.insert(name.clone(), service.spec.clone());
             }
         }
@@ -315,7 +401,7 @@ impl Instance {
     fn change_probe(
         &mut self,
         purpose: ProbePurpose,
-        old: &hilum_shared::config::spec::ServiceSpec,
+        old: &ServiceSpec,
         out: &mut crate::core::output::Output,
     ) {
         if self.phase != Phase::Running {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use hilum_shared::config::MAX_PROCESSES;
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::control::{
     Accepted, Await, AwaitState, Change, Fault, Outcome, Scale, ScaleTo, Targets,
@@ -20,8 +21,8 @@ use crate::core::service::Service;
 use crate::core::target;
 use crate::core::time::Now;
 
-/// More processes of one service than this is a slip of the pen.
-pub(super) const MOST_PROCESSES: u32 = 10_000;
+/// The result of a signal to what does not run.
+const NOT_SENT: &str = "not sent: it does not run";
 
 type Items = Vec<(InstanceId, &'static str, Result<Expect, &'static str>)>;
 
@@ -42,6 +43,10 @@ impl Supervisor {
             Request::Scale(scale) => self.scale(&scale, now).map(Reply::Accepted),
             Request::Signal { targets, signal } => {
                 self.signal(&targets, signal).map(Reply::Accepted)
+            }
+            Request::AbortOnFailure => {
+                self.abort_on_failure(now);
+                Ok(Reply::Nothing)
             }
             Request::Shutdown { grace, reason } => {
                 Ok(Reply::Accepted(self.shutdown(grace, &reason, now)))
@@ -252,7 +257,7 @@ impl Supervisor {
         let accepted = self.operations.begin(items, Vec::new());
         for (name, ids) in by_service {
             if targets.rolling {
-                self.roll(&name, ids, "restarted by hand", None, now);
+                self.roll(&name, ids, Vec::new(), "restarted by hand", None, now);
             } else {
                 for id in ids {
                     self.leave_roll(&id);
@@ -274,12 +279,12 @@ impl Supervisor {
             };
             let target = if *relative { i64::from(service.count) + count } else { *count };
             match u32::try_from(target) {
-                Ok(target) if target <= MOST_PROCESSES => {
+                Ok(target) if i64::from(target) <= MAX_PROCESSES => {
                     wanted.push((service.spec.name.clone(), target));
                 }
                 _ => {
                     let message =
-                        format!("`{name}` cannot have {target} processes: 0 to {MOST_PROCESSES}");
+                        format!("`{name}` cannot have {target} processes: 0 to {MAX_PROCESSES}");
                     return Err(fault("usage", message, None));
                 }
             }
@@ -339,7 +344,7 @@ impl Supervisor {
                 continue;
             };
             let Some(life) = instance.life.as_mut().filter(|life| life.pid.is_some()) else {
-                items.push((id, "signal", Err("stopped")));
+                items.push((id, "signal", Err(NOT_SENT)));
                 continue;
             };
             life.signalled = Some(signal);

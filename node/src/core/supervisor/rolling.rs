@@ -38,6 +38,8 @@ struct Flight {
     old_run: Run,
     by: Moment,
     settled_at: Option<Moment>,
+    /// Why the new run ended by itself.
+    ended: Option<String>,
 }
 
 impl Roll {
@@ -62,11 +64,13 @@ enum Landing {
 }
 
 impl Supervisor {
-    /// Begins to replace `ids`, or adds them to what is being replaced.
+    /// Begins to replace `ids`, or adds them to what is being replaced. `unsure` have been replaced before and are not
+    /// ready: they are waited for first, and count as down.
     pub(super) fn roll(
         &mut self,
         name: &ServiceName,
         ids: Vec<InstanceId>,
+        unsure: Vec<InstanceId>,
         why: &str,
         previous: Option<Arc<ServiceSpec>>,
         now: Now,
@@ -116,11 +120,48 @@ impl Supervisor {
                 old_run: Run(0),
                 by: now.mono + roll.deadline,
                 settled_at: None,
+                ended: None,
             });
             roll.stand_ins.push(id);
         }
+        for id in unsure {
+            let Some(instance) = self.instance(&id) else { continue };
+            roll.flying.push(Flight {
+                old_run: Run(instance.run.0.saturating_sub(1)),
+                by: now.mono + roll.deadline,
+                settled_at: None,
+                ended: None,
+                id,
+            });
+        }
         self.rolls.insert(name.clone(), roll);
         self.advance_roll(name, now);
+    }
+
+    /// A rolling restart for a definition that is not wanted any more is over; the answer is what ran before it.
+    pub(super) fn supersede_roll(
+        &mut self,
+        name: &ServiceName,
+        now: Now,
+    ) -> Option<Arc<ServiceSpec>> {
+        self.rolls.get(name)?.previous.as_ref()?; // else it does not depend on the definition
+        let roll = self.rolls.remove(name)?;
+        self.dismiss(name, &roll.stand_ins, now);
+        let spec = self.services.get(name)?.spec.clone();
+        let as_wanted = |id: &&InstanceId| {
+            self.instance(id).is_some_and(|i| i.outdated(&spec, false).is_empty())
+        };
+        let ids: Vec<InstanceId> = roll.queue.iter().filter(as_wanted).cloned().collect();
+        self.end_operations(&ids, "unchanged", "it runs what is wanted");
+        roll.previous
+    }
+
+    /// One that was replaced has ended by itself.
+    pub(super) fn ended_in_flight(&mut self, id: &InstanceId, why: &str) {
+        let flying = self.rolls.get_mut(&id.service).into_iter().flat_map(|roll| &mut roll.flying);
+        for flight in flying.filter(|flight| flight.id == *id) {
+            flight.ended = Some(why.to_owned());
+        }
     }
 
     /// An instance is as old as it may be: it is replaced, one at a time.
@@ -132,7 +173,14 @@ impl Supervisor {
                 .and_then(|life| life.up_at)
                 .map_or(Duration::ZERO, |at| now.mono.since(at));
             self.with(id, |instance, out| out.event(instance, EventKind::Recycled(age)));
-            self.roll(&id.service, vec![id.clone()], "as old as max_age allows", None, now);
+            self.roll(
+                &id.service,
+                vec![id.clone()],
+                Vec::new(),
+                "as old as max_age allows",
+                None,
+                now,
+            );
         }
     }
 
@@ -179,16 +227,16 @@ impl Supervisor {
                 }
                 Landing::Gone => landed.push(flight.id),
                 Landing::Failed(why) => {
-                    failure = Some(format!("{}: {why}", flight.id));
-                    roll.done.push(flight.id);
+                    roll.done.push(flight.id.clone());
+                    failure = Some((flight.id, why));
                 }
             }
         }
         for id in &landed {
             self.tell_operations(id, false);
         }
-        if let Some(why) = failure {
-            self.roll_failed(name, roll, &why, now);
+        if let Some((id, why)) = failure {
+            self.roll_failed(name, roll, &id, &why, now);
             return;
         }
         let standing_in = roll.flying.iter().any(|flight| roll.stand_ins.contains(&flight.id));
@@ -203,6 +251,7 @@ impl Supervisor {
                 old_run: instance.run,
                 by: now.mono + roll.deadline,
                 settled_at: None,
+                ended: None,
             };
             let why = roll.why.clone();
             self.with(&id, |instance, out| instance.restart(&why, None, now.mono, out));
@@ -226,7 +275,8 @@ impl Supervisor {
         let crashed =
             matches!(instance.phase, Phase::Backoff { .. }) && instance.run > flight.old_run;
         if crashed || instance.run > flight.old_run.next() {
-            let why = instance.reason.clone().unwrap_or_else(|| "ended".into());
+            let why = flight.ended.clone().or_else(|| instance.reason.clone());
+            let why = why.unwrap_or_else(|| "ended".into());
             return Landing::Failed(format!("the new one did not hold: {why}"));
         }
         if instance.run > flight.old_run && instance.phase == Phase::Completed {
@@ -243,7 +293,14 @@ impl Supervisor {
         Landing::NotYet
     }
 
-    fn roll_failed(&mut self, name: &ServiceName, roll: Roll, why: &str, now: Now) {
+    fn roll_failed(
+        &mut self,
+        name: &ServiceName,
+        roll: Roll,
+        id: &InstanceId,
+        why: &str,
+        now: Now,
+    ) {
         let back = roll.previous.is_some() && roll.on_failure == RollingFailure::Rollback;
         let next = match (back, roll.queue.len()) {
             (true, _) => "; all go back to what they ran before".to_owned(),
@@ -252,16 +309,17 @@ impl Supervisor {
                 "; {n} not replaced yet: `hilum restart {name} --rolling` goes on with all of them"
             ),
         };
-        self.out.event_of(Some(name), EventKind::RollingStopped(format!("{why}{next}")));
+        self.out.event_of(Some(name), EventKind::RollingStopped(format!("{id}: {why}{next}")));
         self.dismiss(name, &roll.stand_ins, now);
-        let left: Vec<InstanceId> = roll
-            .queue
-            .iter()
-            .chain(&roll.done)
-            .chain(roll.flying.iter().map(|flight| &flight.id))
-            .cloned()
-            .collect();
-        self.fail_operations(&left, why);
+        self.end_operations(std::slice::from_ref(id), "failed", why);
+        let queue: Vec<InstanceId> = roll.queue.iter().cloned().collect();
+        self.end_operations(&queue, "kept", &format!("not replaced, because {id} did not hold"));
+        let flying: Vec<InstanceId> = roll.flying.iter().map(|flight| flight.id.clone()).collect();
+        self.end_operations(
+            &flying,
+            "failed",
+            &format!("not waited for, because {id} did not hold"),
+        );
         let Some(previous) = roll.previous.filter(|_| roll.on_failure == RollingFailure::Rollback)
         else {
             return;

@@ -53,6 +53,7 @@ impl Supervisor {
             }
             Notice::Started => self.shortage = None,
             Notice::Restarting { delay, reason } => {
+                self.ended_in_flight(id, &reason);
                 if let Some(service) = self.services.get_mut(&id.service) {
                     service.due = true;
                     let fires_in = service.fires_at.map(|at| at.since(now.mono));
@@ -86,10 +87,10 @@ impl Supervisor {
     }
 
     /// Answers those who wait for what will not be done.
-    pub(super) fn fail_operations(&mut self, ids: &[InstanceId], why: &str) {
+    pub(super) fn end_operations(&mut self, ids: &[InstanceId], result: &'static str, why: &str) {
         let mut answers = Answers::new();
         for id in ids {
-            self.operations.fail(id, why, &mut answers);
+            self.operations.give_up(id, result, why, &mut answers);
         }
         for (request, outcome) in answers {
             self.out.action(Action::Reply { id: request, reply: Reply::Outcome(outcome) });
@@ -155,6 +156,15 @@ impl Supervisor {
                 service.instances.values().filter(|i| i.is_up()).map(|i| i.id.clone()).collect()
             });
             self.replace(&name, up, &format!("{id} was restarted"), None, now);
+        }
+    }
+
+    /// From now on any failure ends the cluster, also one that is there already.
+    pub(super) fn abort_on_failure(&mut self, now: Now) {
+        self.out.set_abort_on_failure();
+        let failed = self.instances().find(|i| i.phase == Phase::Failed && !i.dropping);
+        if let Some(id) = failed.map(|instance| instance.id.clone()) {
+            self.failed(&id, now);
         }
     }
 

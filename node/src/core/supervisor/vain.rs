@@ -7,7 +7,7 @@ use hilum_shared::name::{InstanceId, ServiceName};
 
 use super::Supervisor;
 use crate::core::instance::{Instance, Phase, Want};
-use crate::core::service::{Service, meets};
+use crate::core::service::{Service, is_job, meets};
 
 /// So many runs in a row that ended too soon, and the next will hardly fare better.
 const TRIES: u32 = 3;
@@ -41,7 +41,8 @@ impl<'a> Vain<'a> {
         }
         let crashes = service.crashes_of(instance);
         if crashes >= TRIES {
-            return Some(format!("it ended too soon {crashes} times in a row, last: {last}"));
+            let how = if is_job(&instance.spec) { "failed" } else { "ended too soon" };
+            return Some(format!("it {how} {crashes} times in a row, last: {last}"));
         }
         if instance.waits() && !instance.ignore_deps { self.needs(service) } else { None }
     }
@@ -90,7 +91,7 @@ impl Supervisor {
             Some((id, why))
         });
         for (id, why) in lost.collect::<Vec<_>>() {
-            self.fail_operations(&[id], &why);
+            self.end_operations(&[id], "failed", &why);
         }
     }
 }

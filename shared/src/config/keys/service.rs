@@ -8,7 +8,7 @@ use super::Type::{
 use super::{Key, Kinds};
 
 /// The most processes of one service; more is a slip of the pen.
-pub(crate) const MAX_PROCESSES: i64 = 10_000;
+pub const MAX_PROCESSES: i64 = 10_000;
 /// The most of anything that is counted in 32 bits.
 const MANY: i64 = i32::MAX as i64;
 

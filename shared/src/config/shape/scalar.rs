@@ -132,12 +132,13 @@ fn check(scalar: &Scalar, ty: &Type) -> Result<(), Wrong> {
     let wrong = || (format!("expected {}, found {}", ty.describe(), quote(text)), None);
     match ty {
         Type::Bool => scalar.as_bool().map(|_| ()).ok_or_else(|| {
-            let help = match text.to_ascii_lowercase().as_str() {
-                "yes" | "on" | "y" | "1" | "true" => Some("write `true` without quotes".to_owned()),
-                "no" | "off" | "n" | "0" | "false" => Some("write `false` without quotes".to_owned()),
-                _ => None,
+            let meant = match text.to_ascii_lowercase().as_str() {
+                "yes" | "on" | "y" | "1" | "true" => "`true`",
+                "no" | "off" | "n" | "0" | "false" => "`false`",
+                _ => return wrong(),
             };
-            (wrong().0, help)
+            let quotes = if scalar.style == Style::Quoted { " without quotes" } else { "" };
+            (wrong().0, Some(format!("write {meant}{quotes}")))
         }),
         Type::Int(min, max) => match scalar.as_int() {
             Some(int) if (*min..=*max).contains(&int) => Ok(()),
