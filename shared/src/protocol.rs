@@ -1,6 +1,6 @@
 //! Messages of the channels between a node, its workers and its clients (`docs/protocol.md`).
 //!
-//! Types only: the codec is MessagePack with named fields (`rmp_serde::to_vec_named`), unknown fields
+//! Types only: the codec is MessagePack with named fields (`wire::pack`), unknown fields
 //! are ignored, absent ones take their default.
 
 use std::collections::BTreeMap;

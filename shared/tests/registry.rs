@@ -184,7 +184,7 @@ mod zookeeper {
 
     use std::net::TcpListener;
 
-    use super::zookeeper_server::Server;
+    use super::zookeeper_server::{Mode, Proxy, Server};
     use super::*;
 
     fn registry(server: &Server) -> ZooKeeper {
@@ -276,5 +276,41 @@ mod zookeeper {
         server.is_up().await;
         ours.register("echo", instance("echo", 3)).await.unwrap();
         wait_for(&mut view, |now| now.len() == 2).await;
+    }
+
+    #[tokio::test]
+    async fn in_zookeeper_an_entry_comes_back_whatever_fails_while_it_is_entered_anew() {
+        let Some(server) = Server::start().await else { return };
+        let theirs = registry(&server);
+        let mut view = theirs.lookup("echo").await.unwrap();
+        // The answers come late enough that the new session loses its connection while everything is entered in it.
+        for answers in [2, 3] {
+            let proxy = Proxy::before(&server);
+            let ours = ZooKeeper::new(&proxy.hosts(), Patience::Service);
+            for port in 1..=3 {
+                ours.register("echo", instance("echo", port)).await.unwrap();
+            }
+            wait_for(&mut view, |now| now.len() == 3).await;
+            proxy.set(Mode::Down);
+            ours.disconnected().await;
+            wait_for(&mut view, <[Instance]>::is_empty).await;
+            proxy.set(Mode::Stall(answers, Duration::from_millis(2500)));
+            wait_for(&mut view, |now| now.len() == 3).await;
+            assert_eq!(proxy.mode(), Mode::Up, "it was held up");
+            // It stands, and is no leftover of a session that is about to end.
+            for port in 1..=3 {
+                ours.unregister("echo", &instance("echo", port).id).await.unwrap();
+            }
+            wait_for(&mut view, <[Instance]>::is_empty).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn in_zookeeper_nobody_waits_to_be_taken_out_where_there_is_no_session() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = ZooKeeper::new(&free.local_addr().unwrap().to_string(), Patience::Service);
+        drop(free);
+        let taken_out = nobody.unregister("echo", "x");
+        tokio::time::timeout(Duration::from_secs(5), taken_out).await.unwrap().unwrap();
     }
 }

@@ -19,7 +19,9 @@ enum Shape {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Everything {
     shapes: Vec<Shape>,
+    #[serde(with = "serde_bytes")]
     bytes: Vec<u8>,
+    small: Vec<u8>,
     maybe: Option<String>,
     nothing: Option<u8>,
     set: Set<HashSet<String>>,
@@ -37,6 +39,63 @@ struct Everything {
 }
 
 #[test]
+fn a_sequence_is_an_array_whatever_it_holds() {
+    assert_eq!(pack(&Vec::<u8>::new()).unwrap(), b"\x90");
+    assert_eq!(pack(&vec![1_u8, 200]).unwrap(), b"\x92\x01\xcc\xc8");
+    assert_eq!(pack(&vec![vec![1_u8], vec![]]).unwrap(), b"\x92\x91\x01\x90");
+    assert_eq!(pack(&[7_u8; 2]).unwrap(), b"\x92\x07\x07");
+    assert_eq!(pack(&(1_u8, 2_u8)).unwrap(), b"\x92\x01\x02");
+    assert_eq!(pack(&serde_bytes::Bytes::new(&[1, 200])).unwrap(), b"\xc4\x02\x01\xc8");
+    assert_eq!(pack(&serde_bytes::Bytes::new(&[])).unwrap(), b"\xc4\x00");
+    // Both are read as either.
+    for packed in [&b"\x92\x01\x02"[..], b"\xc4\x02\x01\x02"] {
+        assert_eq!(unpack::<Vec<u8>>(packed, "body").unwrap(), [1, 2]);
+        assert_eq!(unpack::<serde_bytes::ByteBuf>(packed, "body").unwrap(), [1, 2]);
+    }
+}
+
+#[test]
+fn a_whole_number_beyond_64_bits_is_refused_and_none_changes() {
+    for number in [0, 7, -1, i128::from(i64::MIN), i128::from(u64::MAX)] {
+        let packed = pack(&number).unwrap();
+        assert_eq!(unpack::<i128>(&packed, "body").unwrap(), number);
+    }
+    assert_eq!(to_value(&5_u128).unwrap(), Value::Int(5));
+    for wrong in [pack(&(i128::from(u64::MAX) + 1)), pack(&i128::MIN), pack(&u128::MAX)] {
+        let wrong = wrong.unwrap_err().to_string();
+        assert!(wrong.contains("beyond 64 bits") && wrong.contains("Decimal"), "{wrong}");
+    }
+}
+
+#[test]
+fn maps_and_lists_whose_length_nobody_knows_are_written_whole() {
+    #[derive(Serialize)]
+    struct Flat {
+        a: i32,
+        #[serde(flatten)]
+        more: BTreeMap<String, i32>,
+    }
+    let flat = Flat { a: 1, more: (0..20).map(|n| (format!("k{n}"), n)).collect() };
+    let value = to_value(&[&flat, &flat]).unwrap();
+    let Value::List(both) = &value else { panic!("{value:?}") };
+    assert_eq!(both[0], both[1]);
+    assert_eq!(
+        (both[1].get("a"), both[1].get("k19")),
+        (Some(&Value::Int(1)), Some(&Value::Int(19)))
+    );
+}
+
+#[test]
+fn a_special_value_is_no_text() {
+    let day = to_value(&Date::from(jiff::civil::date(2015, 3, 14))).unwrap();
+    let wrong = from_value::<String>(&day).unwrap_err().to_string();
+    assert!(wrong.contains("a `date` where a text is meant"), "{wrong}");
+    assert!(from_value::<Box<str>>(&day).is_err());
+    assert_eq!(from_value::<jiff::civil::Date>(&day).unwrap(), jiff::civil::date(2015, 3, 14));
+    assert_eq!(from_value::<Date>(&day).unwrap().to_string(), "2015-03-14");
+}
+
+#[test]
 fn a_users_types_travel_as_they_are() {
     let everything = Everything {
         shapes: vec![
@@ -46,6 +105,7 @@ fn a_users_types_travel_as_they_are() {
             Shape::Named { name: "n".into() },
         ],
         bytes: vec![0, 255],
+        small: vec![0, 255],
         maybe: Some("x".into()),
         nothing: None,
         set: Set(["a".to_owned()].into()),
@@ -66,6 +126,7 @@ fn a_users_types_travel_as_they_are() {
     let value = to_value(&everything).unwrap();
     assert_eq!(from_value::<Everything>(&value).unwrap(), everything);
     assert_eq!(value.get("bytes"), Some(&Value::Bytes(vec![0, 255])));
+    assert_eq!(value.get("small"), Some(&Value::List(vec![Value::Int(0), Value::Int(255)])));
     assert_eq!(value.get("moment").unwrap().to_string(), "datetime(2015-03-14T09:26:53.5+0530)");
     assert!(matches!(value.get("set"), Some(Value::Set(members)) if members.len() == 1));
     assert_eq!(value.get("plain").and_then(Value::as_str).map(str::len), Some(36));
@@ -232,6 +293,18 @@ fn any_value() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    /// What others write of the same value.
+    #[test]
+    fn numbers_and_texts_are_as_short_as_can_be(
+        numbers in proptest::collection::vec(any::<i64>().prop_flat_map(|n| (0..64_u32).prop_map(move |by| n >> by)), 0..40),
+        unsigned in any::<u64>(),
+        text in ".{0,300}",
+        map in proptest::collection::btree_map(".{0,40}", any::<(bool, f32, f64, Option<char>)>(), 0..20),
+    ) {
+        let value = (numbers, unsigned, text, map);
+        prop_assert_eq!(pack(&value).unwrap(), rmp_serde::to_vec_named(&value).unwrap());
+    }
+
     #[test]
     fn any_value_survives_messagepack(value in any_value()) {
         let bytes = pack(&value).unwrap();

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use hilum_shared::config::Diagnostics;
@@ -14,15 +14,18 @@ use hilum_shared::config::service::{self, Section, ServiceOptions};
 
 use crate::component::Component;
 use crate::container::{Classes, ComponentClass, Container, InterfaceClass, Overrides, snake};
-use crate::event::EventHandler;
-use crate::interface::{Interface, Method};
+use crate::interface::Interface;
+use crate::log;
 use crate::run::Builder;
-use crate::worker::{Cause, Drain, Worker};
+
+mod describe;
+mod reload;
+
+use describe::{as_json, describe, describe_handlers, handler_as_json};
+use reload::Program;
 
 /// What a wrong command line or configuration ends with.
 const USAGE: u8 = 2;
-/// Between two looks at the program's file, with `--reload`.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// A program that holds interfaces and components; the configuration says which of them run. [`main!`](crate::main) makes it.
 #[derive(Clone, Debug)]
@@ -119,7 +122,22 @@ impl Binary {
             Arg::new("reload")
                 .long("reload")
                 .action(ArgAction::SetTrue)
-                .help("Stop when the program's file changes, for a node to start the new one"),
+                .help("Start anew when the program's file is another one: by itself, or by the node that it is under"),
+            Arg::new("debug")
+                .long("debug")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("loglevel")
+                .help("As `--loglevel DEBUG`"),
+            Arg::new("loglevel")
+                .long("loglevel")
+                .value_name("LEVEL")
+                .value_parser(log::level_word)
+                .help("Log from this level on: DEBUG, INFO, WARNING, ERROR [default: $RUST_LOG, else `logging` of the configuration, else INFO]"),
+            Arg::new("logfile")
+                .long("logfile")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Append to this file what is logged to stderr"),
         ];
         let instance = Command::new("instance")
             .about("Runs the interfaces of the configuration until it is told to stop")
@@ -164,28 +182,52 @@ impl Binary {
             Ok(runtime) => runtime,
             Err(error) => return complain(&format!("error: starting: {error}\n")),
         };
-        runtime.block_on(async {
-            let container = match service::load(&options)
-                .and_then(|config| self.container(&config, &overrides, &options.env, &only))
-            {
-                Ok(container) if tasks => container.tasks(),
-                Ok(container) => container,
+        let program = matches.get_flag("reload").then(Program::of_this_process);
+        let level = match (matches.get_one::<String>("loglevel"), matches.get_flag("debug")) {
+            (Some(level), _) => Some(level.clone()),
+            (None, true) => Some("debug".to_owned()),
+            (None, false) => None,
+        };
+        let code = runtime.block_on(async {
+            let made = service::load(&options).and_then(|config| {
+                let levels = log::levels_of(&config.get("logging"))?;
+                Ok((self.container(&config, &overrides, &options.env, &only)?, levels))
+            });
+            let (container, levels) = match made {
+                Ok((container, levels)) if tasks => (container.tasks(), levels),
+                Ok(made) => made,
                 Err(problems) => return complain(&rendered(&problems)),
             };
             if tasks && container.is_empty() {
                 let text = "error: no interface of the configuration has tasks\nhelp: methods with `#[task]` are tasks\n";
                 return complain(text);
             }
-            let reload = matches.get_flag("reload");
-            Builder::new()
+            let mut builder = Builder::new().levels(levels, level);
+            if let Some(path) = path("logfile") {
+                match OpenOptions::new().create(true).append(true).open(&path) {
+                    Ok(file) => builder = builder.log_file(file),
+                    Err(error) => {
+                        let text = format!("error: cannot write {}: {error}\n", path.display());
+                        return complain(&text);
+                    }
+                }
+            }
+            let watched = program.clone();
+            builder
                 .run(|worker| async move {
-                    if reload {
-                        tokio::spawn(leave_when_changed(worker.clone()));
+                    if let Some(program) = watched {
+                        program.watch(worker.clone());
                     }
                     container.run(worker).await
                 })
                 .await
-        })
+        });
+        // What is spawned ends before the process becomes another.
+        drop(runtime);
+        match program.filter(Program::is_to_run) {
+            Some(program) => complain(&format!("error: cannot start anew: {}\n", program.run())),
+            None => code,
+        }
     }
 
     /// What a configuration makes of this program.
@@ -239,78 +281,6 @@ impl Binary {
     }
 }
 
-/// A method in lymph's words.
-fn as_json(interface: &str, method: &Method) -> serde_json::Value {
-    let parameters: Vec<&str> = method.parameters.iter().map(|parameter| parameter.name).collect();
-    let optional: Vec<&str> = method
-        .parameters
-        .iter()
-        .filter(|parameter| parameter.optional)
-        .map(|parameter| parameter.name)
-        .collect();
-    let raises: Vec<&str> = method.raises.iter().flat_map(|kinds| kinds.iter().copied()).collect();
-    serde_json::json!({
-        "name": format!("{interface}.{}", method.name),
-        "params": parameters,
-        "optional": optional,
-        "raises": raises,
-        "help": method.help,
-    })
-}
-
-/// An event handler or a task in the same words.
-fn handler_as_json(interface: &str, handler: &EventHandler) -> serde_json::Value {
-    let parameters: Vec<&str> = handler.parameters.iter().map(|it| it.name).collect();
-    serde_json::json!({
-        "name": format!("{interface}.{}", handler.name),
-        "task": handler.task,
-        "events": handler.patterns_of(interface),
-        "params": parameters,
-        "help": handler.help,
-    })
-}
-
-/// The events and tasks of an interface.
-fn describe_handlers(out: &mut Vec<u8>, interface: &str, handlers: &[EventHandler]) {
-    for handler in handlers {
-        let parameters: Vec<&str> = handler.parameters.iter().map(|it| it.name).collect();
-        let (kind, parameters) =
-            (if handler.task { "task" } else { "event" }, parameters.join(", "));
-        let _ = writeln!(out, "{kind} {interface}.{}({parameters})", handler.name);
-        for line in handler.help.lines() {
-            let _ = writeln!(out, "    {line}");
-        }
-        let _ = writeln!(out, "    hears {}\n", handler.patterns_of(interface).join(", "));
-    }
-}
-
-/// An interface as `lymph inspect` prints it.
-fn describe(out: &mut Vec<u8>, interface: &str, methods: &[Method]) {
-    let mut methods: Vec<&Method> = methods.iter().collect();
-    methods.sort_by_key(|method| method.name);
-    // Writing to a Vec cannot fail.
-    let _ = writeln!(out, "RPC interface of {interface}\n");
-    for method in methods {
-        let parameters: Vec<String> = method
-            .parameters
-            .iter()
-            .map(|parameter| {
-                format!("{}{}", parameter.name, if parameter.optional { "=nil" } else { "" })
-            })
-            .collect();
-        let _ = writeln!(out, "rpc {interface}.{}({})", method.name, parameters.join(", "));
-        for line in method.help.lines() {
-            let _ = writeln!(out, "    {line}");
-        }
-        let raises: Vec<&str> =
-            method.raises.iter().flat_map(|kinds| kinds.iter().copied()).collect();
-        if !raises.is_empty() {
-            let _ = writeln!(out, "    raises {}", raises.join(", "));
-        }
-        let _ = writeln!(out);
-    }
-}
-
 fn rendered(problems: &Diagnostics) -> String {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     problems.render(color)
@@ -320,30 +290,6 @@ fn complain(text: &str) -> ExitCode {
     // A broken stderr changes nothing of the exit code.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
     ExitCode::from(USAGE)
-}
-
-/// Ends the worker when its program's file is another one.
-async fn leave_when_changed(worker: Worker) {
-    let look = || -> Option<SystemTime> {
-        std::fs::metadata(std::env::current_exe().ok()?).ok()?.modified().ok()
-    };
-    let Some(before) = look() else {
-        tracing::warn!("the program's file cannot be looked at: it is not watched");
-        return;
-    };
-    loop {
-        tokio::time::sleep(LOOK).await;
-        // A file that is not there is just being written.
-        if look().is_some_and(|now| now != before) {
-            let grace = Duration::from_secs(10);
-            worker.begin_drain(Drain::now(
-                Cause::Signal,
-                "the program's file has changed".to_owned(),
-                grace,
-            ));
-            return;
-        }
-    }
 }
 
 /// The `main` of a program that holds these interfaces, and, after a semicolon, these components:

@@ -214,8 +214,9 @@ impl Heart {
         if name == INTERRUPT {
             self.interrupts += 1;
         }
-        // The node's signal stands behind its order and means the same: it changes nothing of it.
-        if self.worker.drain().is_none() {
+        // The node's signal stands behind its order and means the same: it changes nothing of it. Who only meant to start anew ends.
+        let leaves = self.worker.drain().is_some_and(|drain| drain.cause != Cause::NewProgram);
+        if !leaves {
             self.drain(Cause::Signal, format!("signal {name}"), self.grace);
         }
     }

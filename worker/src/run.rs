@@ -1,6 +1,7 @@
 //! Running a service: everything around the author's future, from the first beat to the last flush.
 
 use std::error::Error;
+use std::fs::File;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -74,6 +75,8 @@ pub struct Builder {
     grace: Duration,
     signals: bool,
     logging: bool,
+    start: log::Start,
+    log_file: Option<File>,
     queue: Option<Arc<Queue>>,
 }
 
@@ -101,6 +104,8 @@ impl Builder {
             grace: GRACE,
             signals: true,
             logging: true,
+            start: log::Start::default(),
+            log_file: None,
             queue: None,
         }
     }
@@ -126,6 +131,19 @@ impl Builder {
     /// Sets up no `tracing` subscriber and no panic hook.
     pub fn without_logging(mut self) -> Self {
         self.logging = false;
+        self
+    }
+
+    /// What is logged from the start on: as the configuration says, in the form of `RUST_LOG`, which stands above it; `level` stands
+    /// above both.
+    pub(crate) fn levels(mut self, configured: String, level: Option<String>) -> Self {
+        self.start = log::Start { configured, level };
+        self
+    }
+
+    /// A file in place of stderr.
+    pub(crate) fn log_file(mut self, file: File) -> Self {
+        self.log_file = Some(file);
         self
     }
 
@@ -167,7 +185,8 @@ impl Builder {
     {
         let queue = self.queue();
         if self.logging {
-            log::install(LogLayer::new(queue.clone()));
+            let start = std::mem::take(&mut self.start);
+            log::install(LogLayer::new(queue.clone()), start, self.log_file.take());
         }
         // When the service panics `shipping` is dropped first: the log is flushed before the sockets go.
         let (mut heart, shipping) = match self.prepare(queue) {

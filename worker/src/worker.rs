@@ -26,6 +26,8 @@ pub enum Cause {
     Signal,
     /// The node has gone without a word.
     NodeGone,
+    /// With `--reload`: another program is to take this one's place.
+    NewProgram,
 }
 
 /// The order to finish what is at hand and leave.

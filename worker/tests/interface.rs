@@ -266,6 +266,9 @@ async fn a_mock_answers_as_the_test_says_and_remembers() {
         _ => Err(Fault::new("Odd", "what?")),
     });
     assert_eq!(billing.charge(1, None).await.unwrap(), 2);
+    let unprepared = billing.refund(1).await.unwrap_err().to_string();
+    assert!(unprepared.contains("has not said what `billing.refund` answers"), "{unprepared}");
+    mock.refuses("refund");
     assert!(matches!(billing.refund(1).await, Err(CallError::Failed(rpc::Error::Nack { .. }))));
     mock.assert_called_times("charge", 3);
     mock.forget();

@@ -1,9 +1,13 @@
 //! Services as real processes: the demo's, under a fake node and alone.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::Read;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use hilum_worker::WorkerState;
@@ -114,6 +118,129 @@ fn without_a_node_there_are_plain_lines_on_stderr() {
     let (status, stderr) = service.end();
     assert_eq!(status.code(), Some(101));
     assert!(stderr.contains("WARN flaky: this does not look good run=1"), "{stderr}");
+}
+
+/// A service on a copy of the demo, by hand, and the lines of its stderr.
+fn reloading(program: &std::path::Path, more: &[&str]) -> (Service, mpsc::Receiver<String>) {
+    let mut command = Command::new(program);
+    command.args(["instance", "--interface", "Echo", "--isolated", "--reload"]).args(more);
+    command.current_dir(program.parent().unwrap()).env_remove("RUST_LOG").stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let (lines, read) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            let _ = lines.send(line); // the test may have seen enough
+        }
+    });
+    (Service(child), read)
+}
+
+/// The next line that says an address.
+fn serves(lines: &mpsc::Receiver<String>) -> String {
+    loop {
+        let line = lines.recv_timeout(LIMIT).expect("it serves");
+        if line.contains("called at") {
+            return line;
+        }
+    }
+}
+
+#[test]
+fn another_program_in_its_place_is_started_in_the_same_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = env!("CARGO_BIN_EXE_hilum-demo");
+    let (program, next) = (folder.path().join("demo"), folder.path().join("next"));
+    std::fs::copy(demo, &program).unwrap();
+    let (mut service, lines) = reloading(&program, &[]);
+    let first = serves(&lines);
+    // Renamed into its place, as cargo and package managers do.
+    std::fs::copy(demo, &next).unwrap();
+    std::fs::rename(&next, &program).unwrap();
+    let second = serves(&lines);
+    assert_ne!(first, second);
+    // Removed, and written slowly in pieces: it is not begun before it is whole.
+    let bytes = std::fs::read(demo).unwrap();
+    std::fs::remove_file(&program).unwrap();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o755)
+        .open(&program)
+        .unwrap();
+    for piece in bytes.chunks(bytes.len() / 4 + 1) {
+        file.write_all(piece).unwrap();
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    drop(file);
+    serves(&lines);
+    assert!(service.0.try_wait().unwrap().is_none(), "it is the same process");
+    service.signal(Signal::SIGTERM);
+    assert!(service.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_program_that_is_named_by_a_link_is_another_when_the_link_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = env!("CARGO_BIN_EXE_hilum-demo");
+    let at = |name: &str| folder.path().join(name);
+    for release in ["one", "two"] {
+        std::fs::copy(demo, at(release)).unwrap();
+    }
+    std::os::unix::fs::symlink(at("one"), at("current")).unwrap();
+    let (service, lines) = reloading(&at("current"), &["--logfile", "log"]);
+    let called = || {
+        let text = std::fs::read_to_string(at("log")).unwrap_or_default();
+        text.matches("called at").count()
+    };
+    let wait = |count: usize| {
+        let begun = Instant::now();
+        while called() < count {
+            assert!(begun.elapsed() < LIMIT, "it does not serve");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait(1);
+    std::os::unix::fs::symlink(at("two"), at("new")).unwrap();
+    std::fs::rename(at("new"), at("current")).unwrap();
+    wait(2);
+    drop(service);
+    assert_eq!(lines.iter().collect::<Vec<_>>(), Vec::<String>::new(), "all is in the file");
+}
+
+#[test]
+fn the_first_level_is_said_on_the_command_line_or_in_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |more: &[&str], logging: &str| {
+        let config = folder.path().join("service.yml");
+        std::fs::write(
+            &config,
+            format!("interfaces: {{echo: {{class: 'hilum-demo:Echo'}}}}\n{logging}"),
+        )
+        .unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let command =
+            format!("instance --isolated -p {port} -c {} {}", config.display(), more.join(" "));
+        let mut service = Service::start(command.trim(), None, &[]);
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begun.elapsed() < LIMIT, "it does not serve");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        service.signal(Signal::SIGTERM);
+        let (status, stderr) = service.end();
+        assert!(status.success(), "{status} {stderr}");
+        (stderr.contains("DEBUG"), stderr.contains("INFO"))
+    };
+    assert_eq!(said(&[], ""), (false, true));
+    assert_eq!(said(&["--debug"], ""), (true, true));
+    assert_eq!(said(&["--loglevel", "WARNING"], ""), (false, false));
+    assert_eq!(said(&[], "logging: {root: {level: ERROR}}"), (false, false));
+    assert_eq!(said(&["--loglevel", "DEBUG"], "logging: {root: {level: ERROR}}"), (true, true));
+    let mut wrong = Service::start("instance --loglevel LOUD", None, &[]);
+    let (status, stderr) = wrong.end();
+    assert!(status.code() == Some(2) && stderr.contains("`LOUD` is no level"), "{stderr}");
 }
 
 #[test]

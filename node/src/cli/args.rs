@@ -276,6 +276,10 @@ mod tests {
         let cli = read("hilum --color never ps --profile a,b --profile c");
         assert_eq!(cli.common.color, Some(ColorChoice::Never));
         assert_eq!(cli.common.profile, ["a", "b", "c"]);
+        // As lymph has them.
+        assert_eq!(read("hilum request echo.x --no-color").common.color(), ColorChoice::Never);
+        assert_eq!(read("hilum request echo.x --color").common.color(), ColorChoice::Always);
+        assert_eq!(read("hilum request --color -N 5 echo.x").common.color(), ColorChoice::Always);
     }
 
     #[test]

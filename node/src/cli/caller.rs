@@ -196,6 +196,25 @@ impl Caller<'_> {
         place: &Place,
         subject: &Subject,
         body: &Value,
+        trace_id: &str,
+        failed: CallFailed,
+    ) -> CliError {
+        let reached = matches!(
+            failed,
+            CallFailed::Rpc(Error::Nack { .. } | Error::Remote { .. } | Error::Timeout { .. })
+        );
+        let mut error = self.explained(place, subject, body, failed).await;
+        if let CliError::Call { trace_id: trace, .. } = &mut error {
+            *trace = reached.then(|| trace_id.to_owned());
+        }
+        error
+    }
+
+    async fn explained(
+        &self,
+        place: &Place,
+        subject: &Subject,
+        body: &Value,
         failed: CallFailed,
     ) -> CliError {
         let CallFailed::Rpc(error @ Error::Nack { .. }) = failed else {
@@ -205,6 +224,6 @@ impl Caller<'_> {
             return CallFailed::Rpc(error).plain(self.session);
         };
         let help = failure::why_refused(subject, body, &methods);
-        CliError::Call { error: Box::new(error), help: Some(help) }
+        CliError::Call { error: Box::new(error), help: Some(help), trace_id: None }
     }
 }

@@ -109,7 +109,8 @@ pub(crate) async fn show(caller: &Caller<'_>, args: &DiscoverArgs) -> Outcome {
         let services: Vec<_> = groups
             .iter()
             .map(|group| {
-                json!({"name": group.name, "versions": group.versions(), "instances": group.instances})
+                let instances: Vec<_> = group.instances.iter().map(as_json).collect();
+                json!({"name": group.name, "versions": group.versions(), "instances": instances})
             })
             .collect();
         out.json(&json!({ "services": services }))?;
@@ -200,6 +201,13 @@ fn instances(groups: &[Group]) -> Table {
 /// The first ten digits, which tell it apart from others.
 fn identity(instance: &Instance) -> &str {
     instance.identity.get(..10).unwrap_or(&instance.identity)
+}
+
+/// An entry as it stands in the registry, and which instance of a node it is.
+fn as_json(instance: &Instance) -> serde_json::Value {
+    let mut entry = json!(instance);
+    entry["instance"] = run_by(instance).into();
+    entry
 }
 
 /// Which instance of a node it is: its local socket bears the name.

@@ -128,6 +128,8 @@ pub(crate) enum CliError {
         error: Box<rpc::Error>,
         /// The next step.
         help: Option<String>,
+        /// Its trace, where it reached somebody whose log may say more.
+        trace_id: Option<String>,
     },
     /// Nothing runs here.
     #[error("no node is running for `{}`", config.display())]
@@ -326,8 +328,8 @@ impl CliError {
     }
 
     /// The object that `--json` prints on stderr. `where` is a place in a file; of a config that is not valid `errors`
-    /// holds all that is wrong, and the rest is the first of them; `incomplete`: a file could not be read to its end. Of an error that a service raised `type` is its name and
-    /// `body` all that it said.
+    /// holds all that is wrong, and the rest is the first of them; `incomplete`: a file could not be read to its end. Of an error that
+    /// a service raised `type` is its name and `body` all that it said; of every call that reached a service `trace_id` is its trace.
     pub(crate) fn to_json(&self) -> Value {
         let place = match self {
             Self::Config(all) => first(all).map_or(Value::Null, self::place),
@@ -345,6 +347,9 @@ impl CliError {
         {
             error["type"] = kind.as_str().into();
             error["body"] = body.to_json();
+        }
+        if let Self::Call { trace_id: Some(trace_id), .. } = self {
+            error["trace_id"] = trace_id.as_str().into();
         }
         if let Self::Config(all) = self {
             error["incomplete"] = hides_more(all).into();
@@ -388,6 +393,11 @@ impl CliError {
         let mut text = format!("{} {message}", paint.paint(Style::Error, "error:"));
         if let Some(help) = self.help() {
             let _ = write!(text, "\n{} {help}", paint.paint(Style::Help, "help:")); // a String takes all
+        }
+        if let Self::Call { trace_id: Some(trace_id), .. } = self {
+            let trace_id = printable(trace_id);
+            let label = paint.paint(Style::Help, "trace:");
+            let _ = write!(text, "\n{label} {trace_id} (`hilum logs --trace {trace_id}`)");
         }
         text
     }

@@ -48,7 +48,7 @@ pub(crate) async fn show(caller: &Caller<'_>, args: &InspectArgs) -> Outcome {
             .map(|method| {
                 json!({
                     "name": method.name, "version": method.version(), "params": method.params,
-                    "raises": method.raises, "help": method.help,
+                    "optional": method.optional, "raises": method.raises, "help": method.help,
                 })
             })
             .collect();

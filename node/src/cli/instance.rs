@@ -36,7 +36,7 @@ pub(crate) struct InstanceArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     hilum worker -c conf/jobs.yml            works on the tasks of its interfaces\n  \
-    hilum worker -c conf/jobs.yml --reload   and stops when its program is built anew\n  \
+    hilum worker -c conf/jobs.yml --reload   and starts anew when its program is built anew\n  \
     hilum worker --interface jobs:Mail       the tasks of one interface\n\n\
     The configuration and the program are found as by `hilum instance`; `PROGRAM worker` is the same.")]
 pub(crate) struct WorkerArgs {
@@ -59,9 +59,12 @@ struct Words {
     /// Register nowhere: only who knows the address can call
     #[arg(short, long)]
     isolated: bool,
-    /// Stop when the program's file changes, for a node to start the new one
+    /// Start anew when the program's file is another one: by itself, or by the node that it is under
     #[arg(long)]
     reload: bool,
+    /// As `--loglevel DEBUG`
+    #[arg(long)]
+    debug: bool,
     /// Run this interface (`binary:Type`) under its own name, whatever the configuration names
     #[arg(long, value_name = "CLASS")]
     interface: Vec<String>,
@@ -82,6 +85,7 @@ impl Words {
             (self.guess_external_ip, "--guess-external-ip"),
             (self.isolated, "--isolated"),
             (self.reload, "--reload"),
+            (self.debug, "--debug"),
         ];
         command.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
     }
@@ -131,6 +135,12 @@ fn run(session: &Session, verb: &str, words: &Words) -> Outcome {
     }
     if let Some(vars) = &options.vars {
         command.arg("--vars").arg(vars);
+    }
+    if let Some(level) = &session.common.loglevel {
+        command.arg("--loglevel").arg(level);
+    }
+    if let Some(file) = &session.common.logfile {
+        command.arg("--logfile").arg(std::path::absolute(file).map_err(here)?);
     }
     words.append_to(&mut command);
     let source = command.exec();

@@ -94,7 +94,7 @@ fn run(arguments: Vec<OsString>, guarded: Option<u32>) -> ExitCode {
     let common = &cli.common;
     let out = Output::new(
         Surroundings::here(),
-        common.color.unwrap_or_default(),
+        common.color(),
         common.json,
         common.quiet,
         common.verbose,

@@ -24,8 +24,11 @@ pub(crate) struct Common {
     #[arg(long, value_name = "P", value_delimiter = ',')]
     pub(crate) profile: Vec<String>,
     /// When to use colour
-    #[arg(long, value_name = "WHEN", value_enum)]
+    #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, default_missing_value = "always")]
     pub(crate) color: Option<ColorChoice>,
+    /// As `--color never`
+    #[arg(long, hide = true, conflicts_with = "color")]
+    pub(crate) no_color: bool,
     /// Print JSON; errors are objects on stderr
     #[arg(long)]
     pub(crate) json: bool,
@@ -44,6 +47,11 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    /// When to use colour.
+    pub(crate) fn color(&self) -> ColorChoice {
+        if self.no_color { ColorChoice::Never } else { self.color.unwrap_or_default() }
+    }
+
     /// Adds what was given after the command to what was given before it.
     pub(crate) fn merge(&mut self, later: Self) {
         self.config.extend(later.config);
@@ -51,6 +59,7 @@ impl Common {
         self.env_file.extend(later.env_file);
         self.profile.extend(later.profile);
         self.color = later.color.or(self.color);
+        self.no_color |= later.no_color;
         self.json |= later.json;
         self.quiet |= later.quiet;
         self.verbose = self.verbose.saturating_add(later.verbose);

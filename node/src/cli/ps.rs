@@ -138,13 +138,18 @@ fn show_nodes(session: &Session, nodes: &[Registered]) -> Result<(), CliError> {
     } else if nodes.is_empty() {
         session.out.note("no node is registered");
     } else {
-        let columns: Vec<_> = [("NODE", Align::Left)].iter().chain(COLUMNS).copied().collect();
+        let node = [("NODE", Align::Left), ("PROJECT", Align::Left)];
+        let columns: Vec<_> = node.iter().chain(COLUMNS).copied().collect();
         let mut table = Table::new(&columns);
         for node in nodes {
-            let name = || Cell::from(node.name.clone());
+            let project = match &node.answer {
+                Answer::Runs(snapshot) => printable(&snapshot.project).into_owned(),
+                Answer::Other(_) | Answer::Silent(_) => "-".to_owned(),
+            };
+            let head = || [Cell::from(node.name.clone()), Cell::from(project.clone())].into_iter();
             let short = |what: Cell| {
                 let dashes = (0..COLUMNS.len() - 1).map(|_| Cell::from("-"));
-                [name()].into_iter().chain(dashes).chain([what]).collect()
+                head().chain(dashes).chain([what]).collect()
             };
             let said = |text: &str, style| Cell::styled(printable(text).into_owned(), style);
             match &node.answer {
@@ -153,7 +158,7 @@ fn show_nodes(session: &Session, nodes: &[Registered]) -> Result<(), CliError> {
                 }
                 Answer::Runs(snapshot) => {
                     for row in rows(snapshot) {
-                        table.row([name()].into_iter().chain(row).collect());
+                        table.row(head().chain(row).collect());
                     }
                 }
                 Answer::Other(reason) => table.row(short(said(reason, Style::Dim))),

@@ -8,6 +8,7 @@ use hilum_shared::registry::VersionRequest;
 use hilum_shared::rpc::{CallOptions, Reply};
 use hilum_shared::wire::Value;
 use hilum_shared::wire::limits::MAX_ANSWER;
+use hilum_shared::wire::message::new_id;
 use serde_json::json;
 
 use super::caller::{self, CallFailed, Caller, CallerArgs, Place};
@@ -125,17 +126,20 @@ pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
     caller::run(session, &args.caller, async |caller| {
         let address = args.address.as_deref().unwrap_or(&subject.interface);
         let place = caller.place(address).await?;
+        let trace_id = args.trace_id.clone().unwrap_or_else(new_id);
         let options = CallOptions {
             version: subject.version.clone(),
             timeout: args.timeout,
-            trace_id: args.trace_id.clone(),
+            trace_id: Some(trace_id.clone()),
             ..CallOptions::default()
         };
         let answer = caller.exchange(&place, &subject.name, &body, options.clone()).await;
         if !many {
             return match answer {
                 Ok(reply) => show(caller, &place, &subject, &body, reply, args.dump_headers).await,
-                Err(failed) => Err(caller.explain(&place, &subject, &body, failed).await),
+                Err(failed) => {
+                    Err(caller.explain(&place, &subject, &body, &trace_id, failed).await)
+                }
             };
         }
         match answer.and_then(|reply| Ok(reply.understood(&subject.name)?)) {
@@ -145,7 +149,9 @@ pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
                     "the first request failed ({error}), the others are sent all the same"
                 ));
             }
-            Err(failed) => return Err(caller.explain(&place, &subject, &body, failed).await),
+            Err(failed) => {
+                return Err(caller.explain(&place, &subject, &body, &trace_id, failed).await);
+            }
         }
         let load = load::Load {
             subject: &subject.name,
@@ -251,8 +257,9 @@ async fn show(
         let shown = answer.as_ref().map_or(serde_json::Value::Null, Value::to_json);
         out.json(&json!({"headers": headers, "body": shown}))?;
     }
+    let trace_id = message.headers.trace_id.clone().unwrap_or_default();
     if let Err(error) = reply.understood(&subject.name) {
-        return Err(caller.explain(place, subject, body, error.into()).await);
+        return Err(caller.explain(place, subject, body, &trace_id, error.into()).await);
     }
     let answer = answer?;
     if !(headers && out.json) {

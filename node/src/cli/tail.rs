@@ -171,7 +171,13 @@ fn of_the_registry(
                     instance.endpoint
                 ),
             ),
-            None => add(instance, format!("`{service}` at {} publishes no log", instance.endpoint)),
+            None => add(
+                instance,
+                format!(
+                    "`{service}` at {} publishes no log for other machines; `container.log_endpoint` of its node opens it",
+                    instance.endpoint
+                ),
+            ),
         }
     }
     let found = found.into_iter();

@@ -1,7 +1,7 @@
 //! ZooKeeper as a registry, in lymph's layout: `/lymph/services/<service>/<id>`, each an ephemeral node with the instance as JSON.
 //!
-//! One task keeps a session and enters everything anew in each new one; each view has a task of its own that reads the nodes
-//! again whenever a watch fires. While ZooKeeper is away what was known stays known.
+//! One task keeps a session and enters everything anew in each new one, again and again until it stands; each view has a task of
+//! its own that reads the nodes again whenever a watch fires. While ZooKeeper is away what was known stays known.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,8 +21,14 @@ mod knock;
 
 /// The session's length, as lymph asks for it: how long the entries of a killed process linger.
 const SESSION: Duration = Duration::from_secs(10);
-/// Between two tries to connect.
+/// How long it may take to enter one.
+const ENTER: Duration = Duration::from_secs(10);
+/// Between the first two tries to connect or to enter.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Between later ones.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// How often an entry that somebody else puts in our way is taken out before it is an error.
+const TRIES: usize = 5;
 /// Where lymph keeps its things, unless the hosts name another place.
 const ROOT: &str = "/lymph";
 
@@ -39,6 +45,8 @@ struct Shared {
     patience: Patience,
     entries: Mutex<BTreeMap<(String, String), Instance>>,
     client: watch::Sender<Option<Client>>,
+    /// Who enters or takes out: one at a time, so that none of them undoes what another has just done.
+    desk: tokio::sync::Mutex<()>,
 }
 
 impl ZooKeeper {
@@ -57,6 +65,7 @@ impl ZooKeeper {
             patience,
             entries: Mutex::default(),
             client: watch::Sender::new(None),
+            desk: tokio::sync::Mutex::default(),
         });
         let task = Task::spawn(keep(Arc::clone(&shared)));
         Self { shared, task }
@@ -84,37 +93,70 @@ impl ZooKeeper {
     }
 }
 
-/// Keeps a session.
+/// Keeps a session, and in it what is entered. What does not stand is said once, and once more when it stands again.
 async fn keep(shared: Arc<Shared>) {
-    let mut told = false;
+    let mut away = false;
     loop {
-        let connecting = Client::connector().with_session_timeout(SESSION).connect(&shared.hosts);
-        let client = match connecting.await {
-            Ok(client) => client,
-            Err(error) => {
-                // Once, and not at each of the tries.
-                if !std::mem::replace(&mut told, true) {
-                    let reason = knock(&shared.hosts).await.text;
-                    tracing::warn!(hosts = shared.hosts, %error, reason, "zookeeper cannot be reached");
+        let mut pause = PAUSE;
+        let client = loop {
+            match Client::connector().with_session_timeout(SESSION).connect(&shared.hosts).await {
+                Ok(client) => break client,
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        let reason = knock(&shared.hosts).await.text;
+                        tracing::info!(
+                            hosts = shared.hosts,
+                            %error,
+                            reason,
+                            "zookeeper cannot be reached: tried again until it can"
+                        );
+                    }
+                    rest(&mut pause).await;
                 }
-                tokio::time::sleep(PAUSE).await;
-                continue;
             }
         };
-        told = false;
         let mut states = client.state_watcher();
         shared.client.send_replace(Some(client.clone()));
-        let entries = shared.entries().clone();
-        for ((service, _), instance) in entries {
-            if let Err(error) = shared.enter(&client, &service, &instance).await {
-                tracing::error!(service, %error, "cannot be registered again");
+        let mut pause = PAUSE;
+        while !states.state().is_terminated() {
+            match shared.enter_all(&client).await {
+                Ok(()) => break,
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        let hosts = &shared.hosts;
+                        tracing::warn!(hosts, %error, "not registered in zookeeper: tried again until it is");
+                    }
+                    rest(&mut pause).await;
+                }
             }
         }
-        drop(client);
-        while !states.changed().await.is_terminated() {}
+        drop(client); // a session that nobody holds can end
+        let mut state = states.state();
+        if !state.is_terminated() && std::mem::take(&mut away) {
+            tracing::warn!(
+                hosts = shared.hosts,
+                "zookeeper is there again; what is registered there stands"
+            );
+        }
+        while !state.is_terminated() {
+            state = states.changed().await;
+        }
         shared.client.send_replace(None);
-        tracing::warn!(hosts = shared.hosts, "the session with zookeeper has ended");
+        if !std::mem::replace(&mut away, true) {
+            let hosts = &shared.hosts;
+            tracing::warn!(
+                hosts,
+                ?state,
+                "the session with zookeeper has ended: nobody is found there until there is another"
+            );
+        }
     }
+}
+
+/// Waits a pause, and doubles it.
+async fn rest(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(LAST_PAUSE);
 }
 
 impl Shared {
@@ -174,6 +216,26 @@ impl Shared {
         RegistryError::Unreachable { place: format!("zookeeper at {}", self.hosts), reason }
     }
 
+    /// Enters all that is to stand. It goes on after an entry that fails; the first error is told.
+    async fn enter_all(&self, client: &Client) -> Result<(), RegistryError> {
+        let mut wrong = None;
+        let keys: Vec<_> = self.entries().keys().cloned().collect();
+        for key in keys {
+            let entering = async {
+                let _turn = self.desk.lock().await;
+                // Taken out meanwhile.
+                let Some(instance) = self.entries().get(&key).cloned() else { return Ok(()) };
+                self.enter(client, &key.0, &instance).await
+            };
+            let entered = match tokio::time::timeout(ENTER, entering).await {
+                Ok(entered) => entered.map_err(|error| self.unreachable(error.to_string())),
+                Err(_) => Err(self.unreachable("no answer".to_owned())),
+            };
+            wrong = wrong.or(entered.err());
+        }
+        wrong.map_or(Ok(()), Err)
+    }
+
     /// Deletes and creates, as lymph does: the node must belong to this session.
     async fn enter(
         &self,
@@ -184,16 +246,19 @@ impl Shared {
         let folder = format!("{}/{service}", self.services());
         let path = format!("{folder}/{}", instance.id);
         let acls = Acls::anyone_all();
+        let data = instance.to_json();
         client.mkdir(&folder, &CreateMode::Persistent.with_acls(acls)).await?;
-        forget(client, &path).await?;
-        match client
-            .create(&path, &instance.to_json(), &CreateMode::Ephemeral.with_acls(acls))
-            .await
-        {
-            // Entered by our own other attempt just now.
-            Ok(_) | Err(Error::NodeExists) => Ok(()),
-            Err(error) => Err(error),
+        for _ in 0..TRIES {
+            forget(client, &path).await?;
+            let mode = CreateMode::Ephemeral.with_acls(acls);
+            match client.create(&path, &data, &mode).await {
+                Ok(_) => return Ok(()),
+                // By a session of ours that has ended and does not know it yet, or by somebody who is called the same.
+                Err(Error::NodeExists) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Err(Error::NodeExists)
     }
 
     async fn read(&self, client: &Client, service: &str) -> Result<Instances, Error> {
@@ -287,8 +352,10 @@ impl Registry for ZooKeeper {
         Box::pin(async move {
             self.shared.path(service)?;
             let (shared, entered) = (&*self.shared, &instance);
-            let enter =
-                |client: Client| async move { shared.enter(&client, service, entered).await };
+            let enter = |client: Client| async move {
+                let _turn = shared.desk.lock().await;
+                shared.enter(&client, service, entered).await
+            };
             shared.in_session(enter).await?;
             let key = (service.to_owned(), instance.id.clone());
             shared.entries().insert(key, instance);
@@ -305,6 +372,11 @@ impl Registry for ZooKeeper {
             self.shared.entries().remove(&(service.to_owned(), id.to_owned()));
             let path = format!("{}/{id}", self.shared.path(service)?);
             let path = path.as_str();
+            // With its session an entry has ended, too.
+            if self.shared.client.borrow().is_none() {
+                return Ok(());
+            }
+            let _turn = self.shared.desk.lock().await;
             self.shared.in_session(|client| async move { forget(&client, path).await }).await
         })
     }

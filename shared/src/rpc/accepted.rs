@@ -55,10 +55,14 @@ impl Inner {
         }
         let identity = String::from_utf8(link.peer.identity.clone()).unwrap_or_default();
         let back = link.peer.socket_type == "ROUTER" && Address::parse(&identity).is_ok();
-        let mut owner = Accepted { inner: &self, wire: &wire, identity, back };
+        let mut owner = Accepted { inner: &self, wire: &wire, identity, back, complained: false };
         let error = link.run(&wire, &mut owner, self.tick()).await;
         wire.close();
-        tracing::trace!(%error, "a caller's connection ended");
+        if let LinkError::Zmtp(error) = &error {
+            tracing::warn!(peer = owner.identity, %error, "a caller's connection is closed");
+        } else {
+            tracing::trace!(%error, "a caller's connection ended");
+        }
         self.state().accepted.remove(&key);
     }
 }
@@ -70,6 +74,8 @@ struct Accepted<'a> {
     identity: String,
     /// A lymph container: answers go to its address.
     back: bool,
+    /// Whether something unreadable of it was logged.
+    complained: bool,
 }
 
 impl Owner for Accepted<'_> {
@@ -86,7 +92,13 @@ impl Owner for Accepted<'_> {
                 reply::Route::Same(Arc::clone(self.wire))
             }
         };
-        self.inner.take(frames, route, Some(self.wire));
+        if let Err(error) = self.inner.take(frames, route, Some(self.wire))
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            let (peer, bytes) =
+                (&self.identity, frames.iter().map(|frame| frame.len()).sum::<usize>());
+            tracing::warn!(peer, bytes, %error, "a caller sends what cannot be read: passed over, as is what follows of this kind");
+        }
     }
 
     fn tick(&mut self) -> Result<(), LinkError> {

@@ -141,14 +141,19 @@ impl Inner {
         let error = match self.connect(&dial.address).await {
             Ok(link) => {
                 dial.connected.store(true, Ordering::SeqCst);
+                let last = Instant::now();
                 let mut owner =
-                    Dialled { inner: &self, dial: &dial, asked: None, last: Instant::now() };
+                    Dialled { inner: &self, dial: &dial, asked: None, last, complained: false };
                 link.run(&dial.wire, &mut owner, self.tick()).await
             }
             Err(error) => error,
         };
         dial.wire.close();
-        tracing::debug!(address = dial.address, %error, "connection ended");
+        if let (LinkError::Zmtp(error), true) = (&error, dial.connected.load(Ordering::SeqCst)) {
+            tracing::warn!(peer = dial.address, %error, "the connection is closed");
+        } else {
+            tracing::debug!(address = dial.address, %error, "connection ended");
+        }
         self.end(&dial, Arc::new(error));
     }
 
@@ -219,12 +224,20 @@ struct Dialled<'a> {
     /// The first ping that was not answered.
     asked: Option<Instant>,
     last: Instant,
+    /// Whether something unreadable of it was logged.
+    complained: bool,
 }
 
 impl Owner for Dialled<'_> {
     fn message(&mut self, frames: &[&[u8]]) {
         let wire = &self.dial.wire;
-        self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None);
+        let took = self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None);
+        if let Err(error) = took
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            let peer = &self.dial.address;
+            tracing::warn!(peer, %error, "it sends what cannot be read: passed over, as is what follows of this kind");
+        }
     }
 
     fn tick(&mut self) -> Result<(), LinkError> {

@@ -36,7 +36,7 @@ use super::reply;
 pub use super::reply::{Incoming, ReplyChannel, ReplyError};
 use super::trace;
 use crate::wire::limits::MAX_ANSWER;
-use crate::wire::message::{Headers, Kind, Message, NIL, new_id};
+use crate::wire::message::{DecodeError, Headers, Kind, Message, NIL, new_id};
 
 /// How connections are kept; lymph's keys under `container.rpc.connection` with lymph's defaults, and bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,32 +312,36 @@ impl Inner {
     }
 
     /// A message from anybody: an answer finds its call, a request the handler.
+    ///
+    /// # Errors
+    /// When it cannot be read, and nobody can be told.
     pub(super) fn take(
         self: &Arc<Self>,
         frames: &[&[u8]],
         route: impl FnOnce() -> reply::Route,
         open: Option<&Arc<Wire>>,
-    ) {
+    ) -> Result<(), DecodeError> {
         let message = match Message::decode(frames) {
             Ok(message) => message,
             Err(error) => {
                 if let Some(id) = Message::salvage_id(frames) {
                     let subject = frames.get(2).map(|subject| String::from_utf8_lossy(subject));
-                    tracing::warn!(subject = subject.as_deref(), %error, "malformed: refused");
-                    let nack = Message::answer(Kind::Nack, &id, None, NIL.to_vec());
+                    let trace_id = Message::salvage_trace(frames);
+                    tracing::warn!(subject = subject.as_deref(), trace_id, %error, "malformed: refused");
+                    let nack = Message::answer(Kind::Nack, &id, trace_id, NIL.to_vec());
                     route().send(&nack);
                 } else if let Some(id) = Message::salvage_subject(frames) {
                     self.answered(id, Err(Ended::Unreadable(Arc::new(error))));
                 } else {
-                    tracing::debug!(%error, "malformed message");
+                    return Err(error);
                 }
-                return;
+                return Ok(());
             }
         };
         if message.kind != Kind::Request {
             let id = message.subject.clone();
             self.answered(&id, Ok(message));
-            return;
+            return Ok(());
         }
         let message = Arc::new(message);
         let channel = ReplyChannel::new(route(), &message, open);
@@ -350,6 +354,7 @@ impl Inner {
         } else {
             self.handler.request(Incoming { message, channel });
         }
+        Ok(())
     }
 
     /// Gives an answer to the call with this id.

@@ -81,8 +81,9 @@ impl Incoming {
         let message = match Message::decode(&frames) {
             Ok(message) => message,
             Err(error) => {
+                let trace_id = Message::salvage_trace(&frames);
                 let nack = Message::salvage_id(&frames)
-                    .map(|request| Caller { peer, request, trace_id: None }.nack());
+                    .map(|request| Caller { peer, request, trace_id }.nack());
                 return Err(NotARequest::Broken { error, nack });
             }
         };

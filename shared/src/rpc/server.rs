@@ -89,6 +89,7 @@ type Run = Arc<dyn Fn(Request, ReplyChannel) -> BoxFuture<'static, ()> + Send + 
 pub struct Method {
     name: String,
     params: Vec<String>,
+    optional: Vec<String>,
     raises: Vec<String>,
     help: String,
     uncancelled: bool,
@@ -105,6 +106,7 @@ impl Method {
         Self {
             name: name.into(),
             params: Vec::new(),
+            optional: Vec::new(),
             raises: Vec::new(),
             help: String::new(),
             uncancelled: false,
@@ -149,6 +151,13 @@ impl Method {
     #[must_use]
     pub fn params<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.params = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Names those of its parameters that may be left out, for `lymph.inspect`.
+    #[must_use]
+    pub fn optional<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.optional = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -412,14 +421,16 @@ impl Server {
                 name: format!("{}.{}", interface.name, method.name),
                 version: version.to_owned(),
                 params: method.params.clone(),
+                optional: method.optional.clone(),
                 raises: method.raises.clone(),
                 help: method.help.clone(),
             })
         });
-        let ours = BUILTIN.iter().map(|(name, params, help)| MethodInfo {
+        let ours = BUILTIN.iter().map(|(name, params, optional, help)| MethodInfo {
             name: format!("lymph.{name}"),
             version: "None".to_owned(),
             params: params.iter().map(|name| (*name).to_owned()).collect(),
+            optional: optional.iter().map(|name| (*name).to_owned()).collect(),
             raises: Vec::new(),
             help: (*help).to_owned(),
         });
@@ -485,20 +496,23 @@ struct MethodInfo {
     name: String,
     version: String,
     params: Vec<String>,
-    /// lymph has no such key, and passes it over.
+    /// Those of them that may be left out. lymph has neither this key nor the next, and passes over both.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    optional: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     raises: Vec<String>,
     help: String,
 }
 
-const BUILTIN: [(&str, &[&str], &str); 5] = [
+const BUILTIN: [(&str, &[&str], &[&str], &str); 5] = [
     (
         "change_loglevel",
         &["qualname", "loglevel", "period"],
+        &["period"],
         "Changes the level of a logger for some seconds.",
     ),
-    ("get_metrics", &[], "Returns the present metrics."),
-    ("inspect", &[], "Returns all methods."),
-    ("ping", &["payload"], "Returns the payload."),
-    ("status", &[], "Returns where the container is reached, and its identity."),
+    ("get_metrics", &[], &[], "Returns the present metrics."),
+    ("inspect", &[], &[], "Returns all methods."),
+    ("ping", &["payload"], &["payload"], "Returns the payload."),
+    ("status", &[], &[], "Returns where the container is reached, and its identity."),
 ];

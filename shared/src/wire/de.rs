@@ -3,7 +3,7 @@
 //! - `bin` is taken where text is meant (Python 2 packs its `str` so), `str` where bytes are meant.
 //! - A [special value](super::types) gives its content to whoever asks for a plain type: a `set` is a sequence, a
 //!   `Decimal`, `UUID`, `date` … is a text, `UndefinedType` is nothing. So `HashSet<u32>`, `uuid::Uuid` or
-//!   `jiff::civil::Date` in a user's struct are read from what a Python service sends.
+//!   `jiff::civil::Date` in a user's struct are read from what a Python service sends; a `String` only from a `Decimal` or `UUID`.
 //! - Extension type 101 holds packed MessagePack, which stands in its place; other types are kept by [`super::Value`].
 //! - A struct is a map, never an array: nothing is told apart by its place.
 
@@ -27,6 +27,9 @@ pub const CONTENT_KEY: &str = "_";
 
 /// Names that have a meaning under [`TYPE_KEY`].
 const SPECIAL: [&str; 7] = ["set", "datetime", "date", "time", "Decimal", "UUID", "UndefinedType"];
+
+/// Those whose content is the value as people write it, so that a `String` may hold it.
+const PLAIN: [&str; 2] = ["Decimal", "UUID"];
 
 /// Why bytes are not the value that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -289,8 +292,14 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         self.visit_text(visitor)
     }
 
+    /// A `String` is text: a date that turned into one would lose what it is. Types with a text form ask for a `str`.
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {
-        self.visit_text(visitor)
+        match self.special()? {
+            Some(Special { name, .. }) if !PLAIN.contains(&name) => {
+                Err(de::Error::custom(format_args!("a `{name}` where a text is meant")))
+            }
+            _ => self.visit_text(visitor),
+        }
     }
 
     fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {

@@ -14,12 +14,13 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 
-use rmp_serde::config::BytesMode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::de::{Decoder, ShapeError};
 use super::limits::{self, LimitError, MAX_TEXT};
+pub use super::ser::EncodeError;
+use super::ser::Encoder;
 use super::zmtp;
 
 /// How many frames a message has.
@@ -138,23 +139,13 @@ pub enum DecodeError {
     },
 }
 
-/// Why a value cannot be packed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot be packed as MessagePack: {0}")]
-pub struct EncodeError(#[from] rmp_serde::encode::Error);
-
-/// Packs a value as all our bodies are: structs as maps, so that fields may come and go, `Vec<u8>` as bytes, and as text what
-/// has a text form (an address, a `uuid::Uuid`), since the other side may be Python.
+/// Packs a value as all our bodies are: see [`super::ser`].
 ///
 /// # Errors
-/// When the type has no MessagePack form, such as a sequence of unknown length.
+/// When the type has no MessagePack form, such as a whole number beyond 64 bits.
 pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
     let mut bytes = Vec::with_capacity(128);
-    let mut serializer = rmp_serde::Serializer::new(&mut bytes)
-        .with_struct_map()
-        .with_human_readable()
-        .with_bytes(BytesMode::ForceIterables);
-    value.serialize(&mut serializer)?;
+    value.serialize(&mut Encoder::new(&mut bytes))?;
     Ok(bytes)
 }
 
@@ -239,6 +230,11 @@ impl Message {
             return None;
         }
         text(id.as_ref(), "id").ok().filter(|id| !id.is_empty())
+    }
+
+    /// The trace of a message whose body cannot be read.
+    pub fn salvage_trace<F: AsRef<[u8]>>(frames: &[F]) -> Option<String> {
+        read_headers(frames.get(3)?.as_ref()).ok()?.trace_id
     }
 
     /// The id of the request that unreadable frames answer, as far as they say it.
@@ -441,6 +437,9 @@ mod tests {
         assert_eq!(Message::salvage_id(&[&b"7"[..], b"REQ", b"x"]), Some("7".to_owned()));
         assert_eq!(Message::salvage_id(&[&b"7"[..], b"REP", b"x"]), None);
         assert_eq!(Message::salvage_id(&[b"7"]), None);
+        let broken = frames([b"7", b"REQ", b"a.b", HEADERS, b"\xc1"]);
+        assert_eq!(Message::salvage_trace(&broken).as_deref(), Some("abcdef"));
+        assert_eq!(Message::salvage_trace(&broken[..3]), None);
     }
 
     fn any_kind() -> impl Strategy<Value = Kind> {

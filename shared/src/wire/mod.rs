@@ -1,6 +1,6 @@
 //! Codecs of the wire formats; no sockets.
 //!
-//! `message` holds lymph's five frames and packs any `Serialize` type, `de` reads any `Deserialize` type by lymph's rules, [`Value`]
+//! `message` holds lymph's five frames, `ser` packs any `Serialize` type, `de` reads any `Deserialize` type by lymph's rules, [`Value`]
 //! stands for what has no type here, `event` is lymph's event, `types` are the special values (`set`, `Decimal`, …), `render` shows a value to people and as JSON, `json` reads it,
 //! `zmtp` is ZeroMQ's own wire, `limits` what a foreign byte string may be before it is decoded.
 
@@ -10,6 +10,7 @@ mod json;
 pub mod limits;
 pub mod message;
 mod render;
+mod ser;
 pub mod types;
 mod value;
 pub mod zmtp;

@@ -8,6 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::de::{CONTENT_KEY, TYPE_KEY};
 use super::message::{DecodeError, EncodeError, pack, unpack};
+use super::ser::EXTENSION;
 use super::types::{Date, DateTime, Decimal, Set, Time, Undefined, Uuid};
 
 /// A value of MessagePack, or one of lymph's special values.
@@ -158,9 +159,10 @@ impl Serialize for Value {
             Self::Decimal(value) => value.serialize(serializer),
             Self::Uuid(value) => value.serialize(serializer),
             Self::Undefined => Undefined.serialize(serializer),
-            // The name by which `rmp-serde` knows an extension.
-            Self::Ext(kind, bytes) => serializer
-                .serialize_newtype_struct("_ExtStruct", &(kind, serde_bytes::Bytes::new(bytes))),
+            Self::Ext(kind, bytes) => {
+                let whole: Vec<u8> = [*kind as u8].iter().chain(bytes).copied().collect();
+                serializer.serialize_newtype_struct(EXTENSION, serde_bytes::Bytes::new(&whole))
+            }
         }
     }
 }

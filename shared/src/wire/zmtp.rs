@@ -50,9 +50,14 @@ pub enum ZmtpError {
         /// What.
         what: &'static str,
     },
-    /// More than is taken.
-    #[error("a message of more than {limit} bytes or {MAX_FRAMES} frames")]
+    /// More frames than are taken.
+    #[error("a message of more than {MAX_FRAMES} frames")]
+    TooMany,
+    /// More bytes than are taken.
+    #[error("a message of {size} bytes or more: at most {limit} are taken")]
     TooLarge {
+        /// Those that its frames said so far.
+        size: u64,
         /// The limit in bytes.
         limit: usize,
     },
@@ -244,7 +249,7 @@ impl Reader {
                 return Ok(Some(Item::Command(&self.buffer[body])));
             }
             if self.frames.len() >= MAX_FRAMES {
-                return Err(ZmtpError::TooLarge { limit: self.limit });
+                return Err(ZmtpError::TooMany);
             }
             self.frames.push(body);
             if flags & MORE == 0 {
@@ -271,8 +276,9 @@ impl Reader {
         };
         let limit = if flags & COMMAND == 0 { self.limit } else { MAX_COMMAND };
         let taken = (self.at - self.start) as u64;
-        if length.saturating_add(taken) > limit as u64 {
-            return Err(ZmtpError::TooLarge { limit });
+        let size = length.saturating_add(taken);
+        if size > limit as u64 {
+            return Err(ZmtpError::TooLarge { size, limit });
         }
         let begin = self.at + head;
         let end = begin + length as usize;
@@ -331,14 +337,14 @@ mod tests {
     fn what_is_too_large_is_refused_before_it_comes() {
         let mut reader = Reader::new(100);
         reader.push(&[2, 0, 0, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(reader.next_item(), Err(ZmtpError::TooLarge { limit: 100 }));
+        assert_eq!(reader.next_item(), Err(ZmtpError::TooLarge { size: 1 << 32, limit: 100 }));
         let mut reader = Reader::new(100);
         let mut frames = Vec::new();
         for _ in 0..3 {
             write_frame(&mut frames, MORE, &[0; 40]);
         }
         reader.push(&frames);
-        assert_eq!(reader.next_item(), Err(ZmtpError::TooLarge { limit: 100 }));
+        assert!(matches!(reader.next_item(), Err(ZmtpError::TooLarge { size: 101.., limit: 100 })));
     }
 
     proptest! {

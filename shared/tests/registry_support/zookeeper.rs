@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "each test uses a part")]
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// It is Java, and a machine may be busy.
@@ -82,4 +85,101 @@ impl Drop for Server {
 
 fn script() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scripts/services")
+}
+
+/// What a [`Proxy`] does with connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Lets everything through.
+    Up,
+    /// Cuts what there is, and takes nothing new.
+    Down,
+    /// Lets this many answers of the next connection through, holds the others back for this long, and is up for those after it.
+    Stall(usize, Duration),
+}
+
+/// Between a ZooKeeper and who uses it. Its threads end with the test's process.
+pub(crate) struct Proxy {
+    shared: Arc<Shared>,
+    port: u16,
+}
+
+struct Shared {
+    mode: Mutex<Mode>,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Proxy {
+    /// One before a server.
+    pub(crate) fn before(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared { mode: Mutex::new(Mode::Up), open: Mutex::default() });
+        let (server, ours) = (server.port, Arc::clone(&shared));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                ours.connect(client, server);
+            }
+        });
+        Self { shared, port }
+    }
+
+    /// Where it is.
+    pub(crate) fn hosts(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What it does from now on.
+    pub(crate) fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
+        if mode == Mode::Down {
+            for stream in self.shared.open.lock().unwrap().drain(..) {
+                let _ = stream.shutdown(Shutdown::Both); // closed already
+            }
+        }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        *self.shared.mode.lock().unwrap()
+    }
+}
+
+impl Shared {
+    fn connect(&self, client: TcpStream, port: u16) {
+        let mut mode = self.mode.lock().unwrap();
+        let held = match *mode {
+            Mode::Down => return,
+            Mode::Up => None,
+            Mode::Stall(answers, time) => Some((answers, time)),
+        };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { return };
+        if held.is_some() {
+            *mode = Mode::Up;
+        }
+        let both = |one: &TcpStream| one.try_clone().unwrap();
+        self.open.lock().unwrap().extend([both(&client), both(&server)]);
+        let (to, from) = (both(&server), both(&client));
+        std::thread::spawn(move || pump(from, to, None));
+        std::thread::spawn(move || pump(server, client, held));
+    }
+}
+
+/// Moves bytes until one side ends, and ends the other.
+fn pump(mut from: TcpStream, mut to: TcpStream, mut held: Option<(usize, Duration)>) {
+    let mut buffer = vec![0; 1 << 16];
+    let mut answers = 0;
+    while let Ok(length) = from.read(&mut buffer)
+        && length > 0
+    {
+        answers += 1;
+        if let Some((_, time)) = held.take_if(|(first, _)| answers > *first) {
+            std::thread::sleep(time);
+        }
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    for stream in [from, to] {
+        let _ = stream.shutdown(Shutdown::Both); // closed already
+    }
 }

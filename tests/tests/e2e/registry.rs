@@ -379,3 +379,41 @@ async fn a_registry_that_is_away_holds_nobody_up() {
     wait_until(2 * LIMIT, "it is registered anew", registered);
     cluster.down();
 }
+
+#[tokio::test]
+async fn a_service_whose_zookeeper_is_away_serves_is_registered_later_and_ends_in_time() {
+    let Some(mut server) = Server::start().await else { return };
+    server.end();
+    let (demo, hosts) = (demo(), server.hosts());
+    let echo = format!(
+        "  echo: {{command: {demo} instance --interface Echo, ready: heartbeat, restart: never}}\n"
+    );
+    let cluster = with_zookeeper(&hosts, &echo);
+    cluster.ok("up -d --wait");
+    let shout = ["request", "echo.upper", "{\"text\": \"a\"}", "--address", "echo.1"];
+    assert_eq!(cluster.run_words(&shout).code(0).out.trim(), "\"A\"");
+
+    server.again();
+    server.is_up().await;
+    let found = || {
+        let found = cluster.run("discover echo --json");
+        let json: Value = serde_json::from_str(&found.out).unwrap_or_default();
+        json["services"][0]["instances"][0].clone()
+    };
+    wait_until(2 * LIMIT, "it is registered", || found()["instance"] == "echo.1");
+    assert_eq!(found()["log_endpoint"], Value::Null, "{}", found());
+    let table = cluster.ok("ps --all-nodes");
+    let project = cluster.ps()["project"].as_str().unwrap().to_owned();
+    assert!(table.contains("PROJECT") && table.contains(&project), "{table}");
+
+    // Gone again, it holds up no end.
+    server.end();
+    cluster.ok("stop echo");
+    let stopped = cluster.instance("echo.1");
+    assert_eq!(
+        (&stopped["state"], &stopped["exit"]["code"]),
+        (&json!("stopped"), &json!(0)),
+        "{stopped}"
+    );
+    cluster.down();
+}

@@ -108,6 +108,7 @@ fn served(installed: &Installed, settings: &Settings, shared: &Arc<Shared>) -> r
     }
     let name: Arc<str> = installed.name.as_str().into();
     for (index, method) in installed.interface.methods().iter().enumerate() {
+        let help = method.help;
         let (shared, name) = (Arc::clone(shared), Arc::clone(&name));
         let target = Arc::clone(&installed.interface);
         let run = move |request: Request, channel: rpc::ReplyChannel| {
@@ -116,9 +117,12 @@ fn served(installed: &Installed, settings: &Settings, shared: &Arc<Shared>) -> r
             async move { serve(&shared, name, target, index, request, channel).await }
         };
         let parameters = method.parameters.iter().map(|parameter| parameter.name);
+        let optional = method.parameters.iter().filter(|parameter| parameter.optional);
+        let optional = optional.map(|parameter| parameter.name);
         let raises = method.raises.iter().flat_map(|kinds| kinds.iter().copied());
         let method =
-            rpc::Method::raw(method.name, run).params(parameters).raises(raises).help(method.help);
+            rpc::Method::raw(method.name, run).params(parameters).optional(optional).raises(raises);
+        let method = method.help(help);
         interface = interface.method(method);
     }
     interface

@@ -238,16 +238,15 @@ impl Work {
         let handling = handle(Arc::clone(&self.interface), call);
         let result = trace::with_trace(Arc::clone(&trace_id), async {
             let result = handling.await;
-            if let Err(failure) = &result {
-                self.tell(&event, failure, &trace_id);
+            match result {
+                Ok(()) => Answer::Done,
+                Err(failure) => {
+                    self.tell(&event, &failure, &trace_id);
+                    self.again(&event).await
+                }
             }
-            result
         });
-        let answer = match result.await {
-            Ok(()) => Answer::Done,
-            Err(_) => self.again(&event).await,
-        };
-        delivery.answer(answer);
+        delivery.answer(result.await);
     }
 
     fn tell(&self, event: &Event, failure: &Failure, trace_id: &str) {
@@ -276,13 +275,21 @@ impl Work {
         }
     }
 
-    /// Lets a failed handler try again, as often as it asks for: the event says how often that still is.
+    /// Lets a failed handler try again, as often as it asks for: the event says how often that still is. Its last try is the end of it.
     async fn again(&self, event: &Event) -> Answer {
         let left = match event.header(RETRY_COUNT) {
             Some(Value::Int(left)) => *left,
             _ => i64::from(self.handler.retry),
         };
         if self.handler.retry == 0 || left <= 0 {
+            let (kind, queue) = (event.kind.as_str(), &self.queue);
+            let tries = i64::from(self.handler.retry) + 1;
+            tracing::error!(
+                event = kind,
+                queue,
+                tries,
+                "the event is dropped: its handler failed at the last try"
+            );
             return Answer::Failed;
         }
         let mut event = event.clone();

@@ -293,6 +293,7 @@ impl Container {
         } else {
             self.registry.told(worker.contract())
         };
+        let registry_is_the_nodes = self.registry.is_the_nodes();
         let found = self.registry.open(worker.contract(), &endpoint).await;
         // Without a registry it knows of itself only.
         let registry = found.unwrap_or_else(|| Arc::new(Memory::new()));
@@ -314,11 +315,13 @@ impl Container {
         let mut running = Running {
             endpoint,
             registry,
+            registry_is_the_nodes,
             calls,
             process,
             interfaces: Vec::new(),
             components: started,
             registered: Vec::new(),
+            registering: None,
             monitoring,
             handlers: Handlers::new(),
             report: report.abort_handle(),
@@ -336,17 +339,18 @@ impl Container {
             running.stop(Duration::ZERO).await;
             return Err(error.into());
         }
-        let refused = match place {
-            registry::Told::Isolated => None,
-            _ => running.register().await.err(),
+        let stands = match place {
+            registry::Told::Isolated => Ok(true),
+            _ => running.register(&place).await,
         };
-        match refused {
-            None => place.log(&running),
+        match stands {
+            Ok(true) => place.log(&running),
+            Ok(false) => {} // said there
             // A node without a registry is no reason not to serve those who know the address.
-            Some(RegistryError::Refused { reason }) => {
+            Err(RegistryError::Refused { reason }) => {
                 tracing::error!("not registered, so that nobody finds this process: {reason}");
             }
-            Some(error) => {
+            Err(error) => {
                 running.stop(Duration::ZERO).await;
                 return Err(error.into());
             }

@@ -31,6 +31,15 @@ pub(super) enum Told {
 }
 
 impl Told {
+    /// Where it is, after a verb.
+    pub(super) fn place(&self) -> &str {
+        match self {
+            Self::At(place) => place,
+            Self::Static => "in a fixed list",
+            Self::Isolated | Self::NoNode => "anywhere",
+        }
+    }
+
     /// Says it once at the start, with the address; what a node has started is found by the node's own words.
     pub(super) fn log(&self, running: &Running) {
         let address = running.address();
@@ -72,6 +81,11 @@ impl Wanted {
             }
             (Self::Configured(Choice::Embedded), None) => Told::NoNode,
         }
+    }
+
+    /// Whether it is the node's: only who is on this machine finds what is there.
+    pub(super) fn is_the_nodes(&self) -> bool {
+        matches!(self, Self::Configured(Choice::Embedded))
     }
 
     /// The registry, reached by our own endpoint; `None` where it is the node's and there is no node.

@@ -1,5 +1,6 @@
 //! A container that serves: what it has registered, and how it leaves.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +9,24 @@ use hilum_shared::registry::{BUILTIN, Instance, Registry, RegistryError, Version
 use hilum_shared::rpc::Endpoint;
 use hilum_shared::transport::reach;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::build::{Installed, Part};
 use super::calls::Calls;
 use super::events::Handlers;
+use super::registry::Told;
 use crate::context::{Context, Process};
 
 /// How long callers get to hear that we are no longer registered, before we look whether calls are still running.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// How long a start waits for the registry, and each later try; what takes longer goes on beside the service.
+const REGISTER: Duration = Duration::from_secs(5);
+/// Between the first two tries to register after that.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Between later ones.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// How long an end waits until it is taken out: a registry that is away finds out by itself.
+const UNREGISTER: Duration = Duration::from_secs(1);
 /// For what is left when the time of a drain is over: hooks and connections.
 const LEAST: Duration = Duration::from_millis(50);
 
@@ -24,12 +34,16 @@ const LEAST: Duration = Duration::from_millis(50);
 pub struct Running {
     pub(super) endpoint: Endpoint,
     pub(super) registry: Arc<dyn Registry>,
+    /// Whether only who is on this machine finds what is registered.
+    pub(super) registry_is_the_nodes: bool,
     pub(super) calls: Arc<Calls>,
     pub(super) process: Arc<Process>,
     pub(super) interfaces: Vec<Installed>,
     pub(super) components: Vec<Part>,
-    /// Names and ids under which it is registered.
+    /// Names and ids under which it is registered, or is to be.
     pub(super) registered: Vec<(String, String)>,
+    /// Who registers what could not be at the start.
+    pub(super) registering: Option<AbortHandle>,
     /// Where the metrics are published.
     pub(super) monitoring: Option<String>,
     pub(super) handlers: Handlers,
@@ -77,18 +91,22 @@ impl Running {
 
     pub(super) async fn stop_by(mut self, deadline: Instant) {
         let left = || deadline.saturating_duration_since(Instant::now());
-        if tokio::time::timeout(left().max(LEAST), self.handlers.stop()).await.is_err() {
+        if timeout(left().max(LEAST), self.handlers.stop()).await.is_err() {
             tracing::warn!("the event broker did not answer: what is not begun comes again");
         }
+        if let Some(registering) = self.registering.take() {
+            registering.abort();
+        }
         if !self.registered.is_empty() {
-            if tokio::time::timeout(left().max(LEAST), self.unregister()).await.is_err() {
+            let within = left().clamp(LEAST, UNREGISTER);
+            if timeout(within, self.unregister()).await.is_err() {
                 tracing::warn!(
                     "the registry did not answer: callers will learn by our end that we are gone"
                 );
             }
             tokio::time::sleep(FAREWELL.min(left() / 4)).await;
         }
-        if tokio::time::timeout(left(), self.calls.idle()).await.is_err() {
+        if timeout(left(), self.calls.idle()).await.is_err() {
             tracing::warn!(calls = self.calls.running(), "calls were not done in time");
         }
         let cut = self.handlers.finish(deadline).await;
@@ -101,12 +119,12 @@ impl Running {
         for installed in self.interfaces.iter().rev() {
             let context = Context::new(Arc::clone(&self.process), &installed.name);
             let stop = context.trace(installed.interface.stop(&context));
-            if tokio::time::timeout(left().max(LEAST), stop).await.is_err() {
+            if timeout(left().max(LEAST), stop).await.is_err() {
                 tracing::warn!(interface = installed.name, "`on_stop` was not done in time");
             }
         }
         for part in self.components.iter().rev() {
-            if tokio::time::timeout(left().max(LEAST), part.component.stop()).await.is_err() {
+            if timeout(left().max(LEAST), part.component.stop()).await.is_err() {
                 tracing::warn!(component = part.key, "did not stop in time");
             }
         }
@@ -122,19 +140,37 @@ impl Running {
         Ok(())
     }
 
-    pub(super) async fn register(&mut self) -> Result<(), RegistryError> {
+    /// Enters everything in the registry; whether it stands. Where the registry is away it does not yet: it is tried again beside the
+    /// service until it does.
+    ///
+    /// # Errors
+    /// When the registry says no.
+    pub(super) async fn register(&mut self, place: &Told) -> Result<bool, RegistryError> {
         let endpoint = self.endpoint.address();
         let interfaces = self.interfaces.iter().map(|it| {
             let version = it.version.as_ref().map(Version::as_str);
             (it.name.clone(), Instance::new(&it.name, endpoint, version))
         });
         let builtin = (BUILTIN.to_owned(), Instance::builtin(endpoint));
-        for (name, instance) in interfaces.chain([builtin]).collect::<Vec<_>>() {
-            let id = instance.id.clone();
-            self.registry.register(&name, self.described(instance)).await?;
-            self.registered.push((name, id));
-        }
-        Ok(())
+        let mut entries: VecDeque<_> = interfaces
+            .chain([builtin])
+            .map(|(name, instance)| (name, self.described(instance)))
+            .collect();
+        let ids = entries.iter().map(|(name, instance)| (name.clone(), instance.id.clone()));
+        self.registered = ids.collect();
+        let reason = match timeout(REGISTER, enter(&*self.registry, &mut entries)).await {
+            Ok(Ok(())) => return Ok(true),
+            Ok(Err(error @ RegistryError::Unreachable { .. })) => error.to_string(),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => "no answer".to_owned(),
+        };
+        let place = place.place();
+        tracing::warn!(
+            "not registered yet {place}; it serves, and is registered as soon as it can be: {reason}"
+        );
+        let trying = enter_in_the_end(Arc::clone(&self.registry), entries);
+        self.registering = Some(tokio::spawn(trying).abort_handle());
+        Ok(false)
     }
 
     /// With what is written down of us.
@@ -143,7 +179,10 @@ impl Running {
         instance.fqdn = Some(hostname.clone());
         instance.hostname = Some(hostname);
         instance.ip = reach::host(self.endpoint.address()).map(str::to_owned);
-        instance.log_endpoint.clone_from(&self.process.worker.contract().log_endpoint);
+        // What is on this machine only is no address for others.
+        let published = self.process.worker.contract().log_endpoint.as_ref();
+        let is_heard = |at: &&String| self.registry_is_the_nodes || at.starts_with("tcp://");
+        instance.log_endpoint = published.filter(is_heard).cloned();
         instance.monitoring_endpoint.clone_from(&self.monitoring);
         instance.local_endpoint = self.endpoint.addresses().get(1).cloned();
         instance
@@ -163,10 +202,46 @@ impl Running {
     }
 }
 
+/// Enters what is left, and leaves what could not be.
+async fn enter(
+    registry: &dyn Registry,
+    entries: &mut VecDeque<(String, Instance)>,
+) -> Result<(), RegistryError> {
+    while let Some((name, instance)) = entries.front() {
+        registry.register(name, instance.clone()).await?;
+        entries.pop_front();
+    }
+    Ok(())
+}
+
+/// Enters what is left, sooner or later.
+async fn enter_in_the_end(registry: Arc<dyn Registry>, mut entries: VecDeque<(String, Instance)>) {
+    let mut pause = PAUSE;
+    loop {
+        match timeout(REGISTER, enter(&*registry, &mut entries)).await {
+            Ok(Ok(())) => return tracing::warn!("registered now"),
+            Err(_) => tracing::debug!("not registered yet: no answer"),
+            Ok(Err(error @ RegistryError::Unreachable { .. })) => {
+                tracing::debug!("not registered yet: {error}");
+            }
+            Ok(Err(error)) => {
+                return tracing::error!(
+                    "not registered, so that nobody finds this process: {error}"
+                );
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // The calls lead to the endpoint, and the endpoint to the calls.
         self.calls.close();
         self.report.abort();
+        if let Some(registering) = &self.registering {
+            registering.abort();
+        }
     }
 }

@@ -59,9 +59,48 @@ fn levels() -> MutexGuard<'static, Option<Levels>> {
     LEVELS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The filter for a new subscriber and the way to change it: `RUST_LOG`, else everything from `info` on.
-pub(super) fn filter<S: Subscriber>() -> (reload::Layer<EnvFilter, S>, impl FnOnce()) {
-    let base = std::env::var("RUST_LOG").unwrap_or_default();
+/// What is let through from the start on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Start {
+    /// What the configuration says, in the form of `RUST_LOG`, which stands above it.
+    pub(crate) configured: String,
+    /// From which level on, above both.
+    pub(crate) level: Option<String>,
+}
+
+impl Start {
+    /// In the form of `RUST_LOG`; of two words for the same the latter counts.
+    fn directives(self, rust_log: Option<String>) -> String {
+        let mut directives = rust_log.filter(|text| !text.is_empty()).unwrap_or(self.configured);
+        if let Some(level) = self.level {
+            directives.push(',');
+            directives.push_str(&level);
+        }
+        directives
+    }
+}
+
+/// The word of `tracing` for a level of lymph or `TRACE`, in capital letters or not.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn level_word(text: &str) -> Result<String, LevelError> {
+    let filter = match text.to_ascii_lowercase().as_str() {
+        "trace" => LevelFilter::TRACE,
+        word => match Level::parse(word) {
+            Some(Level::Debug) => LevelFilter::DEBUG,
+            Some(Level::Info) => LevelFilter::INFO,
+            Some(Level::Warning) => LevelFilter::WARN,
+            Some(Level::Error | Level::Critical) => LevelFilter::ERROR,
+            None => return Err(LevelError::Level { level: text.to_owned() }),
+        },
+    };
+    Ok(filter.to_string())
+}
+
+/// The filter for a new subscriber and the way to change it: everything from `info` on, where nothing else is said.
+pub(super) fn filter<S: Subscriber>(start: Start) -> (reload::Layer<EnvFilter, S>, impl FnOnce()) {
+    let base = start.directives(std::env::var("RUST_LOG").ok());
     let (layer, handle) = reload::Layer::new(parse(&base, &[]));
     let install = move || {
         // A subscriber that is gone needs no filter.
@@ -92,16 +131,7 @@ fn parse(base: &str, changes: &[Change]) -> EnvFilter {
 /// # Errors
 /// See [`LevelError`].
 pub fn change(logger: &str, level: &str, period: f64) -> Result<(), LevelError> {
-    let filter = match level.to_ascii_lowercase().as_str() {
-        "trace" => LevelFilter::TRACE,
-        word => match Level::parse(word) {
-            Some(Level::Debug) => LevelFilter::DEBUG,
-            Some(Level::Info) => LevelFilter::INFO,
-            Some(Level::Warning) => LevelFilter::WARN,
-            Some(Level::Error | Level::Critical) => LevelFilter::ERROR,
-            None => return Err(LevelError::Level { level: level.to_owned() }),
-        },
-    };
+    let filter = level_word(level)?.parse().unwrap_or(LevelFilter::INFO);
     let name = logger.replace('.', "::");
     let good = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | ':');
     if name.len() > 256 || !name.chars().all(good) {

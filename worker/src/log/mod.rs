@@ -2,30 +2,37 @@
 //!
 //! | | with a node | without |
 //! |---|---|---|
-//! | any event that `RUST_LOG` lets through (default `info`) | a record | a line on stderr |
+//! | any event that `--loglevel`, `RUST_LOG` or `logging` lets through (default `info`) | a record | a line on stderr |
 //! | `error` | also a line on stderr, at once | a line on stderr |
 //! | a panic | also on stderr, at once; a record of level CRITICAL | on stderr |
+//!
+//! `--logfile` takes the lines that would go to stderr, but for those of the panic itself.
 //!
 //! Records wait in 1 MiB here and as much in libzmq. When both are full the node does not take them, and the logging
 //! call waits, as long as the node is there ([`Overflow::Wait`]): the node knows that it holds records back and does
 //! not count it as silence. A node that is gone lets go whoever waits; from then on events go to stderr.
 
+mod config;
 mod layer;
 mod level;
 mod queue;
 mod stderr;
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
 use std::sync::Once;
 
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub(crate) use config::levels_of;
 pub use layer::LogLayer;
 pub use level::{LevelError, change as change_level};
+pub(crate) use level::{Start, level_word};
 pub(crate) use queue::{Queue, Shipping};
 use stderr::Traced;
 
@@ -48,13 +55,18 @@ impl LogLayer {
     }
 }
 
-/// Makes this process' `tracing` go to `layer` and to stderr, unless the author has set up another already.
-pub(crate) fn install(layer: LogLayer) {
-    let (filter, changeable) = level::filter();
-    let colored = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+/// Makes this process' `tracing` go to `layer` and to stderr, or the file in its place, unless the author has set up another already.
+pub(crate) fn install(layer: LogLayer, start: Start, file: Option<File>) {
+    let (filter, changeable) = level::filter(start);
+    let colored =
+        file.is_none() && std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let writer = match file {
+        Some(file) => BoxMakeWriter::new(file),
+        None => BoxMakeWriter::new(std::io::stderr),
+    };
     let stderr = tracing_subscriber::fmt::layer()
         .event_format(Traced(tracing_subscriber::fmt::format().with_ansi(colored)))
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(colored)
         // It would panic where stderr is broken, which is what a dead node leaves.
         .log_internal_errors(false);

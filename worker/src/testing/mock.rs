@@ -11,7 +11,8 @@ use super::events::same;
 use crate::args::Args;
 use crate::fault::{Declared, Fault};
 
-/// A service that answers as a test says. A method that the test says nothing of is refused (NACK). Clones are the same mock.
+/// A service that answers as a test says. A method that the test says nothing of answers with an error that says so, of the type
+/// `NotPrepared`. Clones are the same mock.
 ///
 /// Its assertions panic with all calls that came.
 #[derive(Clone)]
@@ -31,7 +32,8 @@ struct State {
     endpoint: Option<Endpoint>,
 }
 
-type Answer = Arc<dyn Fn(Value) -> Result<Value, Fault> + Send + Sync>;
+/// The result, the error, or for `None` a refusal.
+type Answer = Arc<dyn Fn(Value) -> Option<Result<Value, Fault>> + Send + Sync>;
 
 /// A call that came.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +81,19 @@ impl RpcMock {
         &self,
         method: &str,
         answer: impl Fn(Value) -> Result<Value, Fault> + Send + Sync + 'static,
+    ) {
+        self.set(method, move |args| Some(answer(args)));
+    }
+
+    /// Lets a method refuse (NACK), as one does that fails without an error of its own.
+    pub fn refuses(&self, method: &str) {
+        self.set(method, |_| None);
+    }
+
+    fn set(
+        &self,
+        method: &str,
+        answer: impl Fn(Value) -> Option<Result<Value, Fault>> + Send + Sync + 'static,
     ) {
         self.shared.state().answers.insert(method.to_owned(), Arc::new(answer));
     }
@@ -161,11 +176,21 @@ impl Shared {
             state.calls.push(MockCall { method, args: args.clone(), trace_id });
             answer
         };
-        // Without an answer the end of the channel refuses.
-        let Some(answer) = answer else { return };
-        let sent = match answer(args) {
-            Ok(value) => channel.reply(&value),
-            Err(fault) => channel.error_with(&fault.to_body()),
+        let answer = match answer {
+            Some(answer) => answer(args),
+            None => {
+                let method = message.interface_and_method().map_or("", |(_, method)| method);
+                let text = format!(
+                    "the test has not said what `{}.{method}` answers: `returns`, `raises`, `answers` or `refuses` of its mock do",
+                    self.name
+                );
+                return channel.error("NotPrepared", &text).expect("a text can be sent");
+            }
+        };
+        let sent = match answer {
+            Some(Ok(value)) => channel.reply(&value),
+            Some(Err(fault)) => channel.error_with(&fault.to_body()),
+            None => channel.nack(),
         };
         sent.expect("a value can be sent, and it is the first answer");
     }

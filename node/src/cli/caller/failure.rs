@@ -61,7 +61,7 @@ impl CallFailed {
             }
             _ => None,
         };
-        CliError::Call { error: Box::new(error), help }
+        CliError::Call { error: Box::new(error), help, trace_id: None }
     }
 }
 
@@ -136,7 +136,7 @@ pub(super) fn unreachable(error: RegistryError) -> CliError {
          without the registry as `hilum request SUBJECT --address NAME.1`"
             .to_owned()
     });
-    CliError::Call { error: Box::new(Error::Registry(error)), help }
+    CliError::Call { error: Box::new(Error::Registry(error)), help, trace_id: None }
 }
 
 /// Why a method may have refused a call, as far as its description tells.
@@ -168,8 +168,9 @@ pub(super) fn why_refused(asked: &Subject, body: &Value, methods: &[Method]) -> 
     if let Some(unknown) = given.iter().find(|name| !is_known(name)) {
         return format!("it has no parameter `{unknown}`: it is `{signature}`");
     }
+    let is_missing = |name: &str| !given.contains(&name) && !method.is_optional(name);
     let missing: Vec<&str> =
-        method.params.iter().map(String::as_str).filter(|name| !given.contains(name)).collect();
+        method.params.iter().map(String::as_str).filter(|name| is_missing(name)).collect();
     if missing.is_empty() {
         return format!("it is `{signature}`; the log of the service says why it refused");
     }
@@ -210,6 +211,7 @@ mod tests {
             name: name.to_owned(),
             version: Some("None".to_owned()),
             params: params.iter().map(|name| (*name).to_owned()).collect(),
+            optional: Vec::new(),
             raises: Vec::new(),
             help: String::new(),
         };
@@ -258,7 +260,15 @@ mod tests {
             "it has no parameter `txet`: it is `echo.upper(text)`"
         );
         assert!(why("echo.upper", &body).contains("the log of the service"));
+        let mut lenient = methods();
+        lenient[0].params.push("times".to_owned());
+        lenient[0].optional.push("times".to_owned());
+        let asked = Subject::parse("echo.upper").unwrap();
+        let why_lenient = why_refused(&asked, &body, &lenient);
+        assert!(why_lenient.starts_with("it is `echo.upper(text, times=nil)`"), "{why_lenient}");
         let nothing = Value::Map(Vec::new());
+        let why_lenient = why_refused(&asked, &nothing, &lenient);
+        assert!(why_lenient.starts_with("`text` not given"), "{why_lenient}");
         assert!(why("echo.upper", &nothing).starts_with("`text` not given"));
         assert!(why("echo.upper@1.2", &body).starts_with(
             "it serves `echo` in no version, which is not compatible with 1.2.0; ask for"

@@ -21,6 +21,9 @@ pub(crate) struct Method {
     /// The names of its parameters.
     #[serde(default)]
     pub(crate) params: Vec<String>,
+    /// Those of them that may be left out; only services of ours say it.
+    #[serde(default)]
+    pub(crate) optional: Vec<String>,
     /// The errors that it answers as such; only services of ours say it.
     #[serde(default)]
     pub(crate) raises: Vec<String>,
@@ -35,9 +38,18 @@ impl Method {
         self.version.as_deref().filter(|version| *version != "None")
     }
 
-    /// `upper(text)`.
+    /// `upper(text, times=nil)`.
     pub(crate) fn signature(&self) -> String {
-        format!("{}({})", self.name, self.params.join(", "))
+        let shown = |name: &String| {
+            if self.is_optional(name) { format!("{name}=nil") } else { name.clone() }
+        };
+        let params: Vec<String> = self.params.iter().map(shown).collect();
+        format!("{}({})", self.name, params.join(", "))
+    }
+
+    /// Whether a parameter may be left out.
+    pub(crate) fn is_optional(&self, parameter: &str) -> bool {
+        self.optional.iter().any(|name| name == parameter)
     }
 }
 

@@ -176,7 +176,7 @@ impl Figures {
             Err(Error::Timeout { .. }) => self.timeouts += 1,
             Err(error) => {
                 let named = error.kind().map(str::to_owned);
-                let other = CliError::Call { error: Box::new(error), help: None };
+                let other = CliError::Call { error: Box::new(error), help: None, trace_id: None };
                 let kind = named.unwrap_or_else(|| other.code().to_owned());
                 let known = self.errors.len() < KINDS || self.errors.contains_key(&kind);
                 let kind = if known { kind } else { "other".to_owned() };

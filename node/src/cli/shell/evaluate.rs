@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use hilum_shared::rpc::CallOptions;
+use hilum_shared::wire::message::new_id;
 use hilum_shared::wire::{JsonError, Value};
 use serde_json::{Value as Json, json};
 
@@ -158,7 +159,13 @@ impl Scope<'_, '_> {
             (None, None) => self.caller.place(&subject.interface).await?,
         };
         let version = subject.version.clone();
-        let options = CallOptions { version, timeout, ..CallOptions::default() };
+        let trace_id = new_id();
+        let options = CallOptions {
+            version,
+            timeout,
+            trace_id: Some(trace_id.clone()),
+            ..CallOptions::default()
+        };
         match self.caller.call(&place, &subject.name, body, options).await {
             Ok(reply) => reply.message.unpack().map_err(|error| {
                 CliError::failed(format!(
@@ -166,7 +173,7 @@ impl Scope<'_, '_> {
                     reply.address
                 ))
             }),
-            Err(failed) => Err(self.caller.explain(&place, subject, body, failed).await),
+            Err(failed) => Err(self.caller.explain(&place, subject, body, &trace_id, failed).await),
         }
     }
 }
