@@ -48,14 +48,17 @@ pub fn masked_command(words: &[String]) -> Vec<String> {
         .iter()
         .map(|word| {
             let after_secret = std::mem::take(&mut masked_next);
+            if word.is_empty() {
+                masked_next = after_secret;
+                return String::new();
+            }
             let whole = word.starts_with('-') && word.contains('=');
             if word.contains(char::is_whitespace) && !after_secret && !whole {
-                let inner: Vec<String> = word.split(' ').map(str::to_owned).collect();
-                return masked_command(&inner).join(" ");
+                return masked_line(word);
             }
             let option = word.trim_start_matches('-');
             let is_option = option.len() < word.len();
-            if after_secret && !is_option && !word.is_empty() {
+            if after_secret && !is_option {
                 return MASK.to_owned();
             }
             match word.split_once('=') {
@@ -75,6 +78,18 @@ pub fn masked_command(words: &[String]) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// The same of a shell's line, whose words keep what is between them.
+fn masked_line(line: &str) -> String {
+    let words: Vec<String> = line.split(char::is_whitespace).map(str::to_owned).collect();
+    let mut spaces = line.chars().filter(|c| c.is_whitespace());
+    let mut masked = String::with_capacity(line.len());
+    for word in masked_command(&words) {
+        masked.push_str(&word);
+        masked.extend(spaces.next());
+    }
+    masked
 }
 
 /// A user of a URL that is so long and has a digit is a key.
@@ -163,6 +178,11 @@ mod tests {
         assert_eq!(
             shown(&["sh", "-c", "exec x --token abc --secret='s' && echo a=b"]),
             ["sh", "-c", "exec x --token ******** --secret='********' && echo a=b"]
+        );
+        assert_eq!(
+            shown(&["sh", "-c", "a\tb\n--token  x\u{2003}c  --password\ny\n"]),
+            ["sh", "-c", "a\tb\n--token  ********\u{2003}c  --password\n********\n"],
+            "whatever is between the words"
         );
     }
 }
