@@ -18,7 +18,7 @@ use super::handle::{NodeRecord, Source};
 use super::join::Joiner;
 use super::level;
 use super::post::Command;
-use super::record::{NODE_NAME, Stream, Who};
+use super::record::{NODE_NAME, Stream, Who, wall};
 use super::sources::{Ending, NONE, Pipe, RunState};
 
 impl Capture {
@@ -231,8 +231,11 @@ impl Capture {
 
     /// The time that somebody gave to a record (Unix seconds), where it is credible, in microseconds. It says when, the
     /// sequence number says in which order.
-    fn said(&self, at: f64) -> u64 {
+    fn said(&mut self, at: f64) -> u64 {
         let said = (at.max(0.0) * 1e6) as u64;
+        if said > self.feed.wall {
+            self.feed.wall = wall(); // ours is that of the turn's begin; what is read after this came after it
+        }
         let recent = self.feed.wall.saturating_sub(60_000_000)..=self.feed.wall;
         if recent.contains(&said) { said } else { self.feed.wall }
     }
