@@ -109,8 +109,10 @@ fn a_slow_node_makes_the_logging_call_wait_and_nothing_is_lost() {
     node.hold_records(true);
     let written = Arc::new(AtomicU64::new(0));
     let flooding = Arc::clone(&written);
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
     let worker = logged(&node, Overflow::Wait, move || async move {
         flood(&flooding);
+        gone.await?;
         Ok(())
     });
     // It cannot end while the node takes nothing.
@@ -122,6 +124,7 @@ fn a_slow_node_makes_the_logging_call_wait_and_nothing_is_lost() {
         record.fields.get("n").is_some_and(|n| n.as_u64() == Some(FLOOD - 1))
     });
     assert!(last.seq.unwrap() >= FLOOD);
+    go.send(()).unwrap();
     assert_eq!(worker.join().unwrap(), 0);
     let kept: Vec<_> = node.records().iter().map(|record| record.seq.unwrap()).collect();
     assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1));
