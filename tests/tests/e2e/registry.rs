@@ -402,9 +402,11 @@ async fn a_service_whose_zookeeper_is_away_serves_is_registered_later_and_ends_i
     };
     wait_until(2 * LIMIT, "it is registered", || found()["instance"] == "echo.1");
     assert_eq!(found()["log_endpoint"], Value::Null, "{}", found());
-    let table = cluster.ok("ps --all-nodes");
     let project = cluster.ps()["project"].as_str().unwrap().to_owned();
-    assert!(table.contains("PROJECT") && table.contains(&project), "{table}");
+    wait_until(2 * LIMIT, "the node is registered, too", || {
+        let table = cluster.run("ps --all-nodes").out;
+        table.contains("PROJECT") && table.contains(&project)
+    });
 
     // Gone again, it holds up no end.
     server.end();
