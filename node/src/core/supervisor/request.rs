@@ -100,6 +100,13 @@ impl Supervisor {
         Ok(found)
     }
 
+    /// The same without those on their way out for good: they are not called back by a name.
+    fn resolve_staying(&self, patterns: &[String]) -> Result<Vec<InstanceId>, Fault> {
+        let mut ids = self.resolve(patterns)?;
+        ids.retain(|id| self.instance(id).is_some_and(|instance| !instance.dropping));
+        Ok(ids)
+    }
+
     fn unknown(&self, pattern: &str) -> Fault {
         let near: Vec<&str> = target::nearest(
             pattern.split('.').next().unwrap_or(pattern),
@@ -121,9 +128,7 @@ impl Supervisor {
     fn start(&mut self, targets: &Targets, now: Now) -> Result<Accepted, Fault> {
         self.refuse_while_stopping()?;
         let named = !targets.targets.is_empty();
-        let mut ids = self.resolve(&targets.targets)?;
-        // What is on its way out for good is not called back by its service's name.
-        ids.retain(|id| self.instance(id).is_some_and(|instance| !instance.dropping));
+        let mut ids = self.resolve_staying(&targets.targets)?;
         if !named {
             let options = &self.options;
             ids.retain(|id| {
@@ -239,7 +244,7 @@ impl Supervisor {
 
     fn restart(&mut self, targets: &Targets, now: Now) -> Result<Accepted, Fault> {
         self.refuse_while_stopping()?;
-        let ids = self.resolve(&targets.targets)?;
+        let ids = self.resolve_staying(&targets.targets)?;
         self.set_want(&ids, Want::Up);
         let mut items = Items::new();
         let mut by_service: Vec<(ServiceName, Vec<InstanceId>)> = Vec::new();

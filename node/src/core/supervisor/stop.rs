@@ -52,6 +52,10 @@ impl Going {
 impl Supervisor {
     /// Puts an instance among those that end when their dependents have. `release_wave` follows.
     pub(super) fn end_later(&mut self, id: &InstanceId, order: Order) {
+        // What is on its way out for good does not come back by a restart of its service.
+        if order.again && self.instance(id).is_some_and(|instance| instance.dropping) {
+            return;
+        }
         self.with(id, |instance, _| {
             instance.want = if order.again { Want::Up } else { Want::Down };
         });

@@ -236,6 +236,20 @@ fn a_cluster_comes_up_after_what_once_kept_it_down() {
     .unwrap();
 }
 
+#[test]
+fn what_a_scale_down_takes_away_does_not_stay_as_failed() {
+    comes_up(vec![
+        Op::Nature(true, 0, 0, 3),
+        Op::Scale(0, 4),
+        Op::Scale(0, 0),
+        Op::Stall(0),
+        Op::Nature(false, 0, 0, 2),
+        Op::Restart(0, false),
+        Op::Crash(14_194_671_290_377_698_066, 0),
+    ])
+    .unwrap();
+}
+
 fn comes_up(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let mut world = World::new(test_cluster());
     world.ask(Request::Start(Targets { deps: true, ..Targets::default() }));
