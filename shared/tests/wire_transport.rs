@@ -1,7 +1,9 @@
 //! The ZeroMQ thread with real sockets in a temporary folder.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,7 @@ use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind, OpenError, Port, SendError, Socket, SocketEvent, SocketSpec,
     Undelivered,
 };
+use hilum_shared::wire::zmtp::{self, Hello};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -134,6 +137,61 @@ fn a_full_consumer_holds_its_peers_back_and_loses_nothing() {
     let (push, refused) = sender.join().unwrap();
     assert!(refused > 0, "the sender was never held back");
     assert_eq!(push.undelivered(), 0);
+}
+
+/// What comes before a PUSH's first message.
+fn opening() -> Vec<u8> {
+    let mut bytes = zmtp::greeting().to_vec();
+    zmtp::write_ready(&mut bytes, &Hello { socket_type: "PUSH".into(), identity: vec![] });
+    bytes
+}
+
+/// A PUSH that is not libzmq's: writes numbered messages of this size until the kernel takes no more, and goes. How many left whole.
+fn push_and_go(path: &std::path::Path, size: usize) -> usize {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.write_all(&opening()).unwrap();
+    // Both the greeting and READY have to be read: who closes with something unread resets the connection.
+    let mut theirs = [0; zmtp::GREETING + 2];
+    stream.read_exact(&mut theirs).unwrap();
+    stream.read_exact(&mut vec![0; usize::from(theirs[zmtp::GREETING + 1])]).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    for number in 0.. {
+        let mut bytes = Vec::new();
+        zmtp::write_message(&mut bytes, &[format!("{number:size$}").into_bytes()]);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match stream.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return number,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    unreachable!("a socket's buffer has an end")
+}
+
+#[test]
+fn what_a_peer_sent_before_it_went_is_read_however_far_behind_the_reader_is() {
+    for size in [10, 1000, 20_000] {
+        let world = World::new();
+        let mut spec = SocketSpec::new(Kind::Pull).bind(world.address("a"));
+        spec.high_water = 4;
+        let (pull, seen) = spied(&world, spec, 1);
+        let peers: Vec<_> = (0..4)
+            .map(|_| {
+                let path = world.folder.path().join("a");
+                std::thread::spawn(move || push_and_go(&path, size))
+            })
+            .collect();
+        let sent: usize = peers.into_iter().map(|peer| peer.join().unwrap()).sum();
+        assert!(sent > 20, "{sent} messages of {size} bytes");
+        for came in 0..sent {
+            let Ok(Seen::Message(_)) = seen.recv_timeout(LIMIT / 3) else {
+                panic!("{came} of {sent} messages of {size} bytes came");
+            };
+            pull.resume();
+        }
+    }
 }
 
 #[test]

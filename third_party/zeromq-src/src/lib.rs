@@ -2,7 +2,8 @@
 //!
 //! Without them libzmq uses `socketpair` instead of `eventfd` and sets close-on-exec in a second
 //! call, so that a process spawned in between inherits ZeroMQ's descriptors. And it takes connections by way of `accept.c`,
-//! because it would abort the process that has no descriptor left for one.
+//! because it would abort the process that has no descriptor left for one, and waits for them by way of `epoll.c`, because it
+//! would drop what a peer sent before it went.
 #![allow(clippy::new_without_default)]
 
 pub use upstream::LibLocation;
@@ -24,6 +25,10 @@ const LINUX_DEFINES: [&str; 14] = [
     "HAVE_MKDTEMP",
     "HAVE_FORK",
 ];
+
+/// What libzmq calls in place of the system's functions: the flags say so, and these files beside `Cargo.toml` have them.
+const SHIMS: [(&str, &[&str]); 2] =
+    [("accept", &["accept4"]), ("epoll", &["epoll_ctl", "epoll_wait"])];
 
 /// The builder that `zmq-sys` calls.
 pub struct Build(upstream::Build);
@@ -47,16 +52,20 @@ impl Build {
             for define in LINUX_DEFINES {
                 flags.push_str(&format!(" -D{define}=1"));
             }
-            flags.push_str(" -Daccept4=hilum_accept4");
+            for function in SHIMS.iter().flat_map(|(_, functions)| *functions) {
+                flags.push_str(&format!(" -D{function}=hilum_{function}"));
+            }
             // SAFETY: a build script that calls this has no other thread yet.
             unsafe { std::env::set_var("CXXFLAGS", flags) };
             link_cxx_statically();
         }
         self.0.build();
         if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
-            let accept = concat!(env!("CARGO_MANIFEST_DIR"), "/accept.c");
-            println!("cargo:rerun-if-changed={accept}");
-            cc::Build::new().file(accept).compile("hilum_accept");
+            for (name, _) in SHIMS {
+                let file = format!("{}/{name}.c", env!("CARGO_MANIFEST_DIR"));
+                println!("cargo:rerun-if-changed={file}");
+                cc::Build::new().file(file).compile(&format!("hilum_{name}"));
+            }
         }
     }
 }
