@@ -83,6 +83,33 @@ pub(super) enum Found {
     End,
 }
 
+/// What a pipe is read into. It begins where a page begins, as what is in the pipe does: the kernel's `rep movsb` copies at a quarter of
+/// its speed when the target lies 16 bytes further on in its page than the source (measured: 1.8 instead of 7.4 GB/s), and 16 is
+/// what `malloc` makes of every large piece of memory.
+#[derive(Default)]
+pub(super) struct ReadBuffer {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl ReadBuffer {
+    const PAGE: usize = 4096;
+
+    /// Its first `count` bytes, [`WIDE`] at most.
+    pub(super) fn first(&mut self, count: usize) -> &mut [u8] {
+        if self.memory.is_empty() {
+            self.memory = vec![0; WIDE + Self::PAGE];
+            self.start = self.memory.as_ptr().align_offset(Self::PAGE).min(Self::PAGE);
+        }
+        &mut self.memory[self.start..self.start + count]
+    }
+
+    /// The same, once something has been read.
+    pub(super) fn read(&self, count: usize) -> &[u8] {
+        &self.memory[self.start..self.start + count]
+    }
+}
+
 pub(super) struct Capture {
     pub(super) base: PathBuf,
     pub(super) overflow: Overflow,
@@ -103,7 +130,7 @@ pub(super) struct Capture {
     pub(super) lost_timer: bool,
     /// The next sequence number of each worker's structured records.
     pub(super) next_record: HashMap<InstanceId, (Run, u64)>,
-    pub(super) buffer: Vec<u8>,
+    pub(super) buffer: ReadBuffer,
     pub(super) stopping: bool,
     /// Since when no pipe is read because the disk is behind.
     pub(super) holding: Option<Instant>,
@@ -145,7 +172,7 @@ impl Capture {
             report_timer: false,
             lost_timer: false,
             next_record: HashMap::new(),
-            buffer: Vec::new(),
+            buffer: ReadBuffer::default(),
             stopping: false,
             holding: None,
             turn: (0, 0),

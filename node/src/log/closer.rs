@@ -1,17 +1,24 @@
 //! The thread that brings closed segments to the disk itself and compresses them: neither may hold up the one that writes.
-//! It does one thing at a time; what finds it busy is asked for again later.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 use super::pack::{pack, packed_path};
 use super::segment::{ENDINGS, Id, path};
 
+/// So long after its end a segment is brought to the disk: a burst goes at the speed of memory, and the disk works after it. Well
+/// before the kernel would do it by itself (30 s, `vm.dirty_expire_centisecs`).
+const SETTLE: Duration = Duration::from_secs(5);
+
 enum Job {
-    /// Bring it to the disk; only a power loss could take it now.
-    Sync(Vec<File>),
+    /// Bring it to the disk in a while; only a power loss could take it now.
+    Sync(Id),
+    /// Bring it to the disk at once: what it was made of is gone.
+    SyncNow(Id),
     /// Compress it.
     Pack(Id),
 }
@@ -19,8 +26,7 @@ enum Job {
 /// The way to the thread; it ends with it.
 pub(super) struct Closer {
     jobs: Sender<Job>,
-    done: Receiver<Option<(Id, io::Result<()>)>>,
-    busy: bool,
+    done: Receiver<(Id, io::Result<()>)>,
     /// What is being compressed.
     packing: Option<Id>,
 }
@@ -38,33 +44,34 @@ impl Closer {
             super::handle::block_signals();
             run(&dir, &work, &tell);
         })?;
-        Ok(Self { jobs, done, busy: false, packing: None })
+        Ok(Self { jobs, done, packing: None })
     }
 
-    /// Whether it has nothing to do.
+    /// Whether it can compress one more.
     pub(super) fn is_idle(&self) -> bool {
-        !self.busy
+        self.packing.is_none()
     }
 
-    /// Syncs a segment's files, unless it is busy: the kernel writes them back soon in any case.
-    pub(super) fn sync(&mut self, files: Vec<File>) {
-        if !self.busy {
-            self.busy = self.jobs.send(Job::Sync(files)).is_ok();
-        }
+    /// Syncs a segment some seconds from now.
+    pub(super) fn sync(&self, id: Id) {
+        let _ = self.jobs.send(Job::Sync(id)); // without the thread the kernel does it, later
+    }
+
+    /// Syncs a segment that took the place of others.
+    pub(super) fn sync_now(&self, id: Id) {
+        let _ = self.jobs.send(Job::SyncNow(id)); // the same
     }
 
     /// Compresses a segment; ask [`Self::is_idle`] before.
     pub(super) fn pack(&mut self, id: Id) {
-        self.busy = self.jobs.send(Job::Pack(id)).is_ok();
-        self.packing = self.busy.then_some(id);
+        self.packing = self.jobs.send(Job::Pack(id)).is_ok().then_some(id);
     }
 
     /// What has been compressed since the last call, or could not be.
     pub(super) fn packed(&mut self) -> Option<(Id, io::Result<()>)> {
         let done = self.done.try_recv().ok()?;
-        self.busy = false;
         self.packing = None;
-        done
+        Some(done)
     }
 
     /// Waits until nobody else changes the files of this segment.
@@ -72,26 +79,41 @@ impl Closer {
         if self.packing != Some(id) {
             return None;
         }
-        let done = self.done.recv();
-        self.busy = false;
         self.packing = None;
-        done.ok().flatten()
+        self.done.recv().ok()
     }
 }
 
-fn run(dir: &Path, work: &Receiver<Job>, tell: &Sender<Option<(Id, io::Result<()>)>>) {
-    while let Ok(job) = work.recv() {
-        let done = match job {
-            Job::Sync(files) => {
-                for file in files {
-                    let _ = file.sync_data(); // it is written; only a power loss could take it
-                }
-                None
-            }
-            Job::Pack(id) => Some((id, pack_segment(dir, id))),
+fn run(dir: &Path, work: &Receiver<Job>, tell: &Sender<(Id, io::Result<()>)>) {
+    let mut unsynced: VecDeque<(Instant, Id)> = VecDeque::new();
+    loop {
+        let job = match unsynced.front() {
+            None => work.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some((at, _)) => work.recv_timeout(at.saturating_duration_since(Instant::now())),
         };
-        if tell.send(done).is_err() {
-            return;
+        match job {
+            Ok(Job::Sync(id)) => unsynced.push_back((Instant::now() + SETTLE, id)),
+            Ok(Job::SyncNow(id)) => sync(dir, id),
+            Ok(Job::Pack(id)) => {
+                if tell.send((id, pack_segment(dir, id))).is_err() {
+                    return;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some((_, id)) = unsynced.pop_front() {
+                    sync(dir, id);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Brings a segment to the disk itself. No descriptor of it is kept until then: what is evicted meanwhile gives its room back at once.
+fn sync(dir: &Path, id: Id) {
+    for ending in ENDINGS {
+        if let Ok(file) = File::open(path(dir, id, ending)) {
+            let _ = file.sync_data(); // it is written; only a power loss could take it
         }
     }
 }

@@ -120,7 +120,7 @@ fn total(shares: &Shares) -> u64 {
 }
 
 /// Writes what stays of these segments into one, and removes them; `gone` hears which numbers do not stay, before they go. `None`
-/// where nothing stays; else its files, to be brought to the disk.
+/// where nothing stays.
 ///
 /// # Errors
 /// What the file system says; then all is as it was.
@@ -129,7 +129,7 @@ pub(super) fn fold(
     ids: &[Id],
     allowed: &[Shares],
     mut gone: impl FnMut(&[(u64, u64)]),
-) -> io::Result<Option<(Id, Vec<File>)>> {
+) -> io::Result<Option<Id>> {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
         return Ok(None);
     };
@@ -142,11 +142,11 @@ pub(super) fn fold(
         folding.end(dir, id)
     });
     match written {
-        Ok(files) => {
+        Ok(stays) => {
             for old in ids.iter().filter(|old| **old != id) {
                 remove(dir, *old);
             }
-            Ok((!files.is_empty()).then_some((id, files)))
+            Ok(stays.then_some(id))
         }
         Err(error) => {
             for ending in ["log", "fld", "idx"] {
@@ -270,22 +270,21 @@ impl Folding {
         self.fld.write_all(b"\n")
     }
 
-    /// Gives the files their names, the index last: from then on it counts. No files where nothing is in them.
-    fn end(self, dir: &Path, id: Id) -> io::Result<Vec<File>> {
-        let mut files = Vec::new();
+    /// Gives the files their names, the index last: from then on it counts. False, and no files, where nothing is in them.
+    fn end(self, dir: &Path, id: Id) -> io::Result<bool> {
         for (ending, file) in [("log", self.log), ("fld", self.fld), ("idx", self.idx)] {
-            files.push(file.into_inner()?);
+            file.into_inner()?;
             if self.spans == 0 {
                 fs::remove_file(new(dir, id, ending))?;
             }
         }
         if self.spans == 0 {
-            return Ok(Vec::new());
+            return Ok(false);
         }
         for ending in ["log", "fld", "idx"] {
             fs::rename(new(dir, id, ending), path(dir, id, ending))?;
         }
-        Ok(files)
+        Ok(true)
     }
 }
 

@@ -58,12 +58,9 @@ impl Capture {
         let Some(pipe) = self.table.pipes.get(place) else {
             return Found::Nothing;
         };
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; WIDE];
-        }
         let wanted = if pipe.widened { WIDE } else { PIPE };
         let found = loop {
-            match nix::unistd::read(&pipe.fd, &mut self.buffer[..wanted]) {
+            match nix::unistd::read(&pipe.fd, self.buffer.first(wanted)) {
                 Ok(0) => break Found::End,
                 Ok(count) => break Found::Bytes(count),
                 Err(Errno::EINTR) => {}
@@ -132,7 +129,7 @@ impl Capture {
             return;
         };
         let dropping = self.holding.is_some() && self.overflow == Overflow::Drop;
-        let chunk = &self.buffer[..count];
+        let chunk = self.buffer.read(count);
         if dropping {
             self.feed.release(run, pipe.stream, &mut pipe.join);
             let lines = pipe.drop_lines(chunk, run.policy.max_line.0 as usize);

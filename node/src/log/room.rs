@@ -127,9 +127,9 @@ impl Store {
             return false;
         };
         let key = self.closed.drain(range).map(|closed| closed.key).max().unwrap_or_default();
-        if let Some((id, files)) = folded {
+        if let Some(id) = folded {
             if let Some(closer) = self.closer() {
-                closer.sync(files);
+                closer.sync_now(id);
             }
             let shares = Some(fold::shares(&self.dir, id));
             let (size, held) = (size(&self.dir, id), held(&self.dir, id));

@@ -403,11 +403,6 @@ impl Segment {
         Ok(())
     }
 
-    /// Its files, the text first.
-    pub(super) fn into_files(self) -> Vec<File> {
-        vec![self.log.file, self.fld.file, self.idx.file]
-    }
-
     /// Brings everything to the disk itself.
     ///
     /// # Errors

@@ -332,7 +332,7 @@ impl Store {
             self.close(segment.id, segment.shares());
             self.save_gone();
             if let Some(closer) = self.closer() {
-                closer.sync(segment.into_files());
+                closer.sync(segment.id);
             }
         }
     }
