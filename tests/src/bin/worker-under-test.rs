@@ -37,6 +37,19 @@ async fn serve(worker: Worker) -> ServiceResult {
             tracing::warn!("a doubt");
             tracing::error!("a fault");
         }
+        // Ends by itself, or by a panic, with many records that nobody may have read.
+        "leave" | "fall" => {
+            while !Path::new("leave").exists() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            // More than a socket's buffer holds; what does not fit waits in the library.
+            for n in 0..5000 {
+                tracing::info!(n, "{:100}", "numbered");
+            }
+            std::fs::write("written", "")?;
+            assert!(what == "leave", "planned");
+            return Ok(());
+        }
         "panic" if run == 1 => panic!("planned"),
         _ => {}
     }

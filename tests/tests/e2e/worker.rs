@@ -75,6 +75,50 @@ fn a_node_that_was_stopped_blames_nobody() {
     );
 }
 
+/// The numbers of the records that a worker wrote before it left, in the order of the timeline.
+fn numbers(cluster: &Cluster) -> Vec<u64> {
+    let all = cluster.logs("web --stream log --json");
+    let lines = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter_map(|line| line["fields"]["n"].as_u64()).collect()
+}
+
+/// What it wrote arrives, though its node stood still when it left and for some time after.
+fn leaves_behind_its_node(what: &str) -> Cluster {
+    let worker = worker();
+    let cluster = Cluster::new(&format!(
+        "instances: {{web: {{command: {worker} {what}, ready: heartbeat, restart: never}}}}"
+    ));
+    cluster.ok("up -d --wait");
+    let pid = cluster.pid("web.1");
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    signal("STOP", node);
+    cluster.write("leave", "");
+    wait_until(LIMIT, "all to be written", || cluster.path("written").exists());
+    std::thread::sleep(std::time::Duration::from_millis(2500)); // no worker may take this for a reason to give up
+    assert!(alive(pid), "it has given up");
+    signal("CONT", node);
+    cluster.wait("web.1", "its end", |web| web["pid"].is_null());
+    assert!(!alive(pid));
+    cluster
+}
+
+#[test]
+fn a_worker_that_leaves_while_its_node_stands_still_loses_no_record() {
+    let cluster = leaves_behind_its_node("leave");
+    // With the node down, too: it has read everything before it left itself.
+    cluster.ok("down");
+    assert_eq!(numbers(&cluster), (0..5000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_worker_that_panics_while_its_node_stands_still_loses_no_record() {
+    let cluster = leaves_behind_its_node("fall");
+    wait_until(LIMIT, "all its records", || numbers(&cluster).len() == 5000);
+    wait_until(LIMIT, "the panic", || cluster.logs("web --stream log").contains("planned"));
+    assert_eq!(numbers(&cluster), (0..5000).collect::<Vec<_>>());
+    cluster.down();
+}
+
 #[test]
 fn a_worker_has_the_time_to_drain() {
     let cluster = cluster("drain", "");
