@@ -78,7 +78,7 @@ fn a_node_that_was_stopped_blames_nobody() {
 /// The numbers of the records that a worker wrote before it left, in the order of the timeline.
 fn numbers(cluster: &Cluster) -> Vec<u64> {
     let all = cluster.logs("web --stream log --json");
-    let lines = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = all.lines().map(|line| serde_json::from_str::<Value>(line).expect("is JSON"));
     lines.filter_map(|line| line["fields"]["n"].as_u64()).collect()
 }
 
@@ -90,7 +90,8 @@ fn leaves_behind_its_node(what: &str) -> Cluster {
     ));
     cluster.ok("up -d --wait");
     let pid = cluster.pid("web.1");
-    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    let node = cluster.ps()["node"]["pid"].as_u64().expect("a node runs");
+    let node = u32::try_from(node).expect("is a pid");
     signal("STOP", node);
     cluster.write("leave", "");
     wait_until(LIMIT, "all to be written", || cluster.path("written").exists());
