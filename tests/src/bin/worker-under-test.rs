@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use hilum_worker::http::axum::{Router, routing::get};
 use hilum_worker::http::{Config, Server};
-use hilum_worker::{ServiceResult, Worker};
+use hilum_worker::{Builder, ServiceResult, Worker};
 use tokio::time::sleep;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    hilum_worker::run(serve).await
+    let mut worker = Builder::new();
+    if std::env::args().any(|what| what == "leave" || what == "fall") {
+        worker = worker.grace(Duration::from_secs(60)); // a slow machine is no reason to give up
+    }
+    worker.run(serve).await
 }
 
 async fn serve(worker: Worker) -> ServiceResult {
@@ -46,7 +50,7 @@ async fn serve(worker: Worker) -> ServiceResult {
             for n in 0..5000 {
                 tracing::info!(n, "{:100}", "numbered");
             }
-            std::fs::write("written", "")?;
+            std::fs::write(format!("written.{}", std::process::id()), "")?;
             assert!(what == "leave", "planned");
             return Ok(());
         }
