@@ -243,6 +243,12 @@ impl Reader {
         matches!(self.limit, Limit::Before(last, _) if number >= last)
     }
 
+    /// Whether a span was not there when the reader was opened. Only of the last segment do the numbers say so: an index that was
+    /// made again may count further than the segment after it begins.
+    fn is_beyond(&self, segment: &SegmentReader, span: &Span) -> bool {
+        matches!(self.limit, Limit::Before(last, end) if segment.id.number >= last && span.seq >= end)
+    }
+
     /// Opens the segment after the last one.
     fn open_next(&mut self) -> Result<bool, QueryError> {
         // What was listed may be gone when it is opened: evicted, or folded into another one.
@@ -298,9 +304,7 @@ impl Reader {
         let Some(span) = segment.span(position) else {
             return Next::Passed; // the hole shows in the sequence numbers
         };
-        if matches!(self.limit, Limit::Before(_, end) if span.seq >= end)
-            && self.at_limit(segment.id.number)
-        {
+        if self.is_beyond(segment, &span) {
             self.next = position;
             return Next::End;
         }

@@ -1,6 +1,6 @@
 //! Where a reader begins: found by bisection, or by counting back from the end.
 
-use super::{Limit, Reader};
+use super::Reader;
 use crate::log::gone::Gone;
 use crate::log::index::Span;
 use crate::log::query::{QueryError, Start};
@@ -105,7 +105,7 @@ impl Reader {
                 let Some(span) = segment.span(at) else {
                     continue;
                 };
-                if matches!(self.limit, Limit::Before(_, end) if span.seq >= end) {
+                if self.is_beyond(&segment, &span) {
                     continue;
                 }
                 let too_early = self.filter.since.is_some_and(|since| span.key < since);
