@@ -23,6 +23,7 @@ use super::session::Session;
 use super::target::Selection;
 use super::{discover, lines};
 use crate::log::console::escape;
+use crate::log::record::NODE_NAME;
 
 /// The words of `tail`.
 #[derive(Debug, clap::Args)]
@@ -332,6 +333,7 @@ fn is_wanted(selection: &Selection, text: &[u8]) -> bool {
     }
     match InstanceId::parse(name) {
         Ok(id) => selection.instance(&id),
+        Err(_) if name == NODE_NAME => text.starts_with("* node | … ".as_bytes()),
         Err(_) => selection.service(name),
     }
 }
@@ -367,6 +369,8 @@ mod tests {
         assert!(is_wanted(&web, b"web.2 out | hello"));
         assert!(is_wanted(&web, b"web node | scaled from 1 to 2"));
         assert!(!is_wanted(&web, b"db.1 err | web.2 out | hello"));
-        assert!(is_wanted(&web, b"7 lines dropped: the node had no time to publish them"));
+        let lost = "* node | … 7 lines dropped (a subscriber of the log endpoint was too slow)";
+        assert!(is_wanted(&web, lost.as_bytes()));
+        assert!(!is_wanted(&web, b"* node | configuration unchanged"));
     }
 }
