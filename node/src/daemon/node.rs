@@ -229,8 +229,8 @@ impl Node {
             }
             None => None,
         };
-        let mut sockets = Sockets::default();
-        let shared = sockets.apply(&cluster.sockets).map_err(Refusal::new)?;
+        let shared = Sockets::default();
+        shared.bind(&cluster.sockets).map_err(Refusal::new)?;
 
         let metrics = match cluster.node.metrics {
             Some(at) => Some(listen_for_prometheus(at)?),
@@ -344,7 +344,6 @@ impl Node {
             clock,
             processes: processes.clone(),
             ports: PortTable::new(&id, Default::default()),
-            sockets,
             cgroups,
             context,
             log: log.handle.clone(),

@@ -46,7 +46,6 @@ use crate::driver::cgroup::{Cgroups, Leaf};
 use crate::driver::child::Processes;
 use crate::driver::memory;
 use crate::driver::ports::PortTable;
-use crate::driver::sockets::Sockets;
 use crate::driver::stats::Sampler;
 use crate::driver::sweep::Remains;
 use crate::launch::context::Context;
@@ -80,8 +79,6 @@ pub struct Parts {
     pub processes: Processes,
     /// Port numbers.
     pub ports: PortTable,
-    /// Shared sockets.
-    pub sockets: Sockets,
     /// The node's part of the control groups.
     pub cgroups: Option<Cgroups>,
     /// What instances are started with.
@@ -329,6 +326,7 @@ impl Runtime {
             }
             if self.kills.is_empty() && self.sweeps.is_empty() {
                 self.write_dossiers();
+                self.close_sockets();
                 return self.tell();
             }
             // One look at the process table answers for a whole batch.

@@ -24,6 +24,7 @@ mod questions;
 mod registry;
 mod scale;
 mod services;
+mod sockets;
 mod terminal;
 mod verbs;
 mod worker;
