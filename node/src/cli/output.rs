@@ -188,22 +188,25 @@ impl Output {
         Stream { out: BufWriter::with_capacity(64 * 1024, Box::new(out)) }
     }
 
-    /// Talk: left out with `-q`. A stderr that cannot be written is nobody's business.
+    /// Talk: left out with `-q`, and with `--json`, since a program reads the result. A stderr that cannot be written is nobody's business.
     pub(crate) fn note(self, text: &str) {
-        if !self.quiet {
+        if !self.quiet && !self.json {
             self.say(text);
         }
     }
 
     /// Talk for `-v`.
     pub(crate) fn detail(self, text: &str) {
-        if self.verbose > 0 {
+        if self.verbose > 0 && !self.json {
             self.say(text);
         }
     }
 
-    /// Something that is not right, though the command goes on. Shown also with `-q`.
+    /// Something that is not right, though the command goes on. Shown also with `-q`; with `--json` as an object.
     pub(crate) fn warn(self, text: &str) {
+        if self.json {
+            return self.say(&serde_json::json!({ "warning": { "message": text } }).to_string());
+        }
         self.say(&format!("{} {text}", self.paint_err.paint(Style::Warn, "warning:")));
     }
 
