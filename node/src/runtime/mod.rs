@@ -206,6 +206,8 @@ pub struct Runtime {
     dossiers: Vec<dossier::Dossier>,
     to_read: VecDeque<config::Purpose>,
     reason: String,
+    /// Whether somebody told the node to end.
+    ordered: bool,
     exit: Option<i32>,
     /// The node's part in a registry of several hosts.
     abroad: Option<abroad::Abroad>,
@@ -246,6 +248,7 @@ impl Runtime {
             dossiers: Vec::new(),
             to_read: VecDeque::new(),
             reason: String::new(),
+            ordered: false,
             exit: None,
             abroad: None,
             away: None,
@@ -479,6 +482,7 @@ impl Runtime {
             Order::Stop(reason) => Request::Shutdown { grace: None, reason },
             Order::StopNow(reason) => Request::Shutdown { grace: Some(Duration::ZERO), reason },
         };
+        self.ordered = true;
         self.queue.push_back(Input::Request { id: RequestId(0), request });
     }
 
@@ -494,6 +498,11 @@ impl Runtime {
     /// Why the node ended, for whoever started it.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// Whether it ended because it was told to.
+    pub fn was_ordered(&self) -> bool {
+        self.ordered
     }
 }
 

@@ -26,5 +26,6 @@ mod scale;
 mod services;
 mod sockets;
 mod terminal;
+mod up;
 mod verbs;
 mod worker;
