@@ -188,26 +188,32 @@ impl Output {
         Stream { out: BufWriter::with_capacity(64 * 1024, Box::new(out)) }
     }
 
-    /// Talk: left out with `-q`, and with `--json`, since a program reads the result. A stderr that cannot be written is nobody's business.
+    /// Talk: left out with `-q`; with `--json` an object. A stderr that cannot be written is nobody's business.
     pub(crate) fn note(self, text: &str) {
-        if !self.quiet && !self.json {
-            self.say(text);
+        if !self.quiet {
+            self.talk("note", text, text);
         }
     }
 
     /// Talk for `-v`.
     pub(crate) fn detail(self, text: &str) {
-        if self.verbose > 0 && !self.json {
-            self.say(text);
+        if self.verbose > 0 {
+            self.talk("note", text, text);
         }
     }
 
     /// Something that is not right, though the command goes on. Shown also with `-q`; with `--json` as an object.
     pub(crate) fn warn(self, text: &str) {
+        let plain = format!("{} {text}", self.paint_err.paint(Style::Warn, "warning:"));
+        self.talk("warning", text, &plain);
+    }
+
+    fn talk(self, kind: &str, message: &str, plain: &str) {
         if self.json {
-            return self.say(&serde_json::json!({ "warning": { "message": text } }).to_string());
+            self.say(&serde_json::json!({ kind: { "message": message } }).to_string());
+        } else {
+            self.say(plain);
         }
-        self.say(&format!("{} {text}", self.paint_err.paint(Style::Warn, "warning:")));
     }
 
     /// The last words of a command that failed.
