@@ -18,7 +18,8 @@ while True:
 "#;
 
 fn free() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
 }
 
 fn yaml(port: u16, who: &str, more: &str) -> String {
@@ -43,7 +44,7 @@ fn cluster(yaml: &str) -> Cluster {
 /// Who answers at this port; `None` where nobody listens.
 fn asked(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
