@@ -113,7 +113,10 @@ impl Connection {
     /// Both sides speak at once.
     fn shake_hands(&mut self, wait: Wait<'_>) -> Result<(), Failure> {
         let mut opening = zmtp::greeting().to_vec();
-        zmtp::write_ready(&mut opening, &Hello { socket_type: "DEALER".into(), identity: vec![] });
+        zmtp::write_ready(
+            &mut opening,
+            &Hello { socket_type: "DEALER".into(), ..Hello::default() },
+        );
         self.write(&opening, wait)?;
         let mut greeting = [0; GREETING];
         let mut filled = 0;
