@@ -81,9 +81,11 @@ fn nobody_there(error: &Error) -> bool {
         )
 }
 
-/// Whether a first call that failed so says nothing of those that follow: another word would not help.
+/// Whether a first call that failed so is counted with those that follow; after any other failure another word is needed.
 pub(super) fn may_pass(error: &Error) -> bool {
-    nobody_there(error) || error.is_transient() || matches!(error, Error::Remote { .. })
+    nobody_there(error)
+        || error.is_transient()
+        || matches!(error, Error::Remote { .. } | Error::Nack { .. })
 }
 
 impl Load<'_> {
