@@ -1,5 +1,4 @@
 //! What stands in the guide (`docs/services.md`), compiled and, where it is a test, run.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(
     dead_code,
     unreachable_pub,
@@ -62,9 +61,9 @@ mod calling {
     async fn shout(ctx: &Context) -> Result<String> {
         let echo = ctx.proxy("echo").version("1.2").timeout(Duration::from_secs(2)).balance(Balance::LeastPending);
         let later = echo.defer("upper", args! { text: "bar" });     // under way now; `.await` it when it is needed
-        let foo: String = echo.call("upper", args! { text: "foo" }).await?;
-        let bar: String = later.await?;
-        Ok(foo + &bar)
+        let first: String = echo.call("upper", args! { text: "foo" }).await?;
+        let second: String = later.await?;
+        Ok(first + &second)
     }
 }
 
@@ -153,7 +152,7 @@ mod events {
     #[tokio::test]
     async fn who_paid_gets_a_mail() {
         let network = TestNetwork::new();
-        network.serve("mail", Mail::default()).await;
+        network.serve("mail", Mail).await;
         let events = network.events();
         events.emit("order.paid", args! { item: "tea" }).await;        // from the test
         events.idle().await;                                           // all handlers are done
@@ -231,7 +230,7 @@ mod network {
         let network = TestNetwork::new();
         let prices = network.mock("prices").await;
         prices.returns("price_of", &5);
-        network.serve("shop", Shop::default()).await;
+        network.serve("shop", Shop).await;
 
         let shop = ShopProxy::from(network.proxy("shop").await);
         assert_eq!(shop.buy("tea".into()).await.unwrap(), "tea for 5");
