@@ -291,6 +291,9 @@ fn a_shell_without_a_terminal_goes_through_its_lines_and_tells_by_its_code() {
     let ran = shell("nope\n1\nexit\n2\n").ends(1);
     assert_eq!(ran.out(), "1\n");
     assert!(ran.err().contains("no command or variable `nope`"), "{}", ran.err());
+    let ran = shell("1\nx = [1,\n2\n3\n").ends(1);
+    assert!(ran.err().contains("a bracket of line 2 is not closed"), "{}", ran.err());
+    assert!(ran.err().contains("the 2 lines after it"), "{}", ran.err());
     let ran = shell("proxy.echo.upper(text=\"x\")\n").ends(1);
     assert!(ran.err().contains("no configuration found"), "{}", ran.err());
 }

@@ -190,7 +190,7 @@ fn special_values_are_read_into_plain_types() {
     }
     #[derive(Deserialize)]
     struct Special {
-        set: Set<Vec<u8>>,
+        set: Set<u8>,
         time: Time,
         #[serde(rename = "Decimal")]
         decimal: Decimal,
@@ -216,7 +216,7 @@ fn special_values_are_read_into_plain_types() {
         };
         assert_eq!(types, wanted);
         let special: Special = unpack(&body, "body").unwrap();
-        assert_eq!((special.set, special.uuid), (Set(vec![1]), Uuid(uuid)));
+        assert_eq!((special.set, special.uuid), ([1].into(), Uuid(uuid)));
         assert_eq!(special.decimal.as_str(), "1.50");
         assert_eq!(special.time.to_string(), "09:26:53Z");
         let value: wire::Value = unpack(&body, "body").unwrap();

@@ -105,6 +105,11 @@ impl fmt::Display for Fault {
 ///
 /// The derive takes the name of the struct, or of the enum's variant, as the error's `type`, its `Display` as `message`, and each
 /// field under its name (a tuple's under `0`, `1`, …). A field named `message` is the message.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no declared error: it cannot cross the wire",
+    label = "not declared",
+    note = "write `#[derive(Debug, thiserror::Error, Declared)]` above the type; for an error of somebody else's, make one of your own of it"
+)]
 pub trait Declared: Raised + Send + Sync {
     /// All names that it may have on the wire.
     const KINDS: &'static [&'static str];
@@ -114,6 +119,11 @@ pub trait Declared: Raised + Send + Sync {
 }
 
 /// An error that can be made of what came over the wire.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no declared error: it cannot cross the wire",
+    label = "not declared",
+    note = "write `#[derive(Debug, thiserror::Error, Declared)]` above the type; for an error of somebody else's, make one of your own of it"
+)]
 pub trait Raised: StdError + Sized + 'static {
     /// Itself, when the fault is one of its kinds and has its fields.
     fn from_fault(fault: &Fault) -> Option<Self>;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{EventCall, EventHandler};
-use crate::fault::{Declared, Fault};
+use crate::fault::{Declared, Fault, Raised};
 use crate::{Context, ReplyChannel};
 
 /// Any error. `?` makes one of whatever a function fails with.
@@ -174,6 +174,11 @@ pub fn failed(error: Error, raised: &[fn(&Error) -> Option<Fault>]) -> Failure {
 /// The fault of an error of this type.
 pub fn declared<E: Declared>(error: &Error) -> Option<Fault> {
     error.downcast_ref::<E>().map(Declared::fault)
+}
+
+/// What an error says. (Asked for here, a type that is no error is one mistake, not two.)
+pub fn message<E: Raised>(error: &E) -> String {
+    error.to_string()
 }
 
 /// The answer to a call of no method.

@@ -146,6 +146,7 @@ pub mod __private {
     pub use serde;
 
     pub use crate::interface::{
-        Answer, Call, Failure, arguments, declared, event_arguments, failed, reply, unknown,
+        Answer, Call, Failure, arguments, declared, event_arguments, failed, message, reply,
+        unknown,
     };
 }

@@ -190,6 +190,13 @@ impl Caller<'_> {
         ways.min_by_key(IpAddr::is_loopback).unwrap_or(HERE)
     }
 
+    /// Whether a refused call cannot but be refused again, as far as the service describes itself: a method or parameter that it does not
+    /// have, one that is missing.
+    pub(crate) async fn is_wrong(&self, place: &Place, subject: &Subject, body: &Value) -> bool {
+        let methods = self.methods(place, ASIDE).await;
+        methods.is_ok_and(|methods| failure::wrong_word(subject, body, &methods).is_some())
+    }
+
     /// What to tell the user of a call that failed.
     pub(crate) async fn explain(
         &self,

@@ -6,7 +6,7 @@ use hilum_shared::events::{is_kind, messages};
 use hilum_shared::rpc::blocking::{CallError, Client};
 use hilum_shared::wire::event::TRACE_ID;
 use hilum_shared::wire::message::new_id;
-use hilum_shared::wire::{Event, Value};
+use hilum_shared::wire::{Event, Value, unpack};
 use serde_json::json;
 
 use super::exit::{CliError, ExitStatus, Outcome};
@@ -50,6 +50,7 @@ pub(crate) fn run(session: &Session, args: &EmitArgs) -> Outcome {
     let trace_id = args.trace_id.clone().unwrap_or_else(new_id);
     let mut event = Event { kind: args.event.clone(), headers: Value::Nil, body, source: None };
     event.set_header(TRACE_ID, Value::Str(trace_id.clone()));
+    check_delivery(&event)?;
     let emit = messages::Emit {
         kind: event.kind,
         headers: event.headers,
@@ -82,6 +83,16 @@ pub(crate) fn run(session: &Session, args: &EmitArgs) -> Outcome {
     Ok(ExitStatus::Done)
 }
 
+/// Whether those who have subscribed can read it: it is delivered inside of a message, two levels deeper than it is emitted.
+fn check_delivery(event: &Event) -> Result<(), CliError> {
+    let refused = |why: String| CliError::usage(format!("the body: {why}"), "nobody could read it");
+    let packed = event.encode().map_err(|error| refused(error.to_string()))?;
+    let message =
+        messages::deliver("", false, &packed).map_err(|error| refused(error.to_string()))?;
+    unpack::<messages::Deliver>(&message, "body").map_err(|error| refused(error.to_string()))?;
+    Ok(())
+}
+
 /// Whether a word can be an event's type, or a pattern of types.
 pub(crate) fn check_kind(text: &str) -> Result<(), CliError> {
     if is_kind(text) {
@@ -112,6 +123,18 @@ mod tests {
         assert!(matches!(decimal, Value::Decimal(_)), "{decimal:?}");
         let error = body("{id: 7}").unwrap_err();
         assert_eq!(error.status(), ExitStatus::Usage);
+    }
+
+    #[test]
+    fn a_body_that_could_be_emitted_and_not_delivered_is_refused() {
+        let event = |levels: usize| {
+            let body = body(&format!("{}{}", "[".repeat(levels), "]".repeat(levels))).unwrap();
+            Event { kind: "a.b".into(), headers: Value::Nil, body, source: None }
+        };
+        check_delivery(&event(62)).unwrap();
+        let error = check_delivery(&event(63)).unwrap_err();
+        assert_eq!(error.status(), ExitStatus::Usage);
+        assert!(error.to_string().contains("deeper than 64 levels"), "{error}");
     }
 
     #[test]

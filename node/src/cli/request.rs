@@ -5,10 +5,10 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use hilum_shared::registry::VersionRequest;
-use hilum_shared::rpc::{CallOptions, Reply};
-use hilum_shared::wire::Value;
+use hilum_shared::rpc::{CallOptions, Error, Reply};
 use hilum_shared::wire::limits::MAX_ANSWER;
 use hilum_shared::wire::message::new_id;
+use hilum_shared::wire::{JsonError, Value};
 use serde_json::json;
 
 use super::caller::{self, CallFailed, Caller, CallerArgs, Place};
@@ -112,6 +112,9 @@ pub(crate) fn with_version_behind(subject: &str) -> String {
     subject.to_owned()
 }
 
+/// The help of a body that cannot be sent.
+const EXAMPLE: &str = "write the parameters by name: '{\"text\": \"foo\"}'";
+
 /// Runs `request`.
 pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
     let subject = Subject::parse(&args.subject)?;
@@ -144,7 +147,11 @@ pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
         }
         match answer.and_then(|reply| Ok(reply.understood(&subject.name)?)) {
             Ok(_) => {}
-            Err(CallFailed::Rpc(error)) if load::may_pass(&error) => {
+            Err(CallFailed::Rpc(error))
+                if load::may_pass(&error)
+                    && !(matches!(error, Error::Nack { .. })
+                        && caller.is_wrong(&place, &subject, &body).await) =>
+            {
                 caller.session.out.note(&format!(
                     "the first request failed ({error}), the others are sent all the same"
                 ));
@@ -210,13 +217,22 @@ pub(crate) fn given(word: &str) -> Result<Cow<'_, str>, CliError> {
 /// # Errors
 /// A usage error that says where it is no JSON, or holds what cannot be sent as it is written.
 pub(crate) fn parse_body(text: &str) -> Result<Value, CliError> {
-    let example = "write the parameters by name: '{\"text\": \"foo\"}'";
-    let body = Value::parse_json(text)
-        .map_err(|error| CliError::usage(format!("the body: {error}"), example))?;
-    match body {
-        Value::Map(_) => Ok(body),
-        _ => Err(CliError::usage("the body is no JSON object", example)),
+    match Value::parse_json(text).map_err(refused)? {
+        body @ Value::Map(_) => Ok(body),
+        _ => Err(CliError::usage("the body is no JSON object", EXAMPLE)),
     }
+}
+
+/// Parameters that were not written as JSON, if they can be sent.
+///
+/// # Errors
+/// A usage error that says what cannot, and where it is.
+pub(crate) fn sendable(body: Value) -> Result<Value, CliError> {
+    body.sendable().map_err(refused)
+}
+
+fn refused(error: JsonError) -> CliError {
+    CliError::usage(format!("the body: {error}"), EXAMPLE)
 }
 
 /// Shows what came, a refusal or an error, too: with its headers where they were asked for.

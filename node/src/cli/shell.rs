@@ -99,6 +99,19 @@ struct Shell<'a, 'b> {
     failed: bool,
 }
 
+/// What is said of a bracket that is still open at the end.
+fn unclosed(text: &str, at: Option<usize>) -> CliError {
+    let Some(at) = at else {
+        return CliError::usage("a bracket is not closed", "the line ends before it");
+    };
+    let help = match text.lines().count() - 1 {
+        0 => "the line ends before it".to_owned(),
+        1 => "the line after it was read as what stands in it".to_owned(),
+        more => format!("the {more} lines after it were read as what stands in it"),
+    };
+    CliError::usage(format!("a bracket of line {at} is not closed"), help)
+}
+
 /// Whether there is another line.
 #[derive(PartialEq)]
 enum Next {
@@ -119,8 +132,8 @@ impl Shell<'_, '_> {
                 _ = tokio::signal::ctrl_c(), if !terminal => News::End,
             };
             match news {
-                News::Line(line) => {
-                    let ended = match self.line(&line).await {
+                News::Line { text, at } => {
+                    let ended = match self.line(&text, at).await {
                         Ok(next) => next == Next::End,
                         Err(CliError::Closed) => return Err(CliError::Closed),
                         Err(error) => {
@@ -155,9 +168,9 @@ impl Shell<'_, '_> {
     }
 
     /// Does what a line says; Ctrl-C gives it up.
-    async fn line(&mut self, line: &str) -> Result<Next, CliError> {
+    async fn line(&mut self, line: &str, at: Option<usize>) -> Result<Next, CliError> {
         if is_open(line) {
-            return Err(CliError::usage("a bracket is not closed", "the line ends before it"));
+            return Err(unclosed(line, at));
         }
         let commands = COMMANDS.map(|(name, _, _)| name);
         let statement = language::read(line, &commands).map_err(|error| {

@@ -225,7 +225,7 @@ impl Endpoint {
     pub async fn request(&self, address: &str, outgoing: Outgoing) -> Result<Message, Error> {
         let Outgoing { subject, version, body, timeout, trace_id } = outgoing;
         let trace_id = Some(trace_id.unwrap_or_else(trace::trace_id_or_new));
-        let headers = Headers { version, trace_id, timeout: None };
+        let headers = Headers { version, trace_id, ..Headers::default() };
         let (id, kind) = (new_id(), Kind::Request);
         let mut message = Message { id, kind, subject, headers, body };
         let begun = Instant::now();

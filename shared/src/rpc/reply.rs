@@ -64,7 +64,8 @@ pub(super) struct Shared {
     request: Arc<Message>,
     /// Where the request has none.
     new_trace: Option<String>,
-    version: OnceLock<String>,
+    /// Of the interface that answers, once one was found that has the method.
+    served_by: OnceLock<Option<String>>,
     /// Counts what its caller has open.
     open: Option<Arc<Wire>>,
     /// What works on it, where that ends with its caller's wish.
@@ -122,7 +123,7 @@ impl ReplyChannel {
             route: Mutex::new(Some(route)),
             request: Arc::clone(request),
             new_trace: request.headers.trace_id.is_none().then(new_id),
-            version: OnceLock::new(),
+            served_by: OnceLock::new(),
             open: open.cloned(),
             task: OnceLock::new(),
         };
@@ -139,9 +140,9 @@ impl ReplyChannel {
         &self.shared.request.subject
     }
 
-    /// Says which version of the interface answers. The first word counts.
-    pub(super) fn set_version(&self, version: &str) {
-        let _ = self.shared.version.set(version.to_owned()); // it is said once, by the server
+    /// Says that an interface has what is asked for, and its version. The first word counts.
+    pub(super) fn served_by(&self, version: Option<&str>) {
+        let _ = self.shared.served_by.set(version.map(str::to_owned)); // it is said once, by the server
     }
 
     /// Whether an answer was given.
@@ -243,7 +244,8 @@ impl Shared {
         let route = route.ok_or(ReplyError::Answered)?;
         let trace_id = Some(self.trace_id().to_owned());
         let mut message = Message::answer(kind, &self.request.id, trace_id, body);
-        message.headers.version = self.version.get().cloned();
+        message.headers.unserved = kind == Kind::Nack && self.served_by.get().is_none();
+        message.headers.version = self.served_by.get().cloned().flatten();
         route.send(&message);
         Ok(())
     }

@@ -329,12 +329,10 @@ impl Server {
         let Some(interface) = self.find(interface, message.headers.version.as_deref()) else {
             return unknown("unknown interface or version");
         };
-        if let Some(version) = &interface.version {
-            channel.set_version(version.as_str());
-        }
         let Some(method) = interface.methods.get(method) else {
             return unknown("unknown method");
         };
+        channel.served_by(interface.version.as_ref().map(Version::as_str));
         let permit = match &interface.limit {
             None => None,
             Some(limit) => match Arc::clone(&limit.permits).try_acquire_owned() {

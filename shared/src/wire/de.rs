@@ -33,12 +33,29 @@ const PLAIN: [&str; 2] = ["Decimal", "UUID"];
 
 /// Why bytes are not the value that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ShapeError(Box<str>);
+#[error("{}{}{}{}", if .0.place.is_empty() { "" } else { "`" }, .0.place, if .0.place.is_empty() { "" } else { "`: " }, .0.message)]
+pub struct ShapeError(Box<Misfit>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Misfit {
+    /// Where: `items[2].when`; empty at the top.
+    place: String,
+    message: String,
+}
 
 impl de::Error for ShapeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self(message.to_string().into())
+        Self(Box::new(Misfit { place: String::new(), message: message.to_string() }))
+    }
+}
+
+impl ShapeError {
+    /// The same, seen from one level further out.
+    fn within(mut self, step: impl fmt::Display) -> Self {
+        let place = &self.0.place;
+        let dot = if place.is_empty() || place.starts_with('[') { "" } else { "." };
+        self.0.place = format!("{step}{dot}{place}");
+        self
     }
 }
 
@@ -259,11 +276,9 @@ impl<'de> Decoder<'de> {
             },
             Head::Bin(bytes) => visitor.visit_borrowed_bytes(bytes),
             Head::Array(count) => {
-                self.inside(|inner| Members { decoder: inner, left: count }.visit_seq(visitor))
+                self.inside(|inner| Members::new(inner, count).visit_seq(visitor))
             }
-            Head::Map(count) => {
-                self.inside(|inner| Members { decoder: inner, left: count }.visit_map(visitor))
-            }
+            Head::Map(count) => self.inside(|inner| Members::new(inner, count).visit_map(visitor)),
             Head::Ext(EMBEDDED, bytes) => self.embedded(bytes, |inner| inner.visit_any(visitor)),
             Head::Ext(kind, bytes) => visitor.visit_newtype_struct(Extension { kind, bytes }),
         }

@@ -84,16 +84,17 @@ impl Value {
     /// Reads a text of JSON, with lymph's special values and what [`Value::to_json`] adds to them.
     ///
     /// # Errors
-    /// Where something could not be sent as it was written: an unknown or broken `__type__`, a whole number beyond 64 bits, a doubled key.
+    /// Where something could not be sent as it was written: an unknown or broken `__type__`, a whole number beyond 64 bits, a doubled key,
+    /// and what [`Value::sendable`] refuses.
     pub fn parse_json(text: &str) -> Result<Self, JsonError> {
         let Exact(json) = serde_json::from_str(text)?;
         match too_large(text) {
             Some(error) => Err(error),
-            None => Self::from_json(&json)?.with_each_key_once(),
+            None => Self::from_json(&json)?.sendable(),
         }
     }
 
-    /// The value, unless a map in it has a key twice: only the special form `map` can say so.
+    /// The value, unless a map in it has a key twice.
     ///
     /// # Errors
     /// Where that is.
@@ -145,7 +146,7 @@ fn special(entries: &Map<String, Json>) -> Result<Value, JsonError> {
         (Some(Json::String(name)), Some(content)) if entries.len() == 2 => (name, content),
         _ => {
             return Err(JsonError::special(
-                "an object with `__type__` has its name there, its content in `_`, and nothing else; a map that only looks so is `{\"__type__\": \"map\", \"_\": [[KEY, VALUE], …]}`",
+                "an object with `__type__` has its name there, its content in `_`, and nothing else",
             ));
         }
     };
@@ -209,10 +210,11 @@ fn doubled(value: &Value) -> Option<JsonError> {
         Value::Map(entries) => {
             let mut keys = HashSet::with_capacity(entries.len());
             entries.iter().find_map(|(key, value)| {
-                let (text, name) = match key {
-                    Value::Str(text) => (Cow::Borrowed(text.as_str()), text.clone()),
+                let name = name_of(key);
+                let text = match key {
+                    Value::Str(text) => Cow::Borrowed(text.as_str()),
                     // Values have no hash, and none of these is written as a text is.
-                    other => (Cow::Owned(other.to_json().to_string()), other.to_string()),
+                    other => Cow::Owned(other.to_json().to_string()),
                 };
                 if !keys.insert((key.as_str().is_some(), text)) {
                     return Some(JsonError::special(format!("the key `{name}` stands twice")));
@@ -221,6 +223,14 @@ fn doubled(value: &Value) -> Option<JsonError> {
             })
         }
         _ => None,
+    }
+}
+
+/// A key as it is shown in a place.
+pub(super) fn name_of(key: &Value) -> String {
+    match key {
+        Value::Str(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -80,6 +80,9 @@ pub struct Headers {
     /// Of a request: seconds that its caller waits. Ours send it and stop working when it is over; lymph passes over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<f64>,
+    /// Of a refusal that we write: nobody was found who could have a version, so there is no word of one.
+    #[serde(skip)]
+    pub unserved: bool,
 }
 
 /// Five frames, the body still packed.
@@ -324,9 +327,11 @@ fn write_headers(headers: &Headers, out: &mut Vec<u8>) {
         }
         out.extend_from_slice(text.unwrap_or_default().as_bytes());
     };
-    out.push(if headers.timeout.is_some() { 0x83 } else { 0x82 });
-    text(out, Some("version"));
-    text(out, headers.version.as_deref());
+    out.push(0x81 + u8::from(headers.timeout.is_some()) + u8::from(!headers.unserved));
+    if !headers.unserved {
+        text(out, Some("version"));
+        text(out, headers.version.as_deref());
+    }
     text(out, Some("trace_id"));
     text(out, headers.trace_id.as_deref());
     if let Some(timeout) = headers.timeout {
@@ -406,7 +411,12 @@ mod tests {
         let long = |count: usize| Some("x".repeat(count));
         for version in [None, long(0), long(31), long(32), long(255), long(256), long(4000)] {
             for timeout in [None, Some(1.5)] {
-                let headers = Headers { version: version.clone(), trace_id: long(5), timeout };
+                let headers = Headers {
+                    version: version.clone(),
+                    trace_id: long(5),
+                    timeout,
+                    unserved: false,
+                };
                 let mut out = Vec::new();
                 write_headers(&headers, &mut out);
                 assert_eq!(out, pack(&headers).unwrap());

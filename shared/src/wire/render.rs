@@ -127,7 +127,7 @@ fn tagged(name: &str, content: serde_json::Value) -> serde_json::Value {
 }
 
 impl Value {
-    /// JSON from which [`Value::parse_json`] makes the same value again.
+    /// JSON from which [`Value::from_json`] makes the same value again.
     pub fn to_json(&self) -> serde_json::Value {
         let list = |members: &[Self]| members.iter().map(Self::to_json).collect::<Vec<_>>();
         match self {

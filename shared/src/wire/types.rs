@@ -3,7 +3,9 @@
 //! Each type here serialises to that map in every format (so JSON of it is lymph's JSON) and reads the map as well as
 //! the plain content: [`Decimal`] takes a text, [`Set`] an array.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::Hash;
 use std::str::FromStr;
 
 use jiff::civil;
@@ -328,26 +330,51 @@ impl<'de> Deserialize<'de> for Undefined {
     }
 }
 
-/// Any collection, sent as a Python `set`. A plain `HashSet` or `Vec` reads it, and is sent as an array.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Set<T>(pub T);
+/// A set of Python: `Set<i32>` is a set of numbers. A plain `HashSet` or `Vec` reads it, and is sent as an array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set<T: Eq + Hash>(pub HashSet<T>);
 
-impl<T> Set<T> {
-    /// Its name under `__type__`.
-    pub const NAME: &'static str = "set";
-}
-
-impl<T: Serialize> Serialize for Set<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        special(serializer, Self::NAME, &self.0)
+impl<T: Eq + Hash> Default for Set<T> {
+    fn default() -> Self {
+        Self(HashSet::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Set<T> {
+impl<T: Eq + Hash> FromIterator<T> for Set<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(members: I) -> Self {
+        Self(members.into_iter().collect())
+    }
+}
+
+impl<T: Eq + Hash, const N: usize> From<[T; N]> for Set<T> {
+    fn from(members: [T; N]) -> Self {
+        members.into_iter().collect()
+    }
+}
+
+/// Members as a set, in the order in which they are given.
+pub(super) struct InOrder<'a, T>(pub(super) &'a [T]);
+
+/// Its name under `__type__`.
+const SET: &str = "set";
+
+impl<T: Serialize> Serialize for InOrder<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        special(serializer, SET, self.0)
+    }
+}
+
+impl<T: Eq + Hash + Serialize> Serialize for Set<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        special(serializer, SET, &self.0)
+    }
+}
+
+impl<'de, T: Eq + Hash + Deserialize<'de>> Deserialize<'de> for Set<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members<T>(std::marker::PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+        impl<'de, T: Eq + Hash + Deserialize<'de>> Visitor<'de> for Members<T> {
             type Value = Set<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -355,7 +382,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Set<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Set<T>, A::Error> {
-                T::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Set)
+                HashSet::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(Set)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Set<T>, A::Error> {

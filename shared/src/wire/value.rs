@@ -9,7 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::de::{CONTENT_KEY, TYPE_KEY};
 use super::message::{DecodeError, EncodeError, pack, unpack};
 use super::ser::EXTENSION;
-use super::types::{Date, DateTime, Decimal, Set, Time, Undefined, Uuid};
+use super::types::{Date, DateTime, Decimal, InOrder, Time, Undefined, Uuid};
 
 /// A value of MessagePack, or one of lymph's special values.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -152,7 +152,7 @@ impl Serialize for Value {
                 }
                 map.end()
             }
-            Self::Set(members) => Set(members).serialize(serializer),
+            Self::Set(members) => InOrder(members).serialize(serializer),
             Self::DateTime(value) => value.serialize(serializer),
             Self::Date(value) => value.serialize(serializer),
             Self::Time(value) => value.serialize(serializer),

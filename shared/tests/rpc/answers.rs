@@ -171,6 +171,30 @@ async fn who_stopped_waiting_is_not_refused() {
     assert_eq!(first[2], id.as_bytes(), "the first answer is that of the next call: {shown:?}");
 }
 
+/// As real lymph writes it: `nack_unknown_method`, `nack_unknown_interface` and `nack_bad_params` of its captures.
+#[tokio::test]
+async fn who_is_refused_before_anybody_was_found_hears_of_no_version() {
+    let world = World::ipc();
+    let server = world.serve(echo()).await;
+    let socket = zmq::Context::new().socket(zmq::DEALER).unwrap();
+    socket.set_rcvtimeo(30_000).unwrap();
+    socket.connect(server.address()).unwrap();
+    let answers = tokio::task::spawn_blocking(move || {
+        ["echo.nosuch", "nosuch.echo", "echo.refuse"].map(|subject| {
+            let mut request = Message::request(subject, pack(&json!({})).unwrap());
+            request.headers.trace_id = Some("c0ffee".into());
+            socket.send_multipart(request.encode(), 0).unwrap();
+            socket.recv_multipart(0).unwrap()
+        })
+    });
+    let answers = answers.await.unwrap();
+    let headers = answers.map(|frames| (frames[1].clone(), frames[3].clone()));
+    let unserved = b"\x81\xa8trace_id\xa6c0ffee".to_vec();
+    let served = b"\x82\xa7version\xc0\xa8trace_id\xa6c0ffee".to_vec();
+    let expected = [unserved.clone(), unserved, served].map(|headers| (b"NACK".to_vec(), headers));
+    assert_eq!(headers, expected);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_turn_comes_too_late_is_not_begun() {
     let world = World::memory();

@@ -129,6 +129,12 @@ fn a_benchmark_goes_on_while_nobody_answers_and_counts_what_failed() {
     // Wrong words do not become right by being sent often.
     let echoes = echoes();
     echoes.run("request echo.nothing -N 5").code(1).says("there is no `echo.nothing`");
+    echoes.run_words(&["request", "echo.upper", "{}", "-N", "5"]).code(1).says("`text` not given");
+    // A service that refuses all is counted.
+    let wrong =
+        echoes.run_words(&["request", "echo.upper", "{\"text\": [1]}", "-N", "5", "--json"]);
+    let shown: Value = serde_json::from_str(&wrong.code(1).out).unwrap();
+    assert_eq!(shown["errors"], json!({"refused": 5}));
     echoes.down();
 }
 
@@ -188,6 +194,13 @@ fn a_call_that_fails_is_explained_and_ends_with_its_code() {
         .code(2)
         .says("text: ")
         .says("`set`");
+    // What would end a container of lymph is sent by none of the three.
+    let unknown = r#"{"text": {"__type__": "map", "_": [["__type__", "nope"], ["_", 1]]}}"#;
+    request(&["echo.upper", unknown]).code(2).says("text: ").says("`__type__`");
+    cluster.run_words(&["emit", "a.b", unknown]).code(2).says("text: ").says("`__type__`");
+    let (code, _, err) = piped(&cluster, &["shell"], "proxy.echo.upper(text=set([1], [2]))\n");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("text[0]: a list cannot be a member of a set"), "{err}");
     request(&["echo.upper", "--timeout", "-5"]).code(2).says("invalid value '-5' for '--timeout");
     request(&["echo.upper", "-N", "-x"]).code(2).says("from 1 to 10000000");
     request(&["echo.upper", "-N", "2", "-D"]).code(2).says("`-D`");

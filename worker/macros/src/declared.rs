@@ -58,7 +58,7 @@ pub(crate) fn expand(item: &DeriveInput) -> Result<TokenStream> {
             const KINDS: &'static [&'static str] = &[#(#kinds),*];
 
             fn fault(&self) -> ::hilum_worker::Fault {
-                let message = ::std::string::ToString::to_string(self);
+                let message = ::hilum_worker::__private::message(self);
                 match self { #(#to)* }
             }
         }

@@ -11,7 +11,7 @@ use syn::{
 };
 
 use crate::handler;
-use crate::method::{self, Argument, Kind, Method};
+use crate::method::{self, Argument, Kind, Method, Wrong};
 use crate::proxy;
 
 /// What stands in `#[interface(…)]`.
@@ -21,9 +21,15 @@ pub(crate) struct Options {
     proxy: Visibility,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self { config: None, proxy: syn::parse_quote!(pub(crate)) }
+    }
+}
+
 impl Parse for Options {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let mut options = Self { config: None, proxy: syn::parse_quote!(pub(crate)) };
+        let mut options = Self::default();
         while !input.is_empty() {
             let key = input.call(Ident::parse_any)?;
             input.parse::<Token![=]>()?;
@@ -54,8 +60,17 @@ struct Hooks {
     healthy: Option<TokenStream>,
 }
 
-/// Expands `#[interface]`.
-pub(crate) fn expand(options: Options, mut item: ItemImpl) -> Result<TokenStream> {
+/// Expands `#[interface]`: what the author wrote, an implementation of what is right in it, and what is wrong, which is kept in `wrong`.
+///
+/// With the implementation `main!` and the callers have no errors of their own, which would hide the author's.
+///
+/// # Errors
+/// When there is nothing to implement it for.
+pub(crate) fn expand(
+    options: Options,
+    mut item: ItemImpl,
+    wrong: &mut Wrong,
+) -> Result<TokenStream> {
     if let Some((_, path, _)) = &item.trait_ {
         return Err(Error::new_spanned(
             path,
@@ -77,15 +92,16 @@ pub(crate) fn expand(options: Options, mut item: ItemImpl) -> Result<TokenStream
     let mut hooks = Hooks::default();
     for member in &mut item.items {
         let ImplItem::Fn(function) = member else { continue };
-        match Method::read(&function.attrs, &function.sig)? {
-            Some(method) => {
-                if methods.iter().any(|other| other.name == method.name) {
-                    let message = format!("there is another method `{}`", method.name);
-                    return Err(Error::new_spanned(&function.sig.ident, message));
-                }
-                methods.push(method);
+        match wrong.unless(Method::read(&function.attrs, &function.sig)) {
+            Some(Some(method)) if methods.iter().any(|other| other.name == method.name) => {
+                let message = format!("there is another method `{}`", method.name);
+                wrong.unless(Err::<(), _>(Error::new_spanned(&function.sig.ident, message)));
             }
-            None => hook(&ident, &ty, function, &mut hooks)?,
+            Some(Some(method)) => methods.push(method),
+            Some(None) => {
+                wrong.unless(hook(&ident, &ty, function, &mut hooks));
+            }
+            None => {}
         }
         function.attrs.retain(|attribute| method::kind_of(attribute).is_none());
     }
@@ -138,10 +154,17 @@ fn hook(ident: &Ident, ty: &Type, function: &ImplItemFn, hooks: &mut Hooks) -> R
         return Ok(());
     }
     let mutable = matches!(signature.inputs.first(), Some(FnArg::Receiver(receiver)) if receiver.mutability.is_some());
-    let wanted = if name == "is_healthy" { 1 } else { 2 };
-    if !has_self || mutable || signature.inputs.len() > wanted {
+    let plain = name == "is_healthy";
+    let wanted = if plain { 1 } else { 2 };
+    if !has_self
+        || mutable
+        || signature.inputs.len() > wanted
+        || (plain && signature.asyncness.is_some())
+    {
         let form = match name.as_str() {
-            "is_healthy" => "fn is_healthy(&self) -> bool",
+            "is_healthy" => {
+                "fn is_healthy(&self) -> bool`, which waits for nothing: what takes time belongs in a task that keeps the answer, `async fn on_start(&self, ctx: &Context) -> Result<()>"
+            }
             "on_stop" => "async fn on_stop(&self, ctx: &Context)",
             _ => "async fn on_start(&self, ctx: &Context) -> Result<()>",
         };

@@ -19,12 +19,18 @@ mod tests;
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
 
+use self::method::Wrong;
+
 /// Makes an `impl` block an interface; see `hilum_worker::interface`.
 #[proc_macro_attribute]
 pub fn interface(attribute: TokenStream, item: TokenStream) -> TokenStream {
-    let options = parse_macro_input!(attribute as interface::Options);
     let item = parse_macro_input!(item as syn::ItemImpl);
-    interface::expand(options, item).unwrap_or_else(syn::Error::into_compile_error).into()
+    let mut wrong = Wrong::default();
+    let options = wrong.unless(syn::parse(attribute)).unwrap_or_default();
+    let expanded = interface::expand(options, item, &mut wrong);
+    let mut tokens = wrong.unless(expanded).unwrap_or_default();
+    tokens.extend(wrong.shown());
+    tokens.into()
 }
 
 /// Makes a trait a typed proxy of a service that is written elsewhere; see `hilum_worker::proxy`.
@@ -32,7 +38,11 @@ pub fn interface(attribute: TokenStream, item: TokenStream) -> TokenStream {
 pub fn proxy(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let _nothing = parse_macro_input!(attribute as syn::parse::Nothing);
     let item = parse_macro_input!(item as syn::ItemTrait);
-    proxy::expand_trait(&item).unwrap_or_else(syn::Error::into_compile_error).into()
+    let mut wrong = Wrong::default();
+    let expanded = proxy::expand_trait(&item, &mut wrong);
+    let mut tokens = wrong.unless(expanded).unwrap_or_default();
+    tokens.extend(wrong.shown());
+    tokens.into()
 }
 
 /// Lets a struct or enum cross the wire as an ERROR; see `hilum_worker::Declared`.

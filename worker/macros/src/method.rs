@@ -64,6 +64,36 @@ pub(crate) struct Output {
     pub(crate) fallible: bool,
 }
 
+/// Mistakes so far: an author is told all of them at once.
+#[derive(Debug, Default)]
+pub(crate) struct Wrong(Option<Error>);
+
+impl Wrong {
+    /// The value; a mistake is kept.
+    pub(crate) fn unless<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                match &mut self.0 {
+                    Some(errors) => errors.combine(error),
+                    none => *none = Some(error),
+                }
+                None
+            }
+        }
+    }
+
+    /// The value, if there was no mistake.
+    pub(crate) fn or<T>(self, value: T) -> Result<T> {
+        self.0.map_or(Ok(value), Err)
+    }
+
+    /// The mistakes as the compiler shows them; nothing where there are none.
+    pub(crate) fn shown(self) -> proc_macro2::TokenStream {
+        self.0.map(Error::into_compile_error).unwrap_or_default()
+    }
+}
+
 /// A method that can be called from elsewhere.
 #[derive(Debug)]
 pub(crate) struct Method {
@@ -253,7 +283,7 @@ fn handling(attribute: &Attribute, kind: Kind) -> Result<Handling> {
         })?;
     }
     if kind == Kind::Event && handling.patterns.is_empty() {
-        let message = "says which events: `#[event(\"order.paid\")]`, with `*` for one word and `#` for any number";
+        let message = "`#[event]` says which events: `#[event(\"order.paid\")]`, with `*` for one word and `#` for any number";
         return Err(Error::new_spanned(attribute, message));
     }
     if handling.once && handling.retry > 0 {
@@ -266,18 +296,22 @@ fn handling(attribute: &Attribute, kind: Kind) -> Result<Handling> {
 }
 
 fn handling_option(input: ParseStream<'_>, kind: Kind, handling: &mut Handling) -> Result<()> {
-    let name = |text: syn::LitStr| {
-        if (1..=255).contains(&text.value().len()) {
+    let name = |what: &str, text: syn::LitStr| {
+        let length = text.value().len();
+        if (1..=255).contains(&length) {
             return Ok(text.value());
         }
-        Err(Error::new(text.span(), "has 1 to 255 bytes"))
+        Err(Error::new(text.span(), format!("{what} has 1 to 255 bytes, this one has {length}")))
     };
     if kind == Kind::Event && input.peek(syn::LitStr) {
         let text: syn::LitStr = input.parse()?;
         let span = text.span();
-        let pattern = name(text)?;
+        let pattern = name("the type of an event", text)?;
         if pattern.split('.').any(str::is_empty) {
-            return Err(Error::new(span, "is words with dots between them, none of them empty"));
+            let message = format!(
+                "`{pattern}` is no type of an event: that is words with dots between them, none of them empty, like `order.paid`"
+            );
+            return Err(Error::new(span, message));
         }
         handling.patterns.push(pattern);
         return Ok(());
@@ -296,13 +330,16 @@ fn handling_option(input: ParseStream<'_>, kind: Kind, handling: &mut Handling) 
             let number: syn::LitInt = input.parse()?;
             let prefetch = number.base10_parse()?;
             if !(1..=1000).contains(&prefetch) {
-                return Err(Error::new(number.span(), "from 1 to 1000 events at once"));
+                return Err(Error::new(
+                    number.span(),
+                    "`prefetch` is from 1 to 1000 events at once",
+                ));
             }
             handling.prefetch = Some(prefetch);
         }
         ("queue", Kind::Event) => {
             input.parse::<Token![=]>()?;
-            handling.queue = Some(name(input.parse()?)?);
+            handling.queue = Some(name("the name of a queue", input.parse()?)?);
         }
         (_, Kind::Event) => {
             let message = "known are types of events in quotes, `sequential`, `broadcast`, `once`, `retry = N`, `prefetch = N` and `queue = \"…\"`";
@@ -324,7 +361,7 @@ fn arguments(kind: Kind, signature: &Signature) -> Result<Vec<Argument>> {
                 && receiver.mutability.is_none()
                 && receiver.colon_token.is_none() => {}
         other => {
-            let message = "takes `&self` first: an interface answers several calls at once, so what changes belongs in a \
+            let message = "a method takes `&self` first: an interface answers several calls at once, so what changes belongs in a \
                            `Mutex` or an atomic";
             return Err(match other {
                 Some(argument) => Error::new_spanned(argument, message),
@@ -333,48 +370,61 @@ fn arguments(kind: Kind, signature: &Signature) -> Result<Vec<Argument>> {
         }
     }
     let mut arguments = Vec::new();
+    let mut wrong = Wrong::default();
     for input in inputs {
         let FnArg::Typed(input) = input else { continue };
-        let argument = match &*input.ty {
-            Type::Reference(reference) if last_is(&reference.elem, "Context") => Argument::Context,
-            Type::Reference(reference) if !kind.is_call() && last_is(&reference.elem, "Event") => {
-                Argument::Event { lent: true }
-            }
-            Type::Path(_) if !kind.is_call() && last_is(&input.ty, "Event") => {
-                Argument::Event { lent: false }
-            }
-            Type::Path(_) if last_is(&input.ty, "Context") => {
-                return Err(Error::new_spanned(&input.ty, "the context is lent: write `&Context`"));
-            }
-            Type::Path(_) if last_is(&input.ty, "ReplyChannel") => Argument::Channel,
-            Type::Reference(_) => {
-                return Err(Error::new_spanned(
-                    &input.ty,
-                    "a parameter comes from the wire and is owned: write `String` for `&str`, `Vec<…>` for `&[…]`",
-                ));
-            }
-            Type::ImplTrait(_) => {
-                return Err(Error::new_spanned(
-                    &input.ty,
-                    "a parameter has one type, which is read from the wire",
-                ));
-            }
-            ty => {
-                let Pat::Ident(pattern) = &*input.pat else {
-                    return Err(Error::new_spanned(
-                        &input.pat,
-                        "a parameter has a name: callers give it by that",
-                    ));
-                };
-                Argument::Parameter(Box::new(Parameter {
-                    ident: pattern.ident.clone(),
-                    ty: ty.clone(),
-                    optional: last_is(ty, "Option"),
-                }))
-            }
-        };
-        arguments.push(argument);
+        arguments.extend(wrong.unless(argument(kind, input)));
     }
+    wrong.or(arguments).and_then(|arguments| with_its_channel(kind, signature, arguments))
+}
+
+fn argument(kind: Kind, input: &syn::PatType) -> Result<Argument> {
+    Ok(match &*input.ty {
+        Type::Reference(reference) if last_is(&reference.elem, "Context") => Argument::Context,
+        Type::Reference(reference) if !kind.is_call() && last_is(&reference.elem, "Event") => {
+            Argument::Event { lent: true }
+        }
+        Type::Path(_) if !kind.is_call() && last_is(&input.ty, "Event") => {
+            Argument::Event { lent: false }
+        }
+        Type::Path(_) if last_is(&input.ty, "Context") => {
+            return Err(Error::new_spanned(&input.ty, "the context is lent: write `&Context`"));
+        }
+        Type::Path(_) if last_is(&input.ty, "ReplyChannel") => Argument::Channel,
+        Type::Reference(_) => {
+            return Err(Error::new_spanned(
+                &input.ty,
+                "a parameter comes from the wire and is owned: write `String` for `&str`, `Vec<…>` for `&[…]`",
+            ));
+        }
+        Type::ImplTrait(_) => {
+            return Err(Error::new_spanned(
+                &input.ty,
+                "a parameter has one type, which is read from the wire",
+            ));
+        }
+        ty => {
+            let Pat::Ident(pattern) = &*input.pat else {
+                return Err(Error::new_spanned(
+                    &input.pat,
+                    "a parameter has a name: callers give it by that",
+                ));
+            };
+            Argument::Parameter(Box::new(Parameter {
+                ident: pattern.ident.clone(),
+                ty: ty.clone(),
+                optional: last_is(ty, "Option"),
+            }))
+        }
+    })
+}
+
+/// The arguments, if a channel is among them where one has to be, and nowhere else.
+fn with_its_channel(
+    kind: Kind,
+    signature: &Signature,
+    arguments: Vec<Argument>,
+) -> Result<Vec<Argument>> {
     let channels =
         arguments.iter().filter(|argument| matches!(argument, Argument::Channel)).count();
     match (kind, channels) {

@@ -5,29 +5,31 @@ use quote::{format_ident, quote};
 use syn::ext::IdentExt;
 use syn::{Error, Ident, ItemTrait, Result, TraitItem, Type, Visibility};
 
-use crate::method::{self, Kind, Method};
+use crate::method::{self, Kind, Method, Wrong};
 
-/// Expands `#[proxy]`: the trait is only a description and is not kept.
-pub(crate) fn expand_trait(item: &ItemTrait) -> Result<TokenStream> {
+/// Expands `#[proxy]`: the trait is only a description and is not kept. What is wrong in it is kept in `wrong`.
+///
+/// # Errors
+/// When no proxy can be made of it at all.
+pub(crate) fn expand_trait(item: &ItemTrait, wrong: &mut Wrong) -> Result<TokenStream> {
     if let Some(parameter) = item.generics.params.first() {
         return Err(Error::new_spanned(parameter, "a proxy has no generic parameters"));
     }
-    let mut methods = Vec::new();
-    for member in &item.items {
-        let TraitItem::Fn(function) = member else {
-            return Err(Error::new_spanned(member, "a proxy's trait has methods only"));
-        };
-        if let Some(body) = &function.default {
-            return Err(Error::new_spanned(
-                body,
-                "the service has the body: end the method with `;`",
-            ));
-        }
-        methods.push(Method::of_trait(&function.attrs, &function.sig)?);
-    }
+    let methods: Vec<Method> =
+        item.items.iter().filter_map(|member| wrong.unless(method(member))).collect();
     let name = format_ident!("{}Proxy", item.ident.unraw());
     let doc = method::help(&item.attrs);
     Ok(expand(&item.vis, &name, &doc, &methods))
+}
+
+fn method(member: &TraitItem) -> Result<Method> {
+    let TraitItem::Fn(function) = member else {
+        return Err(Error::new_spanned(member, "a proxy's trait has methods only"));
+    };
+    if let Some(body) = &function.default {
+        return Err(Error::new_spanned(body, "the service has the body: end the method with `;`"));
+    }
+    Method::of_trait(&function.attrs, &function.sig)
 }
 
 /// The struct and its methods.

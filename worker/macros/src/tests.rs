@@ -3,12 +3,21 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 
+use crate::method::Wrong;
 use crate::{declared, interface, proxy};
 
-/// The message of the error that these tokens are refused with.
+/// The messages of the errors that these tokens are refused with, a line each.
 fn refused(attribute: TokenStream, item: TokenStream) -> String {
-    let expand = || interface::expand(syn::parse2(attribute)?, syn::parse2(item)?);
-    expand().expect_err("it was taken").to_string()
+    let expand = || {
+        let mut wrong = Wrong::default();
+        interface::expand(syn::parse2(attribute)?, syn::parse2(item)?, &mut wrong)?;
+        wrong.or(())
+    };
+    said(&expand().expect_err("it was taken"))
+}
+
+fn said(error: &syn::Error) -> String {
+    error.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join("\n")
 }
 
 /// The message for a method in an otherwise good `impl`.
@@ -98,6 +107,33 @@ fn hooks() {
 }
 
 #[test]
+fn a_hook_that_must_not_wait_is_named_with_its_form() {
+    let said = method(quote! { async fn is_healthy(&self) -> bool { true } });
+    assert_says(&said, &["write `fn is_healthy(&self) -> bool`, which waits for nothing"]);
+}
+
+/// One mistake at a time takes a compiler's run each; without the implementation each is followed by one of `main!`.
+#[test]
+fn all_mistakes_are_told_at_once_and_the_rest_is_implemented() {
+    let item = quote! {
+        impl Echo {
+            #[rpc] async fn first(&mut self) {}
+            #[rpc] async fn good(&self, text: String) -> String { text }
+            #[rpc] async fn second(&self, a: &str, b: &[u8]) {}
+            async fn is_healthy(&self) -> bool { true }
+        }
+    };
+    let mut wrong = Wrong::default();
+    let item = syn::parse2(item).expect("an impl");
+    let text = interface::expand(interface::Options::default(), item, &mut wrong);
+    let text = text.expect("expanded").to_string();
+    let said = said(&wrong.or(()).expect_err("it was taken"));
+    assert_eq!(said.lines().count(), 4, "{said}");
+    assert_says(&text, &["impl :: hilum_worker :: Interface for Echo", "name : \"good\""]);
+    assert!(!text.contains("name : \"second\"") && !text.contains("# [rpc]"), "{text}");
+}
+
+#[test]
 fn blocks() {
     assert_says(&refused(quote!(), quote!(impl Clone for Echo {})), &["not that of a trait"]);
     assert_says(
@@ -110,10 +146,9 @@ fn blocks() {
         &["no generic parameters"],
     );
     let with_body: syn::ItemTrait = syn::parse_quote! { trait Echo { async fn f(&self) {} } };
-    assert_says(
-        &proxy::expand_trait(&with_body).expect_err("taken").to_string(),
-        &["end the method with `;`"],
-    );
+    let mut wrong = Wrong::default();
+    proxy::expand_trait(&with_body, &mut wrong).expect("a proxy of the rest");
+    assert_says(&said(&wrong.or(()).expect_err("taken")), &["end the method with `;`"]);
     let union: syn::DeriveInput = syn::parse_quote! { enum E {} };
     assert_says(
         &declared::expand(&union).expect_err("taken").to_string(),
@@ -130,7 +165,9 @@ fn what_is_not_marked_is_the_authors_own() {
         }
     };
     let options = syn::parse2(quote!()).expect("options");
-    let text = interface::expand(options, item).expect("expanded").to_string();
+    let mut wrong = Wrong::default();
+    let text = interface::expand(options, item, &mut wrong).expect("expanded").to_string();
+    wrong.or(()).expect("nothing wrong");
     assert!(
         text.contains("helper")
             && text.contains("METHODS : & 'static [:: hilum_worker :: Method] = & []"),
@@ -142,8 +179,12 @@ fn what_is_not_marked_is_the_authors_own() {
 fn handlers() {
     assert_says(&method(quote! { #[event] async fn f(&self) {} }), &["says which events"]);
     assert_says(&method(quote! { #[event("a", often)] async fn f(&self) {} }), &["`retry = N`"]);
-    assert_says(&method(quote! { #[event("")] async fn f(&self) {} }), &["1 to 255"]);
-    assert_says(&method(quote! { #[event("a..b")] async fn f(&self) {} }), &["none of them empty"]);
+    let empty = method(quote! { #[event("")] async fn f(&self) {} });
+    assert_says(&empty, &["the type of an event has 1 to 255 bytes, this one has 0"]);
+    let gap = method(quote! { #[event("a..b")] async fn f(&self) {} });
+    assert_says(&gap, &["`a..b` is no type of an event", "none of them empty"]);
+    let queue = method(quote! { #[event("a", queue = "")] async fn f(&self) {} });
+    assert_says(&queue, &["the name of a queue has 1 to 255 bytes"]);
     assert_says(
         &method(quote! { #[event("a", prefetch = 0)] async fn f(&self) {} }),
         &["1 to 1000"],

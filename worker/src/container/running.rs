@@ -166,7 +166,7 @@ impl Running {
         };
         let place = place.place();
         tracing::warn!(
-            "not registered yet {place}; it serves, and is registered as soon as it can be: {reason}"
+            "not registered yet {place}: {reason}. It serves all the same, and is registered as soon as it can be"
         );
         let trying = enter_in_the_end(Arc::clone(&self.registry), entries);
         self.registering = Some(tokio::spawn(trying).abort_handle());

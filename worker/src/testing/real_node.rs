@@ -21,6 +21,16 @@ const CONFIG: &str = "hilum.yml";
 /// Variables of a node around the test, which the node in it must not inherit.
 const FOREIGN: [&str; 5] = ["HILUM_", "LYMPH_", "LISTEN_", "NOTIFY_", "WATCHDOG_"];
 
+/// The longest name of a folder for temporary files (`TMPDIR`) in which a node's sockets fit: a socket's path has 107 bytes at most
+/// (`man 7 unix`), the longest of ours ends with 62.
+const LONGEST_BASE: usize = 45;
+
+/// Where a node's folder is made: where the system says, or `/tmp` if its sockets would not fit there.
+fn base() -> PathBuf {
+    let base = std::env::temp_dir();
+    if base.as_os_str().len() <= LONGEST_BASE { base } else { PathBuf::from("/tmp") }
+}
+
 /// Why a real node does not do what a test asks.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -112,8 +122,7 @@ impl NodeFixture {
     /// # Errors
     /// See [`RealNodeError`]; that an instance failed comes with what it wrote. Nothing is left running.
     pub async fn start(self) -> Result<RealNode, RealNodeError> {
-        // Not under $TMPDIR: a socket's path has 107 bytes at most.
-        let home = tempfile::Builder::new().prefix("hilum-test-").tempdir_in("/tmp")?;
+        let home = tempfile::Builder::new().prefix("hilum-test-").tempdir_in(base())?;
         std::fs::create_dir(home.path().join("run"))?;
         let config = home.path().join(CONFIG);
         std::fs::write(&config, self.yaml)?;

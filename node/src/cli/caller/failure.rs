@@ -141,8 +141,17 @@ pub(super) fn unreachable(error: RegistryError) -> CliError {
 
 /// Why a method may have refused a call, as far as its description tells.
 pub(super) fn why_refused(asked: &Subject, body: &Value, methods: &[Method]) -> String {
+    wrong_word(asked, body, methods).unwrap_or_else(|| {
+        let method = methods.iter().find(|method| method.name == asked.name);
+        let signature = method.map(Method::signature).unwrap_or_default();
+        format!("it is `{signature}`; the log of the service says why it refused")
+    })
+}
+
+/// What a method's description says against a call, so that another word is needed.
+pub(super) fn wrong_word(asked: &Subject, body: &Value, methods: &[Method]) -> Option<String> {
     if let Some(why) = wrong_version(asked, methods) {
-        return why;
+        return Some(why);
     }
     let subject = asked.name.as_str();
     let named: Vec<&Method> = methods.iter().filter(|method| method.name == subject).collect();
@@ -153,11 +162,11 @@ pub(super) fn why_refused(asked: &Subject, body: &Value, methods: &[Method]) -> 
             .filter(|name| !is_builtin(name) || is_builtin(subject))
             .collect();
         let near = nearest(subject, &names);
-        return match (near.first(), names.is_empty()) {
+        return Some(match (near.first(), names.is_empty()) {
             (Some(near), _) => format!("there is no `{subject}`; did you mean `{near}`?"),
             (None, false) => format!("there is no `{subject}`; there is `{}`", names.join("`, `")),
             (None, true) => "it has no methods".to_owned(),
-        };
+        });
     };
     let given: Vec<&str> = match body {
         Value::Map(entries) => entries.iter().filter_map(|(key, _)| key.as_str()).collect(),
@@ -166,18 +175,17 @@ pub(super) fn why_refused(asked: &Subject, body: &Value, methods: &[Method]) -> 
     let is_known = |name: &&str| named.iter().any(|one| one.params.iter().any(|it| it == name));
     let signature = method.signature();
     if let Some(unknown) = given.iter().find(|name| !is_known(name)) {
-        return format!("it has no parameter `{unknown}`: it is `{signature}`");
+        return Some(format!("it has no parameter `{unknown}`: it is `{signature}`"));
     }
     let is_missing = |name: &str| !given.contains(&name) && !method.is_optional(name);
     let missing: Vec<&str> =
         method.params.iter().map(String::as_str).filter(|name| is_missing(name)).collect();
-    if missing.is_empty() {
-        return format!("it is `{signature}`; the log of the service says why it refused");
-    }
-    format!(
-        "`{}` not given: it is `{signature}`; the log of the service says why it refused",
-        missing.join("`, `")
-    )
+    (!missing.is_empty()).then(|| {
+        format!(
+            "`{}` not given: it is `{signature}`; the log of the service says why it refused",
+            missing.join("`, `")
+        )
+    })
 }
 
 /// Who is asked at an address is not chosen by the version that is asked for.

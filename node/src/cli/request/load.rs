@@ -81,9 +81,12 @@ fn nobody_there(error: &Error) -> bool {
         )
 }
 
-/// Whether a first call that failed so says nothing of those that follow: another word would not help.
+/// Whether a first call that failed so is counted with those that follow; after any other failure another word is needed.
 pub(super) fn may_pass(error: &Error) -> bool {
-    nobody_there(error) || error.is_transient() || error.kind().is_some()
+    nobody_there(error)
+        || error.is_transient()
+        || error.kind().is_some()
+        || matches!(error, Error::Nack { .. })
 }
 
 impl Load<'_> {

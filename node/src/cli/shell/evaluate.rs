@@ -158,6 +158,7 @@ impl Scope<'_, '_> {
             (None, Some(remote)) => remote.clone(),
             (None, None) => self.caller.place(&subject.interface).await?,
         };
+        let body = &super::request::sendable(body.clone())?;
         let version = subject.version.clone();
         let trace_id = new_id();
         let options = CallOptions {

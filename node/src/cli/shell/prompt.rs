@@ -30,7 +30,12 @@ const LONGEST: usize = 64 << 20;
 /// What comes from the prompt.
 pub(super) enum News {
     /// A line, complete with all that its brackets hold.
-    Line(String),
+    Line {
+        /// What was typed or read.
+        text: String,
+        /// Where it begins in what is no terminal, from 1.
+        at: Option<usize>,
+    },
     /// Ctrl-C: another line.
     Again,
     /// The end.
@@ -74,13 +79,18 @@ impl Prompt {
 
 /// A pipe or a file: no prompt, no editing.
 fn listen(prompts: &blocking::Receiver<String>, news: &mpsc::Sender<News>) {
+    let mut next = 1;
     while prompts.recv().is_ok() {
         let mut text = String::new();
+        let at = next;
         let one = loop {
             match std::io::stdin().read_line(&mut text) {
                 Ok(0) if text.is_empty() => break News::End,
                 Ok(read) if read > 0 && language::is_open(&text) && text.len() < LONGEST => {}
-                Ok(_) => break News::Line(text),
+                Ok(_) => {
+                    next += text.lines().count();
+                    break News::Line { text, at: Some(at) };
+                }
                 Err(error) => break News::Failed(error),
             }
         };
@@ -113,7 +123,7 @@ fn edit(prompts: &blocking::Receiver<String>, news: &mpsc::Sender<News>) {
                 {
                     let _ = editor.append_history(path);
                 }
-                News::Line(line)
+                News::Line { text: line, at: None }
             }
             Err(ReadlineError::Interrupted) => News::Again,
             Err(ReadlineError::Eof) => News::End,

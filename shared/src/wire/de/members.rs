@@ -9,10 +9,24 @@ use super::{Decoder, ShapeError};
 /// The members of an array or a map.
 pub(super) struct Members<'a, 'de> {
     pub(super) decoder: &'a mut Decoder<'de>,
-    pub(super) left: usize,
+    count: usize,
+    left: usize,
+    /// Where the key of the value that comes next begins.
+    key: usize,
 }
 
-impl<'de> Members<'_, 'de> {
+impl<'a, 'de> Members<'a, 'de> {
+    pub(super) fn new(decoder: &'a mut Decoder<'de>, count: usize) -> Self {
+        Self { decoder, count, left: count, key: 0 }
+    }
+
+    /// The key of the value that did not fit, as far as it can be shown.
+    fn key(&self) -> String {
+        let mut decoder = Decoder { bytes: self.decoder.bytes, at: self.key, room: 1 };
+        let text = decoder.text().ok().flatten().unwrap_or("?");
+        text.chars().take(80).collect()
+    }
+
     pub(super) fn visit_seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ShapeError> {
         let value = visitor.visit_seq(&mut self)?;
         match self.left {
@@ -46,7 +60,10 @@ impl<'de> de::SeqAccess<'de> for &mut Members<'_, 'de> {
             return Ok(None);
         }
         self.left -= 1;
-        seed.deserialize(&mut *self.decoder).map(Some)
+        let value = seed.deserialize(&mut *self.decoder);
+        value
+            .map(Some)
+            .map_err(|error| error.within(format_args!("[{}]", self.count - self.left - 1)))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -65,6 +82,7 @@ impl<'de> de::MapAccess<'de> for &mut Members<'_, 'de> {
             return Ok(None);
         }
         self.left -= 1;
+        self.key = self.decoder.at;
         seed.deserialize(&mut *self.decoder).map(Some)
     }
 
@@ -72,7 +90,7 @@ impl<'de> de::MapAccess<'de> for &mut Members<'_, 'de> {
         &mut self,
         seed: V,
     ) -> Result<V::Value, ShapeError> {
-        seed.deserialize(&mut *self.decoder)
+        seed.deserialize(&mut *self.decoder).map_err(|error| error.within(self.key()))
     }
 
     fn size_hint(&self) -> Option<usize> {
