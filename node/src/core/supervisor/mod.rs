@@ -140,6 +140,9 @@ impl Supervisor {
                 self.out.event_of(None, event);
             }
             Input::FilesChanged { service, path } => self.files_changed(&service, &path, now),
+            Input::WatchActionFailed { service, message } => {
+                self.out.event_of(Some(&service), EventKind::WatchActionFailed(message));
+            }
             Input::Reconfigure { request, cluster, dry_run } => {
                 self.reconfigure(request, cluster, dry_run, now);
                 self.offered(now);
