@@ -102,8 +102,8 @@ pub struct Echo {
 pub const HEARTBEAT_FRAME: &[u8] = b"HB";
 /// First frame of every batch of log records.
 pub const LOG_FRAME: &[u8] = b"LOG";
-/// Batches of records that may wait in libzmq on either side of a connection. Each has 64 KiB at most, so that a store that
-/// takes nothing costs a MiB a side and worker, and the worker soon waits.
+/// Batches of records that may wait in the node's libzmq for each worker. Each has 64 KiB at most, so that a store that takes nothing
+/// costs the node a MiB for each, and the worker soon waits.
 pub const LOG_HIGH_WATER: u32 = 16;
 
 /// What an order asks for.

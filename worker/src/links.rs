@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hilum_shared::protocol::{Beat, Echo, HEARTBEAT_FRAME, LOG_HIGH_WATER, Order, topics};
+use hilum_shared::protocol::{Beat, Echo, HEARTBEAT_FRAME, Order, topics};
+use hilum_shared::rpc::blocking::Push;
 use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind, OpenError, Port, SendError, Socket, SocketEvent, SocketSpec,
 };
@@ -69,7 +70,7 @@ impl Connection {
 pub(crate) struct Links {
     pub(crate) hub: Option<Hub>,
     pub(crate) heart: Option<Socket>,
-    pub(crate) log: Option<Socket>,
+    pub(crate) log: Option<Push>,
     pub(crate) connection: Connection,
     orders: Option<Socket>,
     news: mpsc::Receiver<News>,
@@ -86,7 +87,14 @@ impl Links {
         let known = contract.instance.is_some() && contract.token.is_some();
         let log = contract.log.as_ref().filter(|_| known);
         let mut links = Self { hub: None, heart: None, log: None, connection, orders: None, news };
-        if heart.is_none() && orders.is_none() && log.is_none() {
+        if let Some(endpoint) = log {
+            let push = Push::new(endpoint).map_err(|source| LinkError::Open {
+                variable: hilum_shared::protocol::env::LOG,
+                source: source.into(),
+            })?;
+            links.log = Some(push);
+        }
+        if heart.is_none() && orders.is_none() {
             return Ok(links);
         }
         let hub = Hub::start(HUB_THREAD)?;
@@ -113,18 +121,6 @@ impl Links {
             let ear = OrderEar { news: sender };
             links.orders = Some(hub.open(spec, ear).map_err(|source| LinkError::Open {
                 variable: hilum_shared::protocol::env::SHUTDOWN,
-                source,
-            })?);
-        }
-        if let Some(endpoint) = log {
-            let spec = SocketSpec {
-                high_water: LOG_HIGH_WATER,
-                queue: LOG_HIGH_WATER as usize,
-                ..SocketSpec::new(Kind::Push).connect(endpoint)
-            };
-            let socket = hub.open(spec, |_, _: &mut Port<'_>| Flow::Taken);
-            links.log = Some(socket.map_err(|source| LinkError::Open {
-                variable: hilum_shared::protocol::env::LOG,
                 source,
             })?);
         }

@@ -19,9 +19,8 @@ pub type ServiceResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// The time that a signal gives, which names none: the default of `stop.timeout`.
 const GRACE: Duration = Duration::from_secs(10);
-/// For the flush of a service that ended without being told to.
-const FLUSH: Duration = Duration::from_secs(2);
-/// The least that a flush gets: when the grace is over, or nobody listens any more.
+/// The least that a flush gets, when the grace is over or nobody listens any more; and what remains of a grace after it, to tell what
+/// was lost.
 const LEAST_FLUSH: Duration = Duration::from_millis(200);
 
 /// Why a service did not run, or did not end well.
@@ -116,7 +115,8 @@ impl Builder {
         self
     }
 
-    /// The time to drain after a signal or the node's loss, which name none (10 s). An order names its own.
+    /// The time to drain after a signal or the node's loss, which name none (10 s), and that the last records of a service have that ends
+    /// by itself or panics. An order names its own.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -188,6 +188,7 @@ impl Builder {
             let start = std::mem::take(&mut self.start);
             log::install(LogLayer::new(queue.clone()), start, self.log_file.take());
         }
+        let grace = self.grace;
         // When the service panics `shipping` is dropped first: the log is flushed before the sockets go.
         let (mut heart, shipping) = match self.prepare(queue) {
             Ok(prepared) => prepared,
@@ -216,44 +217,39 @@ impl Builder {
         if let Err(error) = &result {
             tracing::error!("ended: {error}");
         }
-        let within = match worker.drain() {
-            None => FLUSH,
-            Some(drain) if drain.cause == Cause::NodeGone => LEAST_FLUSH,
-            Some(drain) => drain.left().clamp(LEAST_FLUSH, FLUSH),
+        let within = match (&result, worker.drain()) {
+            (Err(RunError::Interrupted), _) => LEAST_FLUSH,
+            (_, None) => grace,
+            (_, Some(drain)) if drain.cause == Cause::NodeGone => LEAST_FLUSH,
+            (_, Some(drain)) => drain.left().saturating_sub(LEAST_FLUSH).max(LEAST_FLUSH),
         };
-        flush(heart.into_links(), shipping, within);
+        // Blocks; nothing else is to be done any more.
+        if let Some(shipping) = shipping {
+            shipping.finish(within);
+        }
+        if let Some(hub) = heart.into_links().hub.take() {
+            hub.close(LEAST_FLUSH);
+        }
         result
     }
 
     fn prepare(self, queue: Option<Arc<Queue>>) -> Result<(Heart, Option<Shipping>), RunError> {
         let contract = self.contract?;
         let signals = if self.signals { Signals::take()? } else { Signals::leave() };
-        let links = Links::open(&contract)?;
-        let shipping = match (queue, &links.log) {
-            (Some(queue), Some(socket)) => {
+        let mut links = Links::open(&contract)?;
+        let shipping = match (queue, links.log.take()) {
+            (Some(queue), Some(push)) => {
                 let (lock, timeout) = (contract.lock.clone(), contract.timeout);
                 let connection = links.connection.clone();
                 let is_gone = move |silence| {
-                    let lock = absence::ask(lock.as_deref());
-                    absence::is_gone(silence, timeout, lock, connection.closed_for())
+                    let lock = || absence::ask(lock.as_deref());
+                    silence >= timeout
+                        && absence::is_gone(silence, timeout, lock(), connection.closed_for())
                 };
-                Some(Shipping::start(queue, socket.clone(), is_gone)?)
+                Some(Shipping::start(queue, push, self.grace, is_gone)?)
             }
             _ => None,
         };
         Ok((Heart::new(Worker::new(contract), links, signals, self.grace), shipping))
-    }
-}
-
-/// Gives what has not left this long. Blocks; nothing else is to be done any more.
-fn flush(mut links: Links, shipping: Option<Shipping>, within: Duration) {
-    let begun = std::time::Instant::now();
-    let left = shipping.map_or(0, |shipping| shipping.finish(within));
-    let unsent = links
-        .hub
-        .take()
-        .map_or(0, |hub| hub.close(within.saturating_sub(begun.elapsed()).max(LEAST_FLUSH)).unsent);
-    if left + unsent > 0 {
-        tracing::error!(left, unsent, "records could not be sent before the end");
     }
 }

@@ -109,10 +109,8 @@ fn a_slow_node_makes_the_logging_call_wait_and_nothing_is_lost() {
     node.hold_records(true);
     let written = Arc::new(AtomicU64::new(0));
     let flooding = Arc::clone(&written);
-    let (go, gone) = tokio::sync::oneshot::channel::<()>();
     let worker = logged(&node, Overflow::Wait, move || async move {
         flood(&flooding);
-        gone.await?;
         Ok(())
     });
     // It cannot end while the node takes nothing.
@@ -120,14 +118,53 @@ fn a_slow_node_makes_the_logging_call_wait_and_nothing_is_lost() {
     assert!(written.load(Ordering::SeqCst) < FLOOD && !worker.is_finished());
     assert!(node.records().is_empty());
     node.hold_records(false);
+    assert_eq!(worker.join().unwrap(), 0);
+    // It has left, and the node is still behind.
     let last = node.wait_for_record(|record| {
         record.fields.get("n").is_some_and(|n| n.as_u64() == Some(FLOOD - 1))
     });
     assert!(last.seq.unwrap() >= FLOOD);
-    go.send(()).unwrap();
-    assert_eq!(worker.join().unwrap(), 0);
     let kept: Vec<_> = node.records().iter().map(|record| record.seq.unwrap()).collect();
     assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1));
+}
+
+#[test]
+fn what_the_node_never_takes_holds_nobody_up_for_ever_and_is_counted() {
+    let node = FakeNode::start().unwrap();
+    node.hold_records(true);
+    let contract = node.contract();
+    let worker = std::thread::spawn(move || {
+        let mut builder = Builder::with_contract(contract)
+            .without_signals()
+            .overflow(Overflow::Drop)
+            .grace(Duration::from_millis(300));
+        let layer = builder.log_layer();
+        let subscriber = tracing_subscriber::registry().with(layer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let service = |_| async {
+                flood(&AtomicU64::new(0));
+                Ok(())
+            };
+            runtime.unwrap().block_on(builder.try_run(service)).unwrap();
+        });
+        layer.dropped()
+    });
+    let begun = Instant::now();
+    while !worker.is_finished() {
+        assert!(begun.elapsed() < LIMIT, "it waits for a node that takes nothing");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let dropped = worker.join().unwrap();
+    assert!(dropped > 0);
+    node.hold_records(false);
+    // What it does not count as lost is with the kernel, and comes.
+    let begun = Instant::now();
+    while ours(&node).len() as u64 + dropped < FLOOD {
+        assert!(begun.elapsed() < LIMIT, "{} came, {dropped} lost", ours(&node).len());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(ours(&node).len() as u64 + dropped, FLOOD);
 }
 
 #[test]

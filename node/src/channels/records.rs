@@ -3,10 +3,14 @@
 //! When the sink has no room the socket is not read until [`Records::resume`]: workers wait at their high-water mark,
 //! and no record is lost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::{LOG_FRAME, LOG_HIGH_WATER, LogRecord};
 use hilum_shared::transport::{
-    Flow, Frames, Handler, Hub, Kind, OpenError, Port, Socket, SocketSpec,
+    Flow, Frames, Handler, Hub, Kind, OpenError, Port, Socket, SocketEvent, SocketSpec,
 };
 use hilum_shared::wire::message::unpack;
 
@@ -24,12 +28,27 @@ pub struct Batch {
     pub records: Vec<LogRecord>,
 }
 
+/// While what the last worker left is read: between two looks whether that is all.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// Takes a batch without blocking, or gives it back.
 pub type Sink = Box<dyn FnMut(Batch) -> Result<(), Batch> + Send>;
 
 /// The endpoint. Dropping it closes the socket.
 pub struct Records {
     socket: Socket,
+    read_out: ReadOut,
+}
+
+/// Whether all is read: nobody is connected, and the sink has taken what those wrote who were.
+#[derive(Clone, Debug)]
+pub struct ReadOut(Arc<AtomicBool>);
+
+impl ReadOut {
+    /// Whether it is so now.
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Records {
@@ -45,9 +64,21 @@ impl Records {
         sink: Sink,
         counters: Counters,
     ) -> Result<Self, OpenError> {
-        let mut spec = SocketSpec::new(Kind::Pull).bind(endpoint);
-        (spec.mode, spec.high_water) = (mode, LOG_HIGH_WATER);
-        Ok(Self { socket: hub.open(spec, Inlet { roster, sink, counters, parked: None })? })
+        let spec = SocketSpec {
+            mode,
+            high_water: LOG_HIGH_WATER,
+            monitor: true,
+            ..SocketSpec::new(Kind::Pull).bind(endpoint)
+        };
+        let read_out = ReadOut(Arc::new(AtomicBool::new(true)));
+        let inlet =
+            Inlet { roster, sink, counters, parked: None, peers: 0, read_out: read_out.clone() };
+        Ok(Self { socket: hub.open(spec, inlet)?, read_out })
+    }
+
+    /// To ask whether all is read.
+    pub fn read_out(&self) -> ReadOut {
+        self.read_out.clone()
     }
 
     /// Call it after each batch that the sink's consumer took.
@@ -72,6 +103,9 @@ struct Inlet {
     counters: Counters,
     /// What the sink gave back; it comes again as frames that need not be decoded twice.
     parked: Option<Batch>,
+    /// Connections that have not ended. One ends when all that came by it is in the socket's queue.
+    peers: usize,
+    read_out: ReadOut,
 }
 
 impl Handler for Inlet {
@@ -90,6 +124,27 @@ impl Handler for Inlet {
 
     fn rejected(&mut self) {
         self.counters.count("log: malformed");
+    }
+
+    fn event(&mut self, event: SocketEvent, port: &mut Port<'_>) {
+        match event {
+            SocketEvent::Accepted => self.peers += 1,
+            SocketEvent::Disconnected => self.peers = self.peers.saturating_sub(1),
+            SocketEvent::Connected | SocketEvent::Refused => return,
+        }
+        self.read_out.0.store(false, Ordering::SeqCst);
+        self.timer(port);
+    }
+
+    fn timer(&mut self, port: &mut Port<'_>) {
+        if self.peers > 0 {
+            return; // the last one to go asks again
+        }
+        if self.parked.is_some() || port.is_readable() {
+            port.wake_in(LOOK);
+        } else {
+            self.read_out.0.store(true, Ordering::SeqCst);
+        }
     }
 }
 
@@ -178,6 +233,26 @@ mod tests {
         assert_eq!(counters.get("log: wrong token"), 1);
         assert_eq!(counters.get("log: malformed"), 3);
         assert_eq!(counters.get("log: token of another instance"), 1);
+    }
+
+    #[test]
+    fn all_is_read_when_the_last_worker_has_gone_and_the_sink_has_taken_what_it_left() {
+        let world = World::new();
+        let (records, batches, ..) = open(&world, 1);
+        let read_out = records.read_out();
+        assert!(read_out.is_so(), "nobody was there");
+        let worker = world.pusher("l");
+        for seq in 1..=100 {
+            worker.send(log(&[record("a.1", seq)]));
+        }
+        wait_until(|| records.is_held() && !read_out.is_so());
+        drop(worker);
+        for seq in 1..=100 {
+            assert!(seq == 100 || !read_out.is_so(), "{seq} is to come");
+            assert_eq!(batches.recv_timeout(LIMIT).unwrap().records[0].seq, Some(seq));
+            records.resume();
+        }
+        wait_until(|| read_out.is_so());
     }
 
     #[test]

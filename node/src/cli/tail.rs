@@ -265,7 +265,7 @@ fn tell(session: &Session, source: &mut Source, event: SocketEvent) {
             source.told = true;
             session.out.note(&format!("{address}: nobody publishes there yet; waiting"));
         }
-        SocketEvent::Refused => {}
+        SocketEvent::Refused | SocketEvent::Accepted => {}
     }
 }
 

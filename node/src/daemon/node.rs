@@ -30,7 +30,7 @@ use crate::channels::counters::Counters;
 use crate::channels::events::Events;
 use crate::channels::heartbeat::Heartbeat;
 use crate::channels::publish::Publish;
-use crate::channels::records::{Batch, Records};
+use crate::channels::records::{Batch, ReadOut, Records};
 use crate::channels::roster::Roster;
 use crate::channels::shutdown::Shutdown;
 use crate::core::action::Reply;
@@ -192,6 +192,8 @@ struct Node {
     processes: Processes,
     log: LogHandle,
     log_thread: std::thread::JoinHandle<()>,
+    /// Whether all records of workers are with the log.
+    records: ReadOut,
     hub: Hub,
     publish: publish::Mender,
     _heartbeat: Heartbeat,
@@ -283,6 +285,7 @@ impl Node {
             counters.clone(),
         )
         .map_err(Refusal::new)?;
+        let read_out = records.read_out();
         tokio::task::spawn_local(resume_records(records, held, inbox.clone()));
         let events =
             Events::open(&hub, &endpoint("events.sock"), mode, roster.clone(), counters.clone())
@@ -368,6 +371,7 @@ impl Node {
             runtime,
             processes,
             log: log.handle,
+            records: read_out,
             log_thread: log.thread,
             hub,
             publish: publish_mender,
@@ -399,6 +403,10 @@ impl Node {
             self.processes.take_exits();
             self.processes.reap_strays();
             survivors = self.processes.kill_everything();
+        }
+        // Who is dead writes no more, and what they wrote is in their sockets.
+        while !self.records.is_so() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         drop(self.runtime);
         self.log.stop();

@@ -1,9 +1,10 @@
-//! A blocking client: one connection in the calling thread.
+//! A blocking client, and a blocking PUSH: one connection in the calling thread.
 //!
 //! It speaks ZMTP itself, so that a command needs no threads of libzmq (which aborts where a user may have no more of them), and
 //! it never waits for a node that is not there: a refused connection is told from a slow one.
 
 mod connection;
+mod push;
 
 use std::io;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::connection::{Connection, Failure, Wait};
+pub use self::push::Push;
 use crate::protocol::control::Fault;
 use crate::transport::endpoint::{Endpoint, EndpointError};
 use crate::wire::message::{DecodeError, EncodeError, Kind, Message, pack};
@@ -196,7 +198,7 @@ impl Client {
         }
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&self.endpoint, wait)
+            None => Connection::open(&self.endpoint, "DEALER", wait)
                 .map_err(|failure| self.failed(subject, failure, wait))?,
         };
         Ok(self.connection.insert(connection))

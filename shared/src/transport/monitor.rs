@@ -21,7 +21,8 @@ pub(crate) fn receive(socket: &zmq::Socket) -> zmq::Result<Option<Frames>> {
     }
 }
 
-const WATCHED: [zmq::SocketEvent; 3] = [
+const WATCHED: [zmq::SocketEvent; 4] = [
+    zmq::SocketEvent::ACCEPTED,
     zmq::SocketEvent::HANDSHAKE_SUCCEEDED,
     zmq::SocketEvent::DISCONNECTED,
     zmq::SocketEvent::CONNECT_RETRIED,
@@ -46,7 +47,9 @@ pub(crate) fn watch(
 pub(crate) fn monitor_event(frames: &[Vec<u8>]) -> Option<SocketEvent> {
     let head = frames.first()?.get(..2)?;
     let raw = u16::from_ne_bytes([head[0], head[1]]);
-    if raw == zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() {
+    if raw == zmq::SocketEvent::ACCEPTED.to_raw() {
+        Some(SocketEvent::Accepted)
+    } else if raw == zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() {
         Some(SocketEvent::Connected)
     } else if raw == zmq::SocketEvent::DISCONNECTED.to_raw() {
         Some(SocketEvent::Disconnected)

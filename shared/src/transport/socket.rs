@@ -175,6 +175,8 @@ pub enum Undelivered {
 /// What a monitored socket saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketEvent {
+    /// Somebody came to a bound socket; each such connection ends with [`SocketEvent::Disconnected`], whether or not it shakes hands.
+    Accepted,
     /// A peer is there and has shaken hands.
     Connected,
     /// A connection ended.
@@ -240,6 +242,12 @@ impl Port<'_> {
             return Err(Undelivered::Full);
         }
         Ok(())
+    }
+
+    /// Whether a message can be read now.
+    pub fn is_readable(&self) -> bool {
+        // Only a socket that is closed has no answer.
+        self.socket.get_events().is_ok_and(|events| events.contains(zmq::POLLIN))
     }
 
     /// Asks for one call of [`Handler::timer`] after this time; where one is due sooner, that stands.

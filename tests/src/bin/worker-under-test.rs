@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use hilum_worker::http::axum::{Router, routing::get};
 use hilum_worker::http::{Config, Server};
-use hilum_worker::{ServiceResult, Worker};
+use hilum_worker::{Builder, ServiceResult, Worker};
 use tokio::time::sleep;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    hilum_worker::run(serve).await
+    let mut worker = Builder::new();
+    if std::env::args().any(|what| what == "leave" || what == "fall") {
+        worker = worker.grace(Duration::from_secs(60)); // a slow machine is no reason to give up
+    }
+    worker.run(serve).await
 }
 
 async fn serve(worker: Worker) -> ServiceResult {
@@ -36,6 +40,19 @@ async fn serve(worker: Worker) -> ServiceResult {
             tracing::info!(answer = 42, "a fact");
             tracing::warn!("a doubt");
             tracing::error!("a fault");
+        }
+        // Ends by itself, or by a panic, with many records that nobody may have read.
+        "leave" | "fall" => {
+            while !Path::new("leave").exists() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            // More than a socket's buffer holds; what does not fit waits in the library.
+            for n in 0..5000 {
+                tracing::info!(n, "{:100}", "numbered");
+            }
+            std::fs::write(format!("written.{}", std::process::id()), "")?;
+            assert!(what == "leave", "planned");
+            return Ok(());
         }
         "panic" if run == 1 => panic!("planned"),
         _ => {}

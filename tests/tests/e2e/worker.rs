@@ -75,6 +75,56 @@ fn a_node_that_was_stopped_blames_nobody() {
     );
 }
 
+/// The numbers of the records that it wrote before it left, in the order of the timeline.
+fn numbers(cluster: &Cluster, instance: &str) -> Vec<u64> {
+    let all = cluster.logs(&format!("{instance} --stream log --json"));
+    let lines = all.lines().map(|line| serde_json::from_str::<Value>(line).expect("is JSON"));
+    lines.filter_map(|line| line["fields"]["n"].as_u64()).collect()
+}
+
+/// Workers that are about to leave with more records than a socket's buffer takes, and their node, which stands still: the pids.
+fn leaving(what: &str, count: usize) -> (Cluster, Vec<u32>, u32) {
+    let worker = worker();
+    let cluster = Cluster::new(&format!(
+        "instances: {{web: {{command: {worker} {what}, ready: heartbeat, restart: never, numprocesses: {count}, stop: {{timeout: 60s}}}}}}"
+    ));
+    cluster.ok("up -d --wait");
+    let pids: Vec<u32> = (1..=count).map(|index| cluster.pid(&format!("web.{index}"))).collect();
+    let node = cluster.ps()["node"]["pid"].as_u64().expect("a node runs");
+    let node = u32::try_from(node).expect("is a pid");
+    signal("STOP", node);
+    cluster.write("leave", "");
+    let written = |pid: &u32| cluster.path(&format!("written.{pid}")).exists();
+    wait_until(LIMIT, "all to be written", || pids.iter().all(written));
+    std::thread::sleep(std::time::Duration::from_millis(2500)); // no worker may take this for a reason to give up
+    assert!(pids.iter().all(|pid| alive(*pid)), "one has given up");
+    (cluster, pids, node)
+}
+
+#[test]
+fn workers_that_leave_while_their_node_stands_still_lose_no_record() {
+    let (cluster, pids, node) = leaving("leave", 8);
+    // They end as soon as the kernel has the last of them, and the node has nothing else to wait for then.
+    signal("TERM", node);
+    signal("CONT", node);
+    wait_until(LIMIT, "their end", || !pids.iter().any(|pid| alive(*pid)) && !alive(node));
+    for index in 1..=8 {
+        let numbers = numbers(&cluster, &format!("web.{index}"));
+        assert!(numbers.iter().copied().eq(0..5000), "{} of web.{index}", numbers.len());
+    }
+}
+
+#[test]
+fn a_worker_that_panics_while_its_node_stands_still_loses_no_record() {
+    let (cluster, pids, node) = leaving("fall", 1);
+    signal("CONT", node);
+    wait_until(LIMIT, "its end", || !alive(pids[0]));
+    wait_until(LIMIT, "the panic", || cluster.logs("web --stream log").contains("planned"));
+    let numbers = numbers(&cluster, "web.1");
+    assert!(numbers.iter().copied().eq(0..5000), "{} records", numbers.len());
+    cluster.down();
+}
+
 #[test]
 fn a_worker_has_the_time_to_drain() {
     let cluster = cluster("drain", "");

@@ -8,9 +8,10 @@
 //!
 //! `--logfile` takes the lines that would go to stderr, but for those of the panic itself.
 //!
-//! Records wait in 1 MiB here and as much in libzmq. When both are full the node does not take them, and the logging
+//! Records wait in 1 MiB here, and in the kernel. When both are full the node does not take them, and the logging
 //! call waits, as long as the node is there ([`Overflow::Wait`]): the node knows that it holds records back and does
-//! not count it as silence. A node that is gone lets go whoever waits; from then on events go to stderr.
+//! not count it as silence. At the end of the process they wait for the node as long as the grace allows; what it has not taken then is
+//! counted on stderr. A node that is gone lets go whoever waits; from then on events go to stderr.
 
 mod config;
 mod layer;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use hilum_shared::name::InstanceId;
 use hilum_shared::protocol::{LOG_FRAME, LogRecord};
-use hilum_shared::transport::{Frames, SendError, Socket};
+use hilum_shared::rpc::blocking::Push;
+use hilum_shared::transport::Frames;
 use hilum_shared::wire::message::pack;
 
 use super::Overflow;
@@ -20,8 +21,6 @@ const ROOM: usize = 1 << 20;
 const BATCH: usize = 64;
 /// Bytes of one message, unless a single record has more.
 const BATCH_BYTES: usize = 64 << 10;
-/// Between two looks whether a node that takes nothing is still there.
-const LOOK: Duration = Duration::from_millis(200);
 /// Name of the sending thread. Whatever it logs must not wait for it.
 const THREAD: &str = "hilum-log";
 
@@ -64,11 +63,14 @@ struct State {
     bytes: usize,
     seq: u64,
     dropped: u64,
-    sending: bool,
+    /// Records of the message that is being sent.
+    sending: usize,
     /// Nothing more is taken; what is there is sent.
     closed: bool,
     /// Nothing more is sent.
     abandoned: bool,
+    /// Records that were taken here, and not by the node.
+    left: u64,
 }
 
 impl Queue {
@@ -130,31 +132,29 @@ impl Queue {
         self.lock().dropped
     }
 
-    /// Takes nothing more and waits until all is with libzmq, at most this long. Records that were left behind.
-    fn close(&self, within: Duration) -> usize {
+    /// Takes nothing more and waits until all is with the kernel, at most this long; then nothing more is sent.
+    fn close(&self, within: Duration) {
         let deadline = Instant::now() + within;
         let mut state = self.lock();
         state.closed = true;
         self.work.notify_all();
         self.room.notify_all();
-        while !state.abandoned && (state.sending || !state.frames.is_empty()) {
+        while !state.abandoned && (state.sending > 0 || !state.frames.is_empty()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             state = self.room.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let left = state.frames.len();
         state.abandoned = true;
         drop(state);
         self.work.notify_all();
-        left
     }
 
     /// The next batch as a whole message; `None` at the end.
     fn next(&self) -> Option<Frames> {
         let mut state = self.lock();
-        state.sending = false;
+        state.sending = 0;
         if state.frames.is_empty() {
             self.room.notify_all();
         }
@@ -178,18 +178,21 @@ impl Queue {
             message.extend(state.frames.pop_front());
         }
         state.bytes -= bytes;
-        state.sending = true;
+        state.sending = message.len() - 2;
         drop(state);
         self.room.notify_all();
         Some(message)
     }
 
-    /// The node is gone: who waits is let go, who comes is told so.
+    /// Nobody sends any more, because all is done or the node is gone: who waits is let go, who comes is told so, and what is
+    /// still here is lost.
     fn abandon(&self) {
         let mut state = self.lock();
         state.closed = true;
         state.abandoned = true;
-        state.dropped += state.frames.len() as u64;
+        let lost = (state.frames.len() + std::mem::take(&mut state.sending)) as u64;
+        state.left += lost;
+        state.dropped += lost;
         state.frames.clear();
         state.bytes = 0;
         drop(state);
@@ -209,13 +212,16 @@ impl Queue {
 pub(crate) struct Shipping {
     queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
+    patience: Duration,
 }
 
 impl Shipping {
-    /// Sends what is in `queue` to `socket`. `is_gone` is asked while the node takes nothing: `true` ends it.
+    /// Sends what is in `queue` by `push`. `is_gone` is asked while the node takes nothing, with the time that it has not: `true`
+    /// ends it. Dropped, it sends what is there for as long as `patience`.
     pub(crate) fn start(
         queue: Arc<Queue>,
-        socket: Socket,
+        mut push: Push,
+        patience: Duration,
         is_gone: impl Fn(Duration) -> bool + Send + 'static,
     ) -> std::io::Result<Self> {
         let own = Arc::clone(&queue);
@@ -224,53 +230,36 @@ impl Shipping {
             .stack_size(128 << 10)
             .spawn(move || {
                 while let Some(message) = own.next() {
-                    if !ship(&own, &socket, message, &is_gone) {
-                        own.abandon();
-                        return;
+                    let begun = Instant::now();
+                    if !push.send(&message, &|| own.is_abandoned() || is_gone(begun.elapsed())) {
+                        break;
                     }
                 }
+                own.abandon();
             })?;
-        Ok(Self { queue, thread: Some(thread) })
+        Ok(Self { queue, thread: Some(thread), patience })
     }
 
-    /// Sends what is there, at most this long, and ends. Records that were left behind.
-    pub(crate) fn finish(mut self, within: Duration) -> usize {
-        self.end(within)
+    /// Sends what is there, at most this long, and ends. What is lost is told on stderr.
+    pub(crate) fn finish(mut self, within: Duration) {
+        self.end(within);
     }
 
-    fn end(&mut self, within: Duration) -> usize {
-        let Some(thread) = self.thread.take() else { return 0 };
-        let left = self.queue.close(within);
+    fn end(&mut self, within: Duration) {
+        let Some(thread) = self.thread.take() else { return };
+        self.queue.close(within);
         // A panic there has been told by the panic hook.
         let _ = thread.join();
-        left
+        let left = self.queue.lock().left;
+        if left > 0 {
+            tracing::error!(left, "records could not be sent before the end");
+        }
     }
 }
 
 impl Drop for Shipping {
     fn drop(&mut self) {
-        self.end(Duration::from_secs(1)); // a panic is under way: what says why is worth a second
-    }
-}
-
-/// Sends one message, waiting while the node is there. `false` at the end.
-fn ship(
-    queue: &Queue,
-    socket: &Socket,
-    message: Frames,
-    is_gone: &impl Fn(Duration) -> bool,
-) -> bool {
-    let begun = Instant::now();
-    loop {
-        match socket.send_within(message.clone(), LOOK) {
-            Ok(()) => return true,
-            Err(SendError::Closed) => return false,
-            Err(SendError::Full { .. }) => {
-                if queue.is_abandoned() || is_gone(begun.elapsed()) {
-                    return false;
-                }
-            }
-        }
+        self.end(self.patience); // a panic is under way: what says why is worth the wait
     }
 }
 
@@ -349,7 +338,7 @@ mod tests {
             queue.push(record(n.to_string()), Patience::AsSet);
         }
         assert_eq!(queue.next().unwrap().len(), BATCH + 2);
-        assert_eq!(queue.close(Duration::from_millis(10)), 36);
+        queue.close(Duration::from_millis(10));
         assert_eq!(queue.push(record("no".into()), Patience::AsSet), Pushed::Closed);
         assert!(queue.next().is_none());
     }

@@ -1,16 +1,19 @@
-//! The connection below a blocking client: made, shaken hands over, written and read without ever waiting longer than asked.
+//! The connection below a blocking client or PUSH: made, shaken hands over, written and read without ever waiting longer than asked.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
+};
 
+use crate::transport::Frames;
 use crate::transport::endpoint::Endpoint;
 use crate::wire::limits::MAX_ANSWER;
 use crate::wire::message::{DecodeError, Kind, Message};
@@ -95,7 +98,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn open(endpoint: &Endpoint, wait: Wait<'_>) -> Result<Self, Failure> {
+    /// Connects as a socket of this type.
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        socket_type: &str,
+        wait: Wait<'_>,
+    ) -> Result<Self, Failure> {
         let stream = match endpoint {
             Endpoint::Ipc(path) => Stream::Unix(connect_unix(path, wait)?),
             Endpoint::Tcp(address) => {
@@ -106,14 +114,15 @@ impl Connection {
             }
         };
         let mut connection = Self { stream, reader: Reader::new(MAX_ANSWER), torn: false };
-        connection.shake_hands(wait)?;
+        connection.shake_hands(socket_type, wait)?;
         Ok(connection)
     }
 
     /// Both sides speak at once.
-    fn shake_hands(&mut self, wait: Wait<'_>) -> Result<(), Failure> {
+    fn shake_hands(&mut self, socket_type: &str, wait: Wait<'_>) -> Result<(), Failure> {
         let mut opening = zmtp::greeting().to_vec();
-        zmtp::write_ready(&mut opening, &Hello { socket_type: "DEALER".into(), identity: vec![] });
+        let hello = Hello { socket_type: socket_type.to_owned(), identity: vec![] };
+        zmtp::write_ready(&mut opening, &hello);
         self.write(&opening, wait)?;
         let mut greeting = [0; GREETING];
         let mut filled = 0;
@@ -186,6 +195,13 @@ impl Connection {
         }
     }
 
+    /// Gives a message to the kernel, whole.
+    pub(super) fn send(&mut self, frames: &Frames, wait: Wait<'_>) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        zmtp::write_message(&mut bytes, frames);
+        self.write(&bytes, wait)
+    }
+
     /// Waits for more bytes and takes them.
     fn read(&mut self, wait: Wait<'_>) -> Result<(), Failure> {
         loop {
@@ -232,20 +248,26 @@ impl Stream {
         }
     }
 
+    /// Without the signal that a connection without a reader brings: whose process it is may not ignore it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.write(bytes),
-            Self::Tcp(stream) => stream.write(bytes),
-        }
+        Ok(send(self.as_fd().as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
     }
 
     /// After an error: sleeps where it only says that there is nothing to do yet.
     fn pause(&self, error: io::Error, ready: PollFlags, wait: Wait<'_>) -> Result<(), Failure> {
-        match (error.kind(), self) {
-            (ErrorKind::Interrupted, _) => Ok(()),
-            (ErrorKind::WouldBlock, Self::Unix(stream)) => wait.until(stream, ready),
-            (ErrorKind::WouldBlock, Self::Tcp(stream)) => wait.until(stream, ready),
+        match error.kind() {
+            ErrorKind::Interrupted => Ok(()),
+            ErrorKind::WouldBlock => wait.until(self, ready),
             _ => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tcp(stream) => stream.as_fd(),
         }
     }
 }
