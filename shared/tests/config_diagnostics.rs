@@ -42,6 +42,7 @@ cases! {
     dependency_cycle: "instances:\n  a: {command: x, depends_on: [b]}\n  b: {command: x, depends_on: [c]}\n  c:\n    command: x\n    depends_on:\n      a: {condition: started}\n  d: {command: x, depends_on: [d]}\n";
     dependency_quorum: "instances:\n  a: {command: x, depends_on: {b: {quorum: 4}, c: {condition: completed}, d: {quorum: 150%}}}\n  b: {command: x, numprocesses: 3}\n  c: {command: x}\n  d: {command: x}\n";
     variables_unset: "env: {A: $(env.HOEM), B: $(envv.X), C: $(var.x), D: \"$(env.X\", E: $(env.1)}\ninstances:\n  web: {command: x $(instance.idx) $(port.http), ports: {htpt: auto}, description: $(instance.id)}\n";
+    all_references_of_one_value_at_once: "instances:\n  web: {command: x $(env.NO_SUCH_ONE) $(port.nope) $(instance.idx) $(env.Q)}\n";
     not_supported_yet: "instances:\n  web: {command: x}\ncontainer: {events: {class: amqp}}\nnode: {web: {}}\n";
     metrics_listen: "instances: {web: {command: x, ports: {p: 9464}}}\nnode: {metrics: {listen: 'localhost:9464'}}\n";
     metrics_without_an_address: "node: {metrics: {}}\n";

@@ -11,9 +11,10 @@ use nix::unistd::Pid;
 use super::exit::CliError;
 use super::link::{self, Node};
 use super::operation::{self, Display};
-use super::process::{self, Process};
+use super::process::Process;
 use super::session::Session;
 use super::target::Selection;
+use crate::driver::keeper;
 
 /// A node that has not answered a shutdown order within this gets it as a signal.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -194,7 +195,7 @@ impl<'a> Farewell<'a> {
         let id = project.state.id();
         let begun = Instant::now();
         loop {
-            let left = process::marked(&id);
+            let left = keeper::all_marked(&id);
             if left.is_empty() || begun.elapsed() > SETTLE {
                 return left;
             }

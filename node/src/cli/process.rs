@@ -1,4 +1,4 @@
-//! What the command line asks `/proc` of: whether a process still lives, whose child it is, who bears a cluster's mark.
+//! What the command line asks `/proc` of: whether a process still lives, and whose child it is.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -6,8 +6,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use hilum_shared::protocol::env;
 
 use super::output::printable;
 
@@ -124,42 +122,6 @@ pub(crate) fn command_of(pid: u32) -> Option<String> {
     (!text.is_empty()).then(|| super::table::cut(&text, 60))
 }
 
-/// The processes of this user that bear the mark of the cluster with this id, ourselves and those above us left out.
-pub(crate) fn marked(id: &str) -> Vec<u32> {
-    let mark = format!("{}={id}.", env::CLUSTER);
-    let mut above = vec![std::process::id()];
-    while let Some(parent) = above.last().and_then(|pid| stat(*pid)).map(|stat| stat.parent) {
-        if parent == 0 || above.contains(&parent) {
-            break;
-        }
-        above.push(parent);
-    }
-    let mut found: Vec<u32> = pids()
-        .filter(|pid| !above.contains(pid))
-        .filter(|pid| {
-            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-                environment
-                    .split(|byte| *byte == 0)
-                    .any(|variable| variable.starts_with(mark.as_bytes()))
-            })
-        })
-        .filter(|pid| Process::find(*pid).is_some())
-        .collect();
-    found.sort_unstable();
-    found
-}
-
-/// All pids of this user.
-fn pids() -> impl Iterator<Item = u32> {
-    let me = nix::unistd::geteuid().as_raw();
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(move |entry| me == 0 || entry.metadata().is_ok_and(|meta| meta.uid() == me))
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 /// Where a process reads from its files, for `doctor`.
 pub(crate) fn file(pid: u32, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{name}"))
@@ -180,9 +142,8 @@ mod tests {
     struct Sleeper(std::process::Child);
 
     impl Sleeper {
-        fn start(mark: &str) -> Self {
-            let mut command = std::process::Command::new("sleep");
-            Self(command.arg("1000").env(env::CLUSTER, mark).spawn().unwrap())
+        fn start() -> Self {
+            Self(std::process::Command::new("sleep").arg("1000").spawn().unwrap())
         }
 
         fn end(&mut self) {
@@ -211,22 +172,11 @@ mod tests {
         let me = Process::find(std::process::id()).unwrap();
         assert!(me.lives());
         assert!(!Process { started: 1, ..me }.lives(), "another start is another process");
-        let mut child = Sleeper::start("x.x");
+        let mut child = Sleeper::start();
         let process = Process::find(child.0.id()).unwrap();
         assert!(process.lives());
         wait_until(|| command_of(process.pid).is_some_and(|line| line == "sleep 1000"));
         child.end();
         assert!(!process.lives());
-    }
-
-    #[test]
-    fn the_marked_are_found_by_their_environment() {
-        let id = format!("test{}", std::process::id());
-        let mut child = Sleeper::start(&format!("{id}.x"));
-        let pid = child.0.id();
-        wait_until(|| marked(&id) == [pid]);
-        assert_eq!(marked("test-of-nobody"), [] as [u32; 0]);
-        child.end();
-        assert_eq!(marked(&id), [] as [u32; 0]);
     }
 }

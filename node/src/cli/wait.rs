@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use hilum_shared::protocol::control::{Await, AwaitState, Outcome as Answer};
-use hilum_shared::status::State;
+use hilum_shared::status::{InstanceStatus, State};
 
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::link::Node;
@@ -32,6 +32,7 @@ pub(crate) enum For {
     hilum wait web --for ready --timeout 30s && ./smoke-test\n  \
     hilum wait migrate --for exit\n  \
     hilum wait 'w*' --for stopped\n\n\
+    A job is ready when a run of it has completed; where none has yet, its schedule's time is waited for.\n\
     1 when it has failed and cannot come any more, 4 when it took too long.")]
 pub(crate) struct WaitArgs {
     /// Services, instances or globs
@@ -70,9 +71,7 @@ pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
             display.show(&snapshot, &selection);
         }
         if matches!(args.state, For::Ready | For::Running) {
-            let failed = ps::chosen(&snapshot, &selection).find(|one| one.state == State::Failed);
-            *lost.borrow_mut() =
-                failed.map(|one| format!("`{}` has failed: {}", one.instance, ps::info(one)));
+            *lost.borrow_mut() = ps::chosen(&snapshot, &selection).find_map(cannot_come);
         }
         lost.borrow().is_some()
     };
@@ -106,6 +105,15 @@ pub(crate) fn run(session: &Session, args: &WaitArgs) -> Outcome {
         session.out.json(&serde_json::json!({ "instances": snapshot.instances }))?;
     }
     Ok(ExitStatus::Done)
+}
+
+/// Why one does not come by itself any more: it has failed, or another's failure stopped it.
+fn cannot_come(one: &InstanceStatus) -> Option<String> {
+    match (one.state, &one.in_vain) {
+        (State::Failed, _) => Some(format!("`{}` has failed: {}", one.instance, ps::info(one))),
+        (State::Stopped, Some(why)) => Some(format!("`{}` does not come: {why}", one.instance)),
+        _ => None,
+    }
 }
 
 /// What a node says that gave up waiting: who cannot come any more, and why.

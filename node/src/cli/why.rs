@@ -80,7 +80,8 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
 fn is_well(one: &InstanceStatus) -> bool {
     match one.state {
         State::Running => one.ready && one.flags.is_empty(),
-        State::Stopped | State::Completed => true,
+        State::Stopped => one.in_vain.is_none(),
+        State::Completed => true,
         _ => false,
     }
 }
@@ -168,6 +169,12 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
             "; ",
             &format!("nothing more happens by itself: `hilum start {}` tries again", one.instance),
         ),
+        State::Stopped if one.in_vain.is_some() => {
+            say(
+                "; ",
+                &format!("it comes back with that one, or by `hilum start {}`", one.instance),
+            );
+        }
         State::Stopped => say("; ", &format!("`hilum start {}` starts it", one.instance)),
         _ => {}
     }
@@ -221,8 +228,16 @@ mod tests {
             sentence(&one, None),
             "failed: restart limit reached, last killed by SEGV; nothing more happens by itself: `hilum start web.1` tries again"
         );
-        let one = instance("web.1", State::Stopped);
+        let mut one = instance("web.1", State::Stopped);
         assert_eq!(sentence(&one, None), "stopped; `hilum start web.1` starts it");
+        assert!(is_well(&one));
+        one.reason = Some("db.1 failed".into());
+        one.in_vain = Some("it was stopped because `db` failed".into());
+        assert_eq!(
+            sentence(&one, None),
+            "stopped: db.1 failed; it comes back with that one, or by `hilum start web.1`"
+        );
+        assert!(!is_well(&one), "nobody stopped it by hand");
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub enum EventKind {
     DependencyTimeout(String),
     /// A watched file changed.
     FilesChanged(String),
+    /// The command of `watch.action` failed.
+    WatchActionFailed(String),
     /// It was told to read its configuration again: how and why.
     ReloadAsked {
         /// `signal HUP`, `message`.
@@ -169,6 +171,7 @@ impl EventKind {
             Self::HookFailed { .. } => "hook-failed",
             Self::DependencyTimeout(_) => "dependency-timeout",
             Self::FilesChanged(_) => "files-changed",
+            Self::WatchActionFailed(_) => "watch-action-failed",
             Self::ReloadAsked { .. } => "reload-asked",
             Self::Signalled(_) => "signalled",
             Self::Scaled { .. } => "scaled",
@@ -197,6 +200,7 @@ impl EventKind {
             | Self::LeftBehind(_)
             | Self::OverMemory { .. }
             | Self::HookFailed { .. }
+            | Self::WatchActionFailed(_)
             | Self::RollingStopped(_)
             | Self::ReloadRefused(_)
             | Self::Starved
@@ -251,6 +255,7 @@ impl EventKind {
             Self::HookFailed { point, message } => format!("hook {point} failed: {message}"),
             Self::DependencyTimeout(what) => format!("waited in vain for {what}"),
             Self::FilesChanged(path) => format!("{path} changed"),
+            Self::WatchActionFailed(why) => format!("watch.action failed: {why}"),
             Self::ReloadAsked { via, why } => format!("asked to reload ({via}): {why}"),
             Self::Signalled(signal) => format!("signal {signal} sent"),
             Self::Scaled { from, to } => format!("scaled from {from} to {to}"),
@@ -259,7 +264,10 @@ impl EventKind {
             Self::ReloadRefused(why) => why.clone(),
             Self::RollingStopped(why) => format!("rolling restart stopped: {why}"),
             Self::Stalled(gap) => {
-                format!("the node did not run for {}; nobody is blamed", format_duration(*gap))
+                format!(
+                    "the node did not run for at least {}; nobody is blamed",
+                    format_duration(*gap)
+                )
             }
             Self::RegistryAway(why) => format!("{why}; it is tried again and again"),
             Self::RegistryBack => "registry: it is there again".into(),

@@ -54,6 +54,13 @@ pub enum Input {
         /// One of the files, for people.
         path: String,
     },
+    /// The command that follows such a change failed.
+    WatchActionFailed {
+        /// The service.
+        service: ServiceName,
+        /// How.
+        message: String,
+    },
     /// The configuration file was read again and is valid.
     Reconfigure {
         /// Who asked; `None` when the file was saved.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hilum_shared::config::spec::{AliveKind, ReadyKind, ServiceSpec};
-use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::signal::{Exit, Signal};
 
 use super::action::Action;
@@ -219,6 +219,8 @@ pub struct Instance {
     pub waiting_since: Moment,
     /// Started by hand with `--no-deps`.
     pub ignore_deps: bool,
+    /// The service whose failure stopped it (`on_failure: stop_dependents`); it comes back with that one.
+    pub stopped_for: Option<ServiceName>,
     /// Goes for good when it is down.
     pub dropping: bool,
     /// The machine was short of something at the last try.
@@ -242,6 +244,7 @@ impl Instance {
             info: None,
             waiting_since: now,
             ignore_deps: false,
+            stopped_for: None,
             dropping: false,
             shortage: false,
             history: History::default(),

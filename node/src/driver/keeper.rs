@@ -152,11 +152,18 @@ pub(super) fn end_descendants(patience: Duration) -> Vec<u32> {
 /// Ends everything that an earlier, dead node of this cluster left; only for the holder of the
 /// cluster's lock. The answer is what survived.
 pub fn sweep_marked(id: &str, patience: Duration) -> Vec<u32> {
-    let mark = Mark::of_cluster(id);
-    end(patience, || marked(&mark))
+    end(patience, || all_marked(id))
 }
 
-/// The living processes that carry the mark, without this one and its ancestors: the command that
+/// The living processes of the cluster with this id, by number, this one and its ancestors left out.
+pub fn all_marked(id: &str) -> Vec<u32> {
+    let mut found = marked(&Mark::of_cluster(id));
+    found.retain(|&pid| Stat::read(pid).is_some_and(|stat| !stat.is_zombie()));
+    found.sort_unstable();
+    found
+}
+
+/// The processes that carry the mark, without this one and its ancestors: the command that
 /// starts a node may itself run inside one.
 fn marked(mark: &Mark) -> Vec<u32> {
     let mut spared = HashSet::new();

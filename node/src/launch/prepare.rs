@@ -313,6 +313,9 @@ fn env_block(variables: &[EnvVar<'_>]) -> Result<(Strings, Option<usize>), Launc
     Ok((block, listen_pid))
 }
 
+/// Seconds of CPU time that a program has after XCPU.
+const CPU_GRACE: u64 = 5;
+
 fn limits(limits: &Limits, original_nofile: Option<(u64, u64)>) -> Vec<Rlimit> {
     let both = |name, resource: u32, value: Option<u64>| {
         value.map(|value| Rlimit { name, resource: resource as i32, soft: value, hard: value })
@@ -326,12 +329,19 @@ fn limits(limits: &Limits, original_nofile: Option<(u64, u64)>) -> Vec<Rlimit> {
             hard,
         })
     });
+    // The kernel says XCPU at the soft limit and KILL at the hard one; a program may clean up in between.
+    let cpu = limits.cpu.map(|soft| Rlimit {
+        name: "cpu",
+        resource: libc::RLIMIT_CPU as i32,
+        soft,
+        hard: soft.saturating_add(CPU_GRACE),
+    });
     [
         nofile,
         both("nproc", libc::RLIMIT_NPROC, limits.nproc),
         both("core", libc::RLIMIT_CORE, limits.core),
         both("as", libc::RLIMIT_AS, limits.address_space),
-        both("cpu", libc::RLIMIT_CPU, limits.cpu),
+        cpu,
         both("stack", libc::RLIMIT_STACK, limits.stack),
     ]
     .into_iter()

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::name::{InstanceId, Run};
@@ -148,6 +149,21 @@ impl Runtime {
     }
 }
 
+impl Dossier {
+    /// `limits.cpu` in seconds, where the run's CPU time had come to it when it was killed. The kernel looks at its clock's
+    /// ticks, so a tenth of a second less counts, too.
+    fn cpu_limit(&self) -> Option<u64> {
+        let limit = self.known.as_ref()?.spec.launch.limits.cpu?;
+        let used = self.usage?.cpu + Duration::from_millis(100);
+        let signal = match &self.event.kind {
+            EventKind::Exited { exit: Exit::Signal { signal, .. }, cause: None, .. } => *signal,
+            _ => return None,
+        };
+        let of_limit = [Signal::KILL, Signal::XCPU].contains(&signal);
+        (of_limit && used >= Duration::from_secs(limit)).then_some(limit)
+    }
+}
+
 /// What the configuration and the node gave it. What it inherited is the node's own and is left out: it says little of
 /// the crash and may say much of its user.
 fn given<'a>(
@@ -189,6 +205,9 @@ impl Serialize for Facts<'_> {
         let Some(known) = &self.crash.known else {
             return map.end();
         };
+        if let Some(limit) = self.crash.cpu_limit() {
+            map.serialize_entry("cpu_limit_seconds", &limit)?;
+        }
         map.serialize_entry("reason", &known.reason)?;
         map.serialize_entry("restarts", &known.restarts)?;
         map.serialize_entry("info", &known.info)?;

@@ -172,6 +172,20 @@ fn what_is_ignored_is_no_change() {
     );
 }
 
+#[test]
+fn what_a_glob_writes_out_is_watched_though_ignored_and_what_its_wildcards_find_is_not() {
+    let watch = "{paths: ['build/*.py', 'gen/**', one.tmp, '*.tmp'], debounce: 50ms}";
+    let ignored = "build/\ngen\n*.tmp\n*.log\n";
+    let files = [(".gitignore", ignored), ("build/a.py", "1"), ("gen/x/a", "1"), ("one.tmp", "1")];
+    let mut room = Room::new(watch, &files);
+    for (hidden, named) in
+        [("two.tmp", "build/a.py"), ("gen/x/a.log", "gen/x/a"), ("three.tmp", "one.tmp")]
+    {
+        room.write(hidden, "2");
+        room.expect_nothing(named);
+    }
+}
+
 /// Whether the kernel watches a directory for this process.
 fn kernel_watches(dir: &Path) -> bool {
     let inode =

@@ -198,7 +198,9 @@ pub(crate) fn nearest<'a>(
             (strsim::damerau_levenshtein(&lower, &plain), candidate)
         })
         .filter(|(distance, candidate)| {
-            *distance <= (text.chars().count().max(candidate.len()) / 3).max(1)
+            let length = text.chars().count();
+            // what has nothing in common with it was not meant
+            *distance <= (length.max(candidate.len()) / 3).max(1) && *distance < length
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

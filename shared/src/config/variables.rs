@@ -174,7 +174,7 @@ impl Variables<'_> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         let mut replaced = false;
-        let mut good = true;
+        let (mut good, mut later) = (true, false);
         while let Some(start) = rest.find("$(") {
             add(&mut out, &rest[..start]);
             if rest[..start].ends_with('$') {
@@ -228,7 +228,10 @@ impl Variables<'_> {
                         good = false;
                     }
                 },
-                Some(Found::Later) => out.push_str(whole),
+                Some(Found::Later) => {
+                    out.push_str(whole);
+                    later = true;
+                }
                 None => good = false,
             }
             rest = &rest[end + 1..];
@@ -239,7 +242,8 @@ impl Variables<'_> {
         }
         add(&mut out, rest);
         let style = if replaced { Style::Variable } else { style };
-        good.then(|| Node::scalar(out, style, at).value)
+        // Without what is wrong, so that the references that each start fills in are judged in the same round.
+        (good || later).then(|| Node::scalar(out, style, at).value)
     }
 
     fn look_up(

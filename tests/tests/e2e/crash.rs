@@ -53,6 +53,17 @@ instances:
     cluster.assert_empty();
 }
 
+#[test]
+fn a_cpu_limit_that_is_used_up_warns_first_and_is_named_in_the_crash() {
+    let spin = "sh -c 'while :; do :; done'";
+    let yaml =
+        format!("instances: {{web: {{command: {spin}, restart: never, limits: {{cpu: 1s}}}}}}");
+    let cluster = Cluster::up(&yaml);
+    cluster.wait_state("web.1", "failed");
+    let told = "killed by XCPU (its CPU time came to `limits.cpu`, 1s)";
+    wait_until(LIMIT, told, || cluster.run("crash show web").out.contains(told));
+}
+
 /// Waits for its end and for what is written of it a moment later.
 fn crashed(cluster: &Cluster, id: &str) {
     cluster.wait_state(id, "backoff");

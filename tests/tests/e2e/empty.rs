@@ -77,6 +77,25 @@ instances:
 }
 
 #[test]
+fn doctor_sees_and_mends_what_the_next_up_would_end_though_it_hides_its_environment() {
+    let cluster = Cluster::new("instances: {web: {command: sh daemonize.sh}}");
+    let text = daemonizes(&cluster);
+    cluster.ok("up -d");
+    wait_until(LIMIT, "the daemon", || !with_text(&text).is_empty());
+    // the keeper first: it would end what the node leaves
+    let keeper = cluster.processes().into_iter().find(|one| one.command.contains("__keeper"));
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    signal("STOP", node);
+    signal("KILL", keeper.unwrap().pid);
+    signal("KILL", node);
+    wait_until(LIMIT, "the lock is free", || cluster.run("ps").status.code() == Some(3));
+    cluster.run("doctor").code(1).says("processes without a node").says(&text);
+    cluster.ok("doctor --mend");
+    assert_eq!(with_text(&text), []);
+    cluster.run("doctor").says("leftovers: none");
+}
+
+#[test]
 fn a_killed_keeper_takes_the_cluster_with_it_in_order() {
     let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
     let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();

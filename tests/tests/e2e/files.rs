@@ -51,6 +51,30 @@ fn a_watch_can_run_a_command_instead() {
 }
 
 #[test]
+fn a_watch_command_that_fails_is_told_in_events_and_log() {
+    let yaml = |name: &str, run: &str| {
+        format!(
+            "  {name}: {{command: sleep 1000, watch: {{paths: [conf], debounce: 50ms, action: {{run: {run}}}}}}}\n"
+        )
+    };
+    let instances = yaml("web", "\"sh -c 'echo tried; exit 3'\"") + &yaml("db", "./nosuch");
+    let cluster = Cluster::new(&format!("instances:\n{instances}"));
+    cluster.write("conf/a", "1");
+    cluster.ok("up -d");
+    let mut text = 0;
+    let told = |name: &str| cluster.events(name).contains(&"watch-action-failed".to_owned());
+    wait_until(LIMIT, "both are told", || {
+        text += 1;
+        cluster.write("conf/a", &format!("new {text}"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        told("web") && told("db")
+    });
+    cluster.wait_log("watch.action failed: exit 3");
+    cluster.wait_log("nosuch");
+    cluster.wait_log("tried");
+}
+
+#[test]
 fn a_saved_configuration_is_applied_and_a_broken_one_is_not() {
     let yaml =
         |count| format!("instances: {{web: {{command: sleep 1000, numprocesses: {count}}}}}\n");

@@ -146,7 +146,10 @@ pub(super) fn decoded(facts: &Map<String, Value>) -> String {
     };
     let known =
         facts.get("cause").and_then(Value::as_str).map(|cause| printable(cause).into_owned());
-    let why = known.or_else(|| of_memory(facts.get("oom")?)).or(usually);
+    let why = known
+        .or_else(|| of_memory(facts.get("oom")?))
+        .or_else(|| of_cpu(facts.get("cpu_limit_seconds")?))
+        .or(usually);
     let core = exit.get("core").and_then(Value::as_bool).unwrap_or(false);
     let mut text = what;
     if let Some(why) = why {
@@ -171,6 +174,10 @@ fn of_memory(oom: &Value) -> Option<String> {
             "likely out of memory: the kernel killed {processes} of this machine about then"
         ),
     })
+}
+
+fn of_cpu(limit: &Value) -> Option<String> {
+    Some(format!("its CPU time came to `limits.cpu`, {}s", limit.as_u64()?))
 }
 
 fn of_code(code: i64) -> Option<String> {
@@ -248,6 +255,10 @@ mod tests {
         );
         assert_eq!(oom("kernel"), "killed by KILL (out of memory: the kernel killed it)");
         assert!(oom("machine").contains("likely"));
+        assert_eq!(
+            text(json!({"signal": "XCPU", "cpu_limit_seconds": 1})),
+            "killed by XCPU (its CPU time came to `limits.cpu`, 1s)"
+        );
         assert!(text(json!({"signal": "KILL"})).contains("not by the node"));
     }
 

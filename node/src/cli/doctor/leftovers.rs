@@ -3,13 +3,18 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use hilum_shared::lock::{Lock, LockError};
+use hilum_shared::run_dir::StateDir;
 
 use super::Findings;
 use crate::cli::session::Session;
-use crate::cli::{ls, operation, process};
+use crate::cli::{ls, operation};
+use crate::driver::keeper;
+
+/// So long `--mend` waits for what it has killed: as long as the keeper does.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What killed nodes left behind.
 pub(super) fn leftovers(session: &Session, mend: bool, findings: &mut Findings) {
@@ -54,44 +59,49 @@ pub(super) fn leftovers(session: &Session, mend: bool, findings: &mut Findings) 
     if let Ok(project) = session.project()
         && let Ok(None) = session.node_pid()
     {
-        let left = process::marked(&project.state.id());
-        if !left.is_empty() {
-            found = true;
-            orphans(session, &left, mend, findings);
-        }
+        found |= orphans(&project.state, mend, findings);
     }
     if !found {
         findings.ok("leftovers", if mend { "none: nothing to mend" } else { "none" });
     }
 }
 
-fn orphans(session: &Session, left: &[u32], mend: bool, findings: &mut Findings) {
-    let shown = operation::survivors(left);
+/// Processes of the cluster that have no node; false when there are none.
+fn orphans(state: &StateDir, mend: bool, findings: &mut Findings) -> bool {
+    let id = state.id();
+    let left = keeper::all_marked(&id);
+    if left.is_empty() {
+        return false;
+    }
+    let shown = operation::survivors(&left);
     if !mend {
         findings.bad(
             "leftovers",
             format!("processes without a node: {shown}"),
             "`hilum doctor --mend` kills them; the next `hilum up` does, too",
         );
-        return;
+        return true;
     }
-    for pid in left {
-        // those that are gone by now are what we want
-        let _ = kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
-    }
-    let id = session.project().map(|project| project.state.id()).unwrap_or_default();
-    for _ in 0..100 {
-        if process::marked(&id).is_empty() {
-            findings.ok("leftovers", format!("killed {shown}"));
-            return;
+    // who holds the lock alone knows that the marked are no living node's
+    let _lock = match Lock::take(&state.lock()) {
+        Err(LockError::Held { pid }) => {
+            findings.ok("leftovers", format!("pid {pid} just starts a node, which ends {shown}"));
+            return true;
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        // the state folder is gone or not ours: no node can hold what cannot be made
+        other => other.ok(),
+    };
+    let stuck = keeper::sweep_marked(&id, PATIENCE);
+    if stuck.is_empty() {
+        findings.ok("leftovers", format!("killed {shown}"));
+    } else {
+        findings.bad(
+            "leftovers",
+            format!("survive SIGKILL: {}", operation::survivors(&stuck)),
+            "they hang in the kernel; look at their `wchan`",
+        );
     }
-    findings.bad(
-        "leftovers",
-        format!("survive SIGKILL: {}", operation::survivors(&process::marked(&id))),
-        "they hang in the kernel; look at their `wchan`",
-    );
+    true
 }
 
 /// Whether a run folder is ours and provably no living node's: nobody holds its lock, nothing listens in it.

@@ -250,6 +250,7 @@ impl Instance {
     pub fn want_up(&mut self, now: Moment, out: &mut Output) {
         self.want = Want::Up;
         self.dropping = false;
+        self.stopped_for = None;
         match self.phase {
             Phase::Backoff { .. } | Phase::Completed | Phase::Failed => {
                 self.history.clear();

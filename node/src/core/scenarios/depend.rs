@@ -134,6 +134,15 @@ fn a_failure_may_stop_what_depends_on_it() {
     world.ends("db.1", Exit::Code(1));
     let states = ["db.1", "web.1", "edge.1", "other.1"].map(|id| world.state(id));
     assert_eq!(states, ["failed", "stopped", "stopped", "running"]);
+    let vain = world.status("web.1").in_vain;
+    assert_eq!(vain.as_deref(), Some("it was stopped because `db` failed"));
+    // those that the failure stopped come back with it; what was then stopped by hand does not
+    world.ask(Request::Stop(named("edge")));
+    world.ask(Request::Start(named("db")));
+    world.pass(SECOND);
+    let states = ["db.1", "web.1", "edge.1", "other.1"].map(|id| world.state(id));
+    assert_eq!(states, ["running", "running", "stopped", "running"]);
+    assert_eq!(world.status("web.1").in_vain, None);
 }
 
 #[test]

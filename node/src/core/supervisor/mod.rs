@@ -143,6 +143,9 @@ impl Supervisor {
             }
             Input::FilesChanged { service, path } => self.files_changed(&service, &path, now),
             Input::ReloadRefused(why) => self.out.event_of(None, EventKind::ReloadRefused(why)),
+            Input::WatchActionFailed { service, message } => {
+                self.out.event_of(Some(&service), EventKind::WatchActionFailed(message));
+            }
             Input::Reconfigure { request, cluster, dry_run } => {
                 self.reconfigure(request, cluster, dry_run, now);
                 self.offered(now);

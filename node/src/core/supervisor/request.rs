@@ -229,7 +229,10 @@ impl Supervisor {
         let mut items = Items::new();
         for id in ids {
             let Some(instance) = self.instance(&id) else { continue };
-            let rests = instance.phase == Phase::Down && instance.want == Want::Down;
+            // What another's failure stopped would come back with that one.
+            let rests = instance.phase == Phase::Down
+                && instance.want == Want::Down
+                && instance.stopped_for.is_none();
             items.push((
                 id.clone(),
                 "stop",

@@ -10,6 +10,7 @@ use crate::core::event::EventKind;
 use crate::core::instance::{Phase, Want};
 use crate::core::operation::{Answers, arrived};
 use crate::core::output::Notice;
+use crate::core::service::Service;
 use crate::core::time::Now;
 
 impl Supervisor {
@@ -69,7 +70,8 @@ impl Supervisor {
                 self.rested(id);
                 self.run_queued(&id.service, now);
             }
-            Notice::Waits | Notice::Ready { .. } | Notice::Stopped { .. } | Notice::Stuck => {}
+            Notice::Waits => self.bring_back_dependents(&id.service, now),
+            Notice::Ready { .. } | Notice::Stopped { .. } | Notice::Stuck => {}
         }
     }
 
@@ -186,8 +188,30 @@ impl Supervisor {
                 .collect();
             for other in ids {
                 self.end_later(&other, Order::stop(&format!("{id} failed"), None));
+                self.with(&other, |instance, _| {
+                    instance.stopped_for = Some(id.service.clone());
+                });
             }
             self.release_wave(now);
+        }
+    }
+
+    /// A service that had failed is to come up again: so are those that its failure stopped.
+    fn bring_back_dependents(&mut self, of: &ServiceName, now: Now) {
+        let failed = |service: &Service| {
+            service.instances.values().any(|i| i.phase == Phase::Failed && !i.dropping)
+        };
+        if self.services.get(of).is_none_or(failed) {
+            return;
+        }
+        let stopped: Vec<InstanceId> = self
+            .instances()
+            .filter(|instance| instance.stopped_for.as_ref() == Some(of))
+            .map(|instance| instance.id.clone())
+            .collect();
+        for id in stopped {
+            self.wave.remove(&id);
+            self.with(&id, |instance, out| instance.want_up(now.mono, out));
         }
     }
 }

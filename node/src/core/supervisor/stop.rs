@@ -58,6 +58,7 @@ impl Supervisor {
         }
         self.with(id, |instance, _| {
             instance.want = if order.again { Want::Up } else { Want::Down };
+            instance.stopped_for = None;
         });
         self.wave.insert(id.clone(), order);
     }

@@ -25,8 +25,11 @@ impl<'a> Vain<'a> {
     }
 
     /// Why nobody should wait for this instance to come up: it has failed, ended again and again too soon (though it may
-    /// be tried just now), or needs one that did. `None` of one that is ready or not wanted.
+    /// be tried just now), was stopped for another's failure, or needs one that did. `None` of one that is ready or not wanted.
     pub(super) fn why(&mut self, instance: &Instance) -> Option<String> {
+        if let Some(failed) = &instance.stopped_for {
+            return Some(format!("it was stopped because `{failed}` failed"));
+        }
         if instance.want == Want::Down || self.core.wave.contains_key(&instance.id) {
             return None;
         }

@@ -26,7 +26,7 @@ pub static SERVICE: &[Key] = &[
     Key::new("profiles", OneOrMore(&Text), "Started only when one of these is chosen with `--profile`; empty: always.").or("[]"),
     Key::new("depends_on", NamedOrList(DEPENDENCY), "Services that come first at the start and last at the stop.").or("{}"),
     Key::new("restart", Short("policy", RESTART), "What happens when a process ends.").or("{}"),
-    Key::new("on_failure", Word(&["continue", "stop_dependents", "shutdown"]), "What happens to the others when it has failed for good; `shutdown` ends the cluster: `hilum node` exits with its code, `hilum up` with 1, and says the code.").or("continue"),
+    Key::new("on_failure", Word(&["continue", "stop_dependents", "shutdown"]), "What happens to the others when it has failed for good; `stop_dependents` stops those that need it, and they come back when it is started again; `shutdown` ends the cluster: `hilum node` exits with its code, `hilum up` with 1, and says the code.").or("continue"),
     Key::new("ready", KindsOf(&READY), "How it is known to be ready.").or_as("running is ready"),
     Key::new("alive", KindsOf(&ALIVE), "How it is known to live.").or_as("`heartbeat` as soon as one was sent"),
     Key::new("stop", Map(STOP), "How it is stopped.").or("{}"),
@@ -230,7 +230,7 @@ pub static ROLLING: &[Key] = &[
 
 /// `watch`.
 pub static WATCH: &[Key] = &[
-    Key::new("paths", OneOrMore(&Glob), "Globs, relative to the project folder.").required(),
+    Key::new("paths", OneOrMore(&Glob), "Globs, relative to the project folder. What is written out, up to the first wildcard, is watched also where `.gitignore` names it; what a wildcard finds is not.").required(),
     Key::new("ignore", OneOrMore(&Glob), "Globs that are passed over.").or("[]"),
     Key::new("debounce", Duration, "Quiet time after the last change.").or("300ms"),
     Key::new(
@@ -266,7 +266,7 @@ pub static HOOK: &[Key] = &[
     Key::new("command", Command, "Program and arguments; told by `HILUM_*` and the exit facts.")
         .required(),
     Key::new("timeout", Positive, "After this it is killed and has failed.").or("30s"),
-    Key::new("ignore_failure", Bool, "Whether its failure changes nothing.").or("false"),
+    Key::new("ignore_failure", Bool, "Whether the start goes on when `before_start` fails; a failure of the others is told and changes nothing.").or("false"),
 ];
 
 /// One port as a map.
@@ -290,8 +290,12 @@ pub static LIMITS: &[Key] = &[
         .or_as("the node's"),
     Key::new("core", Or(&[Word(&["unlimited"]), Size]), "Size of a core file.").or_as("the node's"),
     Key::new("as", Or(&[Word(&["unlimited"]), Size]), "Address space.").or_as("the node's"),
-    Key::new("cpu", Or(&[Word(&["unlimited"]), Positive]), "CPU time, in whole seconds.")
-        .or_as("the node's"),
+    Key::new(
+        "cpu",
+        Or(&[Word(&["unlimited"]), Positive]),
+        "CPU time of a process, in whole seconds; then XCPU, and KILL 5 s of CPU time later.",
+    )
+    .or_as("the node's"),
     Key::new("stack", Or(&[Word(&["unlimited"]), Size]), "Size of the stack.").or_as("the node's"),
     Key::new("memory", Size, "Restart above this resident memory of the group.").or_as("none"),
     Key::new("memory_max", Size, "The cgroup's `memory.max`, where one is delegated.")
