@@ -83,7 +83,7 @@ fn nobody_there(error: &Error) -> bool {
 
 /// Whether a first call that failed so says nothing of those that follow: another word would not help.
 pub(super) fn may_pass(error: &Error) -> bool {
-    nobody_there(error) || error.is_transient() || matches!(error, Error::Remote { .. })
+    nobody_there(error) || error.is_transient() || error.kind().is_some()
 }
 
 impl Load<'_> {
