@@ -5,20 +5,18 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::spec::{context, service};
 use common::{FIXTURE, capture, read_all};
 use hilum_node::core::input::{FailureClass, SpawnFailure};
 use hilum_node::driver::spawn::Spawner;
-use hilum_node::launch::context::{Context, SharedSocket};
+use hilum_node::launch::context::Context;
 use hilum_node::launch::prepare::{LaunchError, Start};
 use hilum_shared::config::spec::{
     AliveCheck, AliveKind, EnvValue, PortChoice, PortConflict, PortSpec, ReadyCheck, ReadyKind,
-    ServiceSpec,
+    ServiceSpec, SocketSpec,
 };
 use hilum_shared::config::template::Template;
 use hilum_shared::name::{InstanceId, Run};
@@ -26,6 +24,11 @@ use serde_json::{Value, json};
 
 fn start<'a>(context: &'a Context, spec: &'a ServiceSpec, instance: &'a InstanceId) -> Start<'a> {
     Start { context, spec, instance, run: Run(4), token: "secret" }
+}
+
+fn socket(name: &str) -> SocketSpec {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    SocketSpec { name: name.into(), host: "127.0.0.1".into(), port: free }
 }
 
 fn web(index: u32) -> InstanceId {
@@ -130,17 +133,11 @@ fn ports_are_told_by_name_and_in_texts() {
 
 #[test]
 fn shared_sockets_arrive_with_the_right_pid_and_both_spellings() {
-    let (mut context, instance) = (context(), web(1));
-    for (name, port) in [("api", 4080), ("a:b", 4081)] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        context.sockets.push(SharedSocket {
-            name: name.into(),
-            port,
-            fd: Arc::new(OwnedFd::from(listener)),
-        });
-    }
+    let (context, instance) = (context(), web(1));
     let mut spec = service("web", &[FIXTURE, "report"]);
-    spec.launch.sockets = vec![1, 0];
+    spec.launch.sockets = vec![socket("a:b"), socket("api")];
+    context.sockets.bind(&spec.launch.sockets).unwrap();
+    let [first, second] = [0, 1].map(|at: usize| spec.launch.sockets[at].port.to_string());
     let mut request = start(&context, &spec, &instance).prepare().unwrap().request;
     let reader = capture(&mut request);
     let child = Spawner::new().unwrap().spawn(&mut request, None).unwrap();
@@ -152,7 +149,7 @@ fn shared_sockets_arrive_with_the_right_pid_and_both_spellings() {
     assert_eq!(env["LISTEN_FDNAMES"], "a_b:api");
     let fds: Value =
         serde_json::from_str(env["LYMPH_SHARED_SOCKET_FDS"].as_str().unwrap()).unwrap();
-    assert_eq!(fds, json!({"4081": 3, "4080": 4}));
+    assert_eq!(fds, json!({first: 3, second: 4}));
     let descriptors = said["descriptors"].as_object().unwrap();
     assert_eq!(descriptors.len(), 5, "{descriptors:?}");
     assert!(descriptors["3"].as_str().unwrap().starts_with("socket:"));
@@ -160,15 +157,10 @@ fn shared_sockets_arrive_with_the_right_pid_and_both_spellings() {
 
 #[test]
 fn a_hook_has_the_environment_without_sockets() {
-    let (mut context, instance) = (context(), web(1));
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    context.sockets.push(SharedSocket {
-        name: "api".into(),
-        port: 1,
-        fd: Arc::new(OwnedFd::from(listener)),
-    });
+    let (context, instance) = (context(), web(1));
     let mut spec = service("web", &["x"]);
-    spec.launch.sockets = vec![0];
+    spec.launch.sockets = vec![socket("api")];
+    context.sockets.bind(&spec.launch.sockets).unwrap();
     let command = [Template::new("hook"), Template::new("$(instance.index)")];
     let more = [("HILUM_EXIT_CODE", "3".to_owned())];
     let request = start(&context, &spec, &instance)
@@ -203,7 +195,7 @@ fn a_relative_folder_is_in_the_project_folder() {
 
 #[test]
 fn mistakes_are_permanent_and_name_the_key() {
-    let (mut context, instance) = (context(), web(1));
+    let (context, instance) = (context(), web(1));
     let failure = |context: &Context, spec: &ServiceSpec| {
         let error: LaunchError = start(context, spec, &instance).prepare().unwrap_err();
         let failure = SpawnFailure::from(error);
@@ -231,12 +223,7 @@ fn mistakes_are_permanent_and_name_the_key() {
         within: Duration::ZERO,
     });
     assert_eq!(start(&context, &spec, &instance).prepare().unwrap().notify_fd, Some(3));
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    context.sockets.push(SharedSocket {
-        name: "api".into(),
-        port: 1,
-        fd: Arc::new(OwnedFd::from(listener)),
-    });
-    spec.launch.sockets = vec![0];
+    spec.launch.sockets = vec![socket("api")];
+    context.sockets.bind(&spec.launch.sockets).unwrap();
     assert!(failure(&context, &spec).contains("`ready.notify_fd: 3` is taken"));
 }

@@ -155,15 +155,24 @@ impl RunDir {
         format!("ipc://{}", self.socket(name).display())
     }
 
+    /// Whether the paths of its sockets are short enough.
+    ///
+    /// # Errors
+    /// [`RunDirError::TooLong`].
+    pub fn fits(&self) -> Result<(), RunDirError> {
+        let longest = self.socket("heartbeat.sock").as_os_str().len();
+        if longest > MAX_SOCKET_PATH {
+            return Err(RunDirError::TooLong { path: self.path.clone(), length: longest });
+        }
+        Ok(())
+    }
+
     /// Makes the folder, with both levels' modes set, and refuses what is not ours.
     ///
     /// # Errors
     /// See [`RunDirError`].
     pub fn create(&self, access: Access) -> Result<(), RunDirError> {
-        let longest = self.socket("heartbeat.sock").as_os_str().len();
-        if longest > MAX_SOCKET_PATH {
-            return Err(RunDirError::TooLong { path: self.path.clone(), length: longest });
-        }
+        self.fits()?;
         let mode = match access {
             Access::Private => 0o700,
             Access::Shared => 0o711,

@@ -43,7 +43,7 @@ fn the_example_of_the_reference_loads() {
     assert_eq!(echo.policy.kind, Kind::Service);
     assert_eq!(echo.policy.restart.when, RestartWhen::Always);
     assert_eq!(echo.launch.env["RUST_LOG"].origin, "hilum.yml:2");
-    assert_eq!(echo.launch.sockets, [0]);
+    assert_eq!(echo.launch.sockets, cluster.sockets[..1]);
     let demo = cluster.service("demo").unwrap();
     assert_eq!(demo.policy.depends_on[0].condition, Condition::Started);
     assert_eq!(demo.policy.ready, None);

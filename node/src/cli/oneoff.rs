@@ -18,6 +18,7 @@ use super::exit::{CliError, ExitStatus, Outcome};
 use super::session::Session;
 use super::target::{Names, nearest};
 use crate::daemon::launch;
+use crate::driver::sockets::Sockets;
 use crate::driver::spawn_error::Stage;
 use crate::driver::tether::{self, End, TetherError};
 use crate::launch::context::{Context, Endpoints, Ports, inheritable};
@@ -204,7 +205,7 @@ fn context(
         heartbeat_interval: cluster.node.heartbeat_interval,
         heartbeat_timeout: cluster.node.heartbeat_timeout,
         inherited: inheritable(session.variables()),
-        sockets: Vec::new(),
+        sockets: Sockets::default(),
         ports: ports(loaded, snapshot, instance),
         nofile: None,
     })

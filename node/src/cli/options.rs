@@ -29,7 +29,7 @@ pub(crate) struct Common {
     /// As `--color never`
     #[arg(long, hide = true, conflicts_with = "color")]
     pub(crate) no_color: bool,
-    /// Print JSON; errors are objects on stderr
+    /// Print JSON; what is said on stderr is objects, too
     #[arg(long)]
     pub(crate) json: bool,
     /// Only results and errors

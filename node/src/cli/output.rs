@@ -188,23 +188,32 @@ impl Output {
         Stream { out: BufWriter::with_capacity(64 * 1024, Box::new(out)) }
     }
 
-    /// Talk: left out with `-q`. A stderr that cannot be written is nobody's business.
+    /// Talk: left out with `-q`; with `--json` an object. A stderr that cannot be written is nobody's business.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {
-            self.say(text);
+            self.talk("note", text, text);
         }
     }
 
     /// Talk for `-v`.
     pub(crate) fn detail(self, text: &str) {
         if self.verbose > 0 {
-            self.say(text);
+            self.talk("note", text, text);
         }
     }
 
-    /// Something that is not right, though the command goes on. Shown also with `-q`.
+    /// Something that is not right, though the command goes on. Shown also with `-q`; with `--json` as an object.
     pub(crate) fn warn(self, text: &str) {
-        self.say(&format!("{} {text}", self.paint_err.paint(Style::Warn, "warning:")));
+        let plain = format!("{} {text}", self.paint_err.paint(Style::Warn, "warning:"));
+        self.talk("warning", text, &plain);
+    }
+
+    fn talk(self, kind: &str, message: &str, plain: &str) {
+        if self.json {
+            self.say(&serde_json::json!({ kind: { "message": message } }).to_string());
+        } else {
+            self.say(plain);
+        }
     }
 
     /// The last words of a command that failed.

@@ -23,6 +23,8 @@ use crate::daemon::launch::{self, NodeOptions};
 
 /// A node listens so soon after it took its lock, also on a busy machine.
 const OPENS: Duration = Duration::from_secs(5);
+/// It writes its pid so soon after it took its lock, also on a busy machine. One of another pid namespace is never seen.
+const WRITES: Duration = Duration::from_secs(2);
 /// It may hold its lock so long after it closed its sockets. What is older and listens nowhere has lost its run folder.
 const CLOSES: Duration = Duration::from_secs(1);
 /// Between two looks whether it does.
@@ -298,11 +300,20 @@ impl Session {
     /// Where a running node is, or nothing.
     pub(crate) fn node_pid(&self) -> Result<Option<u32>, CliError> {
         let state = &self.project()?.state;
-        launch::node_pid(state).map_err(|source| CliError::File {
-            doing: "cannot ask the lock",
-            path: state.lock(),
-            source,
-        })
+        let begun = Instant::now();
+        loop {
+            let pid = launch::node_pid(state).map_err(|source| CliError::File {
+                doing: "cannot ask the lock",
+                path: state.lock(),
+                source,
+            })?;
+            // it takes the lock first and writes its pid then: until that, the last one's is there, or none
+            let written = pid.is_none_or(|pid| Process::find(pid).is_some());
+            if written || begun.elapsed() >= WRITES {
+                return Ok(pid);
+            }
+            std::thread::sleep(AGAIN);
+        }
     }
 
     /// The node of this cluster.

@@ -20,7 +20,7 @@ use super::operation;
 use super::scale::{Count, count};
 use super::session::Session;
 use super::target::{Names, Selection};
-use super::{reload, time};
+use super::{ps, reload, time};
 
 use self::foreground::Foreground;
 use self::settle::settle;
@@ -34,7 +34,8 @@ use crate::daemon::launch::{self, Launched};
     hilum up web                    one service and what it depends on\n  \
     hilum up -d --wait --timeout 1m in the background, when all is ready\n  \
     hilum up --scale web=5          another count than the config's\n\n\
-    When the cluster runs already: apply what changed in the config and follow the logs; Ctrl-C then only detaches.")]
+    When the cluster runs already: apply what changed in the config, start what does not run (also what was\n\
+    stopped by hand) and follow the logs; Ctrl-C then only detaches.")]
 pub(crate) struct UpArgs {
     /// Services, instances or globs; none = all that start by themselves
     #[arg(value_name = "TARGET", add = super::completions::targets())]
@@ -77,10 +78,15 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
     options.detached = args.detach;
     options.abort_on_failure = args.abort_on_failure;
     let begun = time::now();
-    // asked first: nobody starts a second keeper beside a living node, but for two commands at the same moment
-    let launched = match running(session)? {
-        Some(pid) => Launched::AlreadyRunning { pid },
-        None => launch::launch(&options)?,
+    let launched = loop {
+        if let Some(pid) = running(session)? {
+            break Launched::AlreadyRunning { pid };
+        }
+        match launch::launch(&options)? {
+            // of two commands at the same moment the other was faster: its node may not listen yet, or be refused
+            Launched::AlreadyRunning { .. } => std::thread::sleep(TICK),
+            started @ Launched::Started { .. } => break started,
+        }
     };
     match launched {
         Launched::AlreadyRunning { pid } => {
@@ -165,7 +171,9 @@ fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliE
     session.out.note(&format!("a node (pid {}) runs already: applying what changed", node.pid));
     let changed: control::Reloaded =
         node.call("reload", &control::Reload { dry_run: false }, ANSWER)?;
-    for warning in &changed.warnings {
+    // the node's own reading, and what is odd in how this command reads it: its profiles
+    let ours = cluster.warnings.iter().filter(|warning| !changed.warnings.contains(warning));
+    for warning in changed.warnings.iter().chain(ours) {
         session.out.warn(warning);
     }
     if !session.out.json {
@@ -185,15 +193,24 @@ fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliE
             node.call("scale", &control::Scale { changes }, ANSWER)?;
         operation::accepted(session.out, &accepted);
     }
-    let targets = if args.targets.is_empty() {
-        chosen(cluster, &session.profiles())
-    } else {
-        args.targets.clone()
-    };
-    if !targets.is_empty() {
+    let start = |targets| -> Result<(), CliError> {
         let order = control::Targets { targets, deps: !args.no_deps, rolling: false, grace: None };
         let accepted: control::Accepted = node.call("start", &order, ANSWER)?;
         operation::accepted(session.out, &accepted);
+        let begun = accepted.changed.iter().filter(|change| change.result.is_none());
+        let begun = begun.filter_map(|change| change.instance.as_ref().map(ToString::to_string));
+        let begun: Vec<String> = begun.collect();
+        if args.targets.is_empty() && !begun.is_empty() {
+            session.out.note(&format!("starting what did not run: {}", ps::list(&begun)));
+        }
+        Ok(())
+    };
+    start(args.targets.clone())?;
+    if args.targets.is_empty() {
+        let chosen = chosen(cluster, &session.profiles());
+        if !chosen.is_empty() {
+            start(chosen)?;
+        }
     }
     if args.abort_on_failure {
         // last: what had failed and was started just now is not failed any more

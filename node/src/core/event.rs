@@ -124,6 +124,8 @@ pub enum EventKind {
     },
     /// A new configuration is in force.
     Reloaded(Vec<String>),
+    /// A saved configuration was not put in force: what is wrong with it.
+    ReloadRefused(String),
     /// A rolling restart stopped half way.
     RollingStopped(String),
     /// The node itself did not run for a while.
@@ -171,6 +173,7 @@ impl EventKind {
             Self::Signalled(_) => "signalled",
             Self::Scaled { .. } => "scaled",
             Self::Reloaded(_) => "reloaded",
+            Self::ReloadRefused(_) => "reload-refused",
             Self::RollingStopped(_) => "rolling-stopped",
             Self::Stalled(_) => "stalled",
             Self::RegistryAway(_) => "registry-away",
@@ -195,6 +198,7 @@ impl EventKind {
             | Self::OverMemory { .. }
             | Self::HookFailed { .. }
             | Self::RollingStopped(_)
+            | Self::ReloadRefused(_)
             | Self::Starved
             | Self::TriedSingly
             | Self::RegistryAway(_)
@@ -252,6 +256,7 @@ impl EventKind {
             Self::Scaled { from, to } => format!("scaled from {from} to {to}"),
             Self::Reloaded(plan) if plan.is_empty() => "configuration unchanged".into(),
             Self::Reloaded(plan) => format!("configuration reloaded: {}", plan.join(", ")),
+            Self::ReloadRefused(why) => why.clone(),
             Self::RollingStopped(why) => format!("rolling restart stopped: {why}"),
             Self::Stalled(gap) => {
                 format!("the node did not run for {}; nobody is blamed", format_duration(*gap))

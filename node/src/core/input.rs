@@ -63,6 +63,8 @@ pub enum Input {
         /// Only say what would change.
         dry_run: bool,
     },
+    /// The configuration file was saved and cannot be put in force, for this reason.
+    ReloadRefused(String),
 }
 
 /// Stands for one client's call until it is answered.

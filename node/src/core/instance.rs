@@ -275,18 +275,15 @@ impl Instance {
             && matches!(self.exit, Some((Exit::Code(code), _)) if success.contains(&code))
     }
 
-    /// The keys in which its present run differs from `spec`, so that it has to be restarted; a change of
-    /// `sockets` is known of the whole service only.
-    pub fn outdated(&self, spec: &ServiceSpec, sockets: bool) -> Vec<&'static str> {
+    /// The keys in which its present run differs from `spec`, so that it has to be restarted.
+    pub fn outdated(&self, spec: &ServiceSpec) -> Vec<&'static str> {
         if matches!(self.phase, Phase::Down | Phase::Completed)
             || self.want == Want::Down
             || self.dropping
         {
             return Vec::new();
         }
-        let mut keys = launch_keys(&self.spec.launch, &spec.launch);
-        keys.extend(sockets.then_some("sockets"));
-        keys
+        launch_keys(&self.spec.launch, &spec.launch)
     }
 
     /// How many of its runs in a row failed too soon.

@@ -125,7 +125,10 @@ impl Operations {
             let Some(result) = result(expect, instance, killed) else { continue };
             item.expect = None;
             item.change.result = Some(result.to_owned());
-            item.change.reason.clone_from(&instance.reason);
+            item.change.reason = match result {
+                SUPERSEDED => Some("another order came after it".to_owned()),
+                _ => instance.reason.clone(),
+            };
             operation.open -= 1;
             if operation.open == 0 {
                 done.push(*number);
@@ -200,11 +203,14 @@ impl Operations {
     }
 }
 
+/// What an operation does no longer, because somebody wants something else by now.
+const SUPERSEDED: &str = "superseded";
+
 fn result(expect: Expect, instance: &Instance, killed: bool) -> Option<&'static str> {
     match expect {
         Expect::UpAfter(run) => match (&instance.phase, instance.want) {
             (Phase::Failed, _) => Some("failed"),
-            (_, Want::Down) => Some("superseded"),
+            (_, Want::Down) => Some(SUPERSEDED),
             (Phase::Completed, _) if instance.run > run => Some("completed"),
             _ if instance.ready() && instance.run > run => {
                 Some(if instance.spec.policy.ready.is_some() { "ready" } else { "started" })
@@ -212,7 +218,7 @@ fn result(expect: Expect, instance: &Instance, killed: bool) -> Option<&'static 
             _ => None,
         },
         Expect::Down => match instance.want {
-            Want::Up => Some("superseded"),
+            Want::Up => Some(SUPERSEDED),
             Want::Down if instance.at_rest() => Some(if killed { "killed" } else { "stopped" }),
             Want::Down => None,
         },

@@ -1,8 +1,6 @@
 //! The difference of two configurations: what a reload would do, before anything is done.
 
-use std::sync::Arc;
-
-use hilum_shared::config::spec::{Cluster, Launch, Policy, ServiceSpec};
+use hilum_shared::config::spec::{Cluster, Launch, Policy, ServiceSpec, SocketSpec};
 use hilum_shared::name::ServiceName;
 
 /// What a new configuration changes.
@@ -10,6 +8,8 @@ use hilum_shared::name::ServiceName;
 pub struct Plan {
     /// Service by service, in name order; unchanged ones are not there.
     pub services: Vec<(ServiceName, Change)>,
+    /// Which shared sockets are bound and closed, in words.
+    pub sockets: Option<String>,
     /// Top-level keys that take effect at the next start of the node only.
     pub node: Vec<&'static str>,
 }
@@ -43,7 +43,7 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Plan {
         let change = match (old.services.get(name), new.services.get(name)) {
             (None, _) => Change::Added,
             (Some(_), None) => Change::Removed,
-            (Some(before), Some(after)) => match changed(old, before, new, after) {
+            (Some(before), Some(after)) => match changed(before, after) {
                 Some(change) => change,
                 None => continue,
             },
@@ -51,10 +51,10 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Plan {
         plan.services.push((name.clone(), change));
     }
     plan.services.sort_by(|a, b| a.0.cmp(&b.0));
+    plan.sockets = sockets(&old.sockets, &new.sockets);
     let node = [
         ("logs", old.logs != new.logs),
         ("container", old.container != new.container),
-        ("sockets", old.sockets != new.sockets),
         ("node.run_dir", old.node.run_dir != new.node.run_dir),
         ("node.metrics", old.node.metrics != new.node.metrics),
     ];
@@ -62,19 +62,21 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Plan {
     plan
 }
 
-fn changed(
-    old: &Cluster,
-    before: &Arc<ServiceSpec>,
-    new: &Cluster,
-    after: &Arc<ServiceSpec>,
-) -> Option<Change> {
-    if before == after && sockets(old, &before.launch) == sockets(new, &after.launch) {
-        return None;
-    }
-    let mut launch = launch_keys(&before.launch, &after.launch);
-    if sockets(old, &before.launch) != sockets(new, &after.launch) {
-        launch.push("sockets");
-    }
+/// A socket with another name only is kept.
+fn sockets(old: &[SocketSpec], new: &[SocketSpec]) -> Option<String> {
+    let beyond = |these: &[SocketSpec], those: &[SocketSpec], verb: &str| {
+        let held: Vec<String> = those.iter().map(SocketSpec::address).collect();
+        let only = these.iter().map(SocketSpec::address).filter(|address| !held.contains(address));
+        let only: Vec<String> = only.collect();
+        (!only.is_empty()).then(|| format!("{verb} {}", only.join(", ")))
+    };
+    let words = [beyond(new, old, "binds"), beyond(old, new, "closes")];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+fn changed(before: &ServiceSpec, after: &ServiceSpec) -> Option<Change> {
+    let launch = launch_keys(&before.launch, &after.launch);
     let policy = policy_keys(&before.policy, &after.policy);
     let count = (before.numprocesses != after.numprocesses).then_some(after.numprocesses);
     (!launch.is_empty() || !policy.is_empty() || count.is_some()).then_some(Change::Changed {
@@ -84,20 +86,14 @@ fn changed(
     })
 }
 
-fn sockets<'a>(
-    cluster: &'a Cluster,
-    launch: &'a Launch,
-) -> Vec<Option<&'a hilum_shared::config::spec::SocketSpec>> {
-    launch.sockets.iter().map(|index| cluster.sockets.get(*index)).collect()
-}
-
-/// The keys in which two launches differ, `sockets` aside (they are indexes into the cluster's list).
+/// The keys in which two launches differ.
 pub fn launch_keys(a: &Launch, b: &Launch) -> Vec<&'static str> {
     let differs = [
         ("command", a.command != b.command),
         ("directory", a.directory != b.directory),
         ("env", a.inherit_env != b.inherit_env || !same_env(a, b)),
         ("ports", a.ports != b.ports),
+        ("sockets", a.sockets != b.sockets),
         ("tty", a.tty != b.tty),
         ("limits", a.limits != b.limits),
         ("user", a.user != b.user || a.group != b.group),

@@ -49,7 +49,7 @@ impl Instance {
             (Flag::Starved, self.shortage && matches!(self.phase, Phase::Backoff { .. })),
             (Flag::HeldBack, life.is_some_and(|life| life.held)),
             (Flag::Removed, service.removed),
-            (Flag::Outdated, self.is_up() && !self.outdated(&service.spec, false).is_empty()),
+            (Flag::Outdated, self.is_up() && !self.outdated(&service.spec).is_empty()),
         ];
         InstanceStatus {
             service: self.id.service.clone(),

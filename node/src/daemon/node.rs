@@ -16,6 +16,7 @@ use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
 use hilum_shared::rpc::publish;
 use hilum_shared::run_dir::Access;
 use hilum_shared::transport::{Hub, reach};
+use nix::unistd::getppid;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -23,7 +24,7 @@ use super::diagnostics::{self, Sink};
 use super::guard::{Guard, NotifySocket};
 use super::launch::{NodeOptions, Startup, Status};
 use super::log_dir;
-use super::places::{PlaceError, Places};
+use super::places::{LastWord, PlaceError, Places};
 use super::surroundings::{listen, report, tell_manager};
 use crate::channels::control::Control;
 use crate::channels::counters::Counters;
@@ -121,6 +122,7 @@ fn live(startup: &Startup) -> i32 {
 }
 
 async fn run(startup: &Startup) -> i32 {
+    let keeper = getppid();
     let options = &startup.options;
     let refused = |refusal: Refusal| {
         let code = i32::from(refusal.code);
@@ -150,14 +152,14 @@ async fn run(startup: &Startup) -> i32 {
         Ok(node) => node,
         Err(refusal) => {
             let code = i32::from(refusal.code);
-            places.leave(code, &refusal.message);
+            places.leave(&LastWord { code, reason: &refusal.message, ordered: false });
             return refused(refusal);
         }
     };
     let first = node.runtime.begin(first_requests(options));
     if let Some(Reply::Fault(Fault { message, help, .. })) = first {
         let help = help.map_or(String::new(), |help| format!("\nhelp: {help}"));
-        places.leave(2, &message);
+        places.leave(&LastWord { code: 2, reason: &message, ordered: false });
         return refused(Refusal::usage(format!("{message}{help}")));
     }
     if let Err(error) = places.announce(options, &node.cluster) {
@@ -177,11 +179,13 @@ async fn run(startup: &Startup) -> i32 {
     }
     tell_manager("STOPPING=1\n");
     node.runtime.leave().await;
-    let reason = node.runtime.reason().to_owned();
+    let (reason, ordered) = (node.runtime.reason().to_owned(), node.runtime.was_ordered());
     let survivors = node.end().await;
-    let code = if survivors.is_empty() { code } else { code.max(1) };
+    // without its keeper it was not to end, however orderly it did
+    let good = survivors.is_empty() && getppid() == keeper;
+    let code = if good { code } else { code.max(1) };
     tracing::info!(code, reason, "node down");
-    places.leave(code, &reason);
+    places.leave(&LastWord { code, reason: &reason, ordered });
     code
 }
 
@@ -231,8 +235,8 @@ impl Node {
             }
             None => None,
         };
-        let mut sockets = Sockets::default();
-        let shared = sockets.apply(&cluster.sockets).map_err(Refusal::new)?;
+        let shared = Sockets::default();
+        shared.bind(&cluster.sockets).map_err(Refusal::new)?;
 
         let metrics = match cluster.node.metrics {
             Some(at) => Some(listen_for_prometheus(at)?),
@@ -347,7 +351,6 @@ impl Node {
             clock,
             processes: processes.clone(),
             ports: PortTable::new(&id, Default::default()),
-            sockets,
             cgroups,
             context,
             log: log.handle.clone(),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use hilum_shared::config::spec::Cluster;
 use hilum_shared::lock::{Lock, LockError};
 use hilum_shared::run_dir::{Access, RunDir, RunDirError, StateDir};
+use serde::Serialize;
 use serde_json::json;
 
 use super::launch::{self, NodeOptions};
@@ -156,9 +157,9 @@ impl Places {
     }
 
     /// Takes the sockets away. The lock goes last, with the value.
-    pub(super) fn leave(&self, code: i32, reason: &str) {
-        let end = json!({ "code": code, "reason": reason });
-        if let Err(error) = write(&self.exit_file(), &end.to_string()) {
+    pub(super) fn leave(&self, last: &LastWord<'_>) {
+        let end = serde_json::to_string(last).unwrap_or_default(); // plain data
+        if let Err(error) = write(&self.exit_file(), &end) {
             tracing::warn!(%error, "no word left of the end");
         }
         if self.writable {
@@ -168,6 +169,17 @@ impl Places {
             }
         }
     }
+}
+
+/// What the file `exit` says of a node's end.
+#[derive(Debug, Serialize)]
+pub(super) struct LastWord<'a> {
+    /// Its exit code.
+    pub(super) code: i32,
+    /// Why, in words.
+    pub(super) reason: &'a str,
+    /// Whether it was told to end, and did not end of its own accord.
+    pub(super) ordered: bool,
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PlaceError> {

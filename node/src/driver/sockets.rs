@@ -1,26 +1,29 @@
 //! The shared listening sockets: bound once by the node, kept through every restart and reload, handed
-//! to instances in blocking mode.
+//! to instances in blocking mode. One that left the configuration is kept until the last run that has it is over, so that
+//! it can come back: nobody could bind it beside that run.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use hilum_shared::config::spec::SocketSpec;
 use nix::sys::socket::{Backlog, listen};
 
 use super::holder::{self, Holder};
-use crate::launch::context::SharedSocket;
 
 /// So many connections may wait while all instances restart; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 2048;
 
-/// The sockets that are bound now.
-#[derive(Debug, Default)]
-pub struct Sockets {
-    bound: BTreeMap<(String, u16), (Arc<OwnedFd>, u16)>,
-}
+/// The sockets that are bound now. All copies are one table: whoever keeps one keeps no socket open.
+#[derive(Clone, Debug, Default)]
+pub struct Sockets(Rc<RefCell<BTreeMap<Address, Arc<OwnedFd>>>>);
+
+/// Host and port, as configured.
+type Address = (String, u16);
 
 /// A socket that could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,8 @@ pub struct SocketError {
     pub port: u16,
     /// Who has it, where that is the reason and can be known.
     pub holder: Option<Holder>,
+    /// The host at which this node has the same port.
+    pub ours: Option<String>,
     /// What the system said.
     #[source]
     pub source: io::Error,
@@ -40,6 +45,11 @@ pub struct SocketError {
 impl SocketError {
     fn reason(&self) -> String {
         let in_use = self.source.kind() == io::ErrorKind::AddrInUse;
+        if let (Some(host), true) = (&self.ours, in_use) {
+            return format!(
+                "this node has the port at `{host}`, and a port moves to another host only by `hilum down` and `hilum up`"
+            );
+        }
         match (&self.holder, in_use) {
             (Some(holder), _) => format!("held by {holder}"),
             (None, true) => "in use, perhaps by another user's process".to_owned(),
@@ -49,32 +59,63 @@ impl SocketError {
 }
 
 impl Sockets {
-    /// Binds what is new, keeps what is bound, lets go of what is not named any more. The answer has the order of
-    /// `specs`. When one cannot be bound, nothing has changed.
+    /// Binds what is not bound yet. When one cannot be bound, nothing has changed.
     ///
     /// # Errors
     /// The first that cannot be bound, with its holder.
-    pub fn apply(&mut self, specs: &[SocketSpec]) -> Result<Vec<SharedSocket>, SocketError> {
-        let mut next = BTreeMap::new();
-        let mut shared = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let key = (spec.host.clone(), spec.port);
-            let known = next.get(&key).or_else(|| self.bound.get(&key)).cloned();
-            let (fd, port) = match known {
-                Some(bound) => bound,
-                None => bind(spec)?,
-            };
-            shared.push(SharedSocket { name: spec.name.clone(), port, fd: Arc::clone(&fd) });
-            next.insert(key, (fd, port));
+    pub fn bind(&self, specs: &[SocketSpec]) -> Result<(), SocketError> {
+        let fresh = self.fresh(specs)?;
+        self.0.borrow_mut().extend(fresh);
+        Ok(())
+    }
+
+    /// Whether [`Self::bind`] would do: what is not bound yet is bound for a moment.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn check(&self, specs: &[SocketSpec]) -> Result<(), SocketError> {
+        self.fresh(specs).map(drop)
+    }
+
+    fn fresh(&self, specs: &[SocketSpec]) -> Result<BTreeMap<Address, Arc<OwnedFd>>, SocketError> {
+        let bound = self.0.borrow();
+        let mut fresh = BTreeMap::new();
+        for SocketSpec { host, port, .. } in specs {
+            let address = (host.clone(), *port);
+            if bound.contains_key(&address) || fresh.contains_key(&address) {
+                continue;
+            }
+            let (listener, _) = listener(host, *port).map_err(|mut error| {
+                let ours = |(other, bound): &&Address| bound == port && other != host;
+                error.ours = bound.keys().find(ours).map(|(other, _)| other.clone());
+                error
+            })?;
+            fresh.insert(address, Arc::new(OwnedFd::from(listener)));
         }
-        self.bound = next;
-        Ok(shared)
+        Ok(fresh)
+    }
+
+    /// The listening socket, where it is bound.
+    pub fn get(&self, spec: &SocketSpec) -> Option<Arc<OwnedFd>> {
+        let bound = self.0.borrow();
+        bound.iter().find(|((host, port), _)| is(spec, host, *port)).map(|(_, fd)| Arc::clone(fd))
+    }
+
+    /// Whether more are bound than these.
+    pub fn exceed(&self, specs: &[SocketSpec]) -> bool {
+        let bound = self.0.borrow();
+        bound.keys().any(|(host, port)| !specs.iter().any(|spec| is(spec, host, *port)))
+    }
+
+    /// Closes all but these.
+    pub fn retain<'a>(&self, specs: impl Iterator<Item = &'a SocketSpec>) {
+        let kept: BTreeSet<_> = specs.map(|spec| (spec.host.as_str(), spec.port)).collect();
+        self.0.borrow_mut().retain(|(host, port), _| kept.contains(&(host.as_str(), *port)));
     }
 }
 
-fn bind(spec: &SocketSpec) -> Result<(Arc<OwnedFd>, u16), SocketError> {
-    let (listener, port) = listener(&spec.host, spec.port)?;
-    Ok((Arc::new(OwnedFd::from(listener)), port))
+fn is(spec: &SocketSpec, host: &str, port: u16) -> bool {
+    spec.host == host && spec.port == port
 }
 
 /// Listens, and says at which port. `SO_REUSEADDR` and close-on-exec are std's doing.
@@ -94,6 +135,7 @@ pub fn listener(host: &str, port: u16) -> Result<(TcpListener, u16), SocketError
         holder: (source.kind() == io::ErrorKind::AddrInUse)
             .then(|| holder::of_port(port))
             .flatten(),
+        ours: None,
         source,
     })
 }
@@ -103,33 +145,52 @@ mod tests {
     use super::*;
     use std::net::TcpStream;
 
-    fn spec(port: u16) -> SocketSpec {
-        SocketSpec { name: "web".into(), host: "127.0.0.1".into(), port }
+    fn spec(host: &str, port: u16) -> SocketSpec {
+        SocketSpec { name: "web".into(), host: host.into(), port }
+    }
+
+    fn free() -> u16 {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     }
 
     #[test]
-    fn a_socket_takes_connections_and_survives_a_reload() {
-        let mut sockets = Sockets::default();
-        let first = sockets.apply(&[spec(0)]).unwrap();
-        TcpStream::connect(("127.0.0.1", first[0].port)).unwrap();
-        let again = sockets.apply(&[spec(0)]).unwrap();
-        assert_eq!(again[0].port, first[0].port);
-        let port = first[0].port;
-        drop((first, again));
-        sockets.apply(&[]).unwrap();
-        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    fn a_socket_takes_connections_until_it_is_not_kept_whoever_has_a_copy_of_the_table() {
+        let (one, two) = (spec("127.0.0.1", free()), spec("127.0.0.1", free()));
+        let sockets = Sockets::default();
+        let copy = sockets.clone();
+        sockets.bind(std::slice::from_ref(&one)).unwrap();
+        sockets.bind(&[one.clone(), two.clone()]).unwrap();
+        assert!(copy.get(&one).is_some() && copy.exceed(std::slice::from_ref(&two)));
+        TcpStream::connect((one.host.as_str(), one.port)).unwrap();
+        sockets.retain([&two].into_iter());
+        assert!(TcpStream::connect((one.host.as_str(), one.port)).is_err());
+        TcpStream::connect((two.host.as_str(), two.port)).unwrap();
+        assert!(copy.get(&one).is_none() && !copy.exceed(&[two]));
     }
 
     #[test]
     fn a_taken_port_names_its_holder_and_changes_nothing() {
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = other.local_addr().unwrap().port();
-        let mut sockets = Sockets::default();
-        let kept = sockets.apply(&[spec(0)]).unwrap()[0].port;
-        let error = sockets.apply(&[spec(0), spec(taken)]).unwrap_err();
-        let text = error.to_string();
+        let (kept, new) = (spec("127.0.0.1", free()), spec("127.0.0.1", free()));
+        let sockets = Sockets::default();
+        sockets.bind(std::slice::from_ref(&kept)).unwrap();
+        let all = [kept.clone(), new.clone(), spec("127.0.0.1", taken)];
+        let text = sockets.check(&all).unwrap_err().to_string();
+        assert_eq!(sockets.bind(&all).unwrap_err().to_string(), text);
         assert!(text.contains(&format!("127.0.0.1:{taken}")), "{text}");
         assert!(text.contains(&format!("held by pid {}", std::process::id())), "{text}");
-        TcpStream::connect(("127.0.0.1", kept)).unwrap();
+        assert!(sockets.get(&kept).is_some() && sockets.get(&new).is_none());
+        assert!(sockets.check(&[kept, new.clone()]).is_ok());
+        assert!(sockets.get(&new).is_none(), "a check binds nothing");
+    }
+
+    #[test]
+    fn a_port_that_is_ours_at_another_host_says_what_moves_it() {
+        let here = spec("127.0.0.1", free());
+        let sockets = Sockets::default();
+        sockets.bind(std::slice::from_ref(&here)).unwrap();
+        let text = sockets.bind(&[spec("0.0.0.0", here.port)]).unwrap_err().to_string();
+        assert!(text.contains("this node has the port at `127.0.0.1`"), "{text}");
     }
 }

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hilum_shared::config::template::Lookup;
 use hilum_shared::name::InstanceId;
+
+use crate::driver::sockets::Sockets;
 
 /// What a node gives to every instance.
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ pub struct Context {
     pub heartbeat_timeout: Duration,
     /// The node's own environment without what is meant for the node: see [`inheritable`].
     pub inherited: Vec<(OsString, OsString)>,
-    /// The shared sockets in the order of `Cluster::sockets`.
-    pub sockets: Vec<SharedSocket>,
+    /// The shared sockets.
+    pub sockets: Sockets,
     /// The ports of all instances.
     pub ports: Ports,
     /// The node's original limit of open files (soft, hard), where it has raised its own.
@@ -63,17 +63,6 @@ pub struct Endpoints {
     pub events: String,
     /// The path of the notify socket.
     pub notify: PathBuf,
-}
-
-/// A socket that the node has bound.
-#[derive(Clone, Debug)]
-pub struct SharedSocket {
-    /// Its name in `LISTEN_FDNAMES`.
-    pub name: String,
-    /// Its port, the key in `LYMPH_SHARED_SOCKET_FDS`.
-    pub port: u16,
-    /// The listening socket.
-    pub fd: Arc<OwnedFd>,
 }
 
 /// Takes out of an environment what was meant for the node alone: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*`, `HILUM_*`.

@@ -187,8 +187,8 @@ fn ports(all: &mut Variables<'_>, context: &Context, spec: &ServiceSpec, instanc
 }
 
 fn sockets(all: &mut Variables<'_>, context: &Context, spec: &ServiceSpec) {
-    let passed: Vec<_> =
-        spec.launch.sockets.iter().filter_map(|&at| context.sockets.get(at)).collect();
+    let sockets = spec.launch.sockets.iter();
+    let passed: Vec<_> = sockets.filter(|socket| context.sockets.get(socket).is_some()).collect();
     if passed.is_empty() {
         return;
     }

@@ -4,7 +4,6 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use hilum_shared::config::spec::{Limits, ReadyKind, ServiceSpec};
 use hilum_shared::config::template::{Template, TemplateError};
@@ -100,11 +99,9 @@ impl Start<'_> {
     /// See [`LaunchError`].
     pub fn prepare(&self) -> Result<Prepared, LaunchError> {
         let mut request = self.base(&self.spec.launch.command, "command", &[])?;
-        let sockets = &self.spec.launch.sockets;
-        let sockets = sockets.iter().filter_map(|&at| self.context.sockets.get(at));
-        for (socket, target) in sockets.zip(FIRST_SOCKET..) {
-            request.descriptors.push((Arc::clone(&socket.fd), target));
-        }
+        let sockets = self.spec.launch.sockets.iter();
+        let bound = sockets.filter_map(|socket| self.context.sockets.get(socket));
+        request.descriptors.extend(bound.zip(FIRST_SOCKET..));
         let ready = self.spec.policy.ready.as_ref();
         let notify_fd = ready.and_then(|ready| match ready.kind {
             ReadyKind::NotifyFd(fd) => Some(fd),

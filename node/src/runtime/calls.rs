@@ -72,6 +72,7 @@ impl Runtime {
             Call::Watch(watch) => return self.entry(id, &call.peer, Entry::Watch(watch)),
             Call::Departed => return self.departed(&call.peer),
         };
+        self.ordered |= matches!(request, Request::Shutdown { .. });
         self.queue.push_back(Input::Request { id, request });
     }
 

@@ -10,6 +10,7 @@ use hilum_shared::protocol::control::{Fault, Targets};
 use super::{Aside, Runtime};
 use crate::channels::roster::Rhythm;
 use crate::core::input::{Input, Request, RequestId};
+use crate::driver::sockets::SocketError;
 
 /// Why the file was read.
 #[derive(Clone, Debug)]
@@ -64,14 +65,20 @@ impl Runtime {
                 if let Some(id) = request {
                     self.invalid(id, message);
                 } else {
-                    self.say("the saved configuration is not valid, nothing changes; `hilum check` says more", &message);
+                    let what = "the saved configuration is not valid, nothing changes; `hilum check` says more";
+                    self.queue.push_back(Input::ReloadRefused(format!("{what}\n{message}")));
                 }
             }
             (Purpose::Reload { request, dry_run }, Ok(cluster)) => {
-                if !dry_run && let Err(message) = self.take(&cluster) {
+                let sockets = &self.context.sockets;
+                let taken =
+                    if dry_run { sockets.check(&cluster.sockets) } else { self.take(&cluster) };
+                if let Err(error) = taken {
                     match request {
-                        Some(id) => self.invalid(id, message),
-                        None => self.say("the saved configuration cannot be applied", &message),
+                        Some(id) => self.unbound(id, &error),
+                        None => self.queue.push_back(Input::ReloadRefused(format!(
+                            "the saved configuration cannot be put in force, nothing changes: {error}"
+                        ))),
                     }
                     return;
                 }
@@ -94,12 +101,8 @@ impl Runtime {
     }
 
     /// Takes what the drivers need of a new configuration; the core takes the rest.
-    fn take(&mut self, cluster: &Arc<Cluster>) -> Result<(), String> {
-        if cluster.sockets != self.parts.cluster.sockets {
-            let sockets =
-                self.parts.sockets.apply(&cluster.sockets).map_err(|error| error.to_string())?;
-            Rc::make_mut(&mut self.context).sockets = sockets;
-        }
+    fn take(&mut self, cluster: &Arc<Cluster>) -> Result<(), SocketError> {
+        self.context.sockets.bind(&cluster.sockets)?;
         let (old, new) = (&self.parts.cluster.node, &cluster.node);
         if (old.heartbeat_interval, old.heartbeat_timeout)
             != (new.heartbeat_interval, new.heartbeat_timeout)
@@ -128,9 +131,23 @@ impl Runtime {
         Ok(())
     }
 
+    /// Lets go of shared sockets that nobody is to get any more.
+    pub(super) fn close_sockets(&self) {
+        let core = &self.parts.core;
+        if self.context.sockets.exceed(&core.cluster().sockets) {
+            self.context.sockets.retain(core.sockets());
+        }
+    }
+
     fn invalid(&self, id: RequestId, message: String) {
         let help = Some("nothing was changed; `hilum check` shows the same".to_owned());
         self.parts.control.fault(id, &Fault { code: "invalid-config".into(), message, help });
+    }
+
+    fn unbound(&self, id: RequestId, error: &SocketError) {
+        let help = Some("nothing was changed: free the port, or give another one".to_owned());
+        let message = error.to_string();
+        self.parts.control.fault(id, &Fault { code: "failed".into(), message, help });
     }
 
     /// A word in the timeline that is no event of an instance.

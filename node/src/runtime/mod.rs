@@ -46,7 +46,6 @@ use crate::driver::cgroup::{Cgroups, Leaf};
 use crate::driver::child::Processes;
 use crate::driver::memory;
 use crate::driver::ports::PortTable;
-use crate::driver::sockets::Sockets;
 use crate::driver::stats::Sampler;
 use crate::driver::sweep::Remains;
 use crate::launch::context::Context;
@@ -80,8 +79,6 @@ pub struct Parts {
     pub processes: Processes,
     /// Port numbers.
     pub ports: PortTable,
-    /// Shared sockets.
-    pub sockets: Sockets,
     /// The node's part of the control groups.
     pub cgroups: Option<Cgroups>,
     /// What instances are started with.
@@ -209,6 +206,8 @@ pub struct Runtime {
     dossiers: Vec<dossier::Dossier>,
     to_read: VecDeque<config::Purpose>,
     reason: String,
+    /// Whether somebody told the node to end.
+    ordered: bool,
     exit: Option<i32>,
     /// The node's part in a registry of several hosts.
     abroad: Option<abroad::Abroad>,
@@ -249,6 +248,7 @@ impl Runtime {
             dossiers: Vec::new(),
             to_read: VecDeque::new(),
             reason: String::new(),
+            ordered: false,
             exit: None,
             abroad: None,
             away: None,
@@ -329,6 +329,7 @@ impl Runtime {
             }
             if self.kills.is_empty() && self.sweeps.is_empty() {
                 self.write_dossiers();
+                self.close_sockets();
                 return self.tell();
             }
             // One look at the process table answers for a whole batch.
@@ -481,6 +482,7 @@ impl Runtime {
             Order::Stop(reason) => Request::Shutdown { grace: None, reason },
             Order::StopNow(reason) => Request::Shutdown { grace: Some(Duration::ZERO), reason },
         };
+        self.ordered = true;
         self.queue.push_back(Input::Request { id: RequestId(0), request });
     }
 
@@ -496,6 +498,11 @@ impl Runtime {
     /// Why the node ended, for whoever started it.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// Whether it ended because it was told to.
+    pub fn was_ordered(&self) -> bool {
+        self.ordered
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hilum_node::driver::sockets::Sockets;
 use hilum_node::launch::context::{Context, Endpoints, Ports};
 use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::config::template::Template;
@@ -41,7 +42,7 @@ pub(crate) fn context() -> Context {
             ("LANG".into(), "C".into()),
             ("HOME".into(), "/node".into()),
         ],
-        sockets: Vec::new(),
+        sockets: Sockets::default(),
         ports: Ports::new(),
         nofile: None,
     }

@@ -68,6 +68,13 @@ pub struct SocketSpec {
     pub port: u16,
 }
 
+impl SocketSpec {
+    /// `host:port`, which tells it from others whatever it is called.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
 /// How services find each other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContainerSpec {

@@ -16,14 +16,13 @@ use super::spec::{
 };
 use super::tree::Node;
 use crate::registry::Choice;
+use crate::run_dir::{MAX_SOCKET_PATH, RunDir};
 use crate::units::{Bytes, format_duration, format_size};
 
 /// The shortest and longest `log.max_line`: a line must fit a pipe's buffer and a message.
 const MAX_LINE: (Bytes, Bytes) = (Bytes(256), Bytes(1 << 20));
 /// The smallest and largest `logs.segment`.
 const SEGMENT: (Bytes, Bytes) = (Bytes(64 << 10), Bytes(1 << 30));
-/// The longest path of a Unix socket (`sun_path` of `man 7 unix`, without its NUL).
-const MAX_SOCKET_PATH: usize = 107;
 
 /// Checks a cluster against itself and the machine. What only `hilum check` shows goes to `notes`.
 pub(super) fn validate(
@@ -205,6 +204,11 @@ impl Check<'_> {
                 "logs.keep_free",
                 "nothing would ever be written with all of the disk kept free",
             );
+        }
+        let run_dir = node.run_dir.clone().map(RunDir::at);
+        if let Some(Err(too_long)) = run_dir.map(|run_dir| run_dir.fits()) {
+            let at = self.value_at(&["node", "run_dir"]);
+            self.problems.error(at, "node.run_dir", too_long.to_string());
         }
         if let Some(endpoint) = &cluster.container.log_endpoint {
             self.endpoint(endpoint);

@@ -24,6 +24,8 @@ mod questions;
 mod registry;
 mod scale;
 mod services;
+mod sockets;
 mod terminal;
+mod up;
 mod verbs;
 mod worker;

@@ -7,7 +7,7 @@ use hilum_shared::config::spec::{Kind, ServiceSpec};
 use hilum_shared::status::{Flag, InstanceStatus, State};
 
 use super::UpArgs;
-use super::verdict::{spoke, verdict};
+use super::verdict::{forsaken, spoke};
 use crate::cli::exit::{CliError, ExitStatus, Outcome};
 use crate::cli::operation::Display;
 use crate::cli::output::printable;
@@ -83,9 +83,7 @@ pub(super) fn settle(
 ) -> Outcome {
     let loaded = session.config()?;
     let node = match session.node() {
-        Err(CliError::NotRunning { .. }) if spoke(session, began) => {
-            return verdict(session, pid, began);
-        }
+        Err(CliError::NotRunning { .. }) => return forsaken(session, pid, began),
         node => node?,
     };
     let display = Display::with_jobs(session.out, args.wait);
@@ -101,10 +99,10 @@ pub(super) fn settle(
                 while process.is_some_and(Process::lives) && Instant::now() < over {
                     std::thread::sleep(Duration::from_millis(10));
                 }
-                return if spoke(session, began) {
-                    verdict(session, pid, began)
-                } else {
-                    Err(error)
+                return match error {
+                    CliError::Gone { .. } => forsaken(session, pid, began),
+                    _ if spoke(session, began) => forsaken(session, pid, began),
+                    error => Err(error),
                 };
             }
         };
@@ -124,10 +122,11 @@ pub(super) fn settle(
                 Stand::InVain => failed.push(one.clone()),
             }
         }
-        if on_the_way == 0 {
+        // a cluster that is on its way down is waited for: its last word tells why
+        if on_the_way == 0 && !snapshot.node.stopping {
             break (snapshot, failed);
         }
-        if starved.len() == on_the_way && begun.elapsed() >= STARVED {
+        if on_the_way > 0 && starved.len() == on_the_way && begun.elapsed() >= STARVED {
             failed.extend(starved);
             break (snapshot, failed);
         }

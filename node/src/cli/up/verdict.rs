@@ -18,6 +18,18 @@ pub(super) fn verdict(session: &Session, pid: u32, began: f64) -> Outcome {
     }
 }
 
+/// The same for a command that waits for instances: an order to end came in its way.
+pub(super) fn forsaken(session: &Session, pid: u32, began: f64) -> Outcome {
+    match last_word(session, began) {
+        None => Err(CliError::Gone { pid }),
+        Some(LastWord { code: 0, ordered: true, reason, .. }) => Err(CliError::Failed {
+            message: format!("the node (pid {pid}) ended: {}", why(reason)),
+            help: Some("`hilum up` starts it again".into()),
+        }),
+        Some(last) => last.verdict(),
+    }
+}
+
 /// Whether the node has left a last word.
 pub(super) fn spoke(session: &Session, began: f64) -> bool {
     last_word(session, began).is_some()
@@ -42,6 +54,12 @@ struct LastWord {
     reason: Option<String>,
     #[serde(default)]
     service: Option<String>,
+    #[serde(default)]
+    ordered: bool,
+}
+
+fn why(reason: Option<String>) -> String {
+    reason.unwrap_or_else(|| "no reason given".into())
 }
 
 impl LastWord {
@@ -50,9 +68,10 @@ impl LastWord {
             return Ok(ExitStatus::Done);
         }
         let who = self.service.map_or_else(String::new, |service| format!("`{service}`: "));
-        let why = self.reason.unwrap_or_else(|| "no reason given".into());
+        let how = if self.ordered { "the node ended" } else { "the cluster ended by itself" };
+        let why = why(self.reason);
         Err(CliError::Failed {
-            message: format!("the cluster ended by itself: {who}{why} (code {})", self.code),
+            message: format!("{how}: {who}{why} (code {})", self.code),
             help: Some("`hilum crash` shows how it ended".into()),
         })
     }
@@ -72,5 +91,9 @@ mod tests {
         let word: LastWord =
             serde_json::from_str(r#"{"code": 0, "reason": "hilum down"}"#).unwrap();
         assert_eq!(word.verdict().unwrap(), ExitStatus::Done);
+        let word = r#"{"code": 1, "reason": "its keeper, pid 7, was killed", "ordered": true}"#;
+        let word: LastWord = serde_json::from_str(word).unwrap();
+        let text = word.verdict().unwrap_err().to_string();
+        assert_eq!(text, "the node ended: its keeper, pid 7, was killed (code 1)");
     }
 }

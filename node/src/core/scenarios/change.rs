@@ -233,7 +233,7 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
         }
         let outdated = |world: &World, wanted: &Arc<Cluster>| {
             ["web.1", "web.2"].map(|id| {
-                let keys = world.instance(id).unwrap().outdated(&wanted.services["web"], false);
+                let keys = world.instance(id).unwrap().outdated(&wanted.services["web"]);
                 !keys.is_empty()
             })
         };

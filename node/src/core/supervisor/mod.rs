@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hilum_shared::config::spec::{Cluster, NodeSpec, ReloadVia, ServiceSpec, WatchAction};
+use hilum_shared::config::spec::{
+    Cluster, NodeSpec, ReloadVia, ServiceSpec, SocketSpec, WatchAction,
+};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::signal::Signal;
 use hilum_shared::status::{Flag, InstanceStatus, ServiceStatus};
@@ -140,6 +142,7 @@ impl Supervisor {
                 self.out.event_of(None, event);
             }
             Input::FilesChanged { service, path } => self.files_changed(&service, &path, now),
+            Input::ReloadRefused(why) => self.out.event_of(None, EventKind::ReloadRefused(why)),
             Input::Reconfigure { request, cluster, dry_run } => {
                 self.reconfigure(request, cluster, dry_run, now);
                 self.offered(now);
@@ -169,6 +172,16 @@ impl Supervisor {
     /// The configuration in force.
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
+    }
+
+    /// The shared sockets that are configured, that a run has, or that a next one may get.
+    pub fn sockets(&self) -> impl Iterator<Item = &SocketSpec> {
+        let services = self.services.values().map(|service| service.spec.as_ref());
+        let runs = self.instances().filter(|instance| instance.life.is_some());
+        let specs = services
+            .chain(runs.map(|instance| instance.spec.as_ref()))
+            .chain(self.rolls.values().filter_map(Roll::previous));
+        self.cluster.sockets.iter().chain(specs.flat_map(|spec| &spec.launch.sockets))
     }
 
     /// The services and instances as `ps` shows them.

@@ -15,7 +15,7 @@ use crate::core::graph::Graph;
 use crate::core::input::{ProbePurpose, RequestId};
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::operation::Expect;
-use crate::core::plan::{Change, diff, launch_keys};
+use crate::core::plan::{Change, Plan, diff, launch_keys};
 use crate::core::service::Service;
 use crate::core::target;
 use crate::core::time::Now;
@@ -33,7 +33,7 @@ impl Supervisor {
         let mut plan = diff(&self.cluster, &new);
         self.add_outdated(&mut plan.services, &new);
         let told = self.told(&plan.services, &new);
-        let lines = self.describe(&plan.services, &told, &new, &plan.node);
+        let lines = self.describe(&plan, &told, &new);
         let mut reloaded =
             Reloaded { plan: lines.clone(), warnings: new.warnings.clone(), ..Reloaded::default() };
         if !dry_run && self.going.is_none() {
@@ -76,7 +76,7 @@ impl Supervisor {
         for (name, service) in &self.services {
             let Some(spec) = new.services.get(name) else { continue };
             let behind = service.instances.values().any(|instance| {
-                !self.is_rolled(&instance.id) && !instance.outdated(spec, false).is_empty()
+                !self.is_rolled(&instance.id) && !instance.outdated(spec).is_empty()
             });
             if behind && !changes.iter().any(|(changed, _)| changed == name) {
                 let nothing =
@@ -118,9 +118,7 @@ impl Supervisor {
             }
             let stay = service.instances.range(..=most).map(|(_, instance)| instance);
             let up = stay.filter(|instance| {
-                instance.started()
-                    && !instance.dropping
-                    && instance.outdated(spec, false).is_empty()
+                instance.started() && !instance.dropping && instance.outdated(spec).is_empty()
             });
             told.extend(up.map(|instance| (instance.id.clone(), via)));
         }
@@ -130,13 +128,12 @@ impl Supervisor {
     /// The plan in lines: `+ web.2`, `- web.3`, `~ db.1 env: restart`, `~ web.1 content: told by signal HUP`.
     fn describe(
         &self,
-        changes: &[(ServiceName, Change)],
+        plan: &Plan,
         told: &[(InstanceId, ReloadVia)],
         new: &Cluster,
-        node: &[&str],
     ) -> Vec<String> {
         let mut lines = Vec::new();
-        for (name, change) in changes {
+        for (name, change) in &plan.services {
             let indexes =
                 |from: u32, to: u32| (from + 1..=to).map(move |index| format!("{name}.{index}"));
             match change {
@@ -161,7 +158,7 @@ impl Supervisor {
                         let restart = if launch.is_empty() && self.is_rolled(&instance.id) {
                             Vec::new() // its turn will come without this
                         } else {
-                            instance.outdated(spec, launch.contains(&"sockets"))
+                            instance.outdated(spec)
                         };
                         let what = if instance.is_up() && !restart.is_empty() {
                             format!("{}: restart", restart.join(", "))
@@ -181,7 +178,8 @@ impl Supervisor {
             }
         }
         lines.extend(told.iter().map(|(id, via)| format!("~ {id} content: told by {via}")));
-        lines.extend(node.iter().map(|key| format!("~ {key}: at the next start of the node")));
+        lines.extend(plan.sockets.iter().map(|words| format!("~ sockets: {words}")));
+        lines.extend(plan.node.iter().map(|key| format!("~ {key}: at the next start of the node")));
         lines
     }
 
@@ -250,9 +248,7 @@ impl Supervisor {
                 if launch.contains(&"ports") {
                     self.reserve_ports(name);
                 }
-                if !launch.contains(&"sockets") {
-                    self.apply_live(name);
-                }
+                self.apply_live(name);
                 self.apply_launch(name, &launch, previous, items, now);
             }
         }
@@ -294,12 +290,11 @@ impl Supervisor {
         let previous = replaced.unwrap_or(previous);
         let Some(service) = self.services.get(name) else { return };
         let spec = service.spec.clone();
-        let sockets = launch.contains(&"sockets");
         let mut keys: Vec<&str> = Vec::new();
         let (mut restart, mut unsure) = (Vec::new(), Vec::new());
         for instance in service.instances.values() {
             // A finished job is not done again because its text changed.
-            let differs = instance.outdated(&spec, sockets);
+            let differs = instance.outdated(&spec);
             if differs.is_empty() {
                 let tried = !matches!(instance.phase, Phase::Down | Phase::Completed);
                 if tried && instance.want == Want::Up && !instance.dropping && !instance.ready() {
@@ -382,7 +377,7 @@ impl Supervisor {
                 let mut taken = (*service.spec).clone();
                 let sockets = std::mem::take(&mut taken.launch.sockets);
                 taken.launch = spec.launch.clone();
-                taken.launch.sockets = sockets;
+                taken.launch.sockets = sockets; // others are bound by a reload
                 service.spec = Arc::new(taken);
                 if keys.contains(&"ports") {
                     for instance in service.instances.values() {

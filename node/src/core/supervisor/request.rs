@@ -131,9 +131,11 @@ impl Supervisor {
         let mut ids = self.resolve_staying(&targets.targets)?;
         if !named {
             let options = &self.options;
+            // what is wanted is on its way by itself
+            let idle = |i: &Instance| i.want == Want::Down || i.phase == Phase::Failed;
             ids.retain(|id| {
                 self.services.get(&id.service).is_some_and(|service| enabled(service, options))
-                    && self.instance(id).is_some_and(|i| i.phase != Phase::Completed)
+                    && self.instance(id).is_some_and(|i| i.phase != Phase::Completed && idle(i))
             });
         }
         let asked: BTreeSet<ServiceName> = ids.iter().map(|id| id.service.clone()).collect();

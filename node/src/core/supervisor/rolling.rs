@@ -47,6 +47,11 @@ impl Roll {
         self.flying.iter().map(|flight| flight.settled_at.unwrap_or(flight.by)).min()
     }
 
+    /// What a rollback would go back to.
+    pub(super) fn previous(&self) -> Option<&ServiceSpec> {
+        self.previous.as_deref()
+    }
+
     pub(super) fn stalled(&mut self, by: Duration) {
         for flight in &mut self.flying {
             flight.by = flight.by + by;
@@ -148,9 +153,8 @@ impl Supervisor {
         let roll = self.rolls.remove(name)?;
         self.dismiss(name, &roll.stand_ins, now);
         let spec = self.services.get(name)?.spec.clone();
-        let as_wanted = |id: &&InstanceId| {
-            self.instance(id).is_some_and(|i| i.outdated(&spec, false).is_empty())
-        };
+        let as_wanted =
+            |id: &&InstanceId| self.instance(id).is_some_and(|i| i.outdated(&spec).is_empty());
         let ids: Vec<InstanceId> = roll.queue.iter().filter(as_wanted).cloned().collect();
         self.end_operations(&ids, "unchanged", "it runs what is wanted");
         roll.previous

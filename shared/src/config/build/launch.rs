@@ -158,18 +158,18 @@ impl Builder<'_> {
         section: &Section<'_>,
         sockets: &[SocketSpec],
         path: &str,
-    ) -> Vec<usize> {
+    ) -> Vec<SocketSpec> {
         if section.get("sockets").is_none() {
-            return (0..sockets.len()).collect();
+            return sockets.to_vec();
         }
         let mut out = Vec::new();
         for item in section.list("sockets") {
             let Some(name) = item.as_scalar_text() else {
                 continue;
             };
-            match sockets.iter().position(|s| s.name == name || s.port.to_string() == name) {
-                Some(index) if out.contains(&index) => {}
-                Some(index) => out.push(index),
+            match sockets.iter().find(|s| s.name == name || s.port.to_string() == name) {
+                Some(socket) if out.contains(socket) => {}
+                Some(socket) => out.push(socket.clone()),
                 None => {
                     let problem = self.problems.error(
                         item.at,

@@ -26,7 +26,7 @@ pub static SERVICE: &[Key] = &[
     Key::new("profiles", OneOrMore(&Text), "Started only when one of these is chosen with `--profile`; empty: always.").or("[]"),
     Key::new("depends_on", NamedOrList(DEPENDENCY), "Services that come first at the start and last at the stop.").or("{}"),
     Key::new("restart", Short("policy", RESTART), "What happens when a process ends.").or("{}"),
-    Key::new("on_failure", Word(&["continue", "stop_dependents", "shutdown"]), "What happens to the others when it has failed for good; `shutdown` ends the cluster with its exit code.").or("continue"),
+    Key::new("on_failure", Word(&["continue", "stop_dependents", "shutdown"]), "What happens to the others when it has failed for good; `shutdown` ends the cluster: `hilum node` exits with its code, `hilum up` with 1, and says the code.").or("continue"),
     Key::new("ready", KindsOf(&READY), "How it is known to be ready.").or_as("running is ready"),
     Key::new("alive", KindsOf(&ALIVE), "How it is known to live.").or_as("`heartbeat` as soon as one was sent"),
     Key::new("stop", Map(STOP), "How it is stopped.").or("{}"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::template::Template;
+use super::SocketSpec;
 use crate::units::Bytes;
 
 /// What a process is started with. When any of it differs, a reload restarts the instance.
@@ -19,8 +20,8 @@ pub struct Launch {
     pub env: BTreeMap<String, EnvValue>,
     /// Ports by name, in the order of the file (the first is also `PORT`).
     pub ports: Vec<PortSpec>,
-    /// Names or ports of the shared sockets to pass, as indexes into [`Cluster::sockets`](super::Cluster::sockets).
-    pub sockets: Vec<usize>,
+    /// The shared sockets to pass, of those in [`Cluster::sockets`](super::Cluster::sockets).
+    pub sockets: Vec<SocketSpec>,
     /// Whether its output is a pseudo-terminal.
     pub tty: bool,
     /// Resource limits.
