@@ -142,7 +142,7 @@ fn a_full_consumer_holds_its_peers_back_and_loses_nothing() {
 /// What comes before a PUSH's first message.
 fn opening() -> Vec<u8> {
     let mut bytes = zmtp::greeting().to_vec();
-    zmtp::write_ready(&mut bytes, &Hello { socket_type: "PUSH".into(), identity: vec![] });
+    zmtp::write_ready(&mut bytes, &Hello { socket_type: "PUSH".into(), ..Hello::default() });
     bytes
 }
 

@@ -132,14 +132,16 @@ impl Proxy {
     }
 
     /// Tries again up to this often after a lost connection, and with [`Self::try_timeout`] after a try that took too long. For
-    /// methods that may run twice. All tries again of a process have a budget: ten at once, then one for each ten answers.
+    /// methods that may run twice. All tries again of a process have a budget: ten at once, then one for each ten answers; what
+    /// leaves an instance that gave no sign at all for one that is well costs nothing.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self
     }
 
-    /// Gives up a try after this while there is another, so that one silent instance does not use up the time of the call.
+    /// Gives up a try after this while there is another, so that one silent instance does not use up the time of the call. One for
+    /// which the budget has no other is waited for further.
     #[must_use]
     pub fn try_timeout(mut self, timeout: Duration) -> Self {
         self.options.try_timeout = Some(timeout);

@@ -56,7 +56,13 @@ impl Fault {
 
     /// The fault that a call failed with; `None` where it failed for another reason.
     pub fn of(error: &rpc::Error) -> Option<Self> {
-        let rpc::Error::Remote { kind, message, body } = error else { return None };
+        let (kind, message, body) = match error {
+            rpc::Error::Remote { kind, message, body } => (kind, message, body),
+            rpc::Error::Overloaded { message, .. } => {
+                return Some(Self::new(error.kind().unwrap_or_default(), message));
+            }
+            _ => return None,
+        };
         let fields = match &**body {
             Value::Map(entries) => {
                 let entries = entries

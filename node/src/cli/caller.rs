@@ -208,7 +208,12 @@ impl Caller<'_> {
     ) -> CliError {
         let reached = matches!(
             failed,
-            CallFailed::Rpc(Error::Nack { .. } | Error::Remote { .. } | Error::Timeout { .. })
+            CallFailed::Rpc(
+                Error::Nack { .. }
+                    | Error::Remote { .. }
+                    | Error::Overloaded { .. }
+                    | Error::Timeout { .. }
+            )
         );
         let mut error = self.explained(place, subject, body, failed).await;
         if let CliError::Call { trace_id: trace, .. } = &mut error {

@@ -343,10 +343,10 @@ impl CliError {
             "where": place,
         });
         if let Self::Call { error: call, .. } = self
-            && let rpc::Error::Remote { kind, body, .. } = &**call
+            && let Some(kind) = call.kind()
         {
-            error["type"] = kind.as_str().into();
-            error["body"] = body.to_json();
+            error["type"] = kind.into();
+            error["body"] = call.downcast::<Value>(kind).unwrap_or_default();
         }
         if let Self::Call { trace_id: Some(trace_id), .. } = self {
             error["trace_id"] = trace_id.as_str().into();
@@ -414,6 +414,7 @@ fn call_code(error: &rpc::Error) -> &'static str {
         rpc::Error::Timeout { .. } => "timed-out",
         rpc::Error::Nack { .. } => "refused",
         rpc::Error::Remote { .. } => "remote-error",
+        rpc::Error::Overloaded { .. } => "overloaded",
         rpc::Error::Congested { .. } => "congested",
         rpc::Error::Registry(_) => "registry",
         _ => "call",

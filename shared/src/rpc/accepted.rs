@@ -1,7 +1,7 @@
 //! Connections that others make to us.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::endpoint::Inner;
@@ -30,8 +30,11 @@ pub(super) async fn accept(inner: Arc<Inner>, mut listener: Box<dyn Listener>) {
 impl Inner {
     /// The life of a connection that somebody made to us.
     async fn serve(self: Arc<Self>, stream: Stream) {
-        let hello =
-            Hello { socket_type: "ROUTER".into(), identity: self.address.as_bytes().to_vec() };
+        let hello = Hello {
+            socket_type: "ROUTER".into(),
+            identity: self.address.as_bytes().to_vec(),
+            cancels: true,
+        };
         let opened =
             Link::open(stream, &hello, self.config.max_message, self.config.handshake).await;
         let link = match opened {
@@ -99,6 +102,10 @@ impl Owner for Accepted<'_> {
                 (&self.identity, frames.iter().map(|frame| frame.len()).sum::<usize>());
             tracing::warn!(peer, bytes, %error, "a caller sends what cannot be read: passed over, as is what follows of this kind");
         }
+    }
+
+    fn cancelled(&mut self, id: &[u8]) {
+        self.wire.begun.lock().unwrap_or_else(PoisonError::into_inner).cancel(id);
     }
 
     fn tick(&mut self) -> Result<(), LinkError> {

@@ -1,20 +1,21 @@
 //! Calls of services by name.
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use foldhash::HashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::error::Error;
+use super::error::{Error, OVERLOADED};
 use super::link::Liveness;
 use super::proxy::Proxy;
 use super::select::Balance;
-use crate::registry::{Instance, Lookup, Registry, Version, VersionRequest};
+use crate::registry::{Instance, Lookup, Registry, RegistryError, Version, VersionRequest};
 use crate::wire::Value;
 use crate::wire::message::{Headers, Kind, Message, new_id, pack};
 
@@ -30,9 +31,11 @@ pub struct CallOptions {
     /// Which of several instances.
     pub balance: Balance,
     /// How many times to try again after a lost connection or a try that took too long, where working on it twice does no harm. A
-    /// request that did not leave goes to another instance in any case.
+    /// request that did not leave goes to another instance in any case. Tries again have a budget, ten at once and one for each ten
+    /// answers, but for those that leave an instance which gave no sign since it was asked for one that is well.
     pub retries: u32,
-    /// How long a try may take while there is another; `None`: as long as there is time.
+    /// After how long a try is given up for another one; `None`: it may take all the time. While there is no budget for another, it is
+    /// waited for.
     pub try_timeout: Option<Duration>,
     /// The trace; `None`: that of the current task, or a new one.
     pub trace_id: Option<String>,
@@ -78,11 +81,19 @@ impl Reply {
                 let body: Value = self.message.unpack().map_err(wrong)?;
                 let text =
                     |key| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-                let kind = Some(text("type")).filter(|kind| !kind.is_empty());
-                Err(Error::Remote {
-                    kind: kind.unwrap_or_else(|| "RemoteError".to_owned()),
-                    message: text("message"),
-                    body: Box::new(body),
+                let (kind, message) = (text("type"), text("message"));
+                // With more fields it is an error of the service's own that has this name.
+                let bare = matches!(&body, Value::Map(entries) if entries.len() == 2);
+                Err(match kind.as_str() {
+                    OVERLOADED if bare => {
+                        Error::Overloaded { subject: subject.to_owned(), message }
+                    }
+                    "" => Error::Remote {
+                        kind: "RemoteError".to_owned(),
+                        message,
+                        body: Box::new(body),
+                    },
+                    _ => Error::Remote { kind, message, body: Box::new(body) },
                 })
             }
             Kind::Reply | Kind::Ack | Kind::Request => Ok(self),
@@ -99,9 +110,20 @@ pub struct Client {
 struct Shared {
     endpoint: Endpoint,
     registry: Arc<dyn Registry>,
-    services: Mutex<HashMap<String, Arc<Known>>>,
+    services: Mutex<Services>,
     budget: Budget,
 }
+
+#[derive(Default)]
+struct Services {
+    /// Those that have an instance, or had one.
+    known: HashMap<String, Arc<Known>>,
+    /// Those that the registry is being asked for: one question each, however many wait for its answer.
+    asked: HashMap<String, Weak<Asked>>,
+}
+
+/// Where the answer of the registry will come.
+type Asked = watch::Sender<Option<Result<Arc<Known>, RegistryError>>>;
 
 struct Known {
     lookup: Lookup,
@@ -109,7 +131,7 @@ struct Known {
 }
 
 /// Tries again cost what calls that were answered earn: ten at once, one for each ten answers in the long run, so that a service
-/// that is down is not buried under them.
+/// that is slow or down is not buried under them.
 struct Budget(AtomicI64);
 
 impl Budget {
@@ -119,10 +141,6 @@ impl Budget {
     fn earn(&self) {
         let earn = |have: i64| (have < Self::MOST).then_some(have + 1);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn); // full is full
-    }
-
-    fn has(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= Self::TRY
     }
 
     fn spend(&self) -> bool {
@@ -228,16 +246,19 @@ impl Client {
     ) -> Result<Reply, Error> {
         let mut retries = options.retries;
         let mut tried = Vec::new();
-        let deadline = Instant::now() + options.timeout;
-        let timeout = || Error::Timeout { subject: subject.to_owned(), after: options.timeout };
+        let begun = Instant::now();
+        let limit = super::trace::time_left(begun, options.timeout);
+        let deadline = begun + limit;
+        let timeout = || Error::Timeout { subject: subject.to_owned(), after: limit };
         let trace_id = options.trace_id.clone().unwrap_or_else(super::trace::trace_id_or_new);
         let headers = Headers { trace_id: Some(trace_id), ..Headers::default() };
         let (id, kind) = (new_id(), Kind::Request);
         let mut request = Message { id, kind, subject: subject.to_owned(), headers, body };
+        let direct = target.contains("://");
         loop {
-            let chosen = if target.contains("://") {
+            let (known, chosen) = if direct {
                 let version = options.version.as_ref().map(ToString::to_string);
-                Chosen { address: target.to_owned(), version }
+                (None, Chosen { address: target.to_owned(), version })
             } else {
                 let known = match self.known(target) {
                     Some(known) => known,
@@ -245,35 +266,80 @@ impl Client {
                         .await
                         .map_err(|_| timeout())??,
                 };
-                self.choose(&known, target, options, &tried)?
+                let chosen = self.choose(&known, target, options, &tried)?;
+                (Some(known), chosen)
             };
-            let left = deadline.saturating_duration_since(Instant::now());
+            let Chosen { address, version } = chosen;
             // Every container has this one, whatever version it was chosen by; lymph refuses that version here.
-            request.headers.version = chosen.version.filter(|_| !subject.starts_with("lymph."));
-            let more = retries > 0 && self.shared.budget.has();
-            let within = options.try_timeout.filter(|_| more).map_or(left, |limit| left.min(limit));
-            let error = match self.shared.endpoint.ask(&chosen.address, &mut request, within).await
-            {
-                Ok(message) => {
-                    self.shared.budget.earn();
-                    return Ok(Reply { message, address: chosen.address });
-                }
-                // However much of the time the tries before it took.
-                Err(Error::Timeout { .. }) if within == left => return Err(timeout()),
+            request.headers.version = version.filter(|_| !subject.starts_with("lymph."));
+            let now = Instant::now();
+            let left = deadline.saturating_duration_since(now);
+            let mut again = false; // the try is given up for another, which is paid
+            let error = match self.shared.endpoint.ask(&address, &mut request, now, left) {
                 Err(error) => error,
+                Ok(mut asked) => {
+                    let mut answer = None;
+                    if let Some(limit) = options.try_timeout.filter(|_| retries > 0)
+                        && limit < left
+                    {
+                        answer = asked.answer(now + limit, &address, &request).await;
+                        if answer.is_none() {
+                            let shift = asked.is_silent()
+                                && known.as_ref().is_some_and(|known| {
+                                    self.is_another_well(known, options, &tried, &address)
+                                });
+                            if shift || self.shared.budget.spend() {
+                                again = true;
+                            }
+                        }
+                    }
+                    let answer = match (answer, again) {
+                        (None, false) => asked.answer(deadline, &address, &request).await,
+                        (answer, _) => answer,
+                    };
+                    match answer {
+                        Some(Ok(message)) => {
+                            self.shared.budget.earn();
+                            return Ok(Reply { message, address });
+                        }
+                        Some(Err(error)) => error,
+                        None if again => timeout(),
+                        None => {
+                            asked.is_silent(); // which is noted
+                            return Err(timeout());
+                        }
+                    }
+                }
             };
-            let direct = target.contains("://");
             if error.not_sent() && !direct {
-                tried.push(chosen.address);
-            } else if retries > 0 && error.is_transient() && self.shared.budget.spend() {
+                tried.push(address);
+            } else if again || retries > 0 && error.is_transient() && self.shared.budget.spend() {
                 retries -= 1;
-                tried.push(chosen.address);
+                tried.push(address);
             } else {
                 return Err(error);
             }
             tracing::debug!(subject, %error, "trying again");
             request.id = new_id(); // a late answer is not taken for that of the next try
         }
+    }
+
+    /// Whether an instance that was not tried yet is well, beside this one.
+    fn is_another_well(
+        &self,
+        known: &Known,
+        options: &CallOptions,
+        tried: &[String],
+        this: &str,
+    ) -> bool {
+        let asked = options.version.as_ref();
+        known.lookup.instances().iter().any(|instance| {
+            let (address, liveness) = self.address(instance);
+            asked.is_none_or(|asked| asked.admits(instance.version.as_deref()))
+                && address != this
+                && !tried.iter().any(|other| other == address)
+                && matches!(liveness, Liveness::Responsive | Liveness::Unknown)
+        })
     }
 
     /// The instance to call: not one that was tried while there are others.
@@ -330,22 +396,54 @@ impl Client {
 
     /// The live view of a service's instances, where there is one.
     fn known(&self, service: &str) -> Option<Arc<Known>> {
-        self.services().get(service).cloned()
+        self.shared.services().known.get(service).cloned()
     }
 
-    fn services(&self) -> MutexGuard<'_, HashMap<String, Arc<Known>>> {
-        self.shared.services.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks the registry for it.
+    /// Asks the registry for it, or waits with those who asked already.
     async fn look_up(&self, service: &str) -> Result<Arc<Known>, Error> {
-        let lookup = self.shared.registry.lookup(service).await?;
-        let fresh = Arc::new(Known { lookup, turn: AtomicUsize::new(0) });
-        // Names come from the program, so they are few; names that nobody has are not kept.
-        if fresh.lookup.instances().is_empty() {
-            return Ok(fresh);
+        let mut answer = {
+            let mut services = self.shared.services();
+            if let Some(known) = services.known.get(service) {
+                return Ok(Arc::clone(known));
+            }
+            match services.asked.get(service).and_then(Weak::upgrade) {
+                Some(asked) => asked.subscribe(),
+                None => {
+                    let asked = Arc::new(Asked::new(None));
+                    services.asked.insert(service.to_owned(), Arc::downgrade(&asked));
+                    let answer = asked.subscribe();
+                    // A task of its own: who stops waiting does not end it for the others.
+                    tokio::spawn(Arc::clone(&self.shared).ask_registry(service.to_owned(), asked));
+                    answer
+                }
+            }
+        };
+        let answer = answer.wait_for(Option::is_some).await.map_err(|_| Error::Closed)?;
+        answer.clone().expect("it was waited for").map_err(Error::from)
+    }
+}
+
+impl Shared {
+    fn services(&self) -> MutexGuard<'_, Services> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a service, and tells all that wait for it.
+    async fn ask_registry(self: Arc<Self>, service: String, asked: Arc<Asked>) {
+        let found = self.registry.lookup(&service).await;
+        let found = found.map(|lookup| Arc::new(Known { lookup, turn: AtomicUsize::new(0) }));
+        {
+            let mut services = self.services();
+            // Whoever comes from now on asks anew.
+            services.asked.remove(&service);
+            // Names come from the program, so they are few; names that nobody has are not kept.
+            if let Ok(known) = &found
+                && !known.lookup.instances().is_empty()
+            {
+                services.known.insert(service, Arc::clone(known));
+            }
         }
-        Ok(Arc::clone(self.services().entry(service.to_owned()).or_insert(fresh)))
+        asked.send_replace(Some(found));
     }
 }
 
@@ -353,6 +451,8 @@ impl Client {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     Alive,
+    /// One that gave no sign when it was called last.
+    Doubtful,
     /// One that refused a moment ago may be back: asking costs nothing, where there is no other.
     Refused,
     /// The same again is better than none, for a call that may be tried again.
@@ -366,6 +466,7 @@ impl Standing {
             (Liveness::Unresponsive, _) | (Liveness::Refused, true) => None,
             (Liveness::Refused, false) => Some(Self::Refused),
             (_, true) => Some(Self::Tried),
+            (Liveness::Doubtful, false) => Some(Self::Doubtful),
             (_, false) => Some(Self::Alive),
         }
     }

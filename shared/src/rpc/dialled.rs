@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::endpoint::{CallId, Inner, State, call_id};
 use super::error::Error;
-use super::link::{Link, LinkError, Liveness, NotTaken, Owner, Wire};
+use super::link::{Doubt, Link, LinkError, Liveness, NotTaken, Owner, Since, Wire};
 use super::reply;
 use crate::wire::message::{DecodeError, Message, pack};
 use crate::wire::zmtp::Hello;
@@ -57,6 +57,9 @@ pub(super) struct Dial {
     pub(super) wire: Arc<Wire>,
     connected: AtomicBool,
     begun: Instant,
+    /// Of the endpoint's configuration.
+    timeout: Duration,
+    tick: Duration,
 }
 
 impl Dial {
@@ -66,7 +69,7 @@ impl Dial {
         if !self.connected.load(Ordering::SeqCst) && self.begun.elapsed() > HANDSHAKE {
             return Liveness::Unresponsive;
         }
-        self.wire.liveness()
+        self.wire.liveness(self.timeout, self.tick)
     }
 }
 
@@ -80,7 +83,23 @@ pub(super) struct Call<'a> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         self.dial.wire.open.fetch_sub(1, Ordering::Relaxed);
-        self.inner.state().pending.remove(&self.id);
+        let given_up = self.inner.state().pending.remove(&self.id).is_some();
+        if given_up {
+            self.dial.wire.give_up(self.id);
+        }
+    }
+}
+
+impl Call<'_> {
+    /// It was not answered for so long: whether its instance gave no sign at all in this time. Then others are taken instead, until
+    /// it gives one; it is asked for that.
+    pub(super) fn is_silent(&self, waited: Duration) -> bool {
+        let wire = &self.dial.wire;
+        let doubt = wire.doubt(waited);
+        if doubt == Some(Doubt::New) && self.dial.connected.load(Ordering::SeqCst) {
+            let _ = wire.send(&ping()); // where so much waits that it is not taken, it stays doubtful
+        }
+        doubt.is_some()
     }
 }
 
@@ -127,9 +146,11 @@ impl Inner {
         }
         let dial = Arc::new(Dial {
             address: address.to_owned(),
-            wire: Wire::new(self.config.max_waiting),
+            wire: Wire::early(self.config.max_waiting),
             connected: AtomicBool::new(false),
             begun: Instant::now(),
+            timeout: self.config.timeout,
+            tick: self.tick(),
         });
         state.dials.insert(address.to_owned(), Arc::clone(&dial));
         tokio::spawn(Arc::clone(self).keep(Arc::clone(&dial)));
@@ -140,10 +161,10 @@ impl Inner {
     async fn keep(self: Arc<Self>, dial: Arc<Dial>) {
         let error = match self.connect(&dial.address).await {
             Ok(link) => {
+                dial.wire.shaken(&link.peer);
                 dial.connected.store(true, Ordering::SeqCst);
-                let last = Instant::now();
                 let mut owner =
-                    Dialled { inner: &self, dial: &dial, asked: None, last, complained: false };
+                    Dialled { inner: &self, dial: &dial, watched: true, complained: false };
                 link.run(&dial.wire, &mut owner, self.tick()).await
             }
             Err(error) => error,
@@ -163,7 +184,8 @@ impl Inner {
         let stream = connecting.await.map_err(|_| LinkError::Handshake(limit))??;
         // A local socket needs no name: nobody dials back there, and the name may be taken by our own last connection.
         let identity = if address.starts_with("ipc:") { "" } else { &self.address };
-        let hello = Hello { socket_type: "DEALER".into(), identity: identity.as_bytes().to_vec() };
+        let identity = identity.as_bytes().to_vec();
+        let hello = Hello { socket_type: "DEALER".into(), identity, cancels: false };
         Link::open(stream, &hello, self.config.max_message, limit).await
     }
 
@@ -221,9 +243,8 @@ impl Inner {
 struct Dialled<'a> {
     inner: &'a Arc<Inner>,
     dial: &'a Arc<Dial>,
-    /// The first ping that was not answered.
-    asked: Option<Instant>,
-    last: Instant,
+    /// Whether it was in use when last looked at, so that no silence was passed over.
+    watched: bool,
     /// Whether something unreadable of it was logged.
     complained: bool,
 }
@@ -245,26 +266,23 @@ impl Owner for Dialled<'_> {
         if wire.is_closed() {
             return Err(LinkError::Idle);
         }
-        let late = self.last.elapsed() > 2 * self.inner.tick();
-        self.last = Instant::now();
-        if late || self.asked.is_some_and(|asked| wire.silence() < asked.elapsed()) {
-            self.asked = None; // it was we who did not listen, or it answered
+        let late = wire.tick() > 2 * self.inner.tick();
+        if late {
+            wire.forgive();
         }
         let busy = wire.open.load(Ordering::Relaxed) > 0;
         if !busy && wire.idle() > config.idle_disconnect {
             return Err(LinkError::Idle);
         }
-        let silent = self.asked.map_or(Duration::ZERO, |asked| asked.elapsed());
+        let silent = wire.silent();
         if silent >= config.unresponsive_disconnect {
             return Err(LinkError::Silent(silent));
         }
-        if silent >= config.timeout {
-            wire.set_unresponsive();
-        }
-        let in_use = busy || wire.idle() < config.idle_timeout || self.asked.is_some();
+        let in_use = busy || wire.idle() < config.idle_timeout || !silent.is_zero();
         let interval = config.heartbeat_interval;
+        let watched = std::mem::replace(&mut self.watched, in_use) && !late;
         if in_use && !interval.is_zero() && wire.silence() >= interval {
-            self.asked.get_or_insert_with(Instant::now);
+            wire.asked(if watched { Since::LastSign } else { Since::Now });
             // Where so much waits that it is not taken, the silence is judged all the same.
             let _ = wire.send(&ping());
         }

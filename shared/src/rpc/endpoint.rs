@@ -15,8 +15,10 @@
 //! What both have in common is here; what we dial is in `dialled`, what others dial in `accepted`.
 //!
 //! **Nothing is lost at the beginning**: a request waits until hands are shaken, and is told when that fails.
-//! **Liveness**: a connection that is in use and silent is pinged each second; after three seconds without a sign its
-//! instance is passed over, after thirty it is closed and the pings end with it. An unused connection is closed after a minute.
+//! **Liveness**: a connection that is in use and silent is pinged each second; three seconds after the last sign its
+//! instance is passed over, after thirty it is closed and the pings end with it. Where a call is given up without a sign since it
+//! was made, others are taken instead until there is one. An unused connection is closed after a minute.
+//! **Giving up**: who does not wait any longer says so on the same connection, and the other side stops working on it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,8 +30,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::accepted::accept;
-use super::dialled::{Dial, Ended, Pending};
-use super::error::Error;
+use super::dialled::{Answer, Call, Dial, Ended, Pending};
+use super::error::{Error, OVERLOADED};
 use super::link::{Liveness, Wire};
 use super::network::{Network, Sockets};
 use super::reply;
@@ -43,11 +45,11 @@ use crate::wire::message::{DecodeError, Headers, Kind, Message, NIL, new_id};
 pub struct Config {
     /// Between two pings of a silent connection in use; zero: no pings.
     pub heartbeat_interval: Duration,
-    /// Silence after a ping from which on the other side is passed over.
+    /// Silence, with a ping in it, from which on the other side is passed over.
     pub timeout: Duration,
     /// How long after its last call a connection counts as in use.
     pub idle_timeout: Duration,
-    /// Silence after a ping that ends the connection.
+    /// Silence, with a ping in it, that ends the connection.
     pub unresponsive_disconnect: Duration,
     /// How long after its last call a connection is closed.
     pub idle_disconnect: Duration,
@@ -216,7 +218,7 @@ impl Endpoint {
 
     /// Sends a request to an address and waits for its answer, of whatever kind it is.
     ///
-    /// Dropping the future gives the call up. A deadline of the current task (see [`trace`]) shortens the wait.
+    /// Dropping the future gives the call up: the other side, where it is one of ours, is told to stop working on it. A deadline of the current task (see [`trace`]) shortens the wait.
     ///
     /// # Errors
     /// [`Error::NotConnected`], [`Error::Lost`], [`Error::Timeout`], [`Error::Congested`], [`Error::Closed`].
@@ -226,27 +228,24 @@ impl Endpoint {
         let headers = Headers { version, trace_id, ..Headers::default() };
         let (id, kind) = (new_id(), Kind::Request);
         let mut message = Message { id, kind, subject, headers, body };
-        self.ask(address, &mut message, timeout).await
+        let begun = Instant::now();
+        let timeout = trace::time_left(begun, timeout);
+        let mut asked = self.ask(address, &mut message, begun, timeout)?;
+        let late = || Error::Timeout { subject: message.subject.clone(), after: timeout };
+        asked.answer(begun + timeout, address, &message).await.unwrap_or_else(|| Err(late()))
     }
 
-    /// Sends this request, whose timeout it fills in, and waits for its answer as [`Self::request`] does.
-    pub(super) async fn ask(
+    /// Sends this request, whose timeout it fills in; `now` is now.
+    pub(super) fn ask(
         &self,
         address: &str,
         message: &mut Message,
+        now: Instant,
         timeout: Duration,
-    ) -> Result<Message, Error> {
-        let left = trace::deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = left.map_or(timeout, |left| timeout.min(left));
+    ) -> Result<Asked<'_>, Error> {
         message.headers.timeout = Some(timeout.as_secs_f64());
-        let (answer, _call) = self.inner.begin(address, message)?;
-        let subject = || message.subject.clone();
-        match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(Ok(message))) => Ok(message),
-            Ok(Ok(Err(ended))) => Err(ended.error(address, subject())),
-            Ok(Err(_)) => Err(Error::Closed),
-            Err(_) => Err(Error::Timeout { subject: subject(), after: timeout }),
-        }
+        let (answer, call) = self.inner.begin(address, message)?;
+        Ok(Asked { answer, call, begun: now })
     }
 
     /// How an address is, as far as we know without asking.
@@ -295,6 +294,35 @@ impl Endpoint {
         while self.connections() > 0 && Instant::now() < deadline {
             tokio::time::sleep(CLOSE_POLL).await;
         }
+    }
+}
+
+/// A request that waits for its answer; dropped, it is given up.
+pub(super) struct Asked<'a> {
+    answer: Answer,
+    call: Call<'a>,
+    begun: Instant,
+}
+
+impl Asked<'_> {
+    /// Its answer; `None` when there is none by then, and it may be waited for further.
+    pub(super) async fn answer(
+        &mut self,
+        by: Instant,
+        address: &str,
+        request: &Message,
+    ) -> Option<Result<Message, Error>> {
+        match tokio::time::timeout_at(by, &mut self.answer).await {
+            Ok(Ok(Ok(message))) => Some(Ok(message)),
+            Ok(Ok(Err(ended))) => Some(Err(ended.error(address, request.subject.clone()))),
+            Ok(Err(_)) => Some(Err(Error::Closed)),
+            Err(_) => None,
+        }
+    }
+
+    /// Whether nothing at all was heard of the other side since then. If so, others are taken instead, until it gives a sign.
+    pub(super) fn is_silent(&self) -> bool {
+        self.call.is_silent(self.begun.elapsed())
     }
 }
 
@@ -350,7 +378,7 @@ impl Inner {
         } else if open.is_some_and(|wire| wire.open.load(Ordering::Relaxed) > self.config.max_open)
         {
             // The caller hears why; a failure to say it only means that it is gone.
-            let _ = channel.error("Overloaded", "too many requests of this caller are open");
+            let _ = channel.error(OVERLOADED, "too many requests of this caller are open");
         } else {
             self.handler.request(Incoming { message, channel });
         }

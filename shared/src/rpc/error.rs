@@ -10,6 +10,9 @@ use crate::registry::{InvalidVersion, RegistryError};
 use crate::wire::message::{DecodeError, EncodeError};
 use crate::wire::{Value, from_value};
 
+/// The type of the ERROR that says that too many requests wait.
+pub(super) const OVERLOADED: &str = "Overloaded";
+
 /// Why a call brought no result.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -59,7 +62,7 @@ pub enum Error {
         /// How it ended.
         source: Arc<LinkError>,
     },
-    /// No answer in time; the other side was told how long we would wait, and stops working on it.
+    /// No answer in time; the other side is told, and stops working on it.
     #[error("`{subject}` was not answered within {after:?}")]
     Timeout {
         /// What was called.
@@ -82,6 +85,14 @@ pub enum Error {
         message: String,
         /// All of it, where it says more.
         body: Box<Value>,
+    },
+    /// More requests wait there than it takes; nothing was done. On the wire it is an ERROR of the type `Overloaded`.
+    #[error("`{subject}` was not taken: {message}")]
+    Overloaded {
+        /// What was called.
+        subject: String,
+        /// What it says.
+        message: String,
     },
     /// So much waits to be sent there that the other side does not seem to read; the request was not sent.
     #[error("too much waits to be sent to `{address}` already")]
@@ -147,6 +158,7 @@ impl Error {
     pub fn kind(&self) -> Option<&str> {
         match self {
             Self::Remote { kind, .. } => Some(kind),
+            Self::Overloaded { .. } => Some(OVERLOADED),
             _ => None,
         }
     }
@@ -155,6 +167,10 @@ impl Error {
     pub fn downcast<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         match self {
             Self::Remote { kind, body, .. } if kind == name => from_value(body).ok(),
+            Self::Overloaded { message, .. } if name == OVERLOADED => {
+                let fields = [("type", OVERLOADED), ("message", message)];
+                from_value(&Value::map(fields.map(|(key, text)| (key, Value::from(text))))).ok()
+            }
             _ => None,
         }
     }

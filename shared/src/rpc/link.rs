@@ -9,7 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::endpoint::{CallId, call_id};
 use super::network::Stream;
+use super::reply::Begun;
 use crate::wire::message::Message;
 use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
 
@@ -43,6 +45,8 @@ pub enum Liveness {
     Unknown,
     /// Heard from of late.
     Responsive,
+    /// A call was given up, and nothing was heard since it was made.
+    Doubtful,
     /// Silent for too long.
     Unresponsive,
     /// Refused a connection, or broke one off, a moment ago.
@@ -53,6 +57,12 @@ pub enum Liveness {
 /// first answers while we work on the last requests.
 const SOME: usize = 16;
 
+/// Who has not looked for so long may have been paused: what came meanwhile is looked through for cancels before the first
+/// request of it is begun. (While much comes nobody is quiet for so long, so it costs nothing then.)
+const PAUSE: Duration = Duration::from_millis(10);
+/// So many bytes are looked through, roughly: what the kernel holds of a connection, and a few large requests.
+const AHEAD: usize = 1 << 20;
+
 /// What others hold of a connection: where to put messages, and how it is.
 pub(super) struct Wire {
     out: Mutex<Out>,
@@ -62,7 +72,15 @@ pub(super) struct Wire {
     /// Milliseconds after `born` at which something was heard; 0 = never.
     heard: AtomicU64,
     born: Instant,
-    unresponsive: AtomicBool,
+    /// Milliseconds after `born` at which hands were shaken.
+    shaken: AtomicU64,
+    /// Milliseconds after `born` of the last sign, while a ping is not answered; 0 = all are.
+    unanswered: AtomicU64,
+    /// Milliseconds after `born` at which we last looked after it ourselves.
+    ticked: AtomicU64,
+    doubtful: AtomicBool,
+    /// Of a server: requests that can be ended.
+    pub(super) begun: Mutex<Begun>,
     /// Calls that wait for an answer over it (a client's), or that are being worked on (a server's).
     pub(super) open: AtomicU32,
     /// Milliseconds after `born` at which it was last used for a call.
@@ -74,6 +92,10 @@ struct Out {
     /// For [`Message::write_to`].
     headers: Vec<u8>,
     closed: bool,
+    /// Before hands are shaken: which messages wait in `bytes`, and how long each is.
+    early: Option<Vec<(CallId, usize)>>,
+    /// Whether the other side understands cancels.
+    cancels: bool,
 }
 
 /// Why a message was not taken.
@@ -88,15 +110,40 @@ pub(super) enum NotTaken {
 impl Wire {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            out: Mutex::new(Out { bytes: Vec::new(), headers: Vec::new(), closed: false }),
+            out: Mutex::new(Out {
+                bytes: Vec::new(),
+                headers: Vec::new(),
+                closed: false,
+                early: None,
+                cancels: false,
+            }),
             wake: Notify::new(),
             limit,
             heard: AtomicU64::new(0),
             born: Instant::now(),
-            unresponsive: AtomicBool::new(false),
+            shaken: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+            ticked: AtomicU64::new(0),
+            doubtful: AtomicBool::new(false),
+            begun: Mutex::default(),
             open: AtomicU32::new(0),
             used: AtomicU64::new(0),
         })
+    }
+
+    /// One whose hands are to be shaken.
+    pub(super) fn early(limit: usize) -> Arc<Self> {
+        let wire = Self::new(limit);
+        wire.with(|out| out.early = Some(Vec::new()));
+        wire
+    }
+
+    /// Hands are shaken.
+    pub(super) fn shaken(&self, peer: &Hello) {
+        self.with(|out| (out.early, out.cancels) = (None, peer.cancels));
+        let now = self.elapsed();
+        self.shaken.store(now, Ordering::Relaxed);
+        self.ticked.store(now, Ordering::Relaxed);
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Out) -> T) -> T {
@@ -105,7 +152,31 @@ impl Wire {
 
     /// Queues a message. Never waits.
     pub(super) fn send(&self, message: &Message) -> Result<(), NotTaken> {
-        self.queue(|out| message.write_to(&mut out.bytes, &mut out.headers))
+        self.queue(|out| {
+            let before = out.bytes.len();
+            message.write_to(&mut out.bytes, &mut out.headers);
+            if let Some(early) = &mut out.early {
+                let id = call_id(&message.id).unwrap_or_default();
+                early.push((id, out.bytes.len() - before));
+            }
+        })
+    }
+
+    /// Nobody waits for the answer to this request of ours any longer: it is taken back, or the other side told.
+    pub(super) fn give_up(&self, id: CallId) {
+        let take_back = |out: &mut Out| {
+            let Some(early) = &mut out.early else { return false };
+            if let Some(at) = early.iter().position(|(one, _)| *one == id) {
+                let start: usize = early[..at].iter().map(|(_, length)| length).sum();
+                let (_, length) = early.remove(at);
+                out.bytes.drain(start..start + length);
+            }
+            true
+        };
+        if !self.with(take_back) && self.with(|out| out.cancels) {
+            // Where so much waits that it is not taken, the request has its own limit.
+            let _ = self.queue(|out| zmtp::write_cancel(&mut out.bytes, &format!("{id:032x}")));
+        }
     }
 
     /// Queues a message of these frames. Never waits.
@@ -151,10 +222,14 @@ impl Wire {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// The other side gave a sign of life, here or on a connection of its own.
-    pub(super) fn hear(&self) {
-        self.heard.store(self.elapsed(), Ordering::Relaxed);
-        self.unresponsive.store(false, Ordering::Relaxed);
+    /// The other side gave a sign of life, here or on a connection of its own; how long there was none before.
+    pub(super) fn hear(&self) -> Duration {
+        let now = self.elapsed();
+        let before = self.heard.load(Ordering::Relaxed);
+        self.heard.store(now, Ordering::Relaxed);
+        self.unanswered.store(0, Ordering::Relaxed);
+        self.doubtful.store(false, Ordering::Relaxed);
+        Duration::from_millis(now.saturating_sub(before))
     }
 
     /// A call is made over it.
@@ -172,13 +247,51 @@ impl Wire {
         Duration::from_millis(self.elapsed().saturating_sub(self.used.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn set_unresponsive(&self) {
-        self.unresponsive.store(true, Ordering::Relaxed);
+    /// A ping was sent. `since`: the last sign counts, or else only this moment.
+    pub(super) fn asked(&self, since: Since) {
+        let at = match since {
+            Since::LastSign => {
+                self.heard.load(Ordering::Relaxed).max(self.shaken.load(Ordering::Relaxed)).max(1)
+            }
+            Since::Now => self.elapsed(),
+        };
+        let _ = self.unanswered.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed); // the first counts
     }
 
-    pub(super) fn liveness(&self) -> Liveness {
-        if self.unresponsive.load(Ordering::Relaxed) {
+    /// It was we who did not listen: nothing is held against the other side.
+    pub(super) fn forgive(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// How long it has owed us a sign.
+    pub(super) fn silent(&self) -> Duration {
+        match self.unanswered.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            at => Duration::from_millis(self.elapsed().saturating_sub(at)),
+        }
+    }
+
+    /// We look after it now; how long we did not.
+    pub(super) fn tick(&self) -> Duration {
+        let now = self.elapsed();
+        Duration::from_millis(now.saturating_sub(self.ticked.swap(now, Ordering::Relaxed)))
+    }
+
+    /// A call was given up after so long. Without a sign in this time the other side is doubted; whether that is new.
+    pub(super) fn doubt(&self, waited: Duration) -> Option<Doubt> {
+        (self.silence() >= waited).then(|| {
+            if self.doubtful.swap(true, Ordering::Relaxed) { Doubt::Old } else { Doubt::New }
+        })
+    }
+
+    /// How it is: silent after `timeout`, where we look after it each `tick`.
+    pub(super) fn liveness(&self, timeout: Duration, tick: Duration) -> Liveness {
+        let looked = || self.elapsed().saturating_sub(self.ticked.load(Ordering::Relaxed));
+        // Who was paused blames nobody before it has looked.
+        if self.silent() >= timeout && u128::from(looked()) <= 2 * tick.as_millis() {
             Liveness::Unresponsive
+        } else if self.doubtful.load(Ordering::Relaxed) {
+            Liveness::Doubtful
         } else if self.heard.load(Ordering::Relaxed) == 0 {
             Liveness::Unknown
         } else {
@@ -187,10 +300,26 @@ impl Wire {
     }
 }
 
+/// From when on silence counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    LastSign,
+    Now,
+}
+
+/// Whether somebody was doubted before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    New,
+    Old,
+}
+
 /// A connection after its handshake.
 pub(super) struct Link {
     stream: Stream,
     reader: Reader,
+    /// Requests that are cancelled further on in what has come.
+    cancelled: Vec<Vec<u8>>,
     /// Who is there.
     pub(super) peer: Hello,
 }
@@ -199,6 +328,9 @@ pub(super) struct Link {
 pub(super) trait Owner {
     /// A message came.
     fn message(&mut self, frames: &[&[u8]]);
+
+    /// Nobody waits any longer for the answer to this request.
+    fn cancelled(&mut self, _id: &[u8]) {}
 
     /// Called in every interval: whether the connection is to go on.
     fn tick(&mut self) -> Result<(), LinkError>;
@@ -240,7 +372,7 @@ impl Link {
         let (reader, peer) = tokio::time::timeout(within, shake)
             .await
             .map_err(|_| LinkError::Handshake(within))??;
-        Ok(Self { stream, reader, peer })
+        Ok(Self { stream, reader, cancelled: Vec::new(), peer })
     }
 
     /// Reads and writes until the connection ends, or its owner ends it; an orderly end writes first what waits.
@@ -277,6 +409,9 @@ impl Link {
                     Ok(0) => return LinkError::Closed,
                     Ok(count) => {
                         self.reader.filled(count);
+                        if wire.hear() >= PAUSE {
+                            self.look_ahead().await;
+                        }
                         match self.deliver(wire, owner) {
                             Ok(rest) => more = rest,
                             Err(error) => return error,
@@ -301,9 +436,28 @@ impl Link {
         }
     }
 
+    /// Reads what is there already, and notes what of it is cancelled. An end or an error comes again with the next read.
+    async fn look_ahead(&mut self) {
+        let mut ahead = 0;
+        while ahead < AHEAD {
+            let read = tokio::select! {
+                biased;
+                read = self.stream.read.read(self.reader.space()) => read,
+                () = std::future::ready(()) => break,
+            };
+            match read {
+                Ok(count @ 1..) => {
+                    self.reader.filled(count);
+                    ahead += count;
+                }
+                _ => break,
+            }
+        }
+        self.cancelled = self.reader.cancelled_ahead();
+    }
+
     /// Hands on some of the messages that have come whole; the answer is whether there may be more.
     fn deliver(&mut self, wire: &Wire, owner: &mut impl Owner) -> Result<bool, LinkError> {
-        wire.hear();
         let mut messages = 0;
         while messages < SOME {
             let Some(item) = self.reader.next_item()? else {
@@ -311,11 +465,17 @@ impl Link {
             };
             match item {
                 Item::Message(frames) => {
-                    owner.message(&frames);
                     messages += 1;
+                    if self.cancelled.iter().any(|id| frames.first() == Some(&id.as_slice())) {
+                        continue; // nothing of it was begun, and nobody waits
+                    }
+                    owner.message(&frames);
                 }
                 Item::Command(body) => {
-                    if let Some(pong) = zmtp::pong(body) {
+                    if let Some(id) = zmtp::cancelled(body) {
+                        self.cancelled.retain(|known| known != id);
+                        owner.cancelled(id);
+                    } else if let Some(pong) = zmtp::pong(body) {
                         wire.with(|out| out.bytes.extend_from_slice(&pong));
                     }
                 }

@@ -274,7 +274,7 @@ async fn serve(shared: &Arc<Shared>, mut door: Door, mut orders: orders::Unbound
 
 /// The life of a subscriber's connection.
 async fn subscribe(shared: Arc<Shared>, stream: Stream) {
-    let hello = Hello { socket_type: "XPUB".into(), identity: Vec::new() };
+    let hello = Hello { socket_type: "XPUB".into(), ..Hello::default() };
     let link = match Link::open(stream, &hello, MAX_SUBSCRIPTION, HANDSHAKE).await {
         Ok(link) if ["SUB", "XSUB"].contains(&link.peer.socket_type.as_str()) => link,
         Ok(link) => {

@@ -1,9 +1,10 @@
 //! A request at its server, and the way back for its answer.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
+use tokio::task::AbortHandle;
 
 use super::endpoint::Inner;
 use super::link::{NotTaken, Wire};
@@ -58,7 +59,7 @@ pub struct ReplyChannel {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     route: Mutex<Option<Route>>,
     request: Arc<Message>,
     /// Where the request has none.
@@ -67,6 +68,50 @@ struct Shared {
     served_by: OnceLock<Option<String>>,
     /// Counts what its caller has open.
     open: Option<Arc<Wire>>,
+    /// What works on it, where that ends with its caller's wish.
+    task: OnceLock<AbortHandle>,
+}
+
+/// The requests of one connection that can be ended, each by the beginning of its id. Those that are done are forgotten only when
+/// there are many: a request that nobody cancels costs no search.
+#[derive(Default)]
+pub(super) struct Begun {
+    requests: Vec<(Key, Weak<Shared>)>,
+    /// From so many on those that are done are forgotten.
+    most: usize,
+}
+
+/// Sixteen of an id's 32 hex digits are random enough to find it.
+type Key = [u8; 16];
+
+fn key(id: &[u8]) -> Key {
+    let mut key = Key::default();
+    let length = id.len().min(key.len());
+    key[..length].copy_from_slice(&id[..length]);
+    key
+}
+
+impl Begun {
+    fn add(&mut self, request: &Arc<Shared>) {
+        if self.requests.len() >= self.most {
+            self.requests.retain(|(_, request)| request.strong_count() > 0);
+            self.most = (2 * self.requests.len()).max(64);
+        }
+        self.requests.push((key(request.request.id.as_bytes()), Arc::downgrade(request)));
+    }
+
+    /// Ends the work on a request, without an answer.
+    pub(super) fn cancel(&mut self, id: &[u8]) {
+        let sought = key(id);
+        let of_key = self.requests.iter().filter(|(key, _)| *key == sought);
+        let found = of_key.filter_map(|(_, request)| request.upgrade());
+        for request in found.filter(|request| request.request.id.as_bytes() == id) {
+            request.abandon();
+            if let Some(task) = request.task.get() {
+                task.abort();
+            }
+        }
+    }
 }
 
 impl ReplyChannel {
@@ -80,6 +125,7 @@ impl ReplyChannel {
             new_trace: request.headers.trace_id.is_none().then(new_id),
             served_by: OnceLock::new(),
             open: open.cloned(),
+            task: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -158,7 +204,15 @@ impl ReplyChannel {
 
     /// Nobody waits for an answer any longer: none is sent, no refusal either.
     pub(super) fn abandon(&self) {
-        self.shared.route.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.abandon();
+    }
+
+    /// This task ends when the caller says that it does not wait any longer.
+    pub(super) fn ended_by(&self, task: AbortHandle) {
+        if let Some(wire) = &self.shared.open {
+            let _ = self.shared.task.set(task); // it is said once, by the server
+            wire.begun.lock().unwrap_or_else(PoisonError::into_inner).add(&self.shared);
+        }
     }
 
     /// The answer to `lymph.ping`: its payload, whatever it is.
@@ -179,6 +233,10 @@ impl Shared {
     fn trace_id(&self) -> &str {
         let trace = self.request.headers.trace_id.as_ref().or(self.new_trace.as_ref());
         trace.map(String::as_str).unwrap_or_default()
+    }
+
+    fn abandon(&self) {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn send(&self, kind: Kind, body: Vec<u8>) -> Result<(), ReplyError> {

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::endpoint::Handler;
-use super::error::Error;
+use super::error::{Error, OVERLOADED};
 use super::loglevel::ChangeLoglevel;
 use super::network::BoxFuture;
 use super::reply::{Incoming, ReplyChannel};
@@ -74,6 +74,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Remote { body, .. } => Self::Named(body),
+            Error::Overloaded { message, .. } => Self::new(OVERLOADED, message),
             other => {
                 tracing::error!(error = %other, "a call of this method failed");
                 Self::Refused
@@ -192,6 +193,7 @@ pub struct Interface {
 }
 
 struct Limit {
+    at_once: usize,
     permits: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     queue: usize,
@@ -221,8 +223,9 @@ impl Interface {
     /// At most so many requests are worked on at once, and so many more wait; the rest is told `Overloaded`.
     #[must_use]
     pub fn concurrency(mut self, at_once: usize, waiting: usize) -> Self {
-        let permits = Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS)));
-        self.limit = Some(Limit { permits, waiting: Arc::default(), queue: waiting });
+        let at_once = at_once.clamp(1, Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(at_once));
+        self.limit = Some(Limit { at_once, permits, waiting: Arc::default(), queue: waiting });
         self
     }
 
@@ -338,7 +341,11 @@ impl Server {
                     Some(turn) => Some(Permit::Wait(Arc::clone(&limit.permits), turn)),
                     None => {
                         // The caller hears why; a failure to say it only means that it is gone.
-                        let _ = channel.error("Overloaded", "too many requests wait already");
+                        let at_once = limit.at_once;
+                        let queue = limit.queue;
+                        let why =
+                            format!("{at_once} requests are worked on and {queue} wait already");
+                        let _ = channel.error(OVERLOADED, &why);
                         return;
                     }
                 },
@@ -352,28 +359,34 @@ impl Server {
         let watch = PanicWatch(Arc::clone(&message));
         let run = Arc::clone(&method.run);
         let cancelled_at = deadline.filter(|_| !method.uncancelled);
+        let its = channel.clone();
         // The method's own future lies elsewhere: this task is small.
-        tokio::spawn(trace::scope(current, async move {
+        let task = tokio::spawn(trace::scope(current, async move {
             let _watch = watch;
             let back = channel.clone();
             let _permit = match permit {
                 Some(Permit::Wait(permits, turn)) => {
                     let permit = until(cancelled_at, permits.acquire_owned()).await;
                     drop(turn);
-                    let late = cancelled_at.is_some_and(|at| at <= Instant::now());
                     match permit {
-                        Some(permit) if !late => permit.ok(),
-                        _ => return back.abandon(),
+                        Some(permit) => permit.ok(),
+                        None => return back.abandon(),
                     }
                 }
                 Some(Permit::Have(permit)) => Some(permit),
                 None => None,
             };
+            if cancelled_at.is_some_and(|at| at <= Instant::now()) {
+                return back.abandon(); // its turn came too late
+            }
             // Nobody waits any longer: what it would answer is of no use, and a refusal would be taken for its answer.
             if until(cancelled_at, run(Request { message, trace_id }, channel)).await.is_none() {
                 back.abandon();
             }
         }));
+        if !method.uncancelled {
+            its.ended_by(task.abort_handle());
+        }
     }
 
     fn builtin(&self, method: &str, message: &Message, channel: &ReplyChannel) {

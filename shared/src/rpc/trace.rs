@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -44,6 +45,15 @@ pub fn trace_id() -> Option<String> {
 /// When nobody waits for the current task's result any longer.
 pub fn deadline() -> Option<Instant> {
     CURRENT.try_with(|scope| scope.deadline).ok().flatten()
+}
+
+/// As good as for ever, and no moment in the future that the clock cannot name.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How long a call may wait that would wait for `timeout`.
+pub(super) fn time_left(now: Instant, timeout: Duration) -> Duration {
+    let left = deadline().map_or(LONGEST, |at| at.saturating_duration_since(now));
+    timeout.min(left)
 }
 
 /// The current trace, or a new one.

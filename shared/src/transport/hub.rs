@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 
 use super::endpoint::Endpoint;
+use super::late::Late;
 use super::lossless::refuse_when_full;
 use super::monitor::watch;
 use super::slot::{Place, Slot};
@@ -234,6 +235,7 @@ impl Worker {
             if monitored {
                 slot.read_monitor();
             }
+            slot.try_again(now);
             if slot.rest.is_some_and(|at| at <= now) {
                 slot.rest = None;
             }
@@ -247,7 +249,7 @@ impl Worker {
 
     /// Milliseconds until the next timer or end of a rest; -1 = none.
     fn patience(&self) -> i64 {
-        let times = self.slots.iter().flat_map(|slot| [slot.wake, slot.rest]);
+        let times = self.slots.iter().flat_map(|slot| [slot.wake, slot.rest, slot.late.again]);
         let Some(at) = times.flatten().min() else {
             return -1;
         };
@@ -307,6 +309,7 @@ impl Worker {
                 gate,
                 outbox: VecDeque::new(),
                 queue: spec.queue.max(1),
+                late: Late::new(spec.late),
                 parked: None,
                 wake: None,
                 pace: spec.pace,
@@ -389,22 +392,29 @@ impl Worker {
                 .filter(|slot| !slot.outbox.is_empty())
                 .map(|slot| slot.socket.as_poll_item(zmq::POLLOUT))
                 .collect();
-            if items.is_empty() || left.is_zero() {
+            // What waits for a single peer is not seen by polling.
+            let again = self.slots.iter().filter_map(|slot| slot.late.again).min();
+            if items.is_empty() && again.is_none() || left.is_zero() {
                 break;
             }
+            let wait = again.map_or(left, |at| left.min(at.duration_since(Instant::now())));
             let waited =
-                zmq::poll(&mut items, i64::try_from(left.as_millis()).unwrap_or(i64::MAX - 1) + 1);
+                zmq::poll(&mut items, i64::try_from(wait.as_millis()).unwrap_or(i64::MAX - 1) + 1);
             drop(items);
             if waited.is_err_and(|error| error != zmq::Error::EINTR) {
                 break;
             }
-            self.slots.iter_mut().for_each(Slot::flush);
+            let now = Instant::now();
+            for slot in &mut self.slots {
+                slot.flush();
+                slot.try_again(now);
+            }
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let linger = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
         let mut unsent = 0;
         for slot in self.slots.drain(..) {
-            unsent += slot.outbox.len();
+            unsent += slot.outbox.len() + slot.late.len();
             // Refused only by a socket that is gone already.
             let _ = slot.socket.set_linger(linger);
             slot.gate.close();

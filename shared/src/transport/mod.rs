@@ -18,6 +18,7 @@
 
 pub mod endpoint;
 pub mod hub;
+mod late;
 mod lossless;
 pub(crate) mod monitor;
 pub mod reach;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::late::Late;
 use super::lossless::refuse_when_full;
 use super::monitor::{monitor_event, receive};
 use super::socket::{Attempt, Flow, Frames, Gate, Handler, OpenError, Port, Undelivered, try_send};
@@ -31,6 +32,8 @@ pub(super) struct Slot {
     pub(super) outbox: VecDeque<Frames>,
     /// How many the outbox may hold before a handler's reply is refused.
     pub(super) queue: usize,
+    /// Of a ROUTER: what waits for one peer each. It is not counted in the gate.
+    pub(super) late: Late,
     pub(super) parked: Option<Frames>,
     pub(super) wake: Option<Instant>,
     pub(super) pace: Duration,
@@ -92,6 +95,7 @@ impl Slot {
             socket: &self.socket,
             router: self.router,
             outbox: &mut self.outbox,
+            late: &mut self.late,
             room: self.queue,
             wake: &mut wake,
         };
@@ -158,11 +162,17 @@ impl Slot {
         if self.xpub {
             return self.publish(frames);
         }
+        if self.router {
+            return match self.late.send(&self.socket, frames) {
+                Ok(()) => self.gate.release(),
+                Err((why, frames)) => self.give_up(frames, why),
+            };
+        }
         if !self.outbox.is_empty() {
             self.outbox.push_back(frames);
             return;
         }
-        match try_send(&self.socket, self.router, frames) {
+        match try_send(&self.socket, false, frames) {
             Ok(()) => self.gate.release(),
             Err((Attempt::Later, frames)) => self.outbox.push_back(frames),
             Err((Attempt::Never(why), frames)) => self.give_up(frames, why),
@@ -185,7 +195,15 @@ impl Slot {
         }
     }
 
-    pub(super) fn give_up(&mut self, frames: Frames, why: Undelivered) {
+    /// Tries what waits for single peers, where it is time.
+    pub(super) fn try_again(&mut self, now: Instant) {
+        for (frames, why) in self.late.try_again(&self.socket, now) {
+            self.gate.undelivered.fetch_add(1, Ordering::Relaxed);
+            self.handler.undelivered(frames, why);
+        }
+    }
+
+    fn give_up(&mut self, frames: Frames, why: Undelivered) {
         self.gate.release();
         self.gate.undelivered.fetch_add(1, Ordering::Relaxed);
         self.handler.undelivered(frames, why);
@@ -193,7 +211,7 @@ impl Slot {
 
     pub(super) fn flush(&mut self) {
         while let Some(frames) = self.outbox.pop_front() {
-            match try_send(&self.socket, self.router, frames) {
+            match try_send(&self.socket, false, frames) {
                 Ok(()) => self.gate.release(),
                 Err((Attempt::Later, frames)) => {
                     self.outbox.push_front(frames);

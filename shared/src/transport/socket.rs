@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::endpoint::{Endpoint, EndpointError};
 use super::hub::{Command, Shared};
+use super::late::Late;
 use crate::wire::limits::{MAX_FRAME, MAX_FRAMES};
 
 /// One frame of a message.
@@ -51,6 +52,8 @@ pub struct SocketSpec {
     pub high_water: u32,
     /// Messages that wait between [`Socket::send`] and libzmq.
     pub queue: usize,
+    /// Bytes of messages of a ROUTER that wait for each peer beyond those, five seconds at most, before it counts as one that does not read.
+    pub late: usize,
     /// The largest frame taken, in bytes; a peer that sends a larger one is disconnected.
     pub max_frame: usize,
     /// Messages are only given to peers that are connected, not queued for those that may come.
@@ -77,6 +80,7 @@ impl SocketSpec {
             subscribe: Vec::new(),
             high_water: 1000,
             queue: 1000,
+            late: 0,
             max_frame: MAX_FRAME,
             immediate: false,
             mode: 0o600,
@@ -219,6 +223,7 @@ pub struct Port<'a> {
     pub(super) socket: &'a zmq::Socket,
     pub(super) router: bool,
     pub(super) outbox: &'a mut VecDeque<Frames>,
+    pub(super) late: &'a mut Late,
     pub(super) room: usize,
     pub(super) wake: &'a mut Option<Duration>,
 }
@@ -229,8 +234,11 @@ impl Port<'_> {
     /// # Errors
     /// When it did not leave and will not.
     pub fn send(&mut self, frames: Frames) -> Result<(), Undelivered> {
+        if self.router {
+            return self.late.send(self.socket, frames).map_err(|(why, _)| why);
+        }
         if self.outbox.is_empty() {
-            match try_send(self.socket, self.router, frames) {
+            match try_send(self.socket, false, frames) {
                 Ok(()) => return Ok(()),
                 Err((Attempt::Later, frames)) if self.room > 0 => self.outbox.push_back(frames),
                 Err((Attempt::Later, _)) => return Err(Undelivered::Full),

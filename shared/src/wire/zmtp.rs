@@ -12,6 +12,11 @@ const MORE: u8 = 1;
 const LONG: u8 = 2;
 const COMMAND: u8 = 4;
 
+/// The property of a READY by which one of ours says that it understands cancels.
+const CANCELS: &str = "X-Cancel";
+/// A command's name with its length.
+const CANCEL: &[u8] = b"\x06CANCEL";
+
 /// How many bytes a greeting has.
 pub const GREETING: usize = 64;
 /// A READY command with the metadata of a stranger may have so many bytes.
@@ -24,6 +29,8 @@ pub struct Hello {
     pub socket_type: String,
     /// The routing id that it wants to be known by; may be empty.
     pub identity: Vec<u8>,
+    /// Whether it understands [`write_cancel`]: one of ours that answers requests.
+    pub cancels: bool,
 }
 
 /// Why bytes are not ZMTP, or not what we speak of it.
@@ -92,9 +99,11 @@ pub fn check_greeting(bytes: &[u8; GREETING]) -> Result<(), ZmtpError> {
 /// Writes the READY command.
 pub fn write_ready(out: &mut Vec<u8>, hello: &Hello) {
     let mut body = b"\x05READY".to_vec();
-    for (name, value) in
-        [("Socket-Type", hello.socket_type.as_bytes()), ("Identity", hello.identity.as_slice())]
-    {
+    let known =
+        [("Socket-Type", hello.socket_type.as_bytes()), ("Identity", hello.identity.as_slice())];
+    // Names with an X are for applications; libzmq passes over those that it does not know.
+    let ours = hello.cancels.then_some((CANCELS, &b"1"[..]));
+    for (name, value) in known.into_iter().chain(ours) {
         body.push(name.len() as u8);
         body.extend_from_slice(name.as_bytes());
         body.extend_from_slice(&(value.len() as u32).to_be_bytes());
@@ -125,6 +134,8 @@ pub fn read_ready(body: &[u8]) -> Result<Hello, ZmtpError> {
             hello.socket_type = String::from_utf8(value.to_vec()).map_err(|_| malformed())?;
         } else if name.eq_ignore_ascii_case(b"Identity") {
             hello.identity = value.to_vec();
+        } else if name.eq_ignore_ascii_case(CANCELS.as_bytes()) {
+            hello.cancels = value == b"1";
         }
     }
     Ok(hello)
@@ -136,6 +147,17 @@ pub fn pong(body: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     write_frame(&mut out, COMMAND, &[b"\x04PONG", context].concat());
     Some(out)
+}
+
+/// Writes the command that says: nobody waits any longer for the answer to the request of this id. Only for who has said in its
+/// READY that it understands.
+pub fn write_cancel(out: &mut Vec<u8>, id: &str) {
+    write_frame(out, COMMAND, &[CANCEL, id.as_bytes()].concat());
+}
+
+/// The id of the request that nobody waits for any longer, where a command says that.
+pub fn cancelled(body: &[u8]) -> Option<&[u8]> {
+    body.strip_prefix(CANCEL)
 }
 
 /// Writes one message.
@@ -260,19 +282,39 @@ impl Reader {
         }
     }
 
-    /// The next frame, if it has come whole: its flags and where it lies.
-    fn frame(&mut self) -> Result<Option<(u8, Range<usize>)>, ZmtpError> {
-        let rest = &self.buffer[self.at..self.end];
-        let Some((&flags, rest)) = rest.split_first() else { return Ok(None) };
+    /// The ids of all cancels that have come and are not read yet, behind whatever else there is.
+    pub fn cancelled_ahead(&self) -> Vec<Vec<u8>> {
+        let (mut at, mut found) = (self.at, Vec::new());
+        while let Ok(Some((flags, head, length))) = Self::head(&self.buffer[at..self.end])
+            && let Some(body) = usize::try_from(length).ok().and_then(|length| {
+                self.buffer[..self.end].get(at + head..(at + head).checked_add(length)?)
+            })
+        {
+            if flags & COMMAND != 0 {
+                found.extend(cancelled(body).map(<[u8]>::to_vec));
+            }
+            at += head + body.len();
+        }
+        found
+    }
+
+    /// How a frame begins: its flags, how many bytes say so, and how many follow.
+    fn head(bytes: &[u8]) -> Result<Option<(u8, usize, u64)>, ZmtpError> {
+        let Some((&flags, rest)) = bytes.split_first() else { return Ok(None) };
         if flags & !(MORE | LONG | COMMAND) != 0 || flags & (MORE | COMMAND) == MORE | COMMAND {
             return Err(ZmtpError::Malformed { what: "frame" });
         }
-        let (head, length) = if flags & LONG == 0 {
-            let Some(&length) = rest.first() else { return Ok(None) };
-            (2, u64::from(length))
+        Ok(if flags & LONG == 0 {
+            rest.first().map(|length| (flags, 2, u64::from(*length)))
         } else {
-            let Some(length) = rest.first_chunk::<8>() else { return Ok(None) };
-            (9, u64::from_be_bytes(*length))
+            rest.first_chunk::<8>().map(|length| (flags, 9, u64::from_be_bytes(*length)))
+        })
+    }
+
+    /// The next frame, if it has come whole: its flags and where it lies.
+    fn frame(&mut self) -> Result<Option<(u8, Range<usize>)>, ZmtpError> {
+        let Some((flags, head, length)) = Self::head(&self.buffer[self.at..self.end])? else {
+            return Ok(None);
         };
         let limit = if flags & COMMAND == 0 { self.limit } else { MAX_COMMAND };
         let taken = (self.at - self.start) as u64;
@@ -312,15 +354,22 @@ mod tests {
 
     #[test]
     fn ready_says_who_is_there() {
-        let hello =
-            Hello { socket_type: "ROUTER".into(), identity: b"tcp://127.0.0.1:59446".to_vec() };
+        let hello = Hello {
+            socket_type: "ROUTER".into(),
+            identity: b"tcp://127.0.0.1:59446".to_vec(),
+            cancels: false,
+        };
         let mut out = Vec::new();
         write_ready(&mut out, &hello);
         // As libzmq wrote it for a Python service.
         let theirs = "043e0552454144590b536f636b65742d5479706500000006524f55544552084964656e74697479000000157463703a2f2f3132372e302e302e313a3539343436";
         let hex = out.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         assert_eq!(hex, theirs);
-        assert_eq!(read_ready(&out[2..]), Ok(hello));
+        assert_eq!(read_ready(&out[2..]), Ok(hello.clone()));
+        let ours = Hello { cancels: true, ..hello };
+        out.clear();
+        write_ready(&mut out, &ours);
+        assert_eq!(read_ready(&out[2..]), Ok(ours));
         assert!(
             matches!(read_ready(b"\x05ERROR\x02no"), Err(ZmtpError::Refused { reason }) if reason == "no")
         );
@@ -345,6 +394,24 @@ mod tests {
         }
         reader.push(&frames);
         assert!(matches!(reader.next_item(), Err(ZmtpError::TooLarge { size: 101.., limit: 100 })));
+    }
+
+    #[test]
+    fn cancels_are_seen_before_what_they_follow_is_read() {
+        let mut bytes = Vec::new();
+        for id in ["one", "two"] {
+            write_message(&mut bytes, &[id.as_bytes(), b"REQ", &[7; 300]]);
+            write_cancel(&mut bytes, id);
+        }
+        let mut reader = Reader::new(10_000);
+        reader.push(&bytes[..bytes.len() - 1]);
+        assert_eq!(reader.cancelled_ahead(), [b"one"], "the other one has not come whole");
+        reader.push(&bytes[bytes.len() - 1..]);
+        assert_eq!(reader.cancelled_ahead(), [b"one", b"two"]);
+        assert!(matches!(reader.next_item(), Ok(Some(Item::Message(_)))));
+        let Ok(Some(Item::Command(body))) = reader.next_item() else { panic!("no command") };
+        assert_eq!(cancelled(body), Some(&b"one"[..]));
+        assert_eq!(reader.cancelled_ahead(), [b"two"]);
     }
 
     proptest! {
@@ -374,6 +441,7 @@ mod tests {
             let mut reader = Reader::new(200);
             for piece in bytes.chunks(cut) {
                 reader.push(piece);
+                let _ = reader.cancelled_ahead();
                 while let Ok(Some(_)) = reader.next_item() {}
             }
             let _ = read_ready(&bytes);

@@ -3,18 +3,22 @@
 
 mod answers;
 mod choice;
+mod giving_up;
 mod strain;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use std::time::Duration;
 
-use hilum_shared::registry::{Instance, Memory, Registry, VersionRequest};
+use hilum_shared::registry::{
+    Instance, Instances, Lookup, Memory, Registry, RegistryError, VersionRequest,
+};
 use hilum_shared::rpc::blocking;
 use hilum_shared::rpc::{
-    Balance, CallOptions, Client, Config, Endpoint, Error, Failure, Incoming, Interface, Liveness,
-    MemoryNetwork, Method, Network, Request, Server, Sockets, trace,
+    Balance, BoxFuture, CallOptions, Client, Config, Endpoint, Error, Failure, Incoming, Interface,
+    Liveness, MemoryNetwork, Method, Network, Request, Server, Sockets, trace,
 };
 use hilum_shared::wire::Value;
 use serde::{Deserialize, Serialize};

@@ -45,6 +45,7 @@ async fn no_more_requests_are_worked_on_than_allowed() {
     let results = finished.await.unwrap();
     let refused: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
     assert_eq!(refused.len(), 1, "{results:?}");
+    assert!(matches!(refused[0], Error::Overloaded { .. }), "{}", refused[0]);
     assert_eq!(refused[0].kind(), Some("Overloaded"));
     assert_eq!(most.load(Ordering::SeqCst), 2);
 }
@@ -84,7 +85,7 @@ async fn mute(network: &dyn Network, address: &str) -> tokio::task::JoinHandle<u
     tokio::spawn(async move {
         let mut stream = listener.accept().await.unwrap();
         let mut bytes = greeting().to_vec();
-        write_ready(&mut bytes, &Hello { socket_type: "ROUTER".into(), identity: Vec::new() });
+        write_ready(&mut bytes, &Hello { socket_type: "ROUTER".into(), ..Hello::default() });
         stream.write.write_all(&bytes).await.unwrap();
         let mut all = Vec::new();
         // Until the other side closes.
@@ -108,7 +109,7 @@ async fn a_silent_instance_is_passed_over_and_not_pinged_for_ever() {
     while client.endpoint().liveness("mock://mute") != Liveness::Unresponsive {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!((3..=6).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(begun.elapsed().as_secs(), 3, "{:?}", begun.elapsed());
     let error = client.call::<_, Value>("m.x", &json!({}), &options).await.unwrap_err();
     assert!(matches!(error, Error::NoneAlive { count: 1, .. }), "{error}");
     // The call that was under way ends with the connection, long before its own time.
@@ -118,6 +119,41 @@ async fn a_silent_instance_is_passed_over_and_not_pinged_for_ever() {
     let pings = pings.await.unwrap();
     assert!((25..=35).contains(&pings), "{pings}");
     assert_eq!(client.endpoint().connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_falls_silent_is_left_for_one_that_is_well() {
+    let world = World::memory();
+    let _pings = mute(&*world.network, "mock://mute").await;
+    let _server = world.serve(echo()).await;
+    let instance = Instance::new("echo", "mock://mute", None);
+    world.registry.register("echo", instance).await.unwrap();
+    let client = world.client().await;
+    let options = CallOptions {
+        balance: Balance::RoundRobin,
+        timeout: Duration::from_secs(4),
+        retries: 3,
+        try_timeout: Some(Duration::from_secs(1)),
+        ..CallOptions::default()
+    };
+    let text = json!({"text": "x"});
+    let calls: Vec<_> = (0..600)
+        .map(|_| {
+            let (client, options, text) = (client.clone(), options.clone(), text.clone());
+            tokio::spawn(async move {
+                client.call::<_, String>("echo.upper", &text, &options).await.map(drop)
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    // What it did not answer is known to all who call it, long before it counts as unresponsive.
+    assert_eq!(client.endpoint().liveness("mock://mute"), Liveness::Doubtful);
+    let options = CallOptions { timeout: Duration::from_millis(500), retries: 0, ..options };
+    for _ in 0..10 {
+        client.call::<_, String>("echo.upper", &text, &options).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,4 +211,94 @@ async fn garbage_ends_its_own_connection_only() {
         let _ = tokio::time::timeout(LIMIT, stream.read.read_to_end(&mut rest)).await.unwrap();
     }
     client.call::<_, Value>("echo.ack", &json!({}), &quick()).await.unwrap();
+}
+
+/// A registry that counts how often it is asked, and answers when it is let.
+struct Slow {
+    of: Memory,
+    asked: AtomicUsize,
+    gate: tokio::sync::Semaphore,
+}
+
+impl Registry for Slow {
+    fn register<'a>(
+        &'a self,
+        service: &'a str,
+        instance: Instance,
+    ) -> BoxFuture<'a, Result<(), RegistryError>> {
+        self.of.register(service, instance)
+    }
+
+    fn unregister<'a>(
+        &'a self,
+        service: &'a str,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<(), RegistryError>> {
+        self.of.unregister(service, id)
+    }
+
+    fn lookup<'a>(&'a self, service: &'a str) -> BoxFuture<'a, Result<Lookup, RegistryError>> {
+        Box::pin(async move {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            self.gate.acquire().await.unwrap().forget();
+            if service == "down" {
+                return Err(RegistryError::Refused { reason: "it is down".to_owned() });
+            }
+            self.of.lookup(service).await
+        })
+    }
+
+    fn discover(&self) -> BoxFuture<'_, Result<BTreeMap<String, Instances>, RegistryError>> {
+        self.of.discover()
+    }
+}
+
+#[tokio::test]
+async fn the_first_calls_of_a_service_ask_the_registry_once_between_them() {
+    let world = World::memory();
+    let _server = world.serve(echo()).await;
+    let registry = Arc::new(Slow {
+        of: world.registry.clone(),
+        asked: AtomicUsize::new(0),
+        gate: tokio::sync::Semaphore::new(0),
+    });
+    let client = Client::new(world.client().await.endpoint().clone(), registry.clone());
+    let burst = async |subject: &'static str, asked: usize| {
+        let calling = || {
+            let client = client.clone();
+            tokio::spawn(async move {
+                client.call::<_, String>(subject, &json!({"text": "x"}), &quick()).await
+            })
+        };
+        let first = calling();
+        while registry.asked.load(Ordering::SeqCst) < asked {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (0..200).map(|_| calling()).collect();
+        tokio::task::yield_now().await;
+        // Whose call it was that asked does not matter.
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        registry.gate.add_permits(1);
+        let mut results = Vec::new();
+        for call in others {
+            results.push(call.await.unwrap());
+        }
+        assert_eq!(registry.asked.load(Ordering::SeqCst), asked, "{subject}");
+        results
+    };
+    for result in burst("echo.upper", 1).await {
+        assert_eq!(result.unwrap(), "X");
+    }
+    // What was answered to those who waited is not kept for those who come later.
+    for asked in 2..4 {
+        for result in burst("nobody.there", asked).await {
+            assert!(matches!(result, Err(Error::NoSuchService { .. })), "{result:?}");
+        }
+    }
+    for asked in 4..6 {
+        for result in burst("down.there", asked).await {
+            assert!(matches!(result, Err(Error::Registry(_))), "{result:?}");
+        }
+    }
 }

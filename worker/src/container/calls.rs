@@ -16,9 +16,6 @@ use crate::context::{Context, Process};
 use crate::interface::{AnyInterface, Call, Failure, answer};
 use crate::log;
 
-/// So many calls of an interface wait, beyond those that run, where `container.pool.size` bounds them.
-const WAITING: usize = 1024;
-
 /// Answers all requests of a process.
 pub(super) struct Calls {
     server: Server,
@@ -104,7 +101,7 @@ fn served(installed: &Installed, settings: &Settings, shared: &Arc<Shared>) -> r
         interface = interface.at_version(version.clone());
     }
     if let Some(size) = settings.pool {
-        interface = interface.concurrency(size, WAITING);
+        interface = interface.concurrency(size, settings.queue);
     }
     let name: Arc<str> = installed.name.as_str().into();
     for (index, method) in installed.interface.methods().iter().enumerate() {

@@ -51,6 +51,7 @@ impl Figures {
             Error::Timeout { .. } => self.timeouts.increment([address]),
             Error::Nack { .. } => self.exceptions.increment([address, "nack"]),
             Error::Remote { kind, .. } => self.exceptions.increment([address, kind]),
+            Error::Overloaded { .. } => self.exceptions.increment([address, "Overloaded"]),
             _ => {}
         }
     }

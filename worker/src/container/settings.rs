@@ -21,6 +21,8 @@ pub struct Settings {
     pub connection: Connection,
     /// Calls that are worked on at once, of each interface; more wait.
     pub pool: Option<usize>,
+    /// Calls of each interface that wait beside those; one more is told that it is overloaded.
+    pub queue: usize,
     /// Tags of every metric, beside `service`, `host` and `identity`.
     pub tags: BTreeMap<String, String>,
     /// Whether metrics are published, too, as lymph does; who asks gets them in any case.
@@ -90,6 +92,7 @@ struct Written {
 struct Pool {
     class: Option<String>,
     size: Option<usize>,
+    queue: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,6 +111,12 @@ struct Metrics {
     publish: bool,
 }
 
+/// So many calls wait for each that is worked on, where `container.pool.queue` does not say it: what waits longer is mostly given
+/// up by its caller before its turn.
+const WAITING: usize = 16;
+/// So many may wait at least.
+const LEAST_WAITING: usize = 64;
+
 /// Keys of `container` that somebody else reads: the registry, the node, the event system.
 const OTHERS: [&str; 3] = ["registry", "log_endpoint", "events"];
 
@@ -125,6 +134,7 @@ impl Default for Settings {
             port: None,
             connection: Connection::default(),
             pool: None,
+            queue: LEAST_WAITING,
             tags: BTreeMap::new(),
             publish_metrics: false,
             service_name: None,
@@ -168,6 +178,13 @@ impl Settings {
             .check()
             .map_err(|message| section.get("rpc").get("connection").error(message, None))?;
         let size = section.get("pool").get("size");
+        if written.pool.size.is_none() && written.pool.queue.is_some() {
+            let help = "write `size`, too, or leave `queue` out";
+            return Err(section
+                .get("pool")
+                .get("queue")
+                .error("without a `size` no call waits", Some(help.to_owned())));
+        }
         if written.pool.size == Some(0) {
             let help = "write how many calls each interface works on at once, or leave it out: then all that come";
             return Err(
@@ -180,6 +197,9 @@ impl Settings {
             port: overrides.port.or(written.rpc.port).or(written.port).filter(|port| *port != 0),
             connection,
             pool: written.pool.size,
+            queue: written.pool.queue.unwrap_or_else(|| {
+                written.pool.size.unwrap_or_default().saturating_mul(WAITING).max(LEAST_WAITING)
+            }),
             tags: written.metrics.tags,
             publish_metrics: written.metrics.publish,
             service_name: match (env.get(SERVICE_NAME), written.service_name) {

@@ -33,6 +33,9 @@ const MAX_OPEN: usize = 4096;
 /// Calls that one client may have open at once.
 const MAX_OPEN_OF_PEER: usize = 64;
 
+/// Bytes of answers that wait for a client which is behind with reading them.
+const LATE: usize = 8 << 20;
+
 /// Calls from other hosts that may be open at once.
 const MAX_OPEN_AFAR: usize = 256;
 
@@ -185,6 +188,7 @@ impl Control {
         let spec = SocketSpec {
             monitor: true,
             high_water: 100,
+            late: LATE,
             ..SocketSpec::new(Kind::Router).bind(endpoint)
         };
         let socket = hub.open(spec, desk)?;
@@ -445,6 +449,38 @@ mod tests {
         let gone = next(&mut node.calls);
         assert_eq!((gone.call, gone.peer), (Call::Departed, call.peer));
         assert!(node.counters.snapshot().is_empty(), "who leaves is no fault");
+    }
+
+    #[test]
+    fn a_client_that_is_behind_with_reading_gets_every_answer() {
+        const CALLS: usize = 5000;
+        let mut node = Node::new(MAX_OPEN_OF_PEER);
+        let socket = zmq::Context::new().socket(zmq::DEALER).unwrap();
+        socket.set_linger(0).unwrap();
+        socket.set_sndhwm(0).unwrap();
+        socket.set_rcvhwm(1).unwrap();
+        socket.set_rcvtimeo(30_000).unwrap();
+        socket.connect(&node.world.address("n")).unwrap();
+        let args = hilum_shared::wire::message::pack(&json!({"operation": 1})).unwrap();
+        for _ in 0..CALLS {
+            let call = Message::request("node.wait", args.clone());
+            socket.send_multipart(call.encode(), 0).unwrap();
+        }
+        // Far more than libzmq and the kernel take is refused before anything is read, and what is open stays so.
+        let refused = CALLS - MAX_OPEN_OF_PEER;
+        wait_until(|| {
+            node.counters.get("control: too many open calls") == u64::try_from(refused).unwrap()
+        });
+        assert_eq!(node.control.open_calls(), MAX_OPEN_OF_PEER);
+        for _ in 0..MAX_OPEN_OF_PEER {
+            let call = next(&mut node.calls);
+            assert!(matches!(call.call, Call::Wait(_)), "{call:?}");
+            node.control.reply(call.id, &1);
+        }
+        for _ in 0..CALLS {
+            socket.recv_multipart(0).unwrap();
+        }
+        assert_eq!(node.counters.snapshot().len(), 1, "{:?}", node.counters.snapshot());
     }
 
     #[test]

@@ -85,7 +85,8 @@ fn nobody_there(error: &Error) -> bool {
 pub(super) fn may_pass(error: &Error) -> bool {
     nobody_there(error)
         || error.is_transient()
-        || matches!(error, Error::Remote { .. } | Error::Nack { .. })
+        || error.kind().is_some()
+        || matches!(error, Error::Nack { .. })
 }
 
 impl Load<'_> {

@@ -121,7 +121,7 @@ impl Connection {
     /// Both sides speak at once.
     fn shake_hands(&mut self, socket_type: &str, wait: Wait<'_>) -> Result<(), Failure> {
         let mut opening = zmtp::greeting().to_vec();
-        let hello = Hello { socket_type: socket_type.to_owned(), identity: vec![] };
+        let hello = Hello { socket_type: socket_type.to_owned(), ..Hello::default() };
         zmtp::write_ready(&mut opening, &hello);
         self.write(&opening, wait)?;
         let mut greeting = [0; GREETING];
