@@ -5,13 +5,15 @@ use std::net::{TcpListener, TcpStream};
 
 use hilum_tests::{Cluster, LIMIT, wait_until};
 
-/// Answers with its own `WHO`; ends at once where that is `nobody`.
+/// Answers with its own `WHO`; ends at once where that is `nobody`, and waits where it has no socket.
 const SERVE: &str = r#"
-import os, socket, sys
+import os, socket, sys, time
 if os.environ["WHO"] == "nobody":
     sys.exit(3)
-listener = socket.socket(fileno=3)
 print("serves", flush=True)
+if "LISTEN_FDS" not in os.environ:
+    time.sleep(1000)
+listener = socket.socket(fileno=3)
 while True:
     client, _ = listener.accept()
     client.sendall(os.environ["WHO"].encode()); client.close()
