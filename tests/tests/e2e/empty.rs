@@ -82,12 +82,13 @@ fn doctor_sees_and_mends_what_the_next_up_would_end_though_it_hides_its_environm
     let text = daemonizes(&cluster);
     cluster.ok("up -d");
     wait_until(LIMIT, "the daemon", || !with_text(&text).is_empty());
-    // the keeper first: it would end what the node leaves
     let keeper = cluster.processes().into_iter().find(|one| one.command.contains("__keeper"));
+    let keeper = keeper.unwrap().pid;
     let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
-    signal("STOP", node);
-    signal("KILL", keeper.unwrap().pid);
+    // It would end what the node leaves. (A node that stands still when its keeper dies is woken by the kernel, as an orphan.)
+    signal("STOP", keeper);
     signal("KILL", node);
+    signal("KILL", keeper);
     wait_until(LIMIT, "the lock is free", || cluster.run("ps").status.code() == Some(3));
     cluster.run("doctor").code(1).says("processes without a node").says(&text);
     cluster.ok("doctor --mend");
