@@ -86,7 +86,7 @@ fn a_socket_that_cannot_be_bound_is_refused_before_and_by_the_reload_and_told_as
     for words in ["reload --dry-run", "reload"] {
         let refused =
             cluster.run(words).code(1).says(&format!("held by pid {}", std::process::id()));
-        assert!(!refused.err.contains("check"), "{}", refused.err);
+        assert!(!refused.err.contains("hilum check"), "{}", refused.err);
     }
     assert_eq!(asked(here).as_deref(), Some("one"));
     let pid = cluster.ps()["node"]["pid"].to_string();
