@@ -434,13 +434,14 @@ fn listen_for_prometheus(at: SocketAddr) -> Result<std::net::TcpListener, Refusa
     Ok(listener)
 }
 
-/// The node's environment without its own; `--vars` reaches lymph's services, too.
+/// The node's environment without its own, in order; `--vars` reaches lymph's services, too.
 fn inherited(options: &NodeOptions) -> Vec<(OsString, OsString)> {
     let mut variables = inheritable(std::env::vars_os());
     if let Some(vars) = &options.vars {
         variables.retain(|(name, _)| name != "LYMPH_VARS");
         variables.push(("LYMPH_VARS".into(), vars.clone().into_os_string()));
     }
+    variables.sort_unstable();
     variables
 }
 

@@ -1,9 +1,8 @@
 //! The environment of one run, each variable with where it comes from.
 //!
-//! Order, the later wins: inherited, the user's own (`user:`), the file, what the node sets.
+//! Order, the later wins: one default of ours, inherited, the user's own (`user:`), the file, what the node sets.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
@@ -42,10 +41,14 @@ impl EnvVar<'_> {
 pub const INHERITED: &str = "inherited";
 /// The origin of what the node sets.
 pub const OURS: &str = "hilum";
+/// About so many are set by the node.
+const USUAL: usize = 32;
 /// The first descriptor of `LISTEN_FDS` (`man 3 sd_listen_fds`).
 pub const FIRST_SOCKET: i32 = 3;
 
-type Variables<'a> = BTreeMap<Cow<'a, OsStr>, (Cow<'a, OsStr>, Cow<'a, str>)>;
+/// Variables as they were set, one after the other; without a value where one was taken out. A list that is sorted once costs less
+/// than a map, and one is made at each start and each crash.
+type Variables<'a> = Vec<(Cow<'a, OsStr>, Option<Cow<'a, OsStr>>, Cow<'a, str>)>;
 
 /// The environment of one run, in the order of the names. `LISTEN_PID` is empty: the child fills it in.
 ///
@@ -59,11 +62,14 @@ pub fn environment<'a>(
     run: Run,
     token: &'a str,
 ) -> Result<Vec<EnvVar<'a>>, LaunchError> {
-    let mut all = Variables::new();
+    let mut all = Variables::with_capacity(context.inherited.len() + spec.launch.env.len() + USUAL);
+    // A program that buffers its lines in blocks looks dead through a pipe.
+    set(&mut all, "PYTHONUNBUFFERED", text("1"), OURS);
     if spec.launch.inherit_env {
-        for (name, value) in &context.inherited {
-            all.insert(name.into(), (value.into(), INHERITED.into()));
-        }
+        let inherited = context.inherited.iter();
+        all.extend(
+            inherited.map(|(name, value)| (name.into(), Some(value.into()), INHERITED.into())),
+        );
     }
     if let Some(user) = &spec.launch.user {
         for (name, value) in &account.variables {
@@ -72,26 +78,30 @@ pub fn environment<'a>(
     }
     let references = References { instance, ports: &context.ports };
     for (name, entry) in &spec.launch.env {
-        match &entry.value {
-            None => {
-                all.remove(OsStr::new(name));
-            }
-            Some(template) => {
-                let value = template.expand(&references).map_err(|source| {
-                    LaunchError::Template { key: format!("env.{name}"), source }
-                })?;
-                set(&mut all, name, own(value), entry.origin.as_str());
-            }
-        }
-    }
-    // A program that buffers its lines in blocks looks dead through a pipe.
-    if !all.contains_key(OsStr::new("PYTHONUNBUFFERED")) && !removed(spec, "PYTHONUNBUFFERED") {
-        set(&mut all, "PYTHONUNBUFFERED", text("1"), OURS);
+        let value = entry.value.as_ref().map(|template| template.expand(&references)).transpose();
+        let value =
+            value.map_err(|source| LaunchError::Template { key: format!("env.{name}"), source })?;
+        all.push((text(name), value.map(own), entry.origin.as_str().into()));
     }
     identify(&mut all, context, spec, instance, run, token);
     ports(&mut all, context, spec, instance);
     sockets(&mut all, context, spec);
-    Ok(all.into_iter().map(|(name, (value, origin))| EnvVar { name, value, origin }).collect())
+    Ok(settled(all))
+}
+
+/// In the order of the names, the last value of each.
+fn settled(mut all: Variables<'_>) -> Vec<EnvVar<'_>> {
+    all.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    // The later of two is kept in the place of the earlier.
+    all.dedup_by(|later, earlier| {
+        let same = later.0 == earlier.0;
+        if same {
+            std::mem::swap(later, earlier);
+        }
+        same
+    });
+    let given = |(name, value, origin)| Some(EnvVar { name, value: value?, origin });
+    all.into_iter().filter_map(given).collect()
 }
 
 fn set<'a>(
@@ -104,7 +114,7 @@ fn set<'a>(
         Cow::Borrowed(name) => text(name),
         Cow::Owned(name) => own(name),
     };
-    all.insert(name, (value, origin.into()));
+    all.push((name, Some(value), origin.into()));
 }
 
 fn text(text: &str) -> Cow<'_, OsStr> {
@@ -113,11 +123,6 @@ fn text(text: &str) -> Cow<'_, OsStr> {
 
 fn own<'a>(text: String) -> Cow<'a, OsStr> {
     Cow::Owned(OsString::from(text))
-}
-
-fn removed(spec: &ServiceSpec, name: &str) -> bool {
-    let entry = spec.launch.env.get(name);
-    entry.is_some_and(|entry| entry.value.is_none())
 }
 
 fn identify<'a>(

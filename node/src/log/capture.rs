@@ -54,7 +54,7 @@ pub(super) const STOP_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const GAP_AFTER: Duration = Duration::from_secs(1);
 /// Under a stream of small writes the next look is this much later, so that a read finds many lines.
 pub(super) const GATHER: Duration = Duration::from_micros(300);
-/// In a flood the disk thread is woken for a batch that pays, or after this.
+/// The disk thread is woken for a batch that pays, or this long after the last one.
 pub(super) const POSTPONED: Duration = Duration::from_millis(2);
 /// Turns that follow each other this fast are a stream.
 pub(super) const QUICK: Duration = Duration::from_millis(1);
@@ -138,7 +138,8 @@ pub(super) struct Capture {
     pub(super) turn: (usize, usize),
     pub(super) small_turns: u32,
     pub(super) last_turn: Instant,
-    /// Since when a batch that could have been handed over grows.
+    /// When the disk thread got its last batch, and until when the one at hand may grow.
+    pub(super) handed_over: Instant,
     pub(super) postponed: Option<Instant>,
     pub(super) bytes: u64,
 }
@@ -178,6 +179,7 @@ impl Capture {
             turn: (0, 0),
             small_turns: 0,
             last_turn: Instant::now(),
+            handed_over: Instant::now(),
             postponed: None,
             bytes: 0,
         })
@@ -249,8 +251,7 @@ impl Capture {
         let next = self.timers.peek().map(|Reverse((at, _))| *at);
         // While pipes are held back we look again and again who waits by now.
         let held = self.holding.map(|_| self.feed.now + HELD_AFTER);
-        let postponed = self.postponed.map(|since| since + POSTPONED);
-        let Some(at) = next.into_iter().chain(held).chain(postponed).min() else {
+        let Some(at) = next.into_iter().chain(held).chain(self.postponed).min() else {
             return EpollTimeout::NONE;
         };
         let wait = at.saturating_duration_since(Instant::now());
@@ -284,18 +285,18 @@ impl Capture {
         let _ = ppoll(&mut fds, Some(TimeSpec::from(GATHER)), None); // EINTR: gathered less
     }
 
-    /// Whether more is about to come for this batch: then the disk thread sleeps on.
+    /// Lets the disk thread sleep on when it has just got a batch and nobody waits for this one.
     fn postpones(&mut self) -> bool {
-        let flood = self.turn.0 >= PIPE && self.holding.is_none();
-        if !flood || self.feed.batch.size() >= FULL || !self.after.is_empty() {
-            return false;
-        }
-        self.feed.now.duration_since(*self.postponed.get_or_insert(self.feed.now)) < POSTPONED
+        let until = self.handed_over + POSTPONED;
+        let small = !self.feed.batch.is_empty() && self.feed.batch.size() < FULL;
+        let postpones =
+            small && self.after.is_empty() && self.holding.is_none() && self.feed.now < until;
+        self.postponed = postpones.then_some(until);
+        postpones
     }
 
     /// Gives the batch to the disk thread; keeps it when that one has enough.
     pub(super) fn hand_over(&mut self) {
-        self.postponed = None;
         if self.feed.batch.is_empty() && self.after.is_empty() && self.crashes.is_empty() {
             self.release();
             return;
@@ -309,6 +310,7 @@ impl Capture {
         };
         let batch = std::mem::replace(&mut self.feed.batch, empty);
         self.in_flight += 1;
+        self.handed_over = self.feed.now;
         let (crashes, after) = (std::mem::take(&mut self.crashes), std::mem::take(&mut self.after));
         self.send(Work::Write(batch, crashes, after));
         self.release();
