@@ -176,58 +176,6 @@ fn a_chatterbox_does_not_erase_what_the_others_said() {
 }
 
 #[test]
-fn a_small_budget_keeps_the_newest_of_a_flood_whose_reads_are_larger_than_its_share() {
-    for (budget, lines) in [(64 << 10, 300), (256 << 10, 2400), (512 << 10, 2400)] {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(dir.path(), &spec(budget, 8 << 20)).unwrap();
-        store.append(&batch("quiet.1", BASE, &["quiet".to_owned()])).unwrap();
-        let mut number = 0;
-        for round in 0..20 {
-            let flood: Vec<String> =
-                (number..number + lines).map(|at| format!("{at:>90}")).collect();
-            number += lines;
-            store.append(&batch("loud.1", BASE + round, &flood)).unwrap();
-        }
-        store.append(&batch("quiet.1", BASE + 99, &["end".to_owned()])).unwrap();
-        assert!(store.size() <= budget, "{} of {budget}", store.size());
-        assert_eq!(texts(&read(dir.path(), of("quiet.1"), Start::All)), ["quiet", "end"]);
-        let kept = read(dir.path(), of("loud.1"), Start::All);
-        let first = number - kept.len();
-        let wanted: Vec<String> = (first..number).map(|at| format!("{at:>90}")).collect();
-        assert_eq!(texts(&kept), wanted);
-        // It is entitled to a quarter, and its lines take 150 bytes each.
-        assert!(kept.len() as u64 > budget / 4 / 200, "{budget}: {}", kept.len());
-        let removed = hilum_node::log::stats::removed(dir.path()).unwrap();
-        assert_eq!(removed.records, first as u64);
-    }
-}
-
-#[test]
-fn what_gap_records_told_of_is_still_known_when_they_are_gone() {
-    let dir = tempfile::tempdir().unwrap();
-    let limits = spec(128 << 10, 16 << 10);
-    let (mut store, _) = Store::open(dir.path(), &limits).unwrap();
-    let mut dropped = BTreeMap::new();
-    for round in 0..3000 {
-        let name = if round % 3 == 0 { "one.1" } else { "two.1" };
-        let mut lines = batch(name, BASE + round, &[format!("{round:>90}")]);
-        lines.gap(round + 1, "more than 5 lines a second");
-        *dropped.entry(name.into()).or_default() += round + 1;
-        store.append(&lines).unwrap();
-        if round == 1500 {
-            drop(store);
-            (store, _) = Store::open(dir.path(), &limits).unwrap();
-        }
-    }
-    let mut told = hilum_node::log::stats::removed(dir.path()).unwrap().dropped;
-    assert!(told.values().all(|lines| *lines > 0) && told.len() == 2, "{told:?}");
-    for entry in read(dir.path(), Filter::default(), Start::All) {
-        *told.entry(entry.name).or_default() += entry.dropped.unwrap_or_default();
-    }
-    assert_eq!(told, dropped);
-}
-
-#[test]
 fn a_reader_under_way_reads_each_line_once_while_segments_are_folded() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path(), &spec(512 << 10, 16 << 10)).unwrap();

@@ -305,10 +305,7 @@ fn the_budget_holds_and_the_oldest_go_first() {
     assert!(on_disk <= 256 * 1024 + 1024, "{on_disk}");
     let entries = read(dir.path(), Filter::default(), Start::All);
     assert_eq!(entries.last().unwrap().seq, 5000);
-    assert_eq!(
-        hilum_node::log::stats::removed(dir.path()).unwrap().records,
-        5000 - entries.len() as u64
-    );
+    assert_eq!(hilum_node::log::stats::removed(dir.path()).unwrap(), 5000 - entries.len() as u64);
     assert!(entries.len() > 500, "{} left", entries.len());
     assert!(entries.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
 }

@@ -11,7 +11,6 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::gone::Evicted;
 use super::index::{FIELDS_HEADER, LONG_FIELDS, Span, header};
 use super::record::Flags;
 use super::scan::SegmentReader;
@@ -34,29 +33,8 @@ pub(super) fn shares(dir: &Path, id: Id) -> Shares {
     shares
 }
 
-pub(super) fn name_of(segment: &mut SegmentReader, span: &Span) -> Arc<str> {
+fn name_of(segment: &mut SegmentReader, span: &Span) -> Arc<str> {
     segment.name_of(span).unwrap_or_else(|| "?".to_owned()).into()
-}
-
-/// The newest lines of a span that fit into so much room; `None` where none does. A read of a flood is one span, which may be more
-/// than its name is entitled to.
-fn newest_of(segment: &mut SegmentReader, span: &Span, name: &str, room: u64) -> Option<Span> {
-    let room = room.checked_sub(span.weight() - u64::from(span.length))? as usize;
-    if span.count < 2 || span.flags.has(Flags::JOINED) {
-        return None;
-    }
-    let text = segment.text(span, name)?;
-    // A line end just before the room means that a line begins with it.
-    let cut = text.len().checked_sub(room + 1)?;
-    let cut = cut + memchr::memchr(b'\n', &text[cut..])? + 1;
-    let count = memchr::memchr_iter(b'\n', &text[cut..]).count() as u32;
-    (count > 0).then(|| Span {
-        seq: span.next_seq() - u64::from(count),
-        offset: span.offset + cut as u64,
-        length: span.length - cut as u32,
-        count,
-        ..*span
-    })
 }
 
 /// What is to be done to make room.
@@ -141,7 +119,7 @@ fn total(shares: &Shares) -> u64 {
     shares.values().sum()
 }
 
-/// Writes what stays of these segments into one, and removes them; `gone` hears what does not stay, before it goes. `None`
+/// Writes what stays of these segments into one, and removes them; `gone` hears which numbers do not stay, before they go. `None`
 /// where nothing stays.
 ///
 /// # Errors
@@ -150,7 +128,7 @@ pub(super) fn fold(
     dir: &Path,
     ids: &[Id],
     allowed: &[Shares],
-    mut gone: impl FnMut(&Evicted),
+    mut gone: impl FnMut(&[(u64, u64)]),
 ) -> io::Result<Option<Id>> {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
         return Ok(None);
@@ -191,8 +169,8 @@ struct Folding {
     text: u64,
     fields: u64,
     spans: u64,
-    /// What does not stay.
-    gone: Evicted,
+    /// The numbers that do not stay.
+    gone: Vec<(u64, u64)>,
 }
 
 impl Folding {
@@ -206,7 +184,7 @@ impl Folding {
             text: 0,
             fields: FIELDS_HEADER.len() as u64,
             spans: 0,
-            gone: Evicted::default(),
+            gone: Vec::new(),
         };
         folding.fld.write_all(FIELDS_HEADER)?;
         folding.idx.write_all(&header())?;
@@ -219,35 +197,33 @@ impl Folding {
             return Ok(()); // somebody took it away
         };
         let mut names: HashMap<u32, Arc<str>> = HashMap::new();
-        // How many bytes of each span may stay.
-        let mut stays = vec![0; segment.len() as usize];
+        let mut stays = vec![false; segment.len() as usize];
         for position in (0..stays.len()).rev() {
             let Some(span) = segment.span(position as u64) else {
                 continue;
             };
             let name = names.entry(span.name).or_insert_with(|| name_of(&mut segment, &span));
             if let Some(left) = allowed.get_mut(name) {
-                stays[position] = span.weight().min(*left);
-                // What is older goes, too: no holes.
-                *left = left.checked_sub(span.weight()).unwrap_or_default();
+                match left.checked_sub(span.weight()) {
+                    Some(rest) => {
+                        *left = rest;
+                        stays[position] = true;
+                    }
+                    None => *left = 0, // what is older goes, too: no holes
+                }
             }
         }
-        for (position, room) in stays.into_iter().enumerate() {
+        for (position, stays) in stays.into_iter().enumerate() {
             let Some(span) = segment.span(position as u64) else {
                 continue;
             };
+            if !stays {
+                self.gone.push((span.seq, span.next_seq()));
+                continue;
+            }
             let name =
                 names.get(&span.name).cloned().unwrap_or_else(|| name_of(&mut segment, &span));
-            let stays = match room == span.weight() {
-                true => Some(span),
-                false => newest_of(&mut segment, &span, &name, room),
-            };
-            if let Some(stays) = stays {
-                self.gone.ranges.push((span.seq, stays.seq));
-                self.copy(&mut segment, stays, name)?;
-            } else {
-                self.gone.add(&span, || name);
-            }
+            self.copy(&mut segment, span, name)?;
         }
         Ok(())
     }

@@ -9,19 +9,13 @@
 //! next 5120
 //! evicted 1 2048
 //! lost 3001 3310
-//! dropped 13896 web.1
 //! ```
-//! `dropped`: so many lines were told of by gap records that were evicted. Ranges end before their second number. Without the file nothing is known, and nothing is called lost.
+//! Ranges end before their second number. Without the file nothing is known, and nothing is called lost.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-
-use super::index::Span;
-use super::losses::Names;
-use super::record::Flags;
 
 /// The first line: a name and the version of its form.
 const HEADER: &str = "hilum gone 1";
@@ -73,25 +67,6 @@ pub(super) fn count(ranges: &[(u64, u64)]) -> u64 {
     ranges.iter().map(|(from, to)| to - from).sum()
 }
 
-/// What goes when room is made.
-#[derive(Debug, Default)]
-pub(super) struct Evicted {
-    /// Its numbers.
-    pub(super) ranges: Vec<(u64, u64)>,
-    /// The lines that its gap records told of.
-    pub(super) dropped: Names,
-}
-
-impl Evicted {
-    /// Adds the records of one span.
-    pub(super) fn add(&mut self, span: &Span, name: impl FnOnce() -> Arc<str>) {
-        self.ranges.push((span.seq, span.next_seq()));
-        if span.flags.has(Flags::GAP) {
-            *self.dropped.entry(name()).or_default() += span.lines();
-        }
-    }
-}
-
 /// What is known to be gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Gone {
@@ -99,8 +74,6 @@ pub(super) struct Gone {
     pub(super) evicted: Ranges,
     /// What somebody else took, as far as it was told.
     pub(super) told: Ranges,
-    /// How many lines of each name were told of by gap records that were evicted.
-    pub(super) dropped: Names,
     /// At least so many were used: the number after the last one at the time of writing.
     pub(super) next: u64,
 }
@@ -113,11 +86,6 @@ impl Gone {
         (lines.next() == Some(HEADER)).then_some(())?;
         let mut gone = Self::default();
         for line in lines {
-            if let Some(rest) = line.strip_prefix("dropped ") {
-                let (count, name) = rest.split_once(' ')?;
-                *gone.dropped.entry(name.into()).or_default() += count.parse::<u64>().ok()?;
-                continue;
-            }
             let mut words = line.split(' ');
             let word = words.next()?;
             let numbers: Vec<u64> = words.map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -142,22 +110,9 @@ impl Gone {
                 let _ = writeln!(text, "{word} {from} {to}"); // a String takes all
             }
         }
-        for (name, count) in &self.dropped {
-            let _ = writeln!(text, "dropped {count} {name}"); // as above
-        }
         let new = dir.join("gone.new");
         fs::write(&new, text)?;
         fs::rename(new, dir.join("gone"))
-    }
-
-    /// What the budget is about to take.
-    pub(super) fn evict(&mut self, evicted: &Evicted) {
-        for (from, to) in &evicted.ranges {
-            self.evicted.add(*from, *to);
-        }
-        for (name, lines) in &evicted.dropped {
-            *self.dropped.entry(name.clone()).or_default() += lines;
-        }
     }
 
     /// What of `from..to` nobody took by right.
@@ -201,7 +156,6 @@ mod tests {
         let mut gone = Gone { next: 100, ..Gone::default() };
         gone.evicted.add(1, 5);
         gone.evicted.add(5, 9);
-        gone.dropped.insert("web.1".into(), 7);
         assert_eq!(gone.tell(1, 20), 11);
         assert_eq!(gone.tell(1, 20), 0);
         gone.write(dir.path()).unwrap();

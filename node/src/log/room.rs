@@ -9,7 +9,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::fold::{self, Plan, fold};
-use super::gone::Evicted;
 use super::recover::last_span;
 use super::scan::SegmentReader;
 use super::segment::{Id, Segment, Shares, files, list, path, remove, size};
@@ -40,22 +39,13 @@ pub(super) fn held(dir: &Path, id: Id) -> Option<(u64, u64)> {
     SegmentReader::open(dir, id, 1).filter(|segment| !segment.is_rebuilt())?.range()
 }
 
-/// All that is in a segment.
-fn contents(dir: &Path, id: Id) -> Evicted {
-    let mut contents = Evicted::default();
-    if let Some(mut segment) = SegmentReader::open(dir, id, 1) {
-        for at in 0..segment.len() {
-            if let Some(span) = segment.span(at) {
-                contents.add(&span, || fold::name_of(&mut segment, &span));
-            }
-        }
-    }
-    contents
-}
-
 /// All numbers in a segment.
 pub(super) fn ranges(dir: &Path, id: Id) -> Vec<(u64, u64)> {
-    contents(dir, id).ranges
+    let Some(mut segment) = SegmentReader::open(dir, id, 1) else {
+        return Vec::new();
+    };
+    let spans = (0..segment.len()).filter_map(|at| segment.span(at));
+    spans.map(|span| (span.seq, span.next_seq())).collect()
 }
 
 impl Store {
@@ -127,8 +117,10 @@ impl Store {
             self.settle(*id);
         }
         let Self { dir, gone, unwritten, .. } = self;
-        let evicted = |evicted: &Evicted| {
-            gone.evict(evicted);
+        let evicted = |ranges: &[(u64, u64)]| {
+            for (from, to) in ranges {
+                gone.evicted.add(*from, *to);
+            }
             *unwritten = gone.write(dir).is_err();
         };
         let Ok(folded) = fold(dir, &ids, allowed, evicted) else {
@@ -152,12 +144,14 @@ impl Store {
             return;
         };
         self.settle(id);
-        let mut evicted = contents(&self.dir, id);
         // What is folded has holes of its own, each of which is known to be one thing or the other.
-        if let (None, Some(whole)) = (id.from, range) {
-            evicted.ranges = vec![whole];
+        let ranges = match (id.from, range) {
+            (None, Some(whole)) => vec![whole],
+            _ => ranges(&self.dir, id),
+        };
+        for (from, to) in ranges {
+            self.gone.evicted.add(from, to);
         }
-        self.gone.evict(&evicted);
         // Before it goes, so that no reader takes it for a loss; on a full disk after it, too.
         self.unwritten = self.gone.write(&self.dir).is_err();
         remove(&self.dir, id);

@@ -135,20 +135,11 @@ impl Stats {
     }
 }
 
-/// What `logs.budget`, `keep_free` or `max_age` took.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// How many records.
-    pub records: u64,
-    /// How many lines of each name were dropped before, as gap records among them said.
-    pub dropped: BTreeMap<Arc<str>, u64>,
-}
-
-/// Looks what was removed.
+/// How many records `logs.budget`, `keep_free` or `max_age` took.
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn removed(dir: &Path) -> io::Result<Removed> {
+pub fn removed(dir: &Path) -> io::Result<u64> {
     let (mut missing, mut lost, mut next) = (0, 0, 1);
     let gone = Gone::read(dir);
     for id in segment::list(dir)? {
@@ -165,8 +156,7 @@ pub fn removed(dir: &Path) -> io::Result<Removed> {
             }
         }
     }
-    let dropped = gone.map(|gone| gone.dropped).unwrap_or_default();
-    Ok(Removed { records: missing - lost, dropped })
+    Ok(missing - lost)
 }
 
 #[cfg(test)]

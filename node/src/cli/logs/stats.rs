@@ -13,7 +13,7 @@ use super::super::table::{Align, Cell, Table};
 use super::super::time;
 use crate::log::query::{Entry, Filter, Reader, Start};
 use crate::log::record::NODE_NAME;
-use crate::log::stats::{Bar, Count, LEVELS, Removed, Stats, removed};
+use crate::log::stats::{Bar, Count, LEVELS, Stats, removed};
 
 /// Heights of a bar, from next to nothing to full.
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -33,7 +33,7 @@ pub(super) fn run(session: &Session, dir: &Path, filter: Filter, start: Start) -
     })?;
     let out = session.out;
     if out.json {
-        out.json(&to_json(&stats, &removed))?;
+        out.json(&to_json(&stats, removed))?;
         return Ok(ExitStatus::Done);
     }
     if stats.range.is_none() {
@@ -41,25 +41,15 @@ pub(super) fn run(session: &Session, dir: &Path, filter: Filter, start: Start) -
     } else {
         out.text(&render(&stats, out.paint, &|at| time::local(at)))?;
     }
-    let Removed { records, dropped } = removed;
-    if records > 0 {
+    if removed > 0 {
         out.note(&format!(
-            "{records} older records were removed for `logs.budget`, `keep_free` or `max_age`"
-        ));
-    }
-    if !dropped.is_empty() {
-        let each: Vec<String> =
-            dropped.iter().map(|(name, lines)| format!("{} {lines}", shown(name))).collect();
-        let all: u64 = dropped.values().sum();
-        out.note(&format!(
-            "they told of {all} dropped lines, which DROPPED does not count: {}",
-            each.join(", ")
+            "{removed} older records were removed for `logs.budget`, `keep_free` or `max_age`"
         ));
     }
     Ok(ExitStatus::Done)
 }
 
-fn to_json(stats: &Stats, removed: &Removed) -> Value {
+fn to_json(stats: &Stats, removed: u64) -> Value {
     let seconds = stats.seconds();
     let count = |count: &Count| {
         let levels: Map<String, Value> = LEVELS
@@ -78,11 +68,6 @@ fn to_json(stats: &Stats, removed: &Removed) -> Value {
     };
     let names: Map<String, Value> =
         stats.names.iter().map(|(name, one)| (shown(name).to_owned(), count(one))).collect();
-    let dropped: Map<String, Value> = removed
-        .dropped
-        .iter()
-        .map(|(name, lines)| (shown(name).to_owned(), json!(lines)))
-        .collect();
     let (width, bars) = stats.bars();
     let bars: Vec<Value> = bars
         .iter()
@@ -91,8 +76,7 @@ fn to_json(stats: &Stats, removed: &Removed) -> Value {
     json!({
         "from": stats.range.map(|(first, _)| first as f64 / 1e6),
         "to": stats.range.map(|(_, last)| last as f64 / 1e6),
-        "removed": removed.records,
-        "removed_dropped": dropped,
+        "removed": removed,
         "total": count(&stats.total),
         "names": names,
         "bar_seconds": width,
@@ -196,7 +180,7 @@ mod tests {
         }
         let local = |at: f64| format!("second {at}");
         insta::assert_snapshot!(render(&stats, Painter::plain(), &local));
-        assert_eq!(to_json(&stats, &Removed::default())["total"]["levels"]["ERROR"], 16);
+        assert_eq!(to_json(&stats, 0)["total"]["levels"]["ERROR"], 16);
     }
 
     #[test]
