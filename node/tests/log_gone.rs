@@ -139,6 +139,68 @@ fn what_was_removed_while_no_node_ran_is_told_by_the_next_one() {
 }
 
 #[test]
+fn what_was_removed_last_is_told_before_the_next_node_looks() {
+    let gap = "… 10 lines dropped (the last files were moved or removed by somebody else)";
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path(), 4);
+    store.sync().unwrap();
+    drop(store);
+    let whole = shown(dir.path(), Filter::default());
+    assert_eq!(whole, lines(1..=40));
+    // An index that is no index: the numbers of its text are not known, but that they are missing is.
+    fs::write(path(dir.path(), 4, "idx"), vec![b'?'; 64 * 4]).unwrap();
+    assert!(shown(dir.path(), Filter::default()).len() >= 40);
+    remove(dir.path(), 4);
+    assert_eq!(shown(dir.path(), Filter::default()), all_with(gap, 30, 41, 40));
+    let tail = read(dir.path(), Filter::default(), Start::Tail(2));
+    assert_eq!(tail.len(), 3, "{tail:?}");
+    let (mut store, notes) = reopened(dir.path());
+    assert_eq!(total(&notes), 10);
+    assert_eq!(shown(dir.path(), Filter::default()), all_with(gap, 30, 41, 40));
+    store.append(&batch(41)).unwrap();
+    let seen = shown(dir.path(), Filter::default());
+    assert_eq!((seen.len(), seen.last().unwrap().as_str()), (32, "s.1 line 41"));
+}
+
+#[test]
+fn an_index_whose_end_is_damaged_is_a_gap_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path(), 2);
+    store.sync().unwrap();
+    drop(store);
+    let idx = OpenOptions::new().write(true).open(path(dir.path(), 2, "idx")).unwrap();
+    let length = idx.metadata().unwrap().len();
+    std::os::unix::fs::FileExt::write_all_at(&idx, &[7; 64], length - 64).unwrap();
+    let seen = shown(dir.path(), Filter::default());
+    assert_eq!(seen[..19], lines(1..=19)[..]);
+    assert!(seen[19].starts_with("… 1 line dropped"), "{seen:?}");
+}
+
+#[test]
+fn a_file_that_was_copied_is_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path(), 4);
+    let copy = |from: u64, to: u64| {
+        for ending in ["log", "fld", "idx"] {
+            fs::copy(path(dir.path(), from, ending), path(dir.path(), to, ending)).unwrap();
+        }
+    };
+    copy(2, 9);
+    let mut next = 41;
+    let notes = wait_for_notes(&mut store, &mut next);
+    assert_eq!(total(&notes), 0);
+    assert!(notes[0].text.contains("000009.log is a copy of 000002.log"), "{notes:?}");
+    assert_eq!(shown(dir.path(), Filter::default()), lines(1..=next - 1));
+    store.sync().unwrap();
+    drop(store);
+    copy(1, 20);
+    let (mut store, notes) = reopened(dir.path());
+    assert!(notes[0].text.contains("000020.log is a copy of 000001.log"), "{notes:?}");
+    store.append(&batch(next)).unwrap();
+    assert_eq!(shown(dir.path(), Filter::default()), lines(1..=next));
+}
+
+#[test]
 fn what_the_budget_took_is_no_loss_and_a_loss_is_nothing_that_it_took() {
     let dir = tempfile::tempdir().unwrap();
     let limits = spec(128 * 1024, 16 * 1024);

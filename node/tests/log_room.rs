@@ -234,6 +234,33 @@ fn segments_older_than_max_age_go() {
 }
 
 #[test]
+fn what_is_too_old_goes_when_nothing_more_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), &spec(1 << 20, 16 << 10)).unwrap().0;
+    store.append(&batch("a.1", wall() - 7_200_000_000, &["old".to_owned()])).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    let hour = Duration::from_secs(3600);
+    let log = hilum_node::log::start(hilum_node::log::LogConfig {
+        dir: dir.path().to_owned(),
+        base: dir.path().to_owned(),
+        spec: LogsSpec { max_age: Some(hour), ..spec(1 << 20, 16 << 10) },
+        subscriber: None,
+    })
+    .unwrap();
+    // A quarter of the age is how often it is looked; a second now.
+    log.handle
+        .configure(LogsSpec { max_age: Some(Duration::from_secs(4)), ..spec(1 << 20, 16 << 10) });
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !read(dir.path(), Filter::default(), Start::All).is_empty() {
+        assert!(Instant::now() < limit, "it is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    log.handle.stop();
+    log.thread.join().unwrap();
+}
+
+#[test]
 fn where_too_little_of_the_disk_is_free_the_loud_give_way_and_nobody_loses_all() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path(), &spec(64 << 10, 8 << 10)).unwrap();

@@ -110,6 +110,7 @@ impl Disk {
                     if self.degraded.is_some() && self.tried.elapsed() >= RETRY {
                         self.retry();
                     }
+                    self.store.age();
                 }
                 Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     if self.degraded.is_some() {
@@ -132,7 +133,8 @@ impl Disk {
         if self.reports.waiting() {
             return Some(REPORT_AGAIN);
         }
-        self.degraded.is_some().then(|| RETRY.saturating_sub(self.tried.elapsed()))
+        let retry = self.degraded.is_some().then(|| RETRY.saturating_sub(self.tried.elapsed()));
+        retry.or_else(|| self.store.ages_in())
     }
 
     fn write(&mut self, batch: Batch, crashes: &[String], done: Vec<Done>) {

@@ -13,7 +13,7 @@ use super::gone::{Gone, count};
 use super::index::Span;
 use super::losses::why;
 use super::query::{Entry, Filter, QueryError, Start};
-use super::record::Flags;
+use super::record::{Flags, wall};
 use super::scan::{Lines, SegmentReader};
 use super::segment::{Id, exists, list};
 
@@ -61,6 +61,8 @@ pub struct Reader {
     fresh: u64,
     /// What is known to be gone by right, once that was asked.
     gone: Option<Gone>,
+    /// Records before this one were written when it was opened, as `gone` says: what is missing of them at the end is told there.
+    used: u64,
 }
 
 impl Reader {
@@ -70,6 +72,7 @@ impl Reader {
     /// When the folder cannot be read.
     pub fn open(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
         let mut reader = Self::new(dir, filter);
+        reader.used = Gone::read(dir).map_or(0, |gone| gone.next);
         // The end first: what is written meanwhile belongs to no tail.
         let (number, seq) = reader.end()?;
         reader.limit = Limit::Before(number, seq);
@@ -112,6 +115,7 @@ impl Reader {
             expected: None,
             fresh: 0,
             gone: None,
+            used: 0,
         }
     }
 
@@ -210,6 +214,10 @@ impl Reader {
     /// # Errors
     /// When the folder cannot be read.
     pub fn read(&mut self, entry: &mut Entry) -> Result<bool, QueryError> {
+        Ok(self.read_next(entry)? || self.end_is_missing(entry))
+    }
+
+    fn read_next(&mut self, entry: &mut Entry) -> Result<bool, QueryError> {
         loop {
             if let Some(span) = self.span {
                 if self.next_line(&span, entry) {
@@ -236,6 +244,27 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// The last files went while no node looked: once, at the end.
+    fn end_is_missing(&mut self, entry: &mut Entry) -> bool {
+        let used = std::mem::take(&mut self.used);
+        let filter = &self.filter;
+        let told = filter.until.is_none() && filter.before_seq.is_none() && filter.run.is_none();
+        let Some(from) = self.expected.filter(|_| told).map(|from| from.max(self.from)) else {
+            return false;
+        };
+        if from >= used {
+            return false;
+        }
+        let lines = count(&self.lost(from, used));
+        if lines == 0 {
+            return false;
+        }
+        let last = self.segment.as_ref().map_or(self.done, |segment| segment.id.number);
+        let at = if self.shared.at > 0 { self.shared.at } else { wall() };
+        lost(entry, from, lines, at, &why(&self.dir, last, u64::MAX));
+        true
     }
 
     /// Whether nothing after this segment is read.

@@ -367,7 +367,7 @@ fn rewrite(dir: &Path, id: Id, rebuilt: &Rebuilt) -> io::Result<()> {
 }
 
 /// Renames all files of a segment so that nobody reads them for a segment.
-fn set_aside(dir: &Path, id: Id) -> io::Result<()> {
+pub(super) fn set_aside(dir: &Path, id: Id) -> io::Result<()> {
     for ending in ENDINGS {
         let plain = path(dir, id, ending);
         for from in [packed_path(&plain), plain] {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::fold::{self, Plan, fold};
-use super::recover::last_span;
+use super::recover::{last_span, set_aside};
 use super::scan::SegmentReader;
 use super::segment::{Id, Segment, Shares, files, list, path, remove, size};
 use super::store::Store;
@@ -37,6 +37,12 @@ const GRAIN: Duration = Duration::from_millis(100);
 /// The first number in a segment, and the one after its last.
 pub(super) fn held(dir: &Path, id: Id) -> Option<(u64, u64)> {
     SegmentReader::open(dir, id, 1).filter(|segment| !segment.is_rebuilt())?.range()
+}
+
+/// When its first record was written.
+fn begun(dir: &Path, id: Id) -> Option<u64> {
+    let mut segment = SegmentReader::open(dir, id, 1)?;
+    (0..segment.len()).find_map(|at| segment.span(at)).map(|span| span.at)
 }
 
 /// All numbers in a segment.
@@ -206,6 +212,24 @@ impl Store {
         files
     }
 
+    /// Sets a segment aside that somebody copied from another one that is still there: its lines would be read twice.
+    pub(super) fn set_copy_aside(&mut self, id: Id, range: Option<(u64, u64)>) -> bool {
+        let Some((first, _)) = range else { return false };
+        let current = self.current.as_ref().map(|segment| (segment.id, self.first_seq));
+        let others = self.closed.iter().filter_map(|closed| Some((closed.id, closed.range?.0)));
+        let original = others
+            .chain(current)
+            .find(|(other, from)| {
+                *from == first && begun(&self.dir, *other) == begun(&self.dir, id)
+            })
+            .map(|(other, _)| other);
+        let Some(original) = original.filter(|_| set_aside(&self.dir, id).is_ok()) else {
+            return false;
+        };
+        self.say(format!("{id}.log is a copy of {original}.log: set aside as {id}.log{CORRUPT}"));
+        true
+    }
+
     /// What somebody else did to the files of closed segments: what is gone counts no more, what came counts.
     pub(super) fn take_stock(&mut self) {
         let changed = fs::metadata(&self.dir).and_then(|meta| meta.modified()).ok();
@@ -233,6 +257,9 @@ impl Store {
             let key = last_span(&self.dir, *id).ok().flatten().map_or(self.key, |span| span.key);
             let plain = path(&self.dir, *id, "log").exists();
             let (size, range) = (size(&self.dir, *id), held(&self.dir, *id));
+            if self.set_copy_aside(*id, range) {
+                continue;
+            }
             self.closed.insert(at, Closed { id: *id, size, key, plain, shares: None, range });
             self.say(format!("{id}.log was put there by somebody else: it counts in the budget"));
         }

@@ -129,7 +129,6 @@ impl Store {
         let mut notes = Vec::new();
         closer::tidy(dir).map_err(failed)?;
         let found = list(dir).map_err(failed)?;
-        let newest = found.last().copied();
         let known = Gone::read(dir);
         if !found.is_empty() {
             store.next_seq = known.as_ref().map_or(1, Gone::first);
@@ -142,6 +141,9 @@ impl Store {
             }
         }
         for (at, id) in found.iter().enumerate() {
+            if store.set_copy_aside(*id, held(dir, *id)) {
+                continue;
+            }
             let depth = match found.len() - at {
                 1 => Depth::Last,
                 from_the_end if from_the_end <= NEWEST => Depth::Recent,
@@ -163,9 +165,9 @@ impl Store {
                 }
             }
         }
-        // The node's next life goes on in the last segment.
+        // The node's next life goes on in the last segment, unless something was set aside after it.
         if let Some(last) = store.closed.back()
-            && Some(last.id) == newest
+            && Some(&last.id) == found.last()
             && last.id.from.is_none()
             && last.plain
             && last.size < store.segment
@@ -306,20 +308,29 @@ impl Store {
             self.abandon();
         }
         self.take_stock();
-        if let Some(age) = self.max_age {
-            let oldest = wall().saturating_sub(age.as_micros() as u64);
-            while self.closed.front().is_some_and(|closed| closed.key < oldest) {
-                self.remove(0);
-            }
-            // A part of the age is enough for one segment, so that none lives twice as long.
-            let part = wall().saturating_sub(age.as_micros() as u64 / 4);
-            if self.since < part && self.current.as_ref().is_some_and(|segment| !segment.is_empty())
-            {
-                self.rotate();
-            }
-        }
+        self.age();
         self.make_room(batch.size() as u64);
         self.compress();
+    }
+
+    /// How long until something may be too old, where `max_age` says so: it goes when nothing more is written, too.
+    pub(super) fn ages_in(&self) -> Option<Duration> {
+        let holds = !self.closed.is_empty() || self.current.is_some();
+        self.max_age.filter(|_| holds).map(|age| (age / 4).max(LOOK_EVERY))
+    }
+
+    /// Removes what is too old.
+    pub(super) fn age(&mut self) {
+        let Some(age) = self.max_age else { return };
+        let oldest = wall().saturating_sub(age.as_micros() as u64);
+        while self.closed.front().is_some_and(|closed| closed.key < oldest) {
+            self.remove(0);
+        }
+        // A part of the age is enough for one segment, so that none lives twice as long.
+        let part = wall().saturating_sub(age.as_micros() as u64 / 4);
+        if self.since < part && self.current.as_ref().is_some_and(|segment| !segment.is_empty()) {
+            self.rotate();
+        }
     }
 
     /// Ends the current segment; the next append opens a new one.
