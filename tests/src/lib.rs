@@ -141,6 +141,21 @@ impl Cluster {
         command
     }
 
+    /// The command line with these arguments, run by another program: `["setsid", "--ctty"]`.
+    pub fn command_by(&self, by: &[&str], arguments: &[&str]) -> Command {
+        let plain = self.command(arguments);
+        let mut command = Command::new(by[0]);
+        command.args(&by[1..]).arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(self.dir()).stdin(Stdio::null());
+        command
+    }
+
     /// Runs a command to its end; the arguments are separated by spaces.
     #[track_caller]
     pub fn run(&self, arguments: &str) -> Outcome {
@@ -156,7 +171,15 @@ impl Cluster {
 
     /// Starts a command that runs beside the test.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command(arguments);
+        self.running(self.command(arguments), arguments)
+    }
+
+    /// The same, run by another program.
+    pub fn start_by(&self, by: &[&str], arguments: &[&str]) -> Running {
+        self.running(self.command_by(by, arguments), arguments)
+    }
+
+    fn running(&self, mut command: Command, arguments: &[&str]) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child =
             command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.binary.display()));

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::exit::CliError;
+use crate::driver::signals::hangup_is_ignored;
 
 /// What came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Takes them over, for the rest of the process's life.
+    /// Takes them over, for the rest of the process's life. Where HUP was ignored (`nohup`) it stays so.
     pub(crate) fn listen() -> Result<Self, CliError> {
         let failed = |source| CliError::File {
             doing: "cannot listen to signals of",
@@ -31,6 +32,8 @@ impl Interrupts {
         };
         let (sender, received) = channel();
         let (ready, begun) = channel();
+        // Asked before it is listened to.
+        let ignored = hangup_is_ignored();
         let listen = move || {
             use tokio::signal::unix::{SignalKind, signal};
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
@@ -55,7 +58,7 @@ impl Interrupts {
                     let one = tokio::select! {
                         _ = int.recv() => Interrupt::Int,
                         _ = term.recv() => Interrupt::Term,
-                        _ = hup.recv() => Interrupt::Hup,
+                        _ = hup.recv(), if !ignored => Interrupt::Hup,
                     };
                     if sender.send(one).is_err() {
                         return;

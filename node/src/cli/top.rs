@@ -1,7 +1,9 @@
 //! `top`: a live table of CPU, memory, restarts and heartbeat age.
 
 use std::cmp::Ordering;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crossterm::cursor::{Hide, MoveTo, Show};
@@ -12,6 +14,8 @@ use crossterm::terminal::{
 use crossterm::{execute, queue};
 use hilum_shared::status::{InstanceStatus, Snapshot};
 use hilum_shared::units::{Bytes, format_size};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::interrupts::Interrupts;
@@ -82,13 +86,16 @@ pub(crate) fn run(session: &Session, args: &TopArgs) -> Outcome {
     let interrupts = Interrupts::listen()?;
     let mut sort = args.sort;
     let mut snapshot = look(sort)?;
-    let _screen = Screen::open()?;
+    let screen = Screen::open()?;
     let mut looked = Instant::now();
     loop {
         draw(session, &snapshot, sort)?;
         let rest = args.interval.max(SECOND_SAMPLE).saturating_sub(looked.elapsed());
         // short, so that SIGTERM and SIGHUP are seen soon
-        if event::poll(rest.min(Duration::from_millis(200))).map_err(CliError::Output)? {
+        if screen.closes_within(rest.min(Duration::from_millis(200)))? {
+            return Ok(ExitStatus::Done);
+        }
+        while event::poll(Duration::ZERO).map_err(CliError::Output)? {
             if let Event::Key(key) = event::read().map_err(CliError::Output)?
                 && key.kind != KeyEventKind::Release
             {
@@ -117,14 +124,36 @@ pub(crate) fn run(session: &Session, args: &TopArgs) -> Outcome {
 }
 
 /// The terminal while the table is on it; given back when dropped, also by a panic.
-struct Screen;
+struct Screen {
+    /// Where its keys come from.
+    keys: OwnedFd,
+}
 
 impl Screen {
     fn open() -> Result<Self, CliError> {
+        let stdin = io::stdin();
+        let keys = match stdin.is_terminal() {
+            true => stdin.as_fd().try_clone_to_owned(),
+            false => File::open("/dev/tty").map(OwnedFd::from),
+        };
+        let keys = keys.map_err(CliError::Output)?;
         enable_raw_mode().map_err(CliError::Output)?;
-        let screen = Self;
+        let screen = Self { keys };
         written(execute!(io::stdout(), EnterAlternateScreen, Hide))?;
         Ok(screen)
+    }
+
+    /// Waits for a key, no longer than this; `true` when the terminal was closed, from which crossterm would read for ever.
+    fn closes_within(&self, limit: Duration) -> Result<bool, CliError> {
+        let mut fds = [PollFd::new(self.keys.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, limit) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(false),
+            Err(error) => return Err(CliError::Output(error.into())),
+        }
+        let closed = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        Ok(fds[0].revents().is_some_and(|found| found.intersects(closed)))
     }
 }
 
@@ -167,7 +196,8 @@ fn draw(session: &Session, snapshot: &Snapshot, sort: Sort) -> Result<(), CliErr
 
 fn summary(snapshot: &Snapshot, sort: Sort) -> String {
     let running = snapshot.instances.iter().filter(|one| one.pid.is_some()).count();
-    let cpu: f64 = snapshot.instances.iter().filter_map(|one| one.cpu_percent).sum();
+    // nothing sums up to -0
+    let cpu = 0.0 + snapshot.instances.iter().filter_map(|one| one.cpu_percent).sum::<f64>();
     let rss: u64 = snapshot.instances.iter().filter_map(|one| one.rss_bytes).sum();
     let by = match sort {
         Sort::Name => "name",

@@ -20,6 +20,8 @@ pub(super) fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>
     let (sender, receiver) = mpsc::channel(64);
     let mut arrivals = signals::arrivals()?;
     let detached = startup.options.detached;
+    // Of one that `up` started the owner sees to it.
+    let terminal = !startup.launched && has_terminal();
     let keeper = getppid();
     let orders = sender.clone();
     tokio::spawn(async move {
@@ -27,9 +29,9 @@ pub(super) fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>
         while let Some(signal) = arrivals.recv().await {
             let order = match signal {
                 Signal::USR1 => Order::ReopenLogs,
-                Signal::HUP if detached => Order::Reload,
                 // A closing terminal may say it more than once.
                 Signal::HUP if stops > 0 => continue,
+                Signal::HUP if !terminal || has_terminal() => Order::Reload,
                 Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT => {
                     stops += 1;
                     // Its death is told by TERM.
@@ -57,6 +59,11 @@ pub(super) fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>
         });
     }
     Ok(receiver)
+}
+
+/// Whether there is a terminal that closes with a HUP; one that has been closed is none.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// One word to whoever launched the node; in the foreground a failure goes to stderr.

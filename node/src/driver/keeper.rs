@@ -21,6 +21,7 @@ use super::dye::Colour;
 use super::memory;
 use super::procfs::{self, Stat};
 use super::request::{Session, SpawnRequest};
+use super::signals;
 use super::spawn::Spawner;
 use super::sweep::kill_new;
 use super::sys::{self, Look};
@@ -78,12 +79,15 @@ impl Mark {
 pub fn run(mut node: SpawnRequest, mark: &Mark) -> io::Result<ExitCode> {
     sys::become_subreaper()?;
     sys::set_name(c"hilum-keeper");
-    let mut signals: SigSet = FORWARDED.into_iter().collect();
-    signals.add(Number::SIGCHLD);
+    let mut watched: SigSet = FORWARDED.into_iter().collect();
+    if signals::hangup_is_ignored() {
+        watched.remove(Number::SIGHUP);
+    }
+    watched.add(Number::SIGCHLD);
     // Before the node exists, so that no signal is lost. The spawner gives the node an empty mask.
-    signals.thread_block()?;
+    watched.thread_block()?;
     let mut arrivals =
-        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     node.session = Session::Group;
     node.death_signal = Some(Signal::TERM);
     let child = Spawner::new()?

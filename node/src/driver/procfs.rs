@@ -194,6 +194,13 @@ pub fn dye(pid: u32) -> Option<u64> {
     super::dye::parse(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
 }
 
+/// The signals that a process ignores: bit 0 is signal 1.
+pub fn ignored_signals(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(ignored.trim(), 16).ok()
+}
+
 /// The value of a variable in the environment it was started with; `None` where that is gone or not ours to see.
 pub fn variable(pid: u32, name: &str) -> Option<String> {
     let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;

@@ -9,6 +9,8 @@ use nix::sys::signal::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::procfs;
+
 /// So many may wait; more of the same kind add nothing.
 const QUEUE: usize = 16;
 
@@ -32,6 +34,12 @@ pub fn reset_dispositions() -> io::Result<()> {
     }
     SigSet::from(Number::SIGCHLD).thread_set_mask()?;
     Ok(())
+}
+
+/// Whether this process was started with HUP ignored, as `nohup` does: then it means nothing to us either.
+pub fn hangup_is_ignored() -> bool {
+    let bit = 1_u64 << (Number::SIGHUP as i32 - 1);
+    procfs::ignored_signals(std::process::id()).is_some_and(|ignored| ignored & bit != 0)
 }
 
 /// Does something with all signals blocked, so that a thread which it starts never takes one.

@@ -105,9 +105,11 @@ pub fn run(mut program: SpawnRequest, end: End) -> Result<Exit, TetherError> {
     Ok(exit)
 }
 
-/// What the child has to be told: a terminal's ^C went to the whole group, and so to it.
+/// What the child has to be told: a terminal's ^C went to the whole group, and so to it. That the terminal was closed is told to the
+/// session's leader alone, which may be the command.
 fn handed_on(arrival: &siginfo) -> Option<Signal> {
     let ours = FORWARDED.iter().any(|signal| *signal as u32 == arrival.ssi_signo);
-    let by_terminal = arrival.ssi_code == libc::SI_KERNEL;
+    let closed = arrival.ssi_signo == Number::SIGHUP as u32;
+    let by_terminal = arrival.ssi_code == libc::SI_KERNEL && !closed;
     (ours && !by_terminal).then(|| Signal::from_number(arrival.ssi_signo as i32)).flatten()
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use hilum_tests::{Cluster, LIMIT, alive, demo, signal, wait_until};
@@ -26,16 +26,8 @@ impl Terminal {
         for end in [&pair.master, &pair.slave] {
             fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("an open descriptor");
         }
-        let plain = cluster.command(arguments);
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(plain.get_program()).args(plain.get_args());
-        for (name, value) in plain.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.env("TERM", "xterm").env_remove("CI").current_dir(cluster.dir());
+        let mut command = cluster.command_by(&["setsid", "--ctty"], arguments);
+        command.env("TERM", "xterm").env_remove("CI");
         command.env("XDG_STATE_HOME", cluster.path("state"));
         let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("a descriptor"));
         command.stdin(end(&pair.slave)).stdout(end(&pair.slave)).stderr(end(&pair.slave));
@@ -95,6 +87,52 @@ fn a_closed_terminal_is_a_stop_and_no_failure() {
     up.wait_for("tick");
     drop(up.screen.take());
     assert_eq!(up.code(), Some(0));
+    cluster.assert_empty();
+}
+
+#[test]
+fn top_and_a_one_off_end_with_their_terminal() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    let beside = cluster.processes().len();
+    for (words, shown) in [
+        (&["top"][..], "running"),
+        (&["exec", "web", "--", "sh", "-c", "echo he''re; exec sleep 1000"], "here"),
+    ] {
+        let mut one = Terminal::start(&cluster, words);
+        one.wait_for(shown);
+        drop(one.screen.take());
+        one.code();
+        wait_until(LIMIT, "nothing of it", || cluster.processes().len() == beside);
+    }
+}
+
+#[test]
+fn a_hangup_is_a_reload_for_a_node_in_the_foreground_and_nothing_under_nohup() {
+    let yaml = |count: u32| {
+        format!(
+            "node: {{watch_config: false}}\ninstances: {{web: {{command: sleep 1000, numprocesses: {count}}}}}"
+        )
+    };
+    let cluster = Cluster::new(&yaml(1));
+    let node = cluster.start(&["node"]);
+    wait_until(LIMIT, "a node", || cluster.run("ps").status.success());
+    cluster.wait_state("web.1", "running");
+    cluster.configure(&yaml(2));
+    signal("HUP", node.pid());
+    wait_until(LIMIT, "the second", || cluster.ps()["instances"].as_array().unwrap().len() == 2);
+    signal("TERM", node.pid());
+    node.finish(LIMIT).code(0);
+    cluster.assert_empty();
+
+    let deaf = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"];
+    let up = cluster.start_by(&deaf, &["up"]);
+    up.wait_out("started");
+    cluster.wait_state("web.2", "running");
+    signal("HUP", up.pid());
+    cluster.ok("restart web");
+    signal("TERM", up.pid());
+    let up = up.finish(LIMIT).code(0);
+    assert!(!up.err.contains("terminal"), "{up}");
     cluster.assert_empty();
 }
 
