@@ -161,6 +161,8 @@ impl Joiner {
                     held.prove_all();
                     Step::Cut
                 }
+                // So it is below a trace that may be over.
+                Step::Perhaps(State::Exception) if level.is_some() && held.proven > 0 => Step::Cut,
                 step => step,
             };
             held.grave |= matches!(step, Step::Join(State::Python | State::PythonEnd));

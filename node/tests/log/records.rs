@@ -231,7 +231,7 @@ fn a_log_file_has_a_structured_record_as_it_is_shown() {
 /// `a.1` and `b.1` write `one` and `two` each, with two lines lost in between; then the one says `three`.
 fn with_gaps(dir: &Path) {
     let log = Log::start(dir, spec());
-    let mut say = |name: &str, seq, message: &str| {
+    let say = |name: &str, seq, message: &str| {
         let record = LogRecord {
             instance: id(name),
             seq: Some(seq),

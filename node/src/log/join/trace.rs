@@ -317,7 +317,7 @@ impl State {
                 }
             }
             Self::Php => {
-                if is_php_frame(line) || (line.starts_with(b"\"}") && last.starts_with(b"#")) {
+                if is_php_frame(line) {
                     Step::Join(Self::Php)
                 } else if blank || line.starts_with(b"Next ") || !is_php_frame(last) {
                     Step::Perhaps(Self::Php)

@@ -169,7 +169,6 @@ pub(super) fn is_php_head(line: &[u8]) -> bool {
 /// `#0 /app/a.php(5): pay()`, `  thrown in /app/a.php on line 3`
 pub(super) fn is_php_frame(line: &[u8]) -> bool {
     line == b"Stack trace:"
-        || line == b"[stacktrace]"
         || (line.starts_with(b"#") && line.get(1).is_some_and(u8::is_ascii_digit))
         || line.starts_with(b"  thrown in ")
 }
