@@ -132,9 +132,11 @@ impl<'a> Masker<'a> {
                 .map(|_| format!("{letter}{MASK}"))
         };
         match (self.tool, word) {
-            ("redis-cli" | "valkey-cli", "-a") => self.next = Next::Secret,
+            ("redis-cli" | "valkey-cli", "-a")
+            | ("ldapsearch" | "ldapmodify" | "ldapadd", "-w") => {
+                self.next = Next::Secret;
+            }
             ("curl" | "wget", "-u" | "--user" | "-U" | "--proxy-user") => self.next = Next::User,
-            ("ldapsearch" | "ldapmodify" | "ldapadd", "-w") => self.next = Next::Secret,
             ("sshpass", "-p") => {
                 self.tool = ""; // what follows is another program's
                 self.next = Next::Secret;

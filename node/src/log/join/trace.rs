@@ -2,7 +2,11 @@
 
 mod marks;
 
-use marks::*;
+use marks::{
+    HTTP_PANIC, LONGEST_NAME, contains, is_asyncio, is_backtrace, is_exception, is_fault, is_frame,
+    is_go, is_goroutine, is_group, is_http_panic, is_panic, is_php_frame, is_php_head, is_place,
+    is_python_chain, is_python_exception, is_python_head, is_python_warning, names_exception,
+};
 
 /// Where a trace is: what came last, as far as it matters for what may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
