@@ -1,7 +1,9 @@
 //! `crash`: the dossier of each abnormal end.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -13,7 +15,9 @@ use super::target::{Names, Selection};
 use super::time;
 use crate::log::console::to_json;
 use crate::log::crashes::{self, Crash};
+use crate::log::expr::Expr;
 use crate::log::query::{Filter, Reader, Start};
+use crate::log::record::Stream;
 
 mod show;
 
@@ -142,13 +146,46 @@ pub(crate) fn pick(session: &Session, which: &str) -> Result<Crash, CliError> {
         .into_iter()
         .rev()
         .find(|crash| crash.instance().is_some_and(|id| selection.instance(&id)));
-    latest.ok_or_else(|| CliError::Failed {
-        message: match which {
-            "" => "nothing has crashed".into(),
-            which => format!("`{which}` has not crashed"),
-        },
-        help: Some("`hilum crash` shows what has".into()),
-    })
+    if let Some(latest) = latest {
+        return Ok(latest);
+    }
+    let mut message = match which {
+        "" => "nothing has crashed".into(),
+        which => format!("`{which}` has not crashed"),
+    };
+    if let Some((instance, why)) = never_ran(session, &selection)? {
+        let _ = write!(message, ", but {instance} could not be started: {why}"); // a String takes all
+    }
+    Err(CliError::Failed { message, help: Some("`hilum crash` shows what has".into()) })
+}
+
+/// Of these, who failed last before it was a process, and why: there is no dossier of a program that was not found.
+fn never_ran(
+    session: &Session,
+    selection: &Selection,
+) -> Result<Option<(String, String)>, CliError> {
+    let question = "event=\"failed\" || event=\"spawn-failed\" || event=\"started\"";
+    let filter = Filter {
+        target: lines::target(selection),
+        streams: vec![Stream::Node],
+        expr: Expr::parse(question).ok().map(Arc::new),
+        ..Filter::default()
+    };
+    let dir = lines::dir(session)?;
+    let reader = Reader::open(&dir, filter, Start::Tail(1)).map_err(lines::unreadable)?;
+    for entry in reader {
+        let entry = entry.map_err(lines::unreadable)?;
+        let Some(event) = entry.event() else { continue };
+        let text = |key: &str| event.get(key).and_then(Value::as_str);
+        if text("event") == Some("started") {
+            continue;
+        }
+        if let (Some(instance), Some(why)) = (text("instance"), text("text")) {
+            let why = why.trim_start_matches("failed: ").trim_start_matches("cannot start: ");
+            return Ok(Some((instance.to_owned(), why.to_owned())));
+        }
+    }
+    Ok(None)
 }
 
 fn list_all(session: &Session) -> Result<Vec<Crash>, CliError> {

@@ -20,6 +20,7 @@ use crate::log::console::to_json;
 use crate::log::context::{Context, Part};
 use crate::log::expr::Expr;
 use crate::log::follow::{Followed, Follower};
+use crate::log::gaps::Gaps;
 use crate::log::query::{Entry, Filter, Reader, Start};
 use crate::log::record::Stream;
 
@@ -62,7 +63,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "T", value_parser = time::moment, allow_hyphen_values = true)]
     until: Option<f64>,
     /// Only records that match this regular expression
-    #[arg(long, value_name = "RE", value_parser = Regex::new)]
+    #[arg(long, value_name = "RE", value_parser = regex)]
     grep: Option<Regex>,
     /// Only records that answer yes: `level>=warn && status=500`
     #[arg(long = "where", value_name = "EXPR", value_parser = Expr::parse)]
@@ -142,6 +143,13 @@ pub(crate) fn level(text: &str) -> Result<Level, String> {
     })
 }
 
+/// A regular expression; where it is none, what is wrong and where, and how to look for a mark itself.
+pub(crate) fn regex(text: &str) -> Result<Regex, String> {
+    Regex::new(text).map_err(|error| {
+        format!("{error}\n\na backslash before one of `( ) [ ] {{ }} . * + ? ^ $ | \\` looks for the mark itself")
+    })
+}
+
 fn stream(text: &str) -> Result<Stream, String> {
     Stream::parse(text)
         .ok_or_else(|| format!("`{text}` is no stream: write `out`, `err`, `log` or `node`"))
@@ -204,9 +212,22 @@ pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
     let mut reader = Reader::open(&dir, view, start).map_err(lines::unreadable)?;
     let mut entry = Entry::default();
     let mut any = false;
+    // Programs get each, people those between two records at once.
+    let joins_gaps = form == Form::Text && filter.picks_some() && args.context.is_none();
+    let mut gaps = Gaps::default();
     while reader.read(&mut entry).map_err(lines::unreadable)? {
         any = true;
+        if joins_gaps && entry.dropped.is_some() {
+            gaps.add(&entry);
+            continue;
+        }
+        for gap in gaps.take() {
+            show(&gap, &mut out)?;
+        }
         show(&entry, &mut out)?;
+    }
+    for gap in gaps.take() {
+        show(&gap, &mut out)?;
     }
     out.flush()?;
     if !any {
@@ -414,6 +435,9 @@ mod tests {
         assert!(tail("-5").is_err() && tail("x").is_err());
         assert_eq!(level("warn"), Ok(Level::Warning));
         assert!(level("loud").unwrap_err().contains("`critical`"));
+        assert!(level("40").unwrap_err().contains("`error`"));
+        let wrong = regex("a(b").unwrap_err();
+        assert!(wrong.contains("a(b\n     ^") && wrong.contains("backslash"), "{wrong}");
         assert!(stream("stdout").is_err());
         assert_eq!(stream("err"), Ok(Stream::Err));
     }

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 /// A number of at least so many is a time and no duration: 1973, or three years.
 const UNIX: f64 = 1e8;
 
-/// Parses `--since` and `--until`: `5m` or `-5m` (ago), Unix seconds (`@0`, `1795720400.25`), `now`, `today`, `yesterday`, a time of today (`14:30`),
+/// Parses `--since` and `--until`: `5m` or `-5m` (ago), Unix seconds (`0`: all there is, `@86400`, `1795720400.25`), `now`, `today`, `yesterday`, a time of today (`14:30`),
 /// a date, or a timestamp with or without zone (local time where it has none). Returns Unix seconds.
 ///
 /// # Errors
@@ -21,7 +21,7 @@ pub(crate) fn parse_moment(text: &str, now: Timestamp, zone: &TimeZone) -> Resul
     let unix = text.strip_prefix('@').unwrap_or(text);
     if let Ok(at) = unix.parse::<f64>()
         && at.is_finite()
-        && (unix != text || at >= UNIX)
+        && (unix != text || at >= UNIX || at == 0.0)
     {
         return Ok(at);
     }
@@ -112,6 +112,8 @@ mod tests {
         assert_eq!(at("1795720400").unwrap(), 1_795_720_400);
         assert_eq!(at("1795720400.75").unwrap(), 1_795_720_400);
         assert_eq!(at("@86400").unwrap(), 86_400);
+        assert_eq!(at("0"), Ok(0), "from the beginning, not from now on");
+        assert_eq!(at("0s").unwrap(), unix("2026-11-21T12:00:00Z"));
         assert_eq!(at("-5m"), at("5m"));
         assert!(at("@x").is_err());
     }

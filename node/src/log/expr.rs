@@ -130,6 +130,11 @@ impl Expr {
     pub fn matches(&self, shared: &Entry, text: &[u8]) -> bool {
         self.0.matches(&Facts { shared, text })
     }
+
+    /// Whether one of the lines that were lost in this gap may have been meant.
+    pub fn may_match(&self, gap: &Entry) -> bool {
+        self.0.of_lost(gap) != Some(false)
+    }
 }
 
 /// A record: its text, and all else.
@@ -177,6 +182,36 @@ impl Node {
                     facts.shared.fields.as_ref().and_then(|all| fields::find(all, "trace_id"));
                 own.and_then(Value::as_str) == Some(id) || regex.is_match(facts.text)
             }
+        }
+    }
+}
+
+impl Node {
+    /// The answer for lines that were lost; `None` where it depends on what is not known of them.
+    fn of_lost(&self, gap: &Entry) -> Option<bool> {
+        let all = |nodes: &[Self], ends: bool| {
+            let mut answers = nodes.iter().map(|node| node.of_lost(gap));
+            if answers.clone().any(|answer| answer == Some(ends)) {
+                return Some(ends);
+            }
+            answers.all(|answer| answer.is_some()).then_some(!ends)
+        };
+        match self {
+            Self::All(nodes) => all(nodes, false),
+            Self::Any(nodes) => all(nodes, true),
+            Self::Not(node) => node.of_lost(gap).map(|answer| !answer),
+            Self::Has(field) | Self::Compare(field, ..) | Self::Matches(field, _) => {
+                let known = match field {
+                    Field::Instance => gap.instance.is_some(),
+                    Field::Service => gap.service.is_some(),
+                    Field::Run => gap.run.is_some(),
+                    Field::Pid => gap.pid.is_some(),
+                    Field::Seq | Field::At => true,
+                    _ => false,
+                };
+                known.then(|| self.matches(&Facts { shared: gap, text: b"" }))
+            }
+            Self::Level(..) | Self::Trace(..) => None,
         }
     }
 }

@@ -161,6 +161,8 @@ impl Joiner {
                     held.prove_all();
                     Step::Cut
                 }
+                // So it is below a trace that may be over.
+                Step::Perhaps(State::Exception) if level.is_some() && held.proven > 0 => Step::Cut,
                 step => step,
             };
             held.grave |= matches!(step, Step::Join(State::Python | State::PythonEnd));
@@ -192,7 +194,7 @@ impl Joiner {
         let begin = match rule {
             _ if !whole => None,
             Rule::Off => None,
-            Rule::Traces => trace::begin(line).or_else(|| {
+            Rule::Traces => trace::begin_or_name(line).or_else(|| {
                 (level >= Some(Level::Warning))
                     .then_some(Begin { state: State::Header, sure: false })
             }),
@@ -305,7 +307,9 @@ impl Held {
         let level = if self.state == State::Custom {
             lines.iter().find_map(|line| line.level)
         } else {
-            let said = lines.first().and_then(|line| line.level).unwrap_or(Level::Error);
+            let usual =
+                if self.state == State::PythonWarning { Level::Warning } else { Level::Error };
+            let said = lines.first().and_then(|line| line.level).unwrap_or(usual);
             Some(if self.grave { said.max(Level::Error) } else { said })
         };
         let mut flags = self.flags();

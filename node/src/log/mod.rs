@@ -14,6 +14,7 @@ pub mod crashes;
 pub mod expr;
 pub mod fields;
 pub mod follow;
+pub mod gaps;
 pub mod handle;
 pub mod index;
 pub mod join;

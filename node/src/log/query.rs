@@ -35,11 +35,11 @@ pub struct Filter {
     pub since: Option<u64>,
     /// Not after this wall time, in microseconds since 1970.
     pub until: Option<u64>,
-    /// Only what matches. Gaps are shown all the same.
+    /// Only what matches. Gaps are shown all the same: what was lost might have matched.
     pub grep: Option<Regex>,
-    /// Only what answers yes. Gaps are shown all the same.
+    /// Only what answers yes. Gaps are shown all the same, but where what is known of the lost lines says no.
     pub expr: Option<Arc<Expr>>,
-    /// At least this grave; a record without a level counts as INFO.
+    /// At least this grave; a record without a level counts as INFO. Gaps are shown all the same.
     pub level: Option<Level>,
     /// Only records with a smaller sequence number.
     pub before_seq: Option<u64>,
@@ -53,11 +53,23 @@ impl Filter {
         Self { grep: None, expr: None, level: None, ..self.clone() }
     }
 
-    /// Whether level, `grep` and `expr` want this record; a gap is always wanted.
+    /// Whether it looks at each record: by level, `grep` or `expr`.
+    pub fn picks_some(&self) -> bool {
+        self.grep.is_some() || self.expr.is_some() || self.level.is_some()
+    }
+
+    /// Whether level, `grep` and `expr` want this record, or may have wanted what was lost in this gap.
     pub fn picks(&self, entry: &Entry) -> bool {
-        entry.dropped.is_some()
-            || self.level.is_none_or(|least| entry.level.unwrap_or(Level::Info) >= least)
-                && self.wants_text(entry, &entry.text)
+        if entry.dropped.is_some() {
+            return self.wants_gap(entry);
+        }
+        self.level.is_none_or(|least| entry.level.unwrap_or(Level::Info) >= least)
+            && self.wants_text(entry, &entry.text)
+    }
+
+    /// Whether `expr` may have wanted the lines of this gap: whose they were is known, what they said is not.
+    pub(super) fn wants_gap(&self, gap: &Entry) -> bool {
+        self.expr.as_ref().is_none_or(|expr| expr.may_match(gap))
     }
 
     /// Whether `grep` and `expr` want a record with this text, and all else as in `shared`. Colours are no part of the text.
@@ -77,7 +89,7 @@ impl Filter {
 pub enum Start {
     /// With the oldest record that is wanted.
     All,
-    /// With the last so many that are wanted.
+    /// With the last so many that are wanted, and the gaps among and after them, which do not count.
     Tail(u64),
     /// With this sequence number, or the next one there is.
     From(u64),

@@ -350,7 +350,8 @@ impl Reader {
         if !self.wants_span(segment, &span) {
             return Next::Passed;
         }
-        if self.skip > 0 && !self.looks_at_text(&span) && self.skip >= u64::from(span.count) {
+        let counts = !span.flags.has(Flags::GAP) && !self.looks_at_text(&span);
+        if counts && self.skip > 0 && self.skip >= u64::from(span.count) {
             self.skip -= u64::from(span.count);
             return Next::Passed;
         }
@@ -445,11 +446,15 @@ impl Reader {
             self.shared.seq = self.shared.seq.wrapping_add(1);
             let seq = self.shared.seq;
             let before = self.filter.before_seq.is_none_or(|before| seq < before);
-            let matches = gap || self.filter.wants_text(&self.shared, text);
+            let matches = if gap {
+                self.filter.wants_gap(&self.shared)
+            } else {
+                self.filter.wants_text(&self.shared, text)
+            };
             if seq < self.from || !(before && matches) {
                 continue;
             }
-            if self.skip > 0 {
+            if self.skip > 0 && !gap {
                 self.skip -= 1;
                 continue;
             }

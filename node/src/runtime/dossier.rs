@@ -20,7 +20,7 @@ use crate::core::instance::Instance;
 use crate::driver::identity::Account;
 use crate::driver::oom::Verdict;
 use crate::driver::sys::Usage;
-use crate::launch::context::Context;
+use crate::launch::context::{Context, References};
 use crate::launch::environment::{EnvVar, INHERITED, OURS, environment};
 
 /// What has to be noted at the moment of the crash; the rest is made of it when there is time.
@@ -50,6 +50,8 @@ struct Facts<'a> {
     crash: &'a Dossier,
     oom: Option<Value>,
     environment: Option<Vec<EnvVar<'a>>>,
+    /// As it ran.
+    command: Vec<String>,
     ports: Option<&'a BTreeMap<String, u16>>,
     config_hash: Option<&'a str>,
 }
@@ -93,6 +95,15 @@ impl Runtime {
                 oom,
                 environment: known.and_then(|known| {
                     given(&self.context, &known.spec, &nobody, &crash.instance, crash.run)
+                }),
+                command: known.map_or(Vec::new(), |known| {
+                    let values =
+                        References { instance: &crash.instance, ports: &self.context.ports };
+                    let words = known.spec.launch.command.iter();
+                    // A port that is gone by now stays a reference.
+                    words
+                        .map(|word| word.expand(&values).unwrap_or_else(|_| word.to_string()))
+                        .collect()
                 }),
                 ports: self.context.ports.get(&crash.instance),
                 config_hash: known
@@ -212,17 +223,20 @@ impl Serialize for Facts<'_> {
         map.serialize_entry("reason", &known.reason)?;
         map.serialize_entry("restarts", &known.restarts)?;
         map.serialize_entry("info", &known.info)?;
-        let command: Vec<String> =
-            known.spec.launch.command.iter().map(ToString::to_string).collect();
-        map.serialize_entry("command", &masked_command(&command))?;
+        map.serialize_entry("command", &masked_command(&self.command))?;
         map.serialize_entry("dependencies", &known.dependencies)?;
         map.serialize_entry("environment", &self.environment.as_deref().map(Masked))?;
         map.serialize_entry("ports", &self.ports)?;
         if let Some(usage) = self.crash.usage {
             map.serialize_entry("cpu_seconds", &usage.cpu.as_secs_f64())?;
-            let peak = usage.peak_rss.max(self.crash.sampled);
-            map.serialize_entry("peak_rss_bytes", &peak)?;
-            if peak.is_none() {
+            let sampled = self.crash.sampled;
+            map.serialize_entry(
+                "peak_rss_bytes",
+                &usage.peak_rss.and(usage.peak_rss.max(sampled)),
+            )?;
+            if usage.peak_rss.is_none() {
+                // What was seen now and then is no peak.
+                map.serialize_entry("peak_rss_at_least_bytes", &sampled)?;
                 map.serialize_entry("peak_rss_below_bytes", &usage.peak_below)?;
             }
         }

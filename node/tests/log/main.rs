@@ -9,6 +9,7 @@ mod joined;
 mod logs;
 mod records;
 
+use std::collections::BTreeMap;
 use std::io::{PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use hilum_node::log::expr::Expr;
 use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Flags, Stream};

@@ -227,3 +227,76 @@ fn a_log_file_has_a_structured_record_as_it_is_shown() {
     );
     log.stop();
 }
+
+/// `a.1` and `b.1` write `one` and `two` each, with two lines lost in between; then the one says `three`.
+fn with_gaps(dir: &Path) {
+    let log = Log::start(dir, spec());
+    let say = |name: &str, seq, message: &str| {
+        let record = LogRecord {
+            instance: id(name),
+            seq: Some(seq),
+            at: 0.0,
+            level: "info".to_owned(),
+            logger: "x".to_owned(),
+            message: message.to_owned(),
+            fields: BTreeMap::new(),
+            trace_id: None,
+        };
+        log.handle.structured(id(name), Run(1), 7, vec![record]).unwrap();
+    };
+    say("a.1", 1, "one");
+    say("b.1", 1, "one");
+    say("a.1", 4, "two");
+    say("b.1", 4, "two");
+    say("a.1", 5, "three");
+    log.flush();
+    log.stop();
+}
+
+/// Whose, and what: `…` for a gap.
+fn short(entries: &[Entry]) -> Vec<String> {
+    let text = |entry: &Entry| match entry.dropped {
+        Some(_) => "…".to_owned(),
+        None => String::from_utf8_lossy(&entry.text).into_owned(),
+    };
+    entries.iter().map(|entry| format!("{} {}", entry.name, text(entry))).collect()
+}
+
+#[test]
+fn gaps_are_shown_where_they_fall_and_do_not_count_among_the_last_records() {
+    let dir = tempfile::tempdir().unwrap();
+    with_gaps(dir.path());
+    let last = |count, filter| short(&read(dir.path(), filter, Start::Tail(count)));
+    let all = ["a.1 one", "b.1 one", "a.1 …", "a.1 two", "b.1 …", "b.1 two", "a.1 three"];
+    for count in 1..=5 {
+        let records = all.iter().enumerate().filter(|(_, record)| !record.ends_with('…'));
+        let (from, _) = records.rev().nth(count - 1).unwrap();
+        assert_eq!(last(count as u64, Filter::default()), all[from..], "the last {count}");
+    }
+    let of_a = Filter { instance: Some("a.1".into()), ..Filter::default() };
+    assert_eq!(last(2, of_a.clone()), ["a.1 two", "a.1 three"]);
+    assert_eq!(last(3, of_a), ["a.1 one", "a.1 …", "a.1 two", "a.1 three"]);
+    let one = Filter { grep: regex::bytes::Regex::new("one").ok(), ..Filter::default() };
+    assert_eq!(last(2, one), ["a.1 one", "b.1 one", "a.1 …", "b.1 …"]);
+    let three = Filter { grep: regex::bytes::Regex::new("three").ok(), ..Filter::default() };
+    assert_eq!(last(1, three), ["a.1 three"]);
+}
+
+#[test]
+fn a_question_is_answered_with_the_gaps_of_those_that_may_have_been_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    with_gaps(dir.path());
+    let asked = |question: &str| {
+        let expr = Expr::parse(question).unwrap();
+        let filter = Filter { expr: Some(Arc::new(expr)), ..Filter::default() };
+        short(&read(dir.path(), filter, Start::All))
+    };
+    assert_eq!(asked("instance=b.1 && line~one"), ["b.1 one", "b.1 …"]);
+    assert_eq!(asked("!(instance=a.1) && message=two"), ["b.1 …", "b.1 two"]);
+    assert_eq!(
+        asked("service=b || line=three"),
+        ["b.1 one", "a.1 …", "b.1 …", "b.1 two", "a.1 three"]
+    );
+    assert_eq!(asked("run=2 && line~one"), [""; 0]);
+    assert_eq!(asked("line~one"), ["a.1 one", "b.1 one", "a.1 …", "b.1 …"]);
+}

@@ -80,9 +80,7 @@ fn render(facts: &Map<String, Value>) -> String {
     say("status", text("info"));
     say("command", facts.get("command").and_then(Value::as_array).map(|words| command(words)));
     say("ports", map("ports").map(|ports| pairs(ports, " ")));
-    let below = || Some(format!("under {}", format_size(Bytes(whole("peak_rss_below_bytes")?))));
-    let peak = whole("peak_rss_bytes").map(|bytes| format_size(Bytes(bytes)));
-    say("peak memory", peak.or_else(below));
+    say("peak memory", peak_memory(whole));
     say("cpu", number(facts, "cpu_seconds").map(time::seconds));
     say("dependencies", map("dependencies").map(dependencies));
     say("config hash", text("config_hash"));
@@ -92,6 +90,23 @@ fn render(facts: &Map<String, Value>) -> String {
         say(if number == 0 { "environment" } else { "" }, Some(format!("{name}={value}")));
     }
     out.replace("  :              ", "                 ")
+}
+
+/// `34M` where it is known; `at least 3M, under 20M` where the run had less than the node, which hides it, and what was seen now and
+/// then is no peak. Several processes may have more in sum than the bound of each.
+fn peak_memory(whole: impl Fn(&str) -> Option<u64>) -> Option<String> {
+    let size = |bytes| format_size(Bytes(bytes));
+    if let Some(peak) = whole("peak_rss_bytes") {
+        return Some(size(peak));
+    }
+    match (whole("peak_rss_at_least_bytes").filter(|seen| *seen > 0), whole("peak_rss_below_bytes"))
+    {
+        (Some(seen), Some(below)) if seen < below => {
+            Some(format!("at least {}, under {}", size(seen), size(below)))
+        }
+        (Some(seen), _) => Some(format!("at least {}", size(seen))),
+        (None, below) => Some(format!("under {}", size(below?))),
+    }
 }
 
 /// What the node sets for every instance says nothing of this one; `--json` has it.
@@ -260,6 +275,30 @@ mod tests {
             "killed by XCPU (its CPU time came to `limits.cpu`, 1s)"
         );
         assert!(text(json!({"signal": "KILL"})).contains("not by the node"));
+    }
+
+    #[test]
+    fn a_peak_that_is_not_known_is_not_told_as_one() {
+        let shown = |facts: Value| {
+            peak_memory(|key| facts.get(key).and_then(Value::as_u64)).unwrap_or_default()
+        };
+        let mib = |count: u64| count << 20;
+        assert_eq!(shown(json!({"peak_rss_bytes": mib(34)})), "34.0 MiB");
+        assert_eq!(
+            shown(
+                json!({"peak_rss_bytes": null, "peak_rss_at_least_bytes": mib(3), "peak_rss_below_bytes": mib(20)})
+            ),
+            "at least 3.0 MiB, under 20.0 MiB"
+        );
+        assert_eq!(
+            shown(json!({"peak_rss_at_least_bytes": mib(30), "peak_rss_below_bytes": mib(20)})),
+            "at least 30.0 MiB"
+        );
+        assert_eq!(
+            shown(json!({"peak_rss_at_least_bytes": null, "peak_rss_below_bytes": mib(20)})),
+            "under 20.0 MiB"
+        );
+        assert_eq!(shown(json!({})), "");
     }
 
     #[test]

@@ -215,7 +215,8 @@ impl Parser<'_> {
             let (Literal::Text(word) | Literal::Number(_, word) | Literal::Time(_, word)) =
                 &literal
             else {
-                return Err(self.wrong("this is no level"));
+                let what = "this is no level: write `debug`, `info`, `warning`, `error` or `critical` (`fields.level` is the field itself)";
+                return Err(self.wrong(what));
             };
             let Some(level) = level_named(word) else {
                 return Err(self.wrong(format!(

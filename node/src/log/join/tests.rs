@@ -394,3 +394,35 @@ proptest! {
         }
     }
 }
+
+/// What runtimes print, `%%` between the records.
+#[track_caller]
+fn are_as_marked(samples: &str) {
+    let wanted: Vec<&str> = samples.trim_end_matches('\n').split("\n%%\n").collect();
+    let lines: Vec<&str> = wanted.iter().flat_map(|record| record.split('\n')).collect();
+    let found = records(&Rule::Traces, &lines);
+    let texts: Vec<&str> = found.iter().map(|(text, ..)| text.as_str()).collect();
+    for (found, wanted) in texts.iter().zip(&wanted) {
+        assert_eq!(found, wanted);
+    }
+    assert_eq!(texts.len(), wanted.len());
+    for (text, level, flags) in found {
+        let joined = text.contains('\n');
+        assert_eq!(flags.has(Flags::JOINED), joined, "{text}");
+        let usual = match &text {
+            text if text.contains(": UserWarning: ") => Level::Warning,
+            text if text.starts_with("Trace: ") => Level::Debug,
+            _ => Level::Error,
+        };
+        assert!(!joined || level >= Some(usual), "{level:?}: {text}");
+    }
+}
+
+#[test]
+fn what_runtimes_print_is_joined_as_a_person_would() {
+    are_as_marked(include_str!("samples/python.txt"));
+    are_as_marked(include_str!("samples/node.txt"));
+    are_as_marked(include_str!("samples/java.txt"));
+    are_as_marked(include_str!("samples/rust.txt"));
+    are_as_marked(include_str!("samples/rest.txt"));
+}

@@ -1,5 +1,13 @@
 //! How traces look: which line may begin one, and what may follow, language by language.
 
+mod marks;
+
+use marks::{
+    HTTP_PANIC, LONGEST_NAME, contains, is_asyncio, is_backtrace, is_exception, is_fault, is_frame,
+    is_go, is_goroutine, is_group, is_http_panic, is_panic, is_php_frame, is_php_head, is_place,
+    is_python_chain, is_python_exception, is_python_head, is_python_warning, names_exception,
+};
+
 /// Where a trace is: what came last, as far as it matters for what may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -19,6 +27,18 @@ pub(super) enum State {
     PythonEnd,
     /// After the sentence that leads to the next one.
     PythonChain,
+    /// `Exception in thread Thread-1 (f):`, `Task exception was never retrieved`: a traceback follows.
+    PythonHead,
+    /// After `Stack (most recent call last):` and what `logging` says of its own errors.
+    PythonStack,
+    /// `/app/a.py:17: UserWarning: old`, the line of source follows.
+    PythonWarning,
+    /// `Fatal Python error: Segmentation fault`, the threads follow.
+    PythonFault,
+    /// After `Caused by:` of Rust's `anyhow` and `eyre`.
+    Causes,
+    /// `PHP Fatal error:  Uncaught …`, `Stack trace:` and `#0 …`.
+    Php,
     /// `thread 'main' panicked at src/main.rs:3:5:`, the message follows.
     Panic,
     /// After the message.
@@ -62,28 +82,45 @@ const fn perhaps(state: State) -> Begin {
     Begin { state, sure: false }
 }
 
-/// A name of a class or a file that a line begins with is no longer.
-const LONGEST_NAME: usize = 100;
-
 /// A quick look for the many lines that begin nothing; [`begin`] decides.
 #[inline]
 pub(super) fn may_begin(line: &[u8]) -> bool {
     match line.first() {
-        Some(b'a'..=b'z' | b'A'..=b'Z' | b'/' | b' ' | b'\t' | b'_') => begin(line).is_some(),
+        Some(b'a'..=b'z' | b'A'..=b'Z' | b'/' | b' ' | b'\t' | b'_') => {
+            begin_or_name(line).is_some()
+        }
+        Some(b'-') => is_python_head(line),
+        Some(b'<') => is_python_warning(line),
         Some(b'2') => is_http_panic(line),
         _ => false,
     }
 }
 
-/// Whether a line may begin a trace.
+/// Whether a line may begin a trace: as [`begin`] says, or since it names an exception somewhere.
+pub(super) fn begin_or_name(line: &[u8]) -> Option<Begin> {
+    begin(line).or_else(|| names_exception(line).then_some(perhaps(State::Exception)))
+}
+
+/// Whether a line may begin a trace, by its first words.
 pub(super) fn begin(line: &[u8]) -> Option<Begin> {
     let starts = |word: &[u8]| line.starts_with(word);
+    if is_python_head(line) {
+        return Some(perhaps(State::PythonHead));
+    }
+    if is_php_head(line) {
+        return Some(perhaps(State::Php));
+    }
+    if is_python_warning(line) {
+        return Some(perhaps(State::PythonWarning));
+    }
     let known = match line.first()? {
         b'T' => starts(b"Traceback (most recent call last)").then_some(sure(State::Python)),
         b't' => is_panic(line)
             .then(|| sure(if line.ends_with(b":") { State::Panic } else { State::PanicMessage })),
         b'p' => starts(b"panic: ").then_some(sure(State::Go)),
         b'f' => starts(b"fatal error: ").then_some(sure(State::Go)),
+        b'F' => starts(b"Fatal Python error: ").then_some(sure(State::PythonFault)),
+        b'S' if line == b"Stack (most recent call last):" => Some(sure(State::PythonStack)),
         b'S' => (starts(b"SIGQUIT: quit") || starts(b"SIGABRT: abort")).then_some(sure(State::Go)),
         b'g' => is_goroutine(line).then_some(sure(State::Goroutines)),
         b'E' => starts(b"Exception in thread ").then_some(sure(State::Exception)),
@@ -98,23 +135,9 @@ pub(super) fn begin(line: &[u8]) -> Option<Begin> {
     known.or_else(|| begin_name(line))
 }
 
-/// What Go's HTTP server says of a handler's panic; the dump follows.
-const HTTP_PANIC: &[u8] = b"http: panic serving ";
-
-/// The same after the time that Go's log puts there: `2026/11/24 12:00:00 `, perhaps with microseconds.
-fn is_http_panic(line: &[u8]) -> bool {
-    line.get(4) == Some(&b'/') && contains(&line[..line.len().min(LONGEST_NAME)], HTTP_PANIC)
-}
-
-/// `thread 'main' panicked at …`, `thread 'main' (42) panicked at …`
-fn is_panic(line: &[u8]) -> bool {
-    line.starts_with(b"thread ")
-        && contains(&line[..line.len().min(LONGEST_NAME)], b" panicked at ")
-}
-
 fn begin_indented(line: &[u8]) -> Option<Begin> {
     let text = line.trim_ascii_start();
-    if text.starts_with(b"+ Exception Group Traceback") {
+    if is_group(line) {
         return Some(sure(State::PythonEnd));
     }
     // Frames without a head that we know.
@@ -128,10 +151,9 @@ fn begin_name(line: &[u8]) -> Option<Begin> {
     let end = head.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(head.len());
     let name = &head[..end];
     if let Some(colon) = name.strip_suffix(b":") {
-        if is_exception(colon) {
-            return Some(perhaps(State::Exception));
-        }
-        return None;
+        // `Trace: here` is what Node's `console.trace` says.
+        let known = is_exception(colon) || colon == b"Trace";
+        return known.then_some(perhaps(State::Exception));
     }
     if name.len() == line.len() && is_exception(name) {
         return Some(perhaps(State::Exception));
@@ -150,49 +172,6 @@ fn begin_name(line: &[u8]) -> Option<Begin> {
     None
 }
 
-/// `java.lang.IllegalStateException`, `System.NullReferenceException`, `TypeError`
-fn is_exception(name: &[u8]) -> bool {
-    let ends = [b"Error".as_slice(), b"Err", b"Exception", b"Throwable", b"Failure", b"Fault"];
-    ends.iter().any(|end| name.ends_with(end))
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'$'))
-}
-
-/// `/app/cart.js:12`, `node:internal/modules/cjs/loader:1143`
-fn is_place(name: &[u8]) -> bool {
-    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let Some(file) = name[..name.len() - digits].strip_suffix(b":") else {
-        return false;
-    };
-    digits > 0
-        && (file.starts_with(b"node:")
-            || [b".js".as_slice(), b".mjs", b".cjs", b".ts", b".mts", b".jsx", b".tsx"]
-                .iter()
-                .any(|end| file.ends_with(end)))
-}
-
-fn is_goroutine(line: &[u8]) -> bool {
-    line.starts_with(b"goroutine ") && (line.ends_with(b"]:") || contains(line, b"]: "))
-}
-
-/// `\tat com.shop.Cart.pay(Cart.java:3)`, `    at pay (/app/cart.js:3:5)`, `\tfrom cart.rb:3:in 'pay'`, `\t... 3 more`
-fn is_frame(line: &[u8]) -> bool {
-    let text = line.trim_ascii_start();
-    let indented = text.len() < line.len();
-    let begins = |word: &[u8]| text.starts_with(word);
-    begins(b"Caused by: ")
-        || begins(b"Suppressed: ")
-        || begins(b"---> ")
-        || (indented
-            && (begins(b"at ")
-                || begins(b"from ")
-                || begins(b"... ")
-                || begins(b"--- End of ")
-                || begins(b"| ")
-                || begins(b"[cause]: ")))
-}
-
 /// What may follow such a line: more of them, the properties that Node prints, or the rest of a message.
 fn after_frame(line: &[u8]) -> State {
     let text = line.trim_ascii_start();
@@ -208,48 +187,6 @@ fn after_frame(line: &[u8]) -> State {
     }
 }
 
-/// `   0: core::panicking::panic`, `             at src/main.rs:3`
-fn is_backtrace(line: &[u8]) -> bool {
-    let text = line.trim_ascii_start();
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    text.len() < line.len()
-        && (text.starts_with(b"at ") || (digits > 0 && text[digits..].starts_with(b": ")))
-}
-
-/// `main.pay(0x1)`, `created by main.main in goroutine 1`, `exit status 2`, `rax    0x0`
-fn is_go(line: &[u8]) -> bool {
-    let register = || {
-        let name = line.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-        (2..=7).contains(&name) && line[name..].trim_ascii_start().starts_with(b"0x")
-    };
-    line.ends_with(b")")
-        || line.starts_with(b"created by ")
-        || line.starts_with(b"exit status ")
-        || line.starts_with(b"[signal ")
-        || line.starts_with(b"runtime: ")
-        || line.starts_with(b"...")
-        || register()
-}
-
-/// `ValueError: none`, `shop.NoStock`, `KeyboardInterrupt`
-fn is_python_exception(line: &[u8]) -> bool {
-    let end = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-    let name = &line[..end];
-    !name.is_empty()
-        && name.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_') || *byte >= 0x80
-        })
-}
-
-fn is_python_chain(line: &[u8]) -> bool {
-    line.starts_with(b"During handling of the above exception")
-        || line.starts_with(b"The above exception was the direct cause")
-}
-
-fn contains(line: &[u8], what: &[u8]) -> bool {
-    memchr::memmem::find(line, what).is_some()
-}
-
 impl State {
     /// What the next line means, where `last` is the one before it.
     pub(super) fn step(self, line: &[u8], last: &[u8]) -> Step {
@@ -258,9 +195,13 @@ impl State {
         match self {
             Self::Header => match begin(line) {
                 _ if is_frame(line) => Step::Join(after_frame(line)),
-                Some(Begin { state: state @ (Self::Python | Self::PythonEnd), .. }) => {
-                    Step::Join(state)
-                }
+                _ if is_php_frame(line) => Step::Join(Self::Php),
+                _ if line == b"Caused by:" => Step::Join(Self::Causes),
+                _ if is_asyncio(line) => Step::Perhaps(Self::PythonHead),
+                Some(Begin {
+                    state: state @ (Self::Python | Self::PythonEnd | Self::PythonStack),
+                    ..
+                }) => Step::Join(state),
                 Some(Begin { state: Self::Exception, sure: false }) => {
                     Step::Perhaps(Self::Exception)
                 }
@@ -269,11 +210,18 @@ impl State {
             },
             Self::Exception => match begin(line) {
                 _ if is_frame(line) => Step::Join(after_frame(line)),
+                _ if line == b"Caused by:" || line == b"Location:" => Step::Join(Self::Causes),
+                // Of another process, in quotes.
+                Some(Begin { state: Self::Python, .. }) if last == br#"""""# => {
+                    Step::Join(Self::Python)
+                }
                 // A head of its own: one more line that says error, not the message's second.
                 Some(begin) if begin.state != Self::Place => Step::Cut,
                 _ => Step::Perhaps(Self::Exception),
             },
             Self::Place => match begin(line) {
+                _ if is_frame(line) => Step::Join(after_frame(line)),
+                _ if line.starts_with(b"Node.js v") => Step::Join(Self::Frames),
                 Some(Begin { state: Self::Exception, .. }) => Step::Perhaps(Self::Exception),
                 Some(_) if !indented => Step::Cut,
                 _ => Step::Perhaps(Self::Place),
@@ -306,8 +254,12 @@ impl State {
             Self::PythonEnd => {
                 if is_python_chain(line) {
                     Step::Join(Self::PythonChain)
+                } else if line == b"Call stack:" || line == b"Stack (most recent call last):" {
+                    Step::Join(Self::PythonStack)
                 } else if blank {
                     Step::Perhaps(Self::PythonEnd)
+                } else if is_group(line) {
+                    Step::Cut // another one
                 } else if indented && !last.trim_ascii().is_empty() {
                     Step::Join(Self::PythonEnd)
                 } else if begin(line).is_some() {
@@ -318,9 +270,65 @@ impl State {
             }
             Self::PythonChain if blank => Step::Join(Self::PythonChain),
             Self::PythonChain => match begin(line) {
-                Some(Begin { state: Self::Python, .. }) => Step::Join(Self::Python),
+                Some(Begin { state: state @ (Self::Python | Self::PythonEnd), .. }) => {
+                    Step::Join(state)
+                }
                 _ => Step::Cut,
             },
+            Self::PythonHead => match begin(line) {
+                Some(Begin { state: state @ (Self::Python | Self::PythonEnd), .. }) => {
+                    Step::Join(state)
+                }
+                // One that was never raised has no traceback.
+                Some(Begin { state: Self::Exception, .. }) if is_asyncio(last) => {
+                    Step::Join(Self::PythonEnd)
+                }
+                _ if is_asyncio(line) || (indented && !blank) => Step::Perhaps(Self::PythonHead),
+                _ => Step::Cut,
+            },
+            Self::PythonStack => {
+                let of_logging = line.starts_with(b"Message: ") || line.starts_with(b"Arguments: ");
+                if of_logging || (indented && !blank) {
+                    Step::Join(Self::PythonStack)
+                } else {
+                    Step::Cut
+                }
+            }
+            Self::PythonWarning if indented && !last.starts_with(b" ") => {
+                Step::Join(Self::PythonWarning)
+            }
+            Self::PythonWarning => Step::Cut,
+            Self::PythonFault => {
+                if is_fault(line) || (indented && !blank) {
+                    Step::Join(Self::PythonFault)
+                } else if blank
+                    || matches!(begin(line), Some(begin) if begin.state == Self::Exception)
+                {
+                    Step::Perhaps(Self::PythonFault)
+                } else {
+                    Step::Cut
+                }
+            }
+            Self::Causes => {
+                if line.starts_with(b"Stack backtrace:") {
+                    Step::Join(Self::Backtrace)
+                } else if line == b"Location:" || (indented && !blank) {
+                    Step::Join(Self::Causes)
+                } else if blank {
+                    Step::Perhaps(Self::Causes)
+                } else {
+                    Step::Cut
+                }
+            }
+            Self::Php => {
+                if is_php_frame(line) {
+                    Step::Join(Self::Php)
+                } else if blank || line.starts_with(b"Next ") || !is_php_frame(last) {
+                    Step::Perhaps(Self::Php)
+                } else {
+                    Step::Cut
+                }
+            }
             Self::Panic => Step::Join(Self::PanicMessage),
             Self::PanicMessage => {
                 if line.starts_with(b"stack backtrace:") {

@@ -4,6 +4,7 @@ use super::Reader;
 use crate::log::gone::Gone;
 use crate::log::index::Span;
 use crate::log::query::{QueryError, Start};
+use crate::log::record::Flags;
 use crate::log::scan::{Lines, SegmentReader};
 use crate::log::segment::Id;
 
@@ -128,9 +129,9 @@ impl Reader {
         }
     }
 
-    /// How many records of a span are wanted.
+    /// How many records of a span are wanted; a gap does not count.
     fn hits(&mut self, segment: &mut SegmentReader, span: &Span) -> u64 {
-        if !self.wants_span(segment, span) {
+        if span.flags.has(Flags::GAP) || !self.wants_span(segment, span) {
             return 0;
         }
         if !self.looks_at_text(span) {
