@@ -121,17 +121,17 @@ impl Losses {
 
     /// Lines that the timeline misses.
     pub fn dropped(&self) -> u64 {
-        self.iter().filter(|(why, _)| !why.is_kept()).map(|(_, lines)| lines).sum()
+        self.each().filter(|(why, _)| !why.is_kept()).map(|(_, lines)| lines).sum()
     }
 
     /// What is more than nothing.
-    pub fn iter(&self) -> impl Iterator<Item = (Why, u64)> {
+    pub fn each(&self) -> impl Iterator<Item = (Why, u64)> {
         Why::ALL.into_iter().map(|why| (why, self.of(why))).filter(|(_, lines)| *lines > 0)
     }
 
     /// By the word of the cause: what the timeline misses, or (`kept`) what only copies of it miss.
     pub fn by_word(&self, kept: bool) -> BTreeMap<String, u64> {
-        let of_kind = self.iter().filter(|(why, _)| why.is_kept() == kept);
+        let of_kind = self.each().filter(|(why, _)| why.is_kept() == kept);
         of_kind.map(|(why, lines)| (why.word().to_owned(), lines)).collect()
     }
 }
@@ -167,7 +167,7 @@ impl Account {
     /// What is missing of all.
     pub fn total(&self) -> Losses {
         let mut total = Losses::default();
-        for (why, lines) in self.0.values().flat_map(Losses::iter) {
+        for (why, lines) in self.0.values().flat_map(Losses::each) {
             total.add(why, lines);
         }
         total
@@ -177,7 +177,10 @@ impl Account {
 /// Lines that are lost and that no gap stands for yet: gaps of one cause are written about once a second, however the lines
 /// between them come.
 #[derive(Default)]
-pub(super) struct Debts(BTreeMap<(Arc<str>, Run, Why, Cow<'static, str>), Debt>);
+pub(super) struct Debts(BTreeMap<Key, Debt>);
+
+/// Whose, why, and what the gap says.
+type Key = (Arc<str>, Run, Why, Cow<'static, str>);
 
 /// How many, and whose.
 pub(super) struct Debt {
@@ -198,9 +201,7 @@ impl Debts {
     pub(super) fn add(&mut self, mut debt: Debt) {
         /// Different words about one cause within a second; more are told as one.
         const MOST: usize = 8;
-        let alike = |key: &&(Arc<str>, Run, Why, Cow<'static, str>)| {
-            key.0 == debt.who.name && (key.1, key.2) == (debt.run, debt.why)
-        };
+        let alike = |key: &&Key| key.0 == debt.who.name && (key.1, key.2) == (debt.run, debt.why);
         if debt.why == Why::Refused && self.0.keys().filter(alike).count() >= MOST {
             debt.text = debt.why.phrase().into();
         }
@@ -215,9 +216,7 @@ impl Debts {
 
     /// Takes out what is owed to one run, or to all.
     pub(super) fn take(&mut self, of: Option<(&str, Run)>) -> Vec<Debt> {
-        let wanted = |key: &(Arc<str>, Run, Why, Cow<'static, str>)| {
-            of.is_none_or(|(name, run)| &*key.0 == name && key.1 == run)
-        };
+        let wanted = |key: &Key| of.is_none_or(|(name, run)| &*key.0 == name && key.1 == run);
         self.0.extract_if(.., |key, _| wanted(key)).map(|(_, debt)| debt).collect()
     }
 }

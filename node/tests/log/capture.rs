@@ -150,8 +150,9 @@ fn a_rate_that_goes_on_makes_one_gap_a_second_and_each_line_is_there_or_counted(
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    let most = begin.elapsed().as_secs() as usize;
-    assert!(most >= 3 && gaps("ends.1").len() <= most, "{:?} in {most}s", gaps("ends.1"));
+    let seen = gaps("ends.1").len();
+    let most = begin.elapsed().as_secs() as usize + 1;
+    assert!(seen <= most, "{seen} gaps in {most}s");
     for _ in 0..1000 {
         ends.write_all(b"x\n").unwrap();
     }

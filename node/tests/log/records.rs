@@ -236,7 +236,7 @@ fn a_log_file_that_is_renamed_or_removed_is_made_anew_and_misses_no_line() {
     assert_eq!(seen.remove(0), "third");
     let wanted: Vec<String> = (0..LINES).map(|number| number.to_string()).collect();
     assert_eq!(seen, wanted, "in {} files", rotated.len());
-    assert_eq!(log.handle.account().total().iter().count(), 0);
+    assert_eq!(log.handle.account().total().each().count(), 0);
     log.stop();
 }
 
