@@ -134,7 +134,7 @@ fn a_rate_that_goes_on_makes_one_gap_a_second_and_each_line_is_there_or_counted(
     let log = Log::start(dir.path(), spec());
     let limited = |rate| LogPolicy { rate: Some(rate), ..policy() };
     // One that ends, one whose policy changes and whose node stops.
-    let (mut ends, _e1) = log.attach("ends.1", 1, limited(200));
+    let (mut ends, e1) = log.attach("ends.1", 1, limited(200));
     let (mut stays, _e2) = log.attach("stays.1", 1, limited(200));
     let gaps = |name: &str| -> Vec<u64> {
         let filter = Filter { instance: Some(name.to_owned()), ..Filter::default() };
@@ -156,8 +156,7 @@ fn a_rate_that_goes_on_makes_one_gap_a_second_and_each_line_is_there_or_counted(
     for _ in 0..1000 {
         ends.write_all(b"x\n").unwrap();
     }
-    drop(ends);
-    drop(_e1);
+    drop((ends, e1));
     log.ended("ends.1", 1).recv_timeout(LONG).unwrap();
     let all_of = |name: &str| {
         let filter = Filter { instance: Some(name.to_owned()), ..Filter::default() };
