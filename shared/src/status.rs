@@ -47,6 +47,15 @@ pub struct NodeStatus {
     /// Messages on its sockets that were counted and ignored, by reason.
     #[serde(default)]
     pub ignored: BTreeMap<String, u64>,
+    /// Lines that the timeline misses since its start, by anybody.
+    #[serde(default)]
+    pub dropped: u64,
+    /// The same, by the word of the cause.
+    #[serde(default)]
+    pub dropped_by: BTreeMap<String, u64>,
+    /// Lines that the timeline has, and a copy of it misses: a `log-file`, a `subscriber`.
+    #[serde(default)]
+    pub missed_by: BTreeMap<String, u64>,
 }
 
 /// One service.
@@ -174,6 +183,15 @@ pub struct InstanceStatus {
     /// Why nobody should wait for it to come up: it has failed, ended again and again too soon, or needs one that did.
     #[serde(default)]
     pub in_vain: Option<String>,
+    /// Its lines that the timeline misses, in all its lives under this node.
+    #[serde(default)]
+    pub dropped: u64,
+    /// The same, by the word of the cause.
+    #[serde(default)]
+    pub dropped_by: BTreeMap<String, u64>,
+    /// Its lines that the timeline has, and a copy of it misses.
+    #[serde(default)]
+    pub missed_by: BTreeMap<String, u64>,
 }
 
 /// The end of a run.

@@ -3,6 +3,7 @@
 //! When the sink has no room the socket is not read until [`Records::resume`]: workers wait at their high-water mark,
 //! and no record is lost.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use hilum_shared::protocol::{LOG_FRAME, LOG_HIGH_WATER, LogRecord};
 use hilum_shared::transport::{
     Flow, Frames, Handler, Hub, Kind, OpenError, Port, Socket, SocketEvent, SocketSpec,
 };
+use hilum_shared::units::{Bytes, format_size};
+use hilum_shared::wire::limits::MAX_FRAME;
 use hilum_shared::wire::message::unpack;
 
 use super::counters::Counters;
@@ -26,7 +29,12 @@ pub struct Batch {
     pub run: Run,
     /// In the order in which they were written.
     pub records: Vec<LogRecord>,
+    /// Those among them that cannot be taken: how many, and why.
+    pub refused: BTreeMap<String, u64>,
 }
+
+/// A frame of more than this ends the connection; one of more than [`MAX_FRAME`] is refused, and said to be.
+const LARGEST: usize = 8 * MAX_FRAME;
 
 /// While what the last worker left is read: between two looks whether that is all.
 const LOOK: Duration = Duration::from_millis(1);
@@ -68,6 +76,7 @@ impl Records {
             mode,
             high_water: LOG_HIGH_WATER,
             monitor: true,
+            max_frame: LARGEST,
             ..SocketSpec::new(Kind::Pull).bind(endpoint)
         };
         let read_out = ReadOut(Arc::new(AtomicBool::new(true)));
@@ -163,15 +172,42 @@ impl Inlet {
             self.counters.count("log: wrong token");
             return None;
         };
-        let mut batch = Batch { instance, run, records: Vec::with_capacity(records.len()) };
+        let taken = Vec::with_capacity(records.len());
+        let mut batch = Batch { instance, run, records: taken, refused: BTreeMap::new() };
         for frame in records {
-            match unpack::<LogRecord>(frame, "record") {
-                Ok(record) if record.instance == batch.instance => batch.records.push(record),
-                Ok(_) => self.counters.count("log: token of another instance"),
-                Err(_) => self.counters.count("log: malformed"),
+            let why = match self.record(frame, &batch.instance) {
+                Ok(record) => {
+                    batch.records.push(record);
+                    continue;
+                }
+                Err(why) => why,
+            };
+            *batch.refused.entry(why).or_default() += 1;
+        }
+        (batch.records.len() + batch.refused.len() > 0).then_some(batch)
+    }
+
+    /// One record, or in a few words why it is none.
+    fn record(&self, frame: &[u8], owner: &InstanceId) -> Result<LogRecord, String> {
+        /// What a decoder says may hold what the sender wrote.
+        const LONGEST: usize = 120;
+        if frame.len() > MAX_FRAME {
+            self.counters.count("log: too large");
+            let [size, most] = [frame.len(), MAX_FRAME].map(|size| format_size(Bytes(size as u64)));
+            return Err(format!("a record of {size}, {most} at most"));
+        }
+        match unpack::<LogRecord>(frame, "record") {
+            Ok(record) if record.instance == *owner => Ok(record),
+            Ok(_) => {
+                self.counters.count("log: token of another instance");
+                Err("its `instance` is another one".to_owned())
+            }
+            Err(error) => {
+                self.counters.count("log: malformed");
+                let text = error.to_string();
+                Err(text.chars().filter(|char| !char.is_control()).take(LONGEST).collect())
             }
         }
-        (!batch.records.is_empty()).then_some(batch)
     }
 }
 

@@ -8,6 +8,7 @@ use super::logs::{self, Tail, tail};
 use super::output::{Stream as Output, Style, printable};
 use super::session::Session;
 use super::time;
+use crate::log::account::{self, Why};
 use crate::log::query::{Entry, Filter, Reader};
 use crate::log::record::Stream;
 
@@ -83,14 +84,9 @@ pub(crate) fn run(session: &Session, args: &EventsArgs) -> Outcome {
 
 /// A gap of the timeline is something that happened, too.
 fn dropped(entry: &Entry) -> Option<Map<String, Value>> {
-    let lines = entry.dropped?;
-    let event = json!({
-        "seq": null, "at": entry.at as f64 / 1e6, "event": "lines-dropped", "service": entry.service,
-        "instance": entry.instance, "run": entry.run, "pid": entry.pid, "lines": lines,
-        "text": String::from_utf8_lossy(&entry.text),
-    });
-    match event {
-        Value::Object(map) => Some(map),
-        _ => None,
-    }
+    let what = (Why::of_gap(&entry.text), entry.dropped?);
+    let text = String::from_utf8_lossy(&entry.text);
+    let mut event = account::event(entry.at, &entry.name, entry.run, entry.pid, what, &text);
+    event.insert("service".to_owned(), json!(entry.service));
+    Some(event)
 }

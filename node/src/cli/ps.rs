@@ -15,6 +15,7 @@ use super::session::Session;
 use super::table::{Align, Cell, Table, terminal_width};
 use super::target::{Names, Selection};
 use super::{ls, time};
+use crate::log::account::causes;
 
 /// The words of `ps`.
 #[derive(Debug, clap::Args)]
@@ -340,6 +341,12 @@ pub(crate) fn info(one: &InstanceStatus) -> String {
         State::Starting if !own.is_empty() => own.to_owned(),
         _ => one.reason.clone().unwrap_or_else(|| own.to_owned()),
     };
+    if one.flags.contains(&Flag::LinesDropped) {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        let _ = write!(text, "lines dropped: {}", causes(&one.dropped_by)); // a String takes all
+    }
     let step = match one.state {
         State::Backoff => Some("next try"),
         State::Waiting | State::Completed | State::Stopped => Some("runs next"),
@@ -415,6 +422,9 @@ pub(crate) mod tests {
             labels: [].into(),
             blocked_by: vec![],
             in_vain: None,
+            dropped: 0,
+            dropped_by: [].into(),
+            missed_by: [].into(),
         }
     }
 
@@ -433,7 +443,8 @@ pub(crate) mod tests {
         let mut waiting = instance("worker.1", State::Waiting);
         waiting.blocked_by = vec!["web.2 to be ready".into()];
         let mut paused = instance("db.1", State::Running);
-        paused.flags = vec![Flag::Paused];
+        paused.flags = vec![Flag::Paused, Flag::LinesDropped];
+        paused.dropped_by = [("disk".to_owned(), 3), ("rate".to_owned(), 12)].into();
         Snapshot {
             project: "shop".into(),
             config: "/srv/shop/hilum.yml".into(),
@@ -456,12 +467,12 @@ pub(crate) mod tests {
     #[test]
     fn the_table_shows_what_one_wants_to_know() {
         insta::assert_snapshot!(table(&snapshot()).render(Painter::plain()), @"
-        SERVICE           INSTANCE   PID  STATE             READY  RESTARTS  UPTIME  CPU%       RSS  HEARTBEAT  PORTS  INFO
-        db                db.1      4711  running (paused)  yes           0   3m12s     -         -          -  -
-        idle              -            -  -                 -             -       -     -         -          -  -      no processes wanted
-        web 2 (config 3)  web.1     4711  running           yes           0   3m12s  12.3  45.0 MiB      400ms  8080   3 requests�[2J
-        web               web.2        -  backoff           -             3       -     -         -          -  -      exit 1 three times in 20s, next try in 6.2s
-        worker            worker.1     -  waiting           -             0       -     -         -          -  -      waits for web.2 to be ready
+        SERVICE           INSTANCE   PID  STATE                            READY  RESTARTS  UPTIME  CPU%       RSS  HEARTBEAT  PORTS  INFO
+        db                db.1      4711  running (paused, lines-dropped)  yes           0   3m12s     -         -          -  -      lines dropped: disk 3, rate 12
+        idle              -            -  -                                -             -       -     -         -          -  -      no processes wanted
+        web 2 (config 3)  web.1     4711  running                          yes           0   3m12s  12.3  45.0 MiB      400ms  8080   3 requests�[2J
+        web               web.2        -  backoff                          -             3       -     -         -          -  -      exit 1 three times in 20s, next try in 6.2s
+        worker            worker.1     -  waiting                          -             0       -     -         -          -  -      waits for web.2 to be ready
         ");
     }
 }

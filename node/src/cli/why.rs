@@ -7,6 +7,7 @@ use super::output::printable;
 use super::session::Session;
 use super::target::Names;
 use super::{ps, time};
+use crate::log::account::causes;
 
 /// The words of `why`.
 #[derive(Debug, clap::Args)]
@@ -135,6 +136,10 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
         };
         say(", ", &format!("{step} in {}", time::seconds(next)));
     }
+    let dropped = format!(
+        "lines of its output were dropped ({}), `hilum logs` says where",
+        causes(&one.dropped_by)
+    );
     for flag in &one.flags {
         say(
             "; ",
@@ -149,9 +154,7 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
                 Flag::HeldBack => {
                     "its output waits for the log store, so its silence is not held against it"
                 }
-                Flag::LinesDropped => {
-                    "lines of its output were dropped; `hilum logs` says how many and why"
-                }
+                Flag::LinesDropped => &dropped,
                 Flag::Removed => "the config has it no more",
                 Flag::Outdated => {
                     "it runs the definition before the last reload; `hilum reload` goes on with it"

@@ -79,6 +79,9 @@ impl Instance {
             labels: service.spec.policy.labels.clone(),
             blocked_by,
             in_vain: None,
+            dropped: 0,
+            dropped_by: [].into(),
+            missed_by: [].into(),
         }
     }
 }

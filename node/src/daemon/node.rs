@@ -46,7 +46,8 @@ use crate::driver::ports::PortTable;
 use crate::driver::sockets::{self, Sockets};
 use crate::driver::{signals, sys};
 use crate::launch::context::{Context, Endpoints, inheritable};
-use crate::log::handle::{self as log, LogConfig, LogHandle, NodeRecord};
+use crate::log::account::causes;
+use crate::log::handle::{self as log, LogConfig, LogHandle, NodeRecord, QueueFull};
 use crate::runtime::{Clock, Parts, Published, Runtime};
 use crate::watch::Watcher;
 
@@ -416,6 +417,10 @@ impl Node {
         if self.log_thread.join().is_err() {
             tracing::error!("the log thread panicked");
         }
+        if self.log.stats().degraded {
+            let lost = causes(&self.log.account().total().by_word(false));
+            tracing::error!(lost, "the log could not be written to its end");
+        }
         let report = self.hub.close(Duration::from_millis(200));
         tracing::debug!(?report, "sockets closed");
         survivors
@@ -459,10 +464,11 @@ fn record_sink(
     held: mpsc::UnboundedSender<(InstanceId, Run)>,
 ) -> crate::channels::records::Sink {
     Box::new(move |batch: Batch| {
-        let Batch { instance, run, records } = batch;
-        log.structured(instance.clone(), run, 0, records).map_err(|full| {
-            let _ = held.send((instance.clone(), run)); // one message for each held batch; the loop may be gone
-            Batch { instance, run, records: full.0 }
+        let Batch { instance, run, records, refused } = batch;
+        let known = (instance.clone(), run);
+        log.received(instance, run, 0, records, refused).map_err(|QueueFull(records, refused)| {
+            let _ = held.send(known.clone()); // one message for each held batch; the loop may be gone
+            Batch { instance: known.0, run, records, refused }
         })
     })
 }

@@ -2,8 +2,9 @@
 //!
 //! Each turn reads a bounded amount of every pipe that has something (so no flood delays the others) and hands
 //! one batch to the disk thread. When that one is behind, batches wait here up to a bound; past it no
-//! pipe is read any more (`overflow: block`) or what is read is counted and dropped (`drop`). When nothing
-//! happens it sleeps without a timeout.
+//! pipe is read any more (`overflow: block`), or who has added more than there is room left is dropped and
+//! counted (`drop`): a flood fills its share, and who writes little loses nothing. When nothing happens it sleeps
+//! without a timeout.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -15,12 +16,13 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use hilum_shared::config::spec::Overflow;
-use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::name::InstanceId;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 
+use super::account::Numbers;
 use super::disk::Work;
 use super::handle::{Done, LogConfig, LogReport};
 use super::post::{Command, Reports, Shared};
@@ -40,6 +42,9 @@ pub(super) const WIDEN_AFTER: u8 = 16;
 pub(super) const FULL: usize = 512 * 1024;
 /// Records that need no pipe are dropped and counted when a batch that waits has this size.
 pub(super) const OVERFULL: usize = 8 * 1024 * 1024;
+/// A batch that waits for a slow disk grows up to this where lines are dropped rather than held back: the room that who writes
+/// little finds beside a flood.
+pub(super) const ROOM: usize = 4 * 1024 * 1024;
 /// Batches that may be with the disk thread.
 pub(super) const IN_FLIGHT: usize = 2;
 /// An unfinished line is recorded after this time without bytes (`docs/config.md`, `max_line`).
@@ -50,7 +55,7 @@ pub(super) const READ_OUT: Duration = Duration::from_secs(2);
 pub(super) const HELD_AFTER: Duration = Duration::from_millis(500);
 /// For how long a stop waits for a disk that does not answer.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// A drop's gap is written at the latest after this.
+/// A gap is written this long after its first line was dropped, for all until then: one a second while it goes on.
 pub(super) const GAP_AFTER: Duration = Duration::from_secs(1);
 /// Under a stream of small writes the next look is this much later, so that a read finds many lines.
 pub(super) const GATHER: Duration = Duration::from_micros(300);
@@ -67,8 +72,8 @@ pub(super) enum Timer {
     Joined(u32),
     /// The end of this run.
     Ending(u32),
-    /// A gap that this run is owed.
-    Gap(u32),
+    /// Gaps that are owed.
+    Gaps,
     /// What subscribers did not get.
     Lost,
     /// Reports that found no room.
@@ -128,8 +133,9 @@ pub(super) struct Capture {
     pub(super) timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     pub(super) report_timer: bool,
     pub(super) lost_timer: bool,
-    /// The next sequence number of each worker's structured records.
-    pub(super) next_record: HashMap<InstanceId, (Run, u64)>,
+    pub(super) gap_timer: bool,
+    /// How far each worker's structured records are.
+    pub(super) numbers: HashMap<InstanceId, Numbers>,
     pub(super) buffer: ReadBuffer,
     pub(super) stopping: bool,
     /// Since when no pipe is read because the disk is behind.
@@ -159,12 +165,12 @@ impl Capture {
             base: config.base,
             overflow: config.spec.overflow,
             epoll,
-            shared,
+            shared: shared.clone(),
             inbox,
             work,
             spare,
             in_flight: 0,
-            feed: Feed::new(config.subscriber, reports),
+            feed: Feed::new(config.subscriber, reports, shared),
             after: Vec::new(),
             crashes: Vec::new(),
             table: Table::default(),
@@ -172,7 +178,8 @@ impl Capture {
             timers: BinaryHeap::new(),
             report_timer: false,
             lost_timer: false,
-            next_record: HashMap::new(),
+            gap_timer: false,
+            numbers: HashMap::new(),
             buffer: ReadBuffer::default(),
             stopping: false,
             holding: None,
@@ -236,9 +243,11 @@ impl Capture {
             self.lost_timer = true;
             self.timer(GAP_AFTER, Timer::Lost);
         }
+        if !self.feed.debts.is_empty() && !std::mem::replace(&mut self.gap_timer, true) {
+            self.timer(GAP_AFTER, Timer::Gaps);
+        }
         let shared = &self.shared;
         shared.records.fetch_add(std::mem::take(&mut self.feed.records), Ordering::Relaxed);
-        shared.dropped.fetch_add(std::mem::take(&mut self.feed.dropped), Ordering::Relaxed);
         shared.bytes.fetch_add(std::mem::take(&mut self.bytes), Ordering::Relaxed);
         shared.sources.store(self.table.pipes.len() as u64, Ordering::Relaxed);
         if self.feed.reports.waiting() && !self.report_timer {
@@ -337,15 +346,13 @@ impl Capture {
         }
         self.shared.holding.store(false, Ordering::Relaxed);
         for run in self.table.runs.iter_mut() {
+            run.ahead = 0;
             if std::mem::take(&mut run.held) {
                 self.feed.reports.send(LogReport::Held {
                     instance: run.instance.clone(),
                     run: run.run,
                     held: false,
                 });
-            }
-            if Feed::owes_gap(run) {
-                self.feed.gaps(run);
             }
         }
     }
@@ -390,6 +397,9 @@ impl Capture {
         for place in self.table.runs.places() {
             self.complete(place);
         }
+        self.unqueued();
+        self.unheard();
+        self.feed.settle(None);
         self.push_out(limit);
         self.turn_over();
         self.send(Work::Stop);

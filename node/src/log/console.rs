@@ -11,6 +11,7 @@ use hilum_shared::protocol::Level;
 use regex::bytes::Regex;
 use serde_json::{Map, Value, json};
 
+use super::account::Why;
 use super::fields;
 use super::line::{color, uncolored};
 use super::query::Entry;
@@ -290,6 +291,7 @@ pub fn to_json(entry: &Entry) -> Map<String, Value> {
     map.insert("fields".into(), json!(entry.fields.as_ref().or(own.as_ref())));
     if let Some(dropped) = entry.dropped {
         map.insert("dropped".into(), json!(dropped));
+        map.insert("why".into(), json!(Why::of_gap(&entry.text).word()));
     }
     if entry.flags.has(Flags::LATE) {
         map.insert("late".into(), json!(true));
@@ -449,9 +451,10 @@ mod tests {
         assert_eq!(broken["line"], "\u{fffd}ab");
         assert_eq!(to_json(&entry(br#"{"status":500,"a":{"b":1}}"#))["fields"]["a"]["b"], 1);
         assert_eq!(to_json(&entry(b"status=500 ok=true"))["fields"]["status"], 500);
-        let mut gap = entry("…".as_bytes());
+        let mut gap = entry("… 12 lines dropped (rate limit)".as_bytes());
         gap.dropped = Some(12);
-        assert_eq!(to_json(&gap)["dropped"], 12);
+        let gap = to_json(&gap);
+        assert_eq!((&gap["dropped"], &gap["why"]), (&json!(12), &json!("rate")));
         assert_eq!(base64(b"a"), "YQ==");
         assert_eq!(base64(b"ab"), "YWI=");
     }

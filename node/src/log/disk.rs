@@ -12,15 +12,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use hilum_shared::config::spec::LogsSpec;
+use hilum_shared::name::Run;
 use hilum_shared::protocol::Level;
-use serde_json::json;
+use serde_json::Value;
 
+use super::account::{self, DISK, Why};
 use super::console::structured_text;
 use super::copies::{Copied, News};
 use super::crashes;
 use super::handle::{Done, LogReport};
 use super::post::{Reports, Shared};
-use super::record::{Batch, NODE_NAME, Stamps, Stream, Who, wall};
+use super::record::{Batch, Draft, NODE_NAME, Stamps, Stream, Who, wall};
 use super::store::{Note, Store};
 
 /// Bytes of batches that wait for a disk that fails.
@@ -53,10 +55,13 @@ pub(super) struct Disk {
     returned: Sender<Batch>,
     kept: VecDeque<Batch>,
     kept_bytes: usize,
-    lost: BTreeMap<Arc<str>, (Arc<Who>, u64)>,
+    /// What found no room while the disk fails: of whom, and what a gap that is among it said.
+    lost: BTreeMap<(Arc<str>, Option<String>), (Draft, u64)>,
     degraded: Option<String>,
     tried: Instant,
     files: HashMap<PathBuf, Copied>,
+    /// A structured record as `log.file` shows it.
+    shown: Vec<u8>,
     stamps: Stamps,
 }
 
@@ -82,6 +87,7 @@ impl Disk {
             degraded: None,
             tried: Instant::now(),
             files: HashMap::new(),
+            shown: Vec::new(),
             stamps: Stamps::default(),
         };
         for note in notes {
@@ -102,7 +108,8 @@ impl Disk {
                 Ok(Work::Write(batch, crashes, done)) => self.write(batch, &crashes, done),
                 Ok(Work::Configure(spec)) => self.store.configure(&spec),
                 Ok(Work::Reopen) => {
-                    self.files.clear();
+                    self.files.retain(|_, file| file.reopen());
+                    self.tell_of_files();
                     self.store.reopen();
                     self.retry();
                 }
@@ -116,6 +123,9 @@ impl Disk {
                     if self.degraded.is_some() {
                         self.retry();
                     }
+                    self.files.values_mut().for_each(Copied::finish);
+                    self.tell_of_files();
+                    self.give_up();
                     let _ = self.store.sync(); // the text is written; only a power loss could take it
                     self.reports.flush();
                     return;
@@ -183,16 +193,31 @@ impl Disk {
             self.give_back(Batch::default());
             return;
         }
-        let mut lines = 0;
-        for draft in &batch.drafts {
-            let count =
-                u64::from(draft.count) + draft.dropped.saturating_sub(u64::from(draft.dropped > 0));
-            self.lost.entry(draft.who.name.clone()).or_insert_with(|| (draft.who.clone(), 0)).1 +=
-                count;
-            lines += count;
-        }
-        self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.count_lost(&batch);
         self.give_back(batch);
+    }
+
+    fn count_lost(&mut self, batch: &Batch) {
+        let mut offset = 0;
+        for draft in &batch.drafts {
+            let text = &batch.text[offset..offset + draft.length as usize];
+            offset += draft.length as usize;
+            let (said, lines) = match draft.dropped {
+                0 => (None, memchr::memchr_iter(b'\n', text).count() as u64),
+                // Its lines are in the account already.
+                dropped => (Some(said(text)), dropped),
+            };
+            let name = &draft.who.name;
+            if said.is_none() {
+                self.shared.lose(name, Run(draft.run), Why::Disk, lines);
+            }
+            let lost = self.lost.entry((name.clone(), said));
+            let (first, sum) = lost.or_insert_with(|| (draft.clone(), 0));
+            *sum += lines;
+            if first.run != draft.run {
+                (first.run, first.pid) = (0, 0); // of several lives
+            }
+        }
     }
 
     fn degrade(&mut self, error: &io::Error) {
@@ -222,21 +247,30 @@ impl Disk {
             self.kept_bytes = self.kept_bytes.saturating_sub(batch.size());
         }
         let mut gaps = Batch::default();
-        for (who, count) in self.lost.values() {
-            let at = wall();
-            gaps.begin(who, 0, 0, Stream::Node, at, self.stamps.write(at));
-            gaps.gap(*count, &reason);
+        for ((_, said), (draft, lines)) in &self.lost {
+            let (at, Draft { who, run, pid, .. }) = (wall(), draft);
+            gaps.begin(who, *run, *pid, Stream::Node, at, self.stamps.write(at));
+            gaps.gap(*lines, said.as_ref().unwrap_or(&reason));
         }
         if let Err(error) = self.append(&gaps) {
             self.degrade(&error);
             return;
         }
-        for (name, (_, lines)) in std::mem::take(&mut self.lost) {
-            self.reports.send(LogReport::Dropped { name, lines, why: reason.clone() });
+        for ((name, said), (_, lines)) in std::mem::take(&mut self.lost) {
+            if said.is_none() {
+                self.reports.send(LogReport::Dropped { name, lines, why: reason.clone() });
+            }
         }
         self.degraded = None;
         self.shared.degraded.store(false, Ordering::Relaxed);
         self.reports.send(LogReport::Recovered);
+    }
+
+    /// The node ends: where the disk still fails, what is kept is lost, too.
+    fn give_up(&mut self) {
+        for batch in std::mem::take(&mut self.kept) {
+            self.count_lost(&batch);
+        }
     }
 
     /// Writes down what happened to the files, and what was lost by it. The loss itself shows in the numbers that are missing.
@@ -247,9 +281,9 @@ impl Disk {
         }
         let plural = if *lines == 1 { "line is" } else { "lines are" };
         self.say(Level::Warning, &format!("log store: {text}, {lines} {plural} lost"));
-        self.shared.dropped.fetch_add(*lines, Ordering::Relaxed);
         let nobody = (names.is_empty()).then(|| (Arc::from(NODE_NAME), *lines));
         for (name, lines) in names.clone().into_iter().chain(nobody) {
+            self.shared.lose(&name, Run(0), Why::Files, lines);
             self.reports.send(LogReport::Dropped { name, lines, why: text.clone() });
         }
     }
@@ -282,25 +316,28 @@ impl Disk {
                 Some(file) => file,
                 None => self.files.entry(path.clone()).or_insert_with(|| Copied::new(path)),
             };
-            let mut shown = Vec::new();
             let text = match batch.fields_of(draft).filter(|_| draft.stream == Stream::Log) {
                 Some(json) => {
-                    structured_text(
-                        text,
-                        draft.level,
-                        serde_json::from_slice(json).ok(),
-                        &mut shown,
-                    );
-                    &shown
+                    self.shown.clear();
+                    let fields = serde_json::from_slice(json).ok();
+                    structured_text(text, draft.level, fields, &mut self.shown);
+                    &self.shown
                 }
                 None if draft.stream == Stream::Log => {
-                    structured_text(text, draft.level, None, &mut shown);
-                    &shown
+                    self.shown.clear();
+                    structured_text(text, draft.level, None, &mut self.shown);
+                    &self.shown
                 }
                 None => text,
             };
-            file.write(text, &draft.who.name, u64::from(draft.count));
+            file.add(text, &draft.who.name);
         }
+        self.files.values_mut().for_each(Copied::write);
+        self.tell_of_files();
+    }
+
+    /// What happened to the files that lines are copied to.
+    fn tell_of_files(&mut self) {
         let mut said = Vec::new();
         for (path, file) in &mut self.files {
             said.extend(file.news.drain(..).map(|news| (path.clone(), news)));
@@ -321,42 +358,52 @@ impl Disk {
             ),
             News::Works(lost, why) => {
                 for (name, lines) in lost {
-                    let why = format!("not in log file `{path}`: {why}");
                     let text = format!("log file `{path}` is written again: {lines} lines are missing in it");
-                    self.event(&name, lines, &text);
-                    self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
-                    self.reports.send(LogReport::Dropped { name, lines, why });
+                    self.missed(name, lines, &text, &why);
+                }
+            }
+            News::Ends(lost, why) => {
+                for (name, lines) in lost {
+                    let text = format!("log file `{path}` misses {lines} lines: {why}");
+                    self.missed(name, lines, &text, &why);
                 }
             }
         }
     }
 
     /// Writes down a `lines-dropped` of lines that are in the store all the same.
-    fn event(&mut self, name: &Arc<str>, lines: u64, text: &str) {
+    fn missed(&mut self, name: Arc<str>, lines: u64, text: &str, error: &str) {
+        let (why, at) = (Why::Copy, wall());
         let who = Arc::new(Who { name: name.clone(), file: None });
-        let at = wall();
         let mut batch = Batch::default();
         batch.begin(&who, 0, 0, Stream::Node, at, self.stamps.write(at));
-        let service = name.rsplit_once('.').map(|(service, _)| service);
-        let fields = json!({
-            "seq": null, "at": at as f64 / 1e6, "event": "lines-dropped", "service": service,
-            "instance": &**name, "run": null, "pid": null, "lines": lines, "text": text,
-        });
+        let fields = Value::Object(account::event(at, &name, None, None, (why, lines), text));
         batch.record(text.as_bytes(), Some(Level::Warning), fields.to_string().as_bytes(), 0);
         if self.degraded.is_none()
             && let Err(error) = self.append(&batch)
         {
             self.degrade(&error);
         }
+        self.shared.lose(&name, Run(0), why, lines);
+        let why = format!("not in its {}: {error}", why.phrase());
+        self.reports.send(LogReport::Dropped { name, lines, why });
     }
 }
 
-/// The reason in a few words.
+/// What a gap says in its brackets.
+fn said(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text.trim_ascii_end());
+    let said = text.split_once(" dropped (").map_or("", |(_, said)| said);
+    said.strip_suffix(')').unwrap_or(said).to_owned()
+}
+
+/// The reason in a few words, which [`Why::of_gap`] knows for the disk's.
 fn why(error: &io::Error) -> String {
+    let [full, quota, read_only] = DISK;
     match error.kind() {
-        io::ErrorKind::StorageFull => "disk full".to_owned(),
-        io::ErrorKind::QuotaExceeded => "quota exceeded".to_owned(),
-        io::ErrorKind::ReadOnlyFilesystem => "read-only file system".to_owned(),
-        _ => error.to_string(),
+        io::ErrorKind::StorageFull => full.to_owned(),
+        io::ErrorKind::QuotaExceeded => quota.to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => read_only.to_owned(),
+        _ => format!("{}: {error}", Why::Disk.phrase()),
     }
 }

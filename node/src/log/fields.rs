@@ -89,30 +89,94 @@ fn value(line: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Calls `see` with each key and value (in its quotes, where it has some) of a logfmt line, until it returns something.
-/// The first word that has no `=` ends the walk.
+/// What is no pair ends the walk; see [`is_logfmt`].
 pub fn logfmt_pairs<'a, T>(
     line: &'a [u8],
     mut see: impl FnMut(&'a [u8], &'a [u8]) -> Option<T>,
 ) -> Option<T> {
-    let mut at = 0;
-    loop {
-        at = space(line, at);
-        let end = at + memchr3(b'=', b' ', b'"', line.get(at..)?)?;
-        if end == at || line[end] != b'=' {
-            return None;
-        }
-        let key = &line[at..end];
-        at = end + 1;
-        let end = if line.get(at) == Some(&b'"') {
-            string(line, at)?
-        } else {
-            at + memchr2(b' ', b'\t', &line[at..]).unwrap_or(line.len() - at)
-        };
-        if let Some(found) = see(key, &line[at..end]) {
+    let mut at = space(line, 0);
+    while let Some((key, value, end)) = logfmt_pair(line, at) {
+        if let Some(found) = see(key, value) {
             return Some(found);
         }
-        at = end;
+        at = space(line, end);
     }
+    None
+}
+
+/// The pair that begins at `at`, and where it ends.
+fn logfmt_pair(line: &[u8], at: usize) -> Option<(&[u8], &[u8], usize)> {
+    let equals = at + memchr3(b'=', b' ', b'"', line.get(at..)?)?;
+    let key = &line[at..equals];
+    if line[equals] != b'=' || !is_key(key) {
+        return None;
+    }
+    let begin = equals + 1;
+    let end = if line.get(begin) == Some(&b'"') {
+        string(line, begin)?
+    } else {
+        let end = begin + memchr2(b' ', b'\t', &line[begin..]).unwrap_or(line.len() - begin);
+        let value = &line[begin..end];
+        // `==` and the like are no assignment, other bytes no text.
+        if value.first() == Some(&b'=') || value.iter().any(u8::is_ascii_control) {
+            return None;
+        }
+        end
+    };
+    // After a quote comes the next pair or nothing.
+    line.get(end).is_none_or(|byte| matches!(byte, b' ' | b'\t')).then_some((
+        key,
+        &line[begin..end],
+        end,
+    ))
+}
+
+/// Whether a key may be one: a word that begins with a letter, as programs name things (`http.status`, `@t`, `trace-id`).
+fn is_key(key: &[u8]) -> bool {
+    let [first, rest @ ..] = key else { return false };
+    (first.is_ascii_alphabetic() || matches!(first, b'_' | b'@'))
+        && rest.iter().all(|byte| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'_' | b'.' | b'-' | b'/' | b'@' | b':' | b'[' | b']')
+        })
+}
+
+/// Whether a line is logfmt: it begins with a key of loggers (then prose may follow), or is nothing but pairs, of which one has a value.
+pub fn is_logfmt(line: &[u8]) -> bool {
+    let (mut at, mut valued) = (space(line, 0), false);
+    let mut first = true;
+    while at < line.len() {
+        let Some((key, value, end)) = logfmt_pair(line, at) else {
+            return false;
+        };
+        if std::mem::take(&mut first) && is_loggers(key) {
+            return true;
+        }
+        valued |= !value.is_empty();
+        at = space(line, end);
+    }
+    valued
+}
+
+/// Keys that loggers put first.
+fn is_loggers(key: &[u8]) -> bool {
+    matches!(
+        key,
+        b"level"
+            | b"lvl"
+            | b"severity"
+            | b"loglevel"
+            | b"levelname"
+            | b"time"
+            | b"ts"
+            | b"t"
+            | b"timestamp"
+            | b"datetime"
+            | b"msg"
+            | b"message"
+            | b"caller"
+            | b"logger"
+    )
 }
 
 /// The field of this name in a line that is a JSON object or logfmt, names as [`find`] has them. Nothing else of the line is
@@ -123,7 +187,8 @@ pub fn in_line(line: &[u8], name: &str) -> Option<Value> {
         return in_json(line, name);
     }
     let wanted = |key: &[u8], value: &[u8]| (key == name.as_bytes()).then(|| logfmt_value(value));
-    logfmt_pairs(line, wanted).or_else(|| tracing_pairs(line, wanted))
+    let found = logfmt_pairs(line, wanted).filter(|_| is_logfmt(line));
+    found.or_else(|| tracing_pairs(line, wanted))
 }
 
 /// All fields of a line that is a JSON object, logfmt or a line of Rust's tracing; `None` where it has none.
@@ -138,7 +203,9 @@ pub fn all_in_line(line: &[u8]) -> Option<Map<String, Value>> {
         fields.entry(key).or_insert_with(|| logfmt_value(value));
         None::<()>
     };
-    logfmt_pairs(line, &mut put);
+    if is_logfmt(line) {
+        logfmt_pairs(line, &mut put);
+    }
     tracing_pairs(line, &mut put);
     (!fields.is_empty()).then_some(fields)
 }
@@ -187,7 +254,9 @@ fn tracing_pairs<'a, T>(
             begins
                 + value.iter().position(|byte| matches!(byte, b' ' | b'}')).unwrap_or(value.len())
         };
-        if let Some(found) = see(key, &rest[begins..ends]) {
+        if is_key(key)
+            && let Some(found) = see(key, &rest[begins..ends])
+        {
             return Some(found);
         }
         at = ends;
@@ -273,6 +342,46 @@ mod tests {
     }
 
     #[test]
+    fn prose_and_bytes_have_no_fields() {
+        let prose: &[&[u8]] = &[
+            b"a=b is the value",
+            b"the value a=b is",
+            b"x = 3 and y = 4",
+            b"PATH=/bin make all",
+            b"c29tZSB0ZXh0IQ==",
+            b"c29tZSB0ZXh0ISE=",
+            b"--port=80 --host=x",
+            b"==== begin ====",
+            b"a==b",
+            b"1=2",
+            b"if(a=b) c",
+            b"<a href=\"x\">text</a>",
+            b"a=\"b\"c",
+            b"key=",
+            b"\x00\x01k=v\xff",
+            b"k\xff=v",
+            b"k=v\x07",
+            b"\xc3\xa4=1",
+        ];
+        for line in prose {
+            let text = String::from_utf8_lossy(line);
+            assert_eq!(all_in_line(line), None, "{text:?}");
+            for key in ["a", "k", "b", "x", "href", "PATH", "c29tZSB0ZXh0IQ", "1"] {
+                assert_eq!(in_line(line, key), None, "{key} in {text:?}");
+            }
+        }
+        let all = |line: &str| all_in_line(line.as_bytes()).map(Value::Object);
+        assert_eq!(
+            all("level=info it runs a=b"),
+            Some(json!({"level": "info"})),
+            "a logger's key is first"
+        );
+        assert_eq!(all("msg=hello to all"), Some(json!({"msg": "hello"})));
+        let pairs = json!({"http.status": 200, "url": "/x?a=b", "trace-id": "t", "who": "Zo\u{eb}", "none": ""});
+        assert_eq!(all("http.status=200 url=/x?a=b\ttrace-id=t who=Zo\u{eb} none="), Some(pairs));
+    }
+
+    #[test]
     fn a_dotted_name_is_a_path_or_a_key() {
         let fields = json!({"a.b": 1, "a": {"b": 2, "c": {"d": 3}, "e.f": 4}});
         let found = |name| find(fields.as_object().unwrap(), name).cloned();
@@ -320,10 +429,25 @@ mod tests {
         }
 
         #[test]
+        fn a_line_of_logfmt_has_all_its_fields_and_with_a_word_behind_it_none(
+            map in proptest::collection::btree_map("[a-z][a-z0-9_.]{0,5}x", "[a-zA-Z0-9/\u{e9}]{1,6}", 1..5), word in "[a-z\\x00-\\x1f\u{80}-\u{90}]{1,5}",
+        ) {
+            let line = map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+            let keys = |line: &str| all_in_line(line.as_bytes()).map(|map| map.len());
+            prop_assert_eq!(keys(&line), Some(map.len()));
+            prop_assert!(map.keys().all(|key| in_line(line.as_bytes(), key).is_some()));
+            let prose = format!("{line} .{word}");
+            prop_assert_eq!(keys(&prose), None);
+            prop_assert!(map.keys().all(|key| in_line(prose.as_bytes(), key).is_none()));
+        }
+
+        #[test]
         fn no_bytes_break_the_walkers(bytes in proptest::collection::vec(
             prop_oneof![any::<u8>(), Just(b'"'), Just(b'{'), Just(b'\\'), Just(b'='), Just(b':'), Just(b','), Just(b'}')], 0..60))
         {
             in_line(&bytes, "a.b");
+            is_logfmt(&bytes);
+            all_in_line(&bytes);
             json_members(&bytes, |_, _| None::<()>);
             json_members(&[b"{\"a\":".as_slice(), &bytes].concat(), |_, _| None::<()>);
         }

@@ -1,5 +1,6 @@
 //! How the rest of the node speaks to the log thread: [`LogHandle`] never blocks, [`LogReport`]s come back.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use hilum_shared::config::spec::{LogPolicy, LogsSpec};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::{Level, LogRecord};
 
+use super::account::Account;
 use super::capture::Capture;
 use super::crashes;
 use super::disk::Disk;
@@ -130,7 +132,7 @@ pub enum LogReport {
     Degraded(String),
     /// The disk works again; what was lost is in the timeline.
     Recovered,
-    /// Lines are lost, and the timeline says so.
+    /// Lines are missing, and the timeline says so.
     Dropped {
         /// `echo.3`, or another name of the timeline.
         name: Arc<str>,
@@ -148,7 +150,7 @@ pub struct LogStats {
     pub records: u64,
     /// Bytes read from pipes since the start.
     pub bytes: u64,
-    /// Lines lost since the start.
+    /// Lines that the timeline misses, since the start; whose and why: [`LogHandle::account`].
     pub dropped: u64,
     /// Open pipes.
     pub sources: u64,
@@ -162,10 +164,13 @@ pub struct LogStats {
     pub stalled: Option<Duration>,
 }
 
+/// Structured records that cannot be taken: how many, by what is wrong with them (on one line).
+pub type Refused = BTreeMap<String, u64>;
+
 /// Records that found no room; try again when a [`LogReport`] or a moment has passed.
 #[derive(Debug, thiserror::Error)]
 #[error("the log's queue is full")]
-pub struct QueueFull(pub Vec<LogRecord>);
+pub struct QueueFull(pub Vec<LogRecord>, pub Refused);
 
 /// Why the log cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -275,16 +280,31 @@ impl LogHandle {
         pid: u32,
         records: Vec<LogRecord>,
     ) -> Result<(), QueueFull> {
+        self.received(instance, run, pid, records, Refused::new())
+    }
+
+    /// The same; `refused` are those that came with them and cannot be taken: their gap says why.
+    ///
+    /// # Errors
+    /// [`QueueFull`], with both: let the worker wait.
+    pub fn received(
+        &self,
+        instance: InstanceId,
+        run: Run,
+        pid: u32,
+        records: Vec<LogRecord>,
+        refused: Refused,
+    ) -> Result<(), QueueFull> {
         let shared = &self.0.shared;
         let size = records
             .iter()
             .map(|record| size_of::<LogRecord>() + record.message.len() + 64 * record.fields.len())
             .sum();
         if shared.holding.load(Ordering::Relaxed) || shared.queued.load(Ordering::Relaxed) > QUEUE {
-            return Err(QueueFull(records));
+            return Err(QueueFull(records, refused));
         }
         shared.queued.fetch_add(size, Ordering::Relaxed);
-        self.0.send(Command::Structured(instance, run, pid, records, size));
+        self.0.send(Command::Structured(instance, run, pid, records, refused, size));
         Ok(())
     }
 
@@ -337,6 +357,11 @@ impl LogHandle {
         self.0.send(Command::Stop);
     }
 
+    /// What is missing since the start, whose, and why.
+    pub fn account(&self) -> Account {
+        self.0.shared.account()
+    }
+
     /// The state of the log.
     pub fn stats(&self) -> LogStats {
         let shared = &self.0.shared;
@@ -344,7 +369,7 @@ impl LogHandle {
         LogStats {
             records: shared.records.load(Ordering::Relaxed),
             bytes: shared.bytes.load(Ordering::Relaxed),
-            dropped: shared.dropped.load(Ordering::Relaxed),
+            dropped: shared.account().total().dropped(),
             sources: shared.sources.load(Ordering::Relaxed),
             store_bytes: shared.store_bytes.load(Ordering::Relaxed),
             next_seq: shared.next_seq.load(Ordering::Relaxed),

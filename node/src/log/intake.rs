@@ -6,19 +6,20 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::TryRecvError;
 
 use hilum_shared::name::{InstanceId, Run};
-use hilum_shared::protocol::LogRecord;
+use hilum_shared::protocol::{Level, LogRecord};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use serde_json::{Map, Value, json};
 
+use super::account::{self, Debt, Numbers, Why};
 use super::capture::{Capture, OVERFULL};
 use super::console::structured_tail;
 use super::disk::Work;
-use super::handle::{NodeRecord, Source};
+use super::handle::{LogReport, NodeRecord, Refused, Source};
 use super::join::Joiner;
 use super::level;
 use super::post::Command;
-use super::record::{NODE_NAME, Stream, Who, wall};
+use super::record::{NODE_NAME, Stream, Who, gap_text, wall};
 use super::sources::{Ending, NONE, Pipe, RunState};
 
 impl Capture {
@@ -35,10 +36,7 @@ impl Capture {
             }
         }
         if self.feed.batch.size() <= OVERFULL {
-            let lost = self.shared.unqueued.swap(0, Ordering::Relaxed);
-            if lost > 0 {
-                self.node_gap(lost, "the log was behind");
-            }
+            self.unqueued();
         }
     }
 
@@ -61,8 +59,9 @@ impl Capture {
                     }
                 }
             }
-            Command::Structured(instance, run, pid, records, size) => {
+            Command::Structured(instance, run, pid, records, refused, size) => {
                 self.shared.taken(size);
+                self.refused(&instance, run, pid, refused);
                 self.structured(&instance, run, pid, records);
             }
             Command::Node(record, size) => {
@@ -136,7 +135,7 @@ impl Capture {
             if let Err(error) = self.attach_pipe(run, number, fd, stream) {
                 self.node(NodeRecord {
                     instance: Some(instance.clone()),
-                    level: Some(hilum_shared::protocol::Level::Error),
+                    level: Some(Level::Error),
                     text: format!("its {} cannot be captured: {error}", stream.as_str()),
                     ..NodeRecord::default()
                 });
@@ -188,26 +187,17 @@ impl Capture {
         pid: u32,
         records: Vec<LogRecord>,
     ) {
-        if self.is_overfull(records.len()) {
-            return;
-        }
         if !self.holders.is_empty() {
             self.before_others(NONE);
         }
         let who = self.who(instance, run);
         for record in records {
-            if let Some(seq) = record.seq {
-                let missing = self.missing(instance, run, seq);
-                if missing > 0 {
-                    let stamp = self.feed.stamps.write(self.feed.wall);
-                    self.feed.batch.begin(&who, run.0, pid, Stream::Node, self.feed.wall, stamp);
-                    self.feed.gap_here(
-                        &who.name,
-                        missing,
-                        "records that the worker did not deliver",
-                    );
-                    self.feed.dropped += missing;
-                }
+            let missing = record.seq.map_or(0, |seq| self.numbers(instance).missing(run, seq));
+            if missing > 0 {
+                let stamp = self.feed.stamps.write(self.feed.wall);
+                self.feed.batch.begin(&who, run.0, pid, Stream::Node, self.feed.wall, stamp);
+                let why = Why::Undelivered;
+                self.feed.gap_here(&who.name, run, (why, missing), why.phrase());
             }
             let level = level::of_record(&record.level);
             let at = self.said(record.at);
@@ -240,25 +230,23 @@ impl Capture {
         if recent.contains(&said) { said } else { self.feed.wall }
     }
 
-    /// How many records are missing before this one.
-    pub(super) fn missing(&mut self, instance: &InstanceId, run: Run, seq: u64) -> u64 {
-        let next = match self.next_record.get_mut(instance) {
-            Some(next) => next,
-            None => self.next_record.entry(instance.clone()).or_insert((run, 1)),
-        };
-        if next.0 != run {
-            if run < next.0 {
-                return 0; // a straggler of an earlier life
-            }
-            *next = (run, 1);
+    fn numbers(&mut self, instance: &InstanceId) -> &mut Numbers {
+        self.numbers.entry(instance.clone()).or_default()
+    }
+
+    /// Notes records that came and cannot be taken.
+    fn refused(&mut self, instance: &InstanceId, run: Run, pid: u32, refused: Refused) {
+        for (said, lines) in refused {
+            self.numbers(instance).refuse(run, lines);
+            let (who, why) = (self.who(instance, run), Why::Refused);
+            let text = format!("{}: {said}", why.phrase()).into();
+            self.feed.debts.add(Debt { who, run, pid, why, text, lines });
         }
-        let missing = seq.saturating_sub(next.1);
-        next.1 = next.1.max(seq.saturating_add(1));
-        missing
     }
 
     pub(super) fn node(&mut self, record: NodeRecord) {
-        if self.is_overfull(1) {
+        if self.feed.batch.size() > OVERFULL {
+            self.shared.unqueued.fetch_add(1, Ordering::Relaxed);
             return;
         }
         if !self.holders.is_empty() {
@@ -280,7 +268,7 @@ impl Capture {
         &mut self,
         who: &Arc<Who>,
         stream: Stream,
-        level: Option<hilum_shared::protocol::Level>,
+        level: Option<Level>,
         text: &[u8],
         mut fields: String,
     ) {
@@ -309,31 +297,34 @@ impl Capture {
         }
     }
 
-    /// Whether so much waits for the disk that `count` more records are only counted.
-    pub(super) fn is_overfull(&self, count: usize) -> bool {
-        let overfull = self.feed.batch.size() > OVERFULL;
-        if overfull {
-            self.shared.unqueued.fetch_add(count as u64, Ordering::Relaxed);
+    /// Writes down that subscribers did not get so many lines: they themselves are told by who publishes, and the timeline has the lines.
+    pub(super) fn unheard(&mut self) {
+        let lines = self.feed.subscriber.as_mut().map_or(0, |subscriber| subscriber.lost());
+        if lines == 0 {
+            return;
         }
-        overfull
+        let (who, why, at) = (named(NODE_NAME), Why::Subscriber, self.feed.wall);
+        let said = format!("{}; the files have them", why.phrase());
+        let text = gap_text(lines, &said);
+        let event = Value::Object(account::event(at, &who.name, None, None, (why, lines), &text));
+        let stamp = self.feed.stamps.write(at);
+        self.feed.batch.begin(&who, 0, 0, Stream::Node, at, stamp);
+        let fields = event.to_string();
+        self.feed.batch.record(text.as_bytes(), Some(Level::Warning), fields.as_bytes(), 0);
+        self.feed.records += 1;
+        self.shared.lose(&who.name, Run(0), why, lines);
+        self.feed.reports.send(LogReport::Dropped { name: who.name.clone(), lines, why: said });
     }
 
-    /// Writes down that subscribers did not get so many lines: they are told by who publishes.
-    pub(super) fn unheard(&mut self, count: u64) {
-        let who = named(NODE_NAME);
-        let stamp = self.feed.stamps.write(self.feed.wall);
-        self.feed.batch.begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
-        let why = "a subscriber of the log endpoint was too slow";
-        self.feed.gap_unpublished(&who.name, count, why);
-        self.feed.dropped += count;
-    }
-
-    pub(super) fn node_gap(&mut self, count: u64, why: &str) {
-        let who = named(NODE_NAME);
-        let stamp = self.feed.stamps.write(self.feed.wall);
-        self.feed.batch.begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
-        self.feed.gap_here(&who.name, count, why);
-        self.feed.dropped += count;
+    /// Writes down what the node had to say and the log could not take.
+    pub(super) fn unqueued(&mut self) {
+        let lines = self.shared.unqueued.swap(0, Ordering::Relaxed);
+        if lines > 0 {
+            let (who, why) = (named(NODE_NAME), Why::Behind);
+            let stamp = self.feed.stamps.write(self.feed.wall);
+            self.feed.batch.begin(&who, 0, 0, Stream::Node, self.feed.wall, stamp);
+            self.feed.gap_here(&who.name, Run(0), (why, lines), why.phrase());
+        }
     }
 }
 

@@ -161,6 +161,9 @@ mod tests {
         ("ts=2026-11-24T12:00:00Z caller=main.go:3 level=info msg=up", Some(Level::Info)),
         ("time=2026-11-24T12:00:00.000Z level=ERROR msg=\"it broke\"", Some(Level::Error)),
         ("lvl=dbug msg=x", Some(Level::Debug)),
+        ("user=3 level=error", Some(Level::Error)),
+        ("level=error it broke", Some(Level::Error)),
+        ("user=3 level=error is what it says", None),
         ("msg=\"level=error in a text\" id=3", None),
         // Python: basicConfig, the usual formats, Flask, gunicorn, uvicorn, celery, loguru, structlog
         ("WARNING:root:disk is nearly full", Some(Level::Warning)),

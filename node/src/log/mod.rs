@@ -8,6 +8,7 @@
 //! The node speaks to it by [`handle::LogHandle`] and hears of it by [`handle::LogReport`]; who reads the past needs
 //! the files and nothing else.
 
+pub mod account;
 pub mod console;
 pub mod context;
 pub mod crashes;

@@ -8,12 +8,13 @@ use hilum_shared::name::{InstanceId, Run};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
+use super::account::Why;
 use super::capture::{
-    Capture, FULL, Found, GAP_AFTER, PARTIAL_AFTER, PIPE, READ_OUT, Timer, WIDE, WIDEN_AFTER,
+    Capture, FULL, Found, PARTIAL_AFTER, PIPE, READ_OUT, ROOM, Timer, WIDE, WIDEN_AFTER,
 };
 use super::handle::Done;
 use super::join::{HALF_TOLD, QUIET, SETTLED};
-use super::sources::{Ending, Feed, NONE, Pipe};
+use super::sources::{Ending, NONE, Pipe};
 
 impl Pipe {
     /// Drops what was read, and says how many lines are lost by it. The beginning of the line after them is kept, unless it
@@ -128,17 +129,21 @@ impl Capture {
         let Some(run) = self.table.runs.get(pipe.run) else {
             return;
         };
-        let dropping = self.holding.is_some() && self.overflow == Overflow::Drop;
+        // Nobody may have more of the room than is left of it: whatever floods there are, the rest is for who writes little.
+        let behind = self.holding.is_some() && self.overflow == Overflow::Drop;
+        let before = self.feed.batch.size();
         let chunk = self.buffer.read(count);
-        if dropping {
+        if behind && run.ahead >= ROOM.saturating_sub(before) {
             self.feed.release(run, pipe.stream, &mut pipe.join);
             let lines = pipe.drop_lines(chunk, run.policy.max_line.0 as usize);
-            run.overflowed += lines;
-            self.feed.dropped += lines;
+            self.feed.owe(run, Why::Overflow, lines);
         } else {
             let chunk = pipe.without_beheaded(chunk);
             if !chunk.is_empty() {
                 self.feed.bytes(run, pipe.stream, &mut pipe.tail, &mut pipe.join, chunk);
+            }
+            if behind {
+                run.ahead += self.feed.batch.size() - before;
             }
         }
         let holds = pipe.join.is_holding() && !std::mem::replace(&mut pipe.join.timer, true);
@@ -147,16 +152,11 @@ impl Capture {
         }
         let partial = !pipe.tail.is_empty() && !pipe.timer;
         pipe.timer |= partial;
-        let owed = pipe.run;
-        let gap = Feed::owes_gap(run);
         if partial {
             self.timer(PARTIAL_AFTER, Timer::Partial(place));
         }
         if holds {
             self.timer(QUIET, Timer::Joined(place));
-        }
-        if gap && !self.timers.iter().any(|Reverse((_, timer))| *timer == Timer::Gap(owed)) {
-            self.timer(GAP_AFTER, Timer::Gap(owed));
         }
     }
 
@@ -231,7 +231,7 @@ impl Capture {
                 self.feed.close(run, pipe.stream, &mut pipe.tail, &mut pipe.join);
             }
         }
-        self.feed.gaps(run);
+        self.feed.settle(Some((&run.who.name, run.run)));
         run.late = true;
         if let Some(ending) = run.ending.take() {
             self.after.extend(ending.done);
@@ -267,16 +267,11 @@ impl Capture {
                 }
                 Timer::Lost => {
                     self.lost_timer = false;
-                    let lost =
-                        self.feed.subscriber.as_mut().map_or(0, |subscriber| subscriber.lost());
-                    if lost > 0 {
-                        self.unheard(lost);
-                    }
+                    self.unheard();
                 }
-                Timer::Gap(place) => {
-                    if let Some(run) = self.table.runs.get(place) {
-                        self.feed.gaps(run);
-                    }
+                Timer::Gaps => {
+                    self.gap_timer = false;
+                    self.feed.settle(None);
                 }
                 Timer::Ending(place) => {
                     let due = self

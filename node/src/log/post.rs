@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use hilum_shared::config::spec::{LogPolicy, LogsSpec};
@@ -12,7 +12,8 @@ use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::LogRecord;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::handle::{Done, LogReport, NodeRecord, Source};
+use super::account::{Account, Why};
+use super::handle::{Done, LogReport, NodeRecord, Refused, Source};
 
 /// What all threads see.
 pub(super) struct Shared {
@@ -31,7 +32,7 @@ pub(super) struct Shared {
     pub(super) unqueued: AtomicU64,
     pub(super) records: AtomicU64,
     pub(super) bytes: AtomicU64,
-    pub(super) dropped: AtomicU64,
+    account: Mutex<Account>,
     pub(super) sources: AtomicU64,
     pub(super) store_bytes: AtomicU64,
     pub(super) next_seq: AtomicU64,
@@ -54,7 +55,7 @@ impl Shared {
             unqueued: AtomicU64::new(0),
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            account: Mutex::default(),
             sources: AtomicU64::new(0),
             store_bytes: AtomicU64::new(0),
             next_seq: AtomicU64::new(0),
@@ -85,6 +86,17 @@ impl Shared {
         }
     }
 
+    /// Adds to the account of losses.
+    pub(super) fn lose(&self, name: &Arc<str>, run: Run, why: Why, lines: u64) {
+        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        account.add(name, run, why, lines);
+    }
+
+    /// The account of losses.
+    pub(super) fn account(&self) -> Account {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn taken(&self, bytes: usize) {
         self.queued.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -105,7 +117,7 @@ pub(super) enum Command {
     AttachAfter(Box<NodeRecord>, usize, Box<Source>, OwnedFd, Option<OwnedFd>),
     AttachAside(Box<Source>, OwnedFd, OwnedFd),
     Policy(ServiceName, Arc<LogPolicy>),
-    Structured(InstanceId, Run, u32, Vec<LogRecord>, usize),
+    Structured(InstanceId, Run, u32, Vec<LogRecord>, Refused, usize),
     Node(Box<NodeRecord>, usize),
     Ended(InstanceId, Run, Done),
     Close(InstanceId, Run),

@@ -261,9 +261,7 @@ impl Batch {
 
     /// Adds the mark of `count` lost lines.
     pub fn gap(&mut self, count: u64, why: &str) {
-        let lines = if count == 1 { "line" } else { "lines" };
-        let text = format!("… {count} {lines} dropped ({why})");
-        self.record(text.as_bytes(), Some(Level::Warning), &[], count);
+        self.record(gap_text(count, why).as_bytes(), Some(Level::Warning), &[], count);
     }
 
     fn push(&mut self, level: Option<Level>, flags: Flags, length: u32) {
@@ -272,6 +270,12 @@ impl Batch {
             self.open = true;
         }
     }
+}
+
+/// How lost lines are told: `… 12 lines dropped (rate limit)`.
+pub(super) fn gap_text(count: u64, why: &str) -> String {
+    let lines = if count == 1 { "line" } else { "lines" };
+    format!("… {count} {lines} dropped ({why})")
 }
 
 /// Microseconds since 1970, for people only.

@@ -10,11 +10,12 @@ use std::time::Instant;
 use hilum_shared::config::spec::{Color, LogPolicy};
 use hilum_shared::name::{InstanceId, Run};
 
+use super::account::{Debt, Debts, Why};
 use super::handle::{Done, Finished, LogReport, Source, Subscriber};
 use super::join::{Joiner, Record, Rule};
 use super::level::Levels;
 use super::line::{End, close, split, strip_colors};
-use super::post::Reports;
+use super::post::{Reports, Shared};
 use super::record::{Batch, Flags, Stamps, Stream, Who};
 
 /// No pipe.
@@ -47,13 +48,12 @@ struct Rate {
     limit: f64,
     tokens: f64,
     at: Instant,
-    dropped: u64,
 }
 
 impl Rate {
     fn new(limit: u32, now: Instant) -> Self {
         let limit = f64::from(limit);
-        Self { limit, tokens: limit, at: now, dropped: 0 }
+        Self { limit, tokens: limit, at: now }
     }
 
     fn allows(&mut self, now: Instant) -> bool {
@@ -61,7 +61,6 @@ impl Rate {
         self.at = now;
         self.tokens = (self.tokens + passed * self.limit).min(self.limit.max(1.0));
         if self.tokens < 1.0 {
-            self.dropped += 1;
             return false;
         }
         self.tokens -= 1.0;
@@ -106,8 +105,10 @@ pub(super) struct RunState {
     pub(super) late: bool,
     /// Whether we said that it is held back.
     pub(super) held: bool,
-    /// Lines that were not taken because the disk was slow (`overflow: drop`).
-    pub(super) overflowed: u64,
+    /// Lines of the bytes at hand that the rate did not allow.
+    limited: u64,
+    /// Bytes that it has added to a batch that waits for a slow disk (`overflow: drop`).
+    pub(super) ahead: usize,
 }
 
 impl RunState {
@@ -126,7 +127,8 @@ impl RunState {
             crash: None,
             late: false,
             held: false,
-            overflowed: 0,
+            limited: 0,
+            ahead: 0,
         }
     }
 
@@ -134,12 +136,7 @@ impl RunState {
     pub(super) fn reconfigure(&mut self, policy: &Arc<LogPolicy>, base: &Path, now: Instant) {
         self.who = who(&self.instance, policy, base);
         *self.reading = Reading::new(policy);
-        let dropped = self.rate.as_ref().map_or(0, |rate| rate.dropped);
         self.rate = policy.rate.map(|limit| Box::new(Rate::new(limit, now)));
-        match &mut self.rate {
-            Some(rate) => rate.dropped = dropped,
-            None => self.overflowed += dropped,
-        }
         self.policy = policy.clone();
     }
 
@@ -234,30 +231,36 @@ pub(super) struct Feed {
     pub(super) stamps: Stamps,
     pub(super) subscriber: Option<Box<dyn Subscriber>>,
     pub(super) reports: Reports,
+    pub(super) shared: Arc<Shared>,
+    /// Lines that are lost without a gap so far.
+    pub(super) debts: Debts,
     /// Wall time of this turn, in microseconds since 1970.
     pub(super) wall: u64,
     /// Monotonic time of this turn.
     pub(super) now: Instant,
     /// Records made since the last turn.
     pub(super) records: u64,
-    /// Lines that were dropped since the last turn.
-    pub(super) dropped: u64,
     /// Whether a subscriber got something since the last turn.
     pub(super) published: bool,
     scratch: Vec<u8>,
 }
 
 impl Feed {
-    pub(super) fn new(subscriber: Option<Box<dyn Subscriber>>, reports: Reports) -> Self {
+    pub(super) fn new(
+        subscriber: Option<Box<dyn Subscriber>>,
+        reports: Reports,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             batch: Batch::default(),
             stamps: Stamps::default(),
             subscriber,
             reports,
+            shared,
+            debts: Debts::default(),
             wall: 0,
             now: Instant::now(),
             records: 0,
-            dropped: 0,
             published: false,
             scratch: Vec::new(),
         }
@@ -288,7 +291,7 @@ impl Feed {
             split(tail, max, chunk, |line, end| {
                 self.careful(run, stream, join, line, end);
             });
-            return;
+            return self.limited(run);
         }
         let run: &RunState = run;
         let Reading { levels, rule } = &*run.reading;
@@ -316,6 +319,7 @@ impl Feed {
         if !tail.is_empty() {
             self.begin(run, stream);
             close(tail, |line, end| self.careful(run, stream, join, line, end));
+            self.limited(run);
         }
         self.release(run, stream, join);
     }
@@ -366,12 +370,8 @@ impl Feed {
         if let Some(rate) = &mut run.rate
             && !rate.allows(self.now)
         {
-            self.dropped += 1;
+            run.limited += 1;
             return;
-        }
-        if run.rate.as_ref().is_some_and(|rate| rate.dropped > 0) {
-            self.gaps(run);
-            self.begin(run, stream);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let text = if run.policy.color == Color::Strip && memchr::memchr(0x1b, line).is_some() {
@@ -393,32 +393,45 @@ impl Feed {
         self.scratch = scratch;
     }
 
-    /// Whether lines are missing that no gap stands for yet.
-    pub(super) fn owes_gap(run: &RunState) -> bool {
-        run.overflowed > 0 || run.rate.as_ref().is_some_and(|rate| rate.dropped > 0)
+    /// Notes what the rate did not allow.
+    fn limited(&mut self, run: &mut RunState) {
+        let lines = std::mem::take(&mut run.limited);
+        self.owe(run, Why::Rate, lines);
     }
 
-    /// Writes down what was dropped.
-    pub(super) fn gaps(&mut self, run: &mut RunState) {
-        let limited = run.rate.as_mut().map_or(0, |rate| std::mem::take(&mut rate.dropped));
-        let slow = std::mem::take(&mut run.overflowed);
-        for (count, why) in [(limited, "rate limit"), (slow, "slow disk")] {
-            self.gap(run, count, why);
+    /// Notes that lines of a run are lost: a gap will say so.
+    pub(super) fn owe(&mut self, run: &RunState, why: Why, lines: u64) {
+        if lines > 0 {
+            let (who, text) = (run.who.clone(), why.phrase().into());
+            self.debts.add(Debt { who, run: run.run, pid: run.pid, why, text, lines });
         }
     }
 
-    /// Writes down that `count` lines of a run are lost.
-    pub(super) fn gap(&mut self, run: &RunState, count: u64, why: &str) {
-        if count > 0 {
-            self.begin(run, Stream::Node);
-            self.gap_here(&run.who.name, count, why);
+    /// Writes down what is owed to one run, or to all.
+    pub(super) fn settle(&mut self, of: Option<(&str, Run)>) {
+        if self.debts.is_empty() {
+            return;
+        }
+        for Debt { who, run, pid, why, text, lines } in self.debts.take(of) {
+            let stamp = self.stamps.write(self.wall);
+            self.batch.begin(&who, run.0, pid, Stream::Node, self.wall, stamp);
+            self.gap_here(&who.name, run, (why, lines), &text);
         }
     }
 
-    /// Writes down a gap of whom `begin` named.
-    pub(super) fn gap_here(&mut self, name: &Arc<str>, count: u64, why: &str) {
+    /// Writes down a gap of whom `begin` named: the one place where a loss of this thread meets the timeline and the account.
+    pub(super) fn gap_here(
+        &mut self,
+        name: &Arc<str>,
+        run: Run,
+        (why, lines): (Why, u64),
+        said: &str,
+    ) {
         let start = self.batch.text.len();
-        self.gap_unpublished(name, count, why);
+        self.batch.gap(lines, said);
+        self.records += 1;
+        self.shared.lose(name, run, why, lines);
+        self.reports.send(LogReport::Dropped { name: name.clone(), lines, why: said.to_owned() });
         if self.listened() {
             let line = self.batch.text[start..].to_vec();
             if let Some(parsed) = super::record::parse_line(&line) {
@@ -431,14 +444,6 @@ impl Feed {
                 );
             }
         }
-    }
-
-    /// The same, for the files alone.
-    pub(super) fn gap_unpublished(&mut self, name: &Arc<str>, count: u64, why: &str) {
-        self.batch.gap(count, why);
-        self.records += 1;
-        let (name, why) = (name.clone(), why.to_owned());
-        self.reports.send(LogReport::Dropped { name, lines: count, why });
     }
 
     pub(super) fn publish(

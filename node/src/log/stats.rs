@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hilum_shared::protocol::Level;
 use serde::Serialize;
 
+use super::account::{Losses, Why};
 use super::gone::{Gone, count};
 use super::query::Entry;
 use super::scan::SegmentReader;
@@ -32,8 +33,8 @@ pub struct Count {
     pub bytes: u64,
     /// Records by level; what has none counts as INFO.
     pub levels: [u64; 5],
-    /// Lines that are lost.
-    pub dropped: u64,
+    /// Lines that are missing, by cause.
+    pub losses: Losses,
 }
 
 /// A stretch of time.
@@ -60,11 +61,7 @@ pub struct Stats {
 }
 
 impl Count {
-    fn add(&mut self, lines: u64, bytes: u64, level: Level, dropped: u64) {
-        self.dropped += dropped;
-        if dropped > 0 {
-            return;
-        }
+    fn add(&mut self, lines: u64, bytes: u64, level: Level) {
         self.records += 1;
         self.lines += lines;
         self.bytes += bytes;
@@ -78,18 +75,20 @@ impl Stats {
         let lines = 1 + memchr::memchr_iter(b'\n', &entry.text).count() as u64;
         let bytes = (entry.text.len() + entry.line_end().len()) as u64;
         let level = entry.level.unwrap_or(Level::Info);
-        let dropped = entry.dropped.unwrap_or(0);
-        self.total.add(lines, bytes, level, dropped);
         let name = match self.names.get_mut(&entry.name) {
             Some(name) => name,
             None => self.names.entry(entry.name.clone()).or_default(),
         };
-        name.add(lines, bytes, level, dropped);
         let (first, last) = self.range.unwrap_or((entry.at, entry.at));
         self.range = Some((first.min(entry.at), last.max(entry.at)));
-        if dropped > 0 {
+        if let Some(dropped) = entry.dropped {
+            let why = Why::of_gap(&entry.text);
+            self.total.losses.add(why, dropped);
+            name.losses.add(why, dropped);
             return;
         }
+        self.total.add(lines, bytes, level);
+        name.add(lines, bytes, level);
         let bar = self.bars.entry(entry.at / 1_000_000 / WIDTHS[self.width]).or_default();
         bar.lines += lines;
         bar.bad += u64::from(level >= Level::Warning);
@@ -173,13 +172,14 @@ mod tests {
         stats.add(&entry("web.1", 1_000_000, "one", None));
         stats.add(&entry("web.1", 3_500_000, "Traceback\n  x\nE: y", Some(Level::Error)));
         stats.add(&entry("db.1", 2_000_000, "", Some(Level::Debug)));
-        let mut gap = entry("db.1", 2_000_000, "… 7 lines dropped", Some(Level::Warning));
+        let mut gap =
+            entry("db.1", 2_000_000, "… 7 lines dropped (disk full)", Some(Level::Warning));
         gap.dropped = Some(7);
         stats.add(&gap);
         let web = &stats.names["web.1"];
         assert_eq!((web.records, web.lines, web.bytes), (2, 4, 4 + 19));
         assert_eq!(web.levels, [0, 1, 0, 1, 0]);
-        assert_eq!((stats.total.lines, stats.total.dropped), (5, 7));
+        assert_eq!((stats.total.lines, stats.total.losses.dropped()), (5, 7));
         assert_eq!(stats.range, Some((1_000_000, 3_500_000)));
         let (width, bars) = stats.bars();
         let lines: Vec<(u64, u64, u64)> =

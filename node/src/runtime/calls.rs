@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hilum_shared::name::Run;
 use hilum_shared::protocol::control::Fault;
 use hilum_shared::registry::directory::{LookupService, Unregister};
 use hilum_shared::rpc::ChangeLoglevel;
@@ -14,6 +15,7 @@ use crate::channels::control::{Call, ControlCall};
 use crate::core::event::Event;
 use crate::core::input::{Entry, Input, Request, RequestId};
 use crate::driver::stats::Breadth;
+use crate::log::account::{Losses, causes};
 
 impl Runtime {
     pub(super) fn call(&mut self, call: ControlCall) {
@@ -96,6 +98,8 @@ impl Runtime {
             .iter()
             .filter_map(|status| Some((status.instance.clone(), status.run, status.pid?)))
             .collect();
+        let losses = self.parts.log.account();
+        let all = losses.total();
         let samples = self.sampler.sample(&runs, Breadth::Session);
         for status in &mut instances {
             if let Some(sample) = samples.get(&(status.instance.clone(), status.run)) {
@@ -106,8 +110,13 @@ impl Runtime {
                     status.flags.push(Flag::Paused);
                 }
             }
-            if self.dropped.get(&status.instance) == Some(&status.run) {
-                status.flags.push(Flag::LinesDropped);
+            if let Some(losses) = losses.of(&status.instance.to_string()) {
+                if losses.run == status.run && losses.run != Run::default() {
+                    status.flags.push(Flag::LinesDropped);
+                }
+                status.dropped = losses.dropped();
+                status.dropped_by = losses.by_word(false);
+                status.missed_by = losses.by_word(true);
             }
             if let Some(age) = self.parts.roster.heartbeat_age(&status.instance) {
                 status.heartbeat_age = Some(age.as_secs_f64());
@@ -127,15 +136,18 @@ impl Runtime {
                 stopping: self.parts.core.is_stopping(),
                 log_endpoint: Some(self.context.endpoints.log_endpoint.clone()),
                 metrics: self.metrics.clone(),
-                warnings: self.warnings(),
+                warnings: self.warnings(&all),
                 ignored: self.ignored(),
+                dropped: all.dropped(),
+                dropped_by: all.by_word(false),
+                missed_by: all.by_word(true),
             },
             services,
             instances,
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&self, losses: &Losses) -> Vec<String> {
         let mut warnings = self.parts.warnings.clone();
         warnings.extend(self.parts.processes.degraded());
         warnings.extend(self.parts.watcher.warnings());
@@ -146,9 +158,15 @@ impl Runtime {
         if log.degraded {
             warnings.push("the log disk fails: lines are lost and counted".to_owned());
         }
-        if log.dropped > 0 {
+        if losses.dropped() > 0 {
+            let (lines, why) = (losses.dropped(), causes(&losses.by_word(false)));
             warnings
-                .push(format!("{} log lines were dropped; the timeline says where", log.dropped));
+                .push(format!("{lines} log lines were dropped ({why}); the timeline says where"));
+        }
+        let missed = losses.by_word(true);
+        if !missed.is_empty() {
+            let why = causes(&missed);
+            warnings.push(format!("copies of the log miss lines that the timeline has ({why})"));
         }
         let strays = self.parts.processes.strays();
         if !strays.is_empty() {

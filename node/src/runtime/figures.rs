@@ -51,7 +51,13 @@ impl Runtime {
                 "Calls answered.",
             ),
             one("log.records", log.records.into(), Counter, "Lines and records taken."),
-            one("log.dropped", log.dropped.into(), Counter, "Lines lost."),
+            one("log.dropped", log.dropped.into(), Counter, "Lines that the timeline misses."),
+            one(
+                "log.missed",
+                snapshot.node.missed_by.values().sum::<u64>().into(),
+                Counter,
+                "Lines that the timeline has and a copy of it misses.",
+            ),
             one("log.store_bytes", log.store_bytes.into(), Gauge, "Bytes of the log store."),
         ];
         process(&mut all);

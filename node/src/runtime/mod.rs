@@ -197,8 +197,6 @@ pub struct Runtime {
     sampling: Option<tokio::task::JoinHandle<()>>,
     /// Something was started: when that has settled, unused memory is given back.
     settles_at: Option<tokio::time::Instant>,
-    /// The last run of which lines were dropped.
-    dropped: HashMap<InstanceId, Run>,
     /// What crash dossiers call the state of a service's configuration, made at its first crash.
     hashes: HashMap<ServiceName, (Arc<ServiceSpec>, String)>,
     oom: crate::driver::oom::Watch,
@@ -242,7 +240,6 @@ impl Runtime {
             first: None,
             sampling: None,
             settles_at: None,
-            dropped: HashMap::new(),
             hashes: HashMap::new(),
             oom: crate::driver::oom::Watch::start(),
             dossiers: Vec::new(),
@@ -465,11 +462,6 @@ impl Runtime {
             LogReport::Degraded(why) => tracing::error!(%why, "log disk fails"),
             LogReport::Recovered => tracing::warn!("log disk works again"),
             LogReport::Dropped { name, lines, why } => {
-                if let Ok(instance) = InstanceId::parse(&name)
-                    && let Some(run) = self.parts.core.instance(&instance).map(|life| life.run)
-                {
-                    self.dropped.insert(instance, run);
-                }
                 tracing::warn!(%name, lines, %why, "log lines dropped");
             }
         }

@@ -129,6 +129,58 @@ fn colours_long_lines_and_rates_are_as_the_policy_says() {
 }
 
 #[test]
+fn a_rate_that_goes_on_makes_one_gap_a_second_and_each_line_is_there_or_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let limited = |rate| LogPolicy { rate: Some(rate), ..policy() };
+    // One that ends, one whose policy changes and whose node stops.
+    let (mut ends, e1) = log.attach("ends.1", 1, limited(200));
+    let (mut stays, _e2) = log.attach("stays.1", 1, limited(200));
+    let gaps = |name: &str| -> Vec<u64> {
+        let filter = Filter { instance: Some(name.to_owned()), ..Filter::default() };
+        read(dir.path(), filter, Start::All).iter().filter_map(|entry| entry.dropped).collect()
+    };
+    let (begin, mut written) = (Instant::now(), 0_u64);
+    while gaps("ends.1").len() < 3 || gaps("stays.1").len() < 3 {
+        assert!(begin.elapsed() < LONG, "waited in vain for gaps");
+        for _ in 0..20 {
+            ends.write_all(b"x\n").unwrap();
+            stays.write_all(b"x\n").unwrap();
+            written += 1;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let seen = gaps("ends.1").len();
+    let most = begin.elapsed().as_secs() as usize + 1;
+    assert!(seen <= most, "{seen} gaps in {most}s");
+    for _ in 0..1000 {
+        ends.write_all(b"x\n").unwrap();
+    }
+    drop((ends, e1));
+    log.ended("ends.1", 1).recv_timeout(LONG).unwrap();
+    let all_of = |name: &str| {
+        let filter = Filter { instance: Some(name.to_owned()), ..Filter::default() };
+        let entries = read(dir.path(), filter, Start::All);
+        let dropped: u64 = entries.iter().filter_map(|entry| entry.dropped).sum();
+        let lines = entries.iter().filter(|entry| entry.dropped.is_none()).count() as u64;
+        let said = texts(&entries).iter().filter(|text| text.contains("(rate limit)")).count();
+        assert_eq!(said, gaps(name).len());
+        (dropped, lines + dropped)
+    };
+    let (dropped, all) = all_of("ends.1");
+    assert_eq!(all, written + 1000, "also of its last moment");
+    assert_eq!(log.handle.account().of("ends.1").unwrap().of(Why::Rate), dropped);
+    stays.write_all(&b"x\n".repeat(1000)).unwrap();
+    log.handle.policy("stays".parse().unwrap(), Arc::new(policy())); // it has no rate any more
+    stays.write_all(b"x\n").unwrap();
+    let handle = log.handle.clone();
+    log.stop();
+    let (dropped, all) = all_of("stays.1");
+    assert_eq!(all, written + 1001, "also of the node's last moment");
+    assert_eq!(handle.account().of("stays.1").unwrap().of(Why::Rate), dropped);
+}
+
+#[test]
 fn stop_takes_what_is_in_the_pipes() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::start(dir.path(), spec());

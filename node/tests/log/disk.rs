@@ -45,7 +45,9 @@ fn a_full_disk_holds_no_worker_back_and_the_loss_is_counted_when_it_is_mended() 
     assert!(
         matches!(log.reports.blocking_recv(), Some(LogReport::Degraded(why)) if why.contains("disk full"))
     );
-    assert!(log.handle.stats().degraded && log.handle.stats().dropped > 0);
+    assert!(log.handle.stats().degraded);
+    let known = log.handle.account().of("a.1").unwrap().clone();
+    assert!(known.of(Why::Disk) > 0 && known.run == Run(1), "told while it lasts: {known:?}");
     std::fs::remove_file(&filler).unwrap();
     let dropped = loop {
         match log.reports.blocking_recv().unwrap() {
@@ -70,6 +72,48 @@ fn a_full_disk_holds_no_worker_back_and_the_loss_is_counted_when_it_is_mended() 
     for (number, line) in lines[..lines.len() - 1].iter().enumerate() {
         assert_eq!(String::from_utf8_lossy(&line.text), format!("{number:>99}"));
     }
+}
+
+#[test]
+fn what_was_lost_before_the_disk_failed_keeps_its_cause() {
+    const LINES: u64 = 100_000;
+    let Some(disk) = SmallDisk::mount("16m") else {
+        return;
+    };
+    let dir = disk.0.path().join("logs");
+    let filler = disk.0.path().join("filler");
+    std::fs::write(&filler, vec![1; 15 << 20]).unwrap();
+    let mut log = Log::start(&dir, spec());
+    let (mut out, e1) = log.attach("a.1", 1, policy());
+    let (mut fast, e2) = log.attach("fast.1", 1, LogPolicy { rate: Some(5), ..policy() });
+    for number in 0..LINES {
+        writeln!(out, "{number:>99}").unwrap();
+    }
+    wait_until("the loss", || log.handle.account().of("a.1").is_some());
+    // Its gap is among what the disk does not take.
+    fast.write_all(&b"x\n".repeat(105)).unwrap();
+    wait_until("the other loss", || {
+        log.handle.account().of("fast.1").is_some_and(|fast| fast.of(Why::Rate) == 100)
+    });
+    log.flush();
+    std::fs::remove_file(&filler).unwrap();
+    while log.reports.blocking_recv() != Some(LogReport::Recovered) {}
+    drop((out, e1, fast, e2));
+    log.ended("a.1", 1).recv_timeout(LONG).unwrap();
+    log.ended("fast.1", 1).recv_timeout(LONG).unwrap();
+    let account = log.handle.account();
+    log.stop();
+    let mut told = hilum_node::log::account::Account::default();
+    for entry in all(&dir) {
+        if let Some(lines) = entry.dropped {
+            told.add(&entry.name, entry.run.unwrap_or_default(), Why::of_gap(&entry.text), lines);
+        }
+    }
+    let of = |who: &hilum_node::log::account::Account, name| who.of(name).cloned().unwrap();
+    assert_eq!(of(&told, "fast.1"), of(&account, "fast.1"));
+    assert_eq!(of(&told, "a.1"), of(&account, "a.1"));
+    let fast = of(&account, "fast.1");
+    assert_eq!((fast.of(Why::Rate), fast.of(Why::Disk)), (100, 5));
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn structured_records_keep_their_fields_and_a_hole_is_a_gap() {
     let entries = all(dir.path());
     assert_eq!(
         texts(&entries),
-        ["one\ntwo", "… 2 lines dropped (records that the worker did not deliver)", "four"]
+        ["one\ntwo", "… 2 lines dropped (records that did not arrive)", "four"]
     );
     assert_eq!(entries[0].level, Some(Level::Warning));
     assert_eq!(entries[2].level, Some(Level::Info));
@@ -40,6 +40,52 @@ fn structured_records_keep_their_fields_and_a_hole_is_a_gap() {
     let shown = read(dir.path(), grave, Start::All);
     assert_eq!(shown.len(), 2, "the gap is shown, the INFO is not: {shown:?}");
     log.stop();
+}
+
+#[test]
+fn records_that_are_refused_say_why_and_are_no_hole() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(dir.path(), spec());
+    let record = |seq| LogRecord {
+        instance: id("a.1"),
+        seq: Some(seq),
+        at: 0.0,
+        level: "info".to_owned(),
+        logger: String::new(),
+        message: format!("record {seq}"),
+        fields: [].into(),
+        trace_id: None,
+    };
+    let send = |run, seqs: &[u64], refused: &[(&str, u64)]| {
+        let records = seqs.iter().map(|seq| record(*seq)).collect();
+        let refused = refused.iter().map(|(why, count)| ((*why).to_owned(), *count)).collect();
+        log.handle.received(id("a.1"), Run(run), 7, records, refused).unwrap();
+    };
+    send(1, &[1, 4], &[("too large", 2)]);
+    send(1, &[6], &[]); // 5 is missing
+    send(1, &[], &[("nonsense", 1)]);
+    send(1, &[9], &[]); // 7 was refused, 8 is missing
+    send(2, &[1], &[("the first of its life", 0)]);
+    for number in 0..1000 {
+        send(2, &[], &[(&format!("reason {number}"), 1)]);
+    }
+    let gaps = || -> Vec<String> {
+        let entries = all(dir.path()).into_iter().filter(|entry| entry.dropped.is_some());
+        entries.map(|entry| String::from_utf8(entry.text).unwrap()).collect()
+    };
+    wait_until("what was refused", || gaps().iter().any(|gap| gap.contains("(refused)")));
+    let handle = log.handle.clone();
+    log.stop();
+    let said = gaps();
+    let count = |text: &str| said.iter().filter(|gap| *gap == text).count();
+    assert_eq!(count("… 2 lines dropped (refused: too large)"), 1, "{said:?}");
+    assert_eq!(count("… 1 line dropped (refused: nonsense)"), 1, "{said:?}");
+    assert_eq!(count("… 1 line dropped (records that did not arrive)"), 2, "{said:?}");
+    assert!(said.len() < 50, "many reasons are told as one: {said:?}");
+    let (account, of) = (handle.account(), |why| handle.account().of("a.1").unwrap().of(why));
+    assert_eq!((of(Why::Refused), of(Why::Undelivered)), (1003, 2));
+    let told: u64 = all(dir.path()).iter().filter_map(|entry| entry.dropped).sum();
+    assert_eq!(told, account.total().dropped());
 }
 
 #[test]
@@ -144,6 +190,53 @@ fn a_file_besides_the_store_has_the_same_lines() {
     let second = std::fs::read_to_string(dir.path().join("own.txt")).unwrap();
     assert!(first.ends_with(" a.1 out | mine\n") && first.lines().count() == 1, "{first}");
     assert!(second.ends_with(" a.1 out | again\n") && second.lines().count() == 1, "{second}");
+    log.stop();
+}
+
+#[test]
+fn a_log_file_that_is_renamed_or_removed_is_made_anew_and_misses_no_line() {
+    const LINES: usize = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::start(&dir.path().join("store"), spec());
+    let file = dir.path().join("own.txt");
+    let (mut out, _err) = log.attach("a.1", 1, LogPolicy { file: Some(file.clone()), ..policy() });
+    let texts_of = |path: &Path| -> Vec<String> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().map(|line| line.split_once(" | ").unwrap().1.to_owned()).collect()
+    };
+    writeln!(out, "first").unwrap();
+    log.flush();
+    // As logrotate does it without `copytruncate`, and nobody sends SIGUSR1.
+    std::fs::rename(&file, dir.path().join("own.txt.1")).unwrap();
+    writeln!(out, "second").unwrap();
+    log.flush();
+    assert_eq!(texts_of(&dir.path().join("own.txt.1")), ["first"]);
+    assert_eq!(texts_of(&file), ["second"]);
+    std::fs::remove_file(&file).unwrap();
+    writeln!(out, "third").unwrap();
+    log.flush();
+    assert_eq!(texts_of(&file), ["third"]);
+    // While lines are written; what is removed was read before.
+    let writer = std::thread::spawn(move || {
+        for number in 0..LINES {
+            writeln!(out, "{number}").unwrap();
+        }
+        out
+    });
+    let mut rotated = vec![file.clone()];
+    while !writer.is_finished() {
+        let old = dir.path().join(format!("own.txt.{}", rotated.len() + 1));
+        if std::fs::rename(&file, &old).is_ok() {
+            rotated.insert(1, old);
+        }
+    }
+    let _out = writer.join().unwrap();
+    log.flush();
+    let mut seen: Vec<String> = rotated.iter().rev().flat_map(|path| texts_of(path)).collect();
+    assert_eq!(seen.remove(0), "third");
+    let wanted: Vec<String> = (0..LINES).map(|number| number.to_string()).collect();
+    assert_eq!(seen, wanted, "in {} files", rotated.len());
+    assert_eq!(log.handle.account().total().each().count(), 0);
     log.stop();
 }
 

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use hilum_tests::{Cluster, LIMIT, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn gaps(cluster: &Cluster, arguments: &str) -> Vec<Value> {
     let all = cluster.logs(&format!("{arguments} --json"));
@@ -27,17 +27,53 @@ instances:
     let lines = kept.lines().filter(|line| line.parse::<u32>().is_ok()).count() as u64;
     assert_eq!(lines + dropped, 500);
     assert!(kept.contains("lines dropped (rate limit)"), "{kept}");
-    assert!(cluster.events("loud").contains(&"lines-dropped".to_owned()));
-    cluster
-        .wait("loud.1", "the flag", |loud| loud["flags"] == serde_json::json!(["lines-dropped"]));
+    let told = dropped_events(&cluster, "loud", "rate", false);
+    let stats = cluster.json("logs loud --stats --json");
+    let loud = cluster.wait("loud.1", "the flag", |loud| loud["flags"] == json!(["lines-dropped"]));
+    let by = json!({"rate": dropped});
+    assert_eq!((told, &loud["dropped"], &loud["dropped_by"]), (dropped, &json!(dropped), &by));
+    assert_eq!(stats["names"]["loud.1"]["dropped"], dropped);
+    assert_eq!(stats["names"]["loud.1"]["dropped_by"], by);
+    let table = cluster.ok("ps");
+    assert!(table.contains(&format!("lines dropped: rate {dropped}")), "{table}");
+    assert!(gaps(&cluster, "loud").iter().all(|gap| gap["why"] == "rate"));
     assert!(gaps(&cluster, "calm").is_empty());
-    assert_eq!(cluster.instance("calm.1")["flags"], serde_json::json!([]));
+    let calm = cluster.instance("calm.1");
+    assert_eq!((&calm["flags"], &calm["dropped_by"]), (&json!([]), &json!({})));
     // A new run has lost nothing yet.
     cluster.configure(&yaml.replace("seq 1 500", "seq 1 5"));
     cluster.ok("up -d");
-    cluster.wait("loud.1", "no flag", |loud| {
-        loud["run"] == 2 && loud["flags"] == serde_json::json!([])
+    cluster.wait("loud.1", "no flag", |loud| loud["run"] == 2 && loud["flags"] == json!([]));
+}
+
+/// Lines that events tell of, all of them for this reason.
+fn dropped_events(cluster: &Cluster, target: &str, why: &str, kept: bool) -> u64 {
+    let all = cluster.ok(&format!("events {target} --json"));
+    let events = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let dropped = events.filter(|event| event["event"] == "lines-dropped").inspect(|event| {
+        assert_eq!((&event["why"], &event["kept"]), (&json!(why), &json!(kept)));
     });
+    dropped.map(|event| event["lines"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn with_overflow_drop_a_flood_at_full_speed_costs_a_quiet_neighbour_no_line() {
+    let yaml = "
+instances:
+  flood: {command: yes a line that says nothing at all, numprocesses: 3}
+  calm:
+    command: >-
+      sh -c 'i=0; while test $i -lt 300; do i=$((i+1)); echo calm $i; sleep 0.005; done; exec sleep 1000'
+logs: {budget: 64MiB, overflow: drop}
+";
+    let cluster = Cluster::new(&yaml.replace("$(", "$$("));
+    cluster.ok("up -d");
+    let shown = || cluster.logs("calm --stream out --no-prefix");
+    wait_until(LIMIT, "its last line", || shown().contains("calm 300"));
+    cluster.ok("stop flood");
+    let wanted: Vec<String> = (1..=300).map(|number| format!("calm {number}")).collect();
+    assert_eq!(shown().lines().collect::<Vec<_>>(), wanted);
+    assert_eq!(cluster.instance("calm.1")["dropped"], 0);
 }
 
 /// As `lymph tail` does: a SUB socket, frames `[LEVEL, endpoint, text]`.
@@ -112,8 +148,14 @@ instances:
     let (got, told) = listen(&cluster, &asleep, &endpoint, u64::MAX);
     // Events are lines, too.
     assert!((LINES..LINES + 500).contains(&(got + told)), "{got} came, {told} were told of");
-    wait_until(LIMIT, "a gap in the timeline", || !gaps(&cluster, "").is_empty());
-    assert!(cluster.events("").contains(&"lines-dropped".to_owned()));
+    let missed = || cluster.ps()["node"]["missed_by"]["subscriber"].as_u64();
+    wait_until(LIMIT, "the account of what it missed", || missed().is_some());
+    wait_until(LIMIT, "the same of the events", || {
+        Some(dropped_events(&cluster, "", "subscriber", true)) == missed()
+    });
+    // The timeline itself misses nothing.
+    assert!(gaps(&cluster, "").is_empty());
+    assert_eq!(cluster.ps()["node"]["dropped"], 0);
 }
 
 /// Since 1970.

@@ -11,6 +11,7 @@ use super::super::output::{Painter, Style};
 use super::super::session::Session;
 use super::super::table::{Align, Cell, Table};
 use super::super::time;
+use crate::log::account::causes;
 use crate::log::query::{Entry, Filter, Reader, Start};
 use crate::log::record::NODE_NAME;
 use crate::log::stats::{Bar, Count, LEVELS, Stats, removed};
@@ -63,7 +64,8 @@ fn to_json(stats: &Stats, removed: u64) -> Value {
             "bytes": count.bytes,
             "lines_per_second": count.lines as f64 / seconds,
             "levels": levels,
-            "dropped": count.dropped,
+            "dropped": count.losses.dropped(),
+            "dropped_by": count.losses.by_word(false),
         })
     };
     let names: Map<String, Value> =
@@ -125,10 +127,15 @@ fn render(stats: &Stats, paint: Painter, local: &dyn Fn(f64) -> String) -> Strin
             number(warning, Some(Style::Warn)),
             number(error, Some(Style::Bad)),
             number(critical, Some(Style::Bad)),
-            number(count.dropped, Some(Style::Warn)),
+            number(count.losses.dropped(), Some(Style::Warn)),
         ]);
     }
     let mut text = table.render(paint);
+    let dropped = causes(&stats.total.losses.by_word(false));
+    if !dropped.is_empty() {
+        text.push_str(&paint.paint(Style::Warn, &format!("\ndropped: {dropped}")));
+        text.push('\n');
+    }
     let (width, bars) = stats.bars();
     if let (Some((first, last)), true) = (stats.range, bars.len() > 1) {
         let most = bars.iter().map(|(_, bar)| bar.lines).max().unwrap_or(0);

@@ -2,12 +2,15 @@
 
 use std::io::{PipeWriter, Write};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use hilum_shared::config::spec::LogsSpec;
+use hilum_shared::name::Run;
 
 use super::*;
+use crate::log::account::Why;
 use crate::log::handle::Source;
 use crate::log::record::parse_line;
 
@@ -119,7 +122,7 @@ fn with_overflow_drop_nobody_waits_and_each_line_is_whole_or_counted() {
     let slow = Slow::start(Overflow::Drop);
     let mut out = slow.attach("w.1");
     flood(&mut out, LINES); // ends although the disk takes nothing
-    slow.wait_until("the drop", |shared| shared.dropped.load(Ordering::Relaxed) > 0);
+    slow.wait_until("the drop", |shared| shared.account().total().dropped() > 0);
     // A line that is longer than what is kept of an unfinished one, and goes on when the disk does.
     let before = slow.shared.bytes.load(Ordering::Relaxed);
     out.write_all("L".repeat(200_000).as_bytes()).unwrap();
@@ -210,4 +213,50 @@ fn with_overflow_block_a_flood_waits_for_the_disk_and_a_quiet_neighbour_does_not
     // Each turn reads of every pipe: the neighbour does not come after the flood.
     let last_calm = lines.iter().rposition(|(name, _)| name == "calm.1").unwrap();
     assert!(last_calm < lines.len() / 2, "{last_calm} of {}", lines.len());
+}
+
+#[test]
+fn with_overflow_drop_a_flood_costs_a_quiet_neighbour_no_line() {
+    let slow = Slow::start(Overflow::Drop);
+    let (mut loud, mut calm) = (slow.attach("flood.1"), slow.attach("calm.1"));
+    let over = Arc::new(AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let over = over.clone();
+        move || {
+            let (block, mut lines) = ("x".repeat(99) + "\n", 0);
+            while !over.load(Ordering::Relaxed) {
+                loud.write_all(block.repeat(40).as_bytes()).unwrap(); // whole, and never waits for the disk
+                lines += 40;
+            }
+            lines
+        }
+    });
+    slow.wait_until("the flood to lose lines", |shared| shared.account().total().dropped() > 0);
+    let mut bytes = 0;
+    for number in 0..5000 {
+        let line = format!("calm {number:04}\n");
+        calm.write_all(line.as_bytes()).unwrap();
+        bytes += line.len() as u64;
+    }
+    over.store(true, Ordering::Relaxed);
+    let lines = flood.join().unwrap();
+    slow.wait_until("all to be read while the disk takes nothing", |shared| {
+        shared.bytes.load(Ordering::Relaxed) == bytes + lines * 100
+    });
+    assert!(slow.shared.holding.load(Ordering::Relaxed));
+    let shared = slow.shared.clone();
+    slow.send(Command::Stop);
+    let (written, _) = slow.flows();
+    let of = |wanted: &str| -> Vec<&str> {
+        let his = written.iter().filter(|(name, _)| name == wanted);
+        his.map(|(_, text)| text.as_str()).collect()
+    };
+    let wanted: Vec<String> = (0..5000).map(|number| format!("calm {number:04}")).collect();
+    assert_eq!(of("calm.1"), wanted);
+    let kept = of("flood.1").iter().filter(|text| !text.starts_with('…')).count() as u64;
+    let (account, flood) = (shared.account(), lines - kept);
+    assert_eq!(account.of("flood.1").unwrap().of(Why::Overflow), flood);
+    assert!(account.of("calm.1").is_none());
+    let size: usize = written.iter().map(|(name, text)| name.len() + text.len()).sum();
+    assert!(size < ROOM + 2 * 1024 * 1024, "what waits is bounded: {size}");
 }

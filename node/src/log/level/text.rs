@@ -3,7 +3,7 @@
 
 use hilum_shared::protocol::Level;
 
-use super::fields::logfmt_pairs;
+use super::fields::{is_logfmt, logfmt_pairs};
 use super::word;
 use crate::log::line::color;
 
@@ -335,10 +335,13 @@ fn of_npm(rest: &[u8]) -> Option<Level> {
 }
 
 fn of_logfmt(line: &[u8]) -> Option<Level> {
-    logfmt_pairs(&line[..line.len().min(LOGFMT_REACH)], |key, value| match key {
+    let line = &line[..line.len().min(LOGFMT_REACH)];
+    let level = logfmt_pairs(line, |key, value| match key {
         b"level" | b"lvl" | b"severity" | b"loglevel" | b"levelname" => {
             word(value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value))
         }
         _ => None,
-    })
+    });
+    // Of a longer line the last pair is cut.
+    level.filter(|_| line.len() == LOGFMT_REACH || is_logfmt(line))
 }
