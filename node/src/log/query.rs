@@ -53,6 +53,16 @@ impl Filter {
         Self { grep: None, expr: None, level: None, ..self.clone() }
     }
 
+    /// Whether this name of the timeline is asked for.
+    pub(super) fn wants_name(&self, name: &str) -> bool {
+        let (service, instance) = match name.rsplit_once('.') {
+            Some((service, _)) => (service, Some(name)),
+            None => (name, None),
+        };
+        self.target.as_ref().is_none_or(|target| target(service, instance))
+            && self.instance.as_ref().is_none_or(|only| instance == Some(only))
+    }
+
     /// Whether level, `grep` and `expr` want this record; a gap is always wanted.
     pub fn picks(&self, entry: &Entry) -> bool {
         entry.dropped.is_some()

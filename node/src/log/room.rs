@@ -9,6 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::fold::{self, Plan, fold};
+use super::gone::Word;
+use super::losses::word;
 use super::recover::last_span;
 use super::scan::SegmentReader;
 use super::segment::{Id, Segment, Shares, files, list, path, remove, size};
@@ -37,6 +39,20 @@ const GRAIN: Duration = Duration::from_millis(100);
 /// The first number in a segment, and the one after its last.
 pub(super) fn held(dir: &Path, id: Id) -> Option<(u64, u64)> {
     SegmentReader::open(dir, id, 1).filter(|segment| !segment.is_rebuilt())?.range()
+}
+
+/// All that gaps in a segment tell to be lost.
+fn words(dir: &Path, id: Id) -> Vec<Word> {
+    let Some(mut segment) = SegmentReader::open(dir, id, 1) else {
+        return Vec::new();
+    };
+    let mut words = Vec::new();
+    for at in 0..segment.len() {
+        if let Some(span) = segment.span(at) {
+            words.extend(word(&mut segment, &span));
+        }
+    }
+    words
 }
 
 /// All numbers in a segment.
@@ -77,9 +93,17 @@ impl Store {
         if self.remove_aside() {
             return true;
         }
-        if !self.evict_fairly() {
-            self.remove(0); // where it cannot be done fairly it is done all the same
+        if self.evict_fairly() {
+            return true;
         }
+        // All that is left may lie in one that was folded: what is written to now is what it can be folded into.
+        if self.current.as_ref().is_some_and(|segment| !segment.is_empty()) {
+            self.rotate();
+            if self.evict_fairly() {
+                return true;
+            }
+        }
+        self.remove(0); // where it cannot be done fairly it is done all the same
         true
     }
 
@@ -117,10 +141,8 @@ impl Store {
             self.settle(*id);
         }
         let Self { dir, gone, unwritten, .. } = self;
-        let evicted = |ranges: &[(u64, u64)]| {
-            for (from, to) in ranges {
-                gone.evicted.add(*from, *to);
-            }
+        let evicted = |ranges: &[(u64, u64)], words: &[Word]| {
+            gone.evict(ranges, words);
             *unwritten = gone.write(dir).is_err();
         };
         let Ok(folded) = fold(dir, &ids, allowed, evicted) else {
@@ -149,9 +171,7 @@ impl Store {
             (None, Some(whole)) => vec![whole],
             _ => ranges(&self.dir, id),
         };
-        for (from, to) in ranges {
-            self.gone.evicted.add(from, to);
-        }
+        self.gone.evict(&ranges, &words(&self.dir, id));
         // Before it goes, so that no reader takes it for a loss; on a full disk after it, too.
         self.unwritten = self.gone.write(&self.dir).is_err();
         remove(&self.dir, id);
