@@ -13,7 +13,7 @@ use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Batch, Flags, Stamps, Stream, Who};
 use hilum_node::log::segment::path;
-use hilum_node::log::stats::removed;
+use hilum_node::log::stats::{removed, removed_gaps};
 use hilum_node::log::store::{Note, Store};
 
 use logs::spec;
@@ -136,44 +136,6 @@ fn what_was_removed_while_no_node_ran_is_told_by_the_next_one() {
         assert_eq!(lost, 10);
         assert_eq!(removed(dir.path()).unwrap(), 0);
     }
-}
-
-#[test]
-fn what_was_removed_last_is_told_before_the_next_node_looks() {
-    let gap = "… 10 lines dropped (the last files were moved or removed by somebody else)";
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = filled(dir.path(), 4);
-    store.sync().unwrap();
-    drop(store);
-    let whole = shown(dir.path(), Filter::default());
-    assert_eq!(whole, lines(1..=40));
-    // An index that is no index: the numbers of its text are not known, but that they are missing is.
-    fs::write(path(dir.path(), 4, "idx"), vec![b'?'; 64 * 4]).unwrap();
-    assert!(shown(dir.path(), Filter::default()).len() >= 40);
-    remove(dir.path(), 4);
-    assert_eq!(shown(dir.path(), Filter::default()), all_with(gap, 30, 41, 40));
-    let tail = read(dir.path(), Filter::default(), Start::Tail(2));
-    assert_eq!(tail.len(), 3, "{tail:?}");
-    let (mut store, notes) = reopened(dir.path());
-    assert_eq!(total(&notes), 10);
-    assert_eq!(shown(dir.path(), Filter::default()), all_with(gap, 30, 41, 40));
-    store.append(&batch(41)).unwrap();
-    let seen = shown(dir.path(), Filter::default());
-    assert_eq!((seen.len(), seen.last().unwrap().as_str()), (32, "s.1 line 41"));
-}
-
-#[test]
-fn an_index_whose_end_is_damaged_is_a_gap_at_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = filled(dir.path(), 2);
-    store.sync().unwrap();
-    drop(store);
-    let idx = OpenOptions::new().write(true).open(path(dir.path(), 2, "idx")).unwrap();
-    let length = idx.metadata().unwrap().len();
-    std::os::unix::fs::FileExt::write_all_at(&idx, &[7; 64], length - 64).unwrap();
-    let seen = shown(dir.path(), Filter::default());
-    assert_eq!(seen[..19], lines(1..=19)[..]);
-    assert!(seen[19].starts_with("… 1 line dropped"), "{seen:?}");
 }
 
 #[test]
@@ -397,4 +359,148 @@ fn a_follower_goes_on_with_a_store_that_begins_anew_after_its_folder_was_missing
         assert!(Instant::now() < limit, "{seen:?}");
     }
     assert_eq!(seen, [1, 2, 3]);
+}
+
+/// A gap of `s.1`.
+fn gap(number: u64, lines: u64, why: &str) -> Batch {
+    let who = Arc::new(Who { name: "s.1".into(), file: None });
+    let mut batch = Batch::default();
+    let at = BASE + number;
+    batch.begin(&who, 1, 1, Stream::Node, at, Stamps::default().write(at));
+    batch.gap(lines, why);
+    batch
+}
+
+#[test]
+fn how_many_lines_an_evicted_gap_told_of_is_known_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = spec(128 * 1024, 16 * 1024);
+    let (mut store, _) = Store::open(dir.path(), &limits).unwrap();
+    let mut told = 0;
+    for number in 1..6000_u64 {
+        if number % 10 == 0 {
+            let why = if number % 20 == 0 { "over `rate: 5`" } else { "disk full" };
+            store.append(&gap(number, number % 7 + 1, why)).unwrap();
+            told += number % 7 + 1;
+        } else {
+            store.append(&batch(number)).unwrap();
+        }
+        if number % 2000 == 0 {
+            drop(store);
+            store = Store::open(dir.path(), &limits).unwrap().0;
+        }
+    }
+    let known = |filter: &Filter| {
+        let entries = read(dir.path(), filter.clone(), Start::All);
+        let there: u64 = entries.iter().filter_map(|entry| entry.dropped).sum();
+        (there, removed_gaps(dir.path(), filter))
+    };
+    let (there, gone) = known(&Filter::default());
+    assert!(there < told, "some are evicted");
+    assert_eq!(there + gone.iter().map(|told| told.lines).sum::<u64>(), told);
+    let reasons: Vec<(&str, &str)> =
+        gone.iter().map(|told| (told.name.as_str(), told.why.as_str())).collect();
+    assert_eq!(reasons, [("s.1", "disk full"), ("s.1", "over `rate: 5`")]);
+    let of_one = |name: &str| Filter { instance: Some(name.into()), ..Filter::default() };
+    assert_eq!(known(&of_one("s.1")), (there, gone));
+    assert_eq!(known(&of_one("other.1")), (0, vec![]));
+}
+
+#[test]
+fn a_loss_by_somebody_else_is_still_counted_when_all_around_it_is_evicted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = filled(dir.path(), 4);
+    store.sync().unwrap();
+    drop(store);
+    remove(dir.path(), 2);
+    let (mut store, _) = Store::open(dir.path(), &spec(128 * 1024, 16 * 1024)).unwrap();
+    for number in 41..6000 {
+        store.append(&batch(number)).unwrap();
+    }
+    let gone: u64 =
+        removed_gaps(dir.path(), &Filter::default()).iter().map(|told| told.lines).sum();
+    let there: u64 = read(dir.path(), Filter::default(), Start::All)
+        .iter()
+        .filter_map(|entry| entry.dropped)
+        .sum();
+    assert_eq!((gone, there), (10, 0));
+}
+
+#[test]
+fn newest_lines_that_are_gone_are_told_with_the_node_down_too() {
+    for how in ["remove", "index", "all", "truncate"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = filled(dir.path(), 3);
+        store.sync().unwrap();
+        drop(store);
+        let kept = match how {
+            "remove" => {
+                remove(dir.path(), 3);
+                20
+            }
+            "index" => {
+                fs::remove_file(path(dir.path(), 3, "log")).unwrap();
+                20
+            }
+            "truncate" => {
+                for ending in ["log", "idx"] {
+                    fs::write(path(dir.path(), 3, ending), "").unwrap();
+                }
+                20
+            }
+            _ => {
+                (1..=3).for_each(|number| remove(dir.path(), number));
+                0
+            }
+        };
+        let mut wanted = lines(1..=kept);
+        let why = "the last files were moved or removed by somebody else";
+        wanted.push(format!("… {} lines dropped ({why})", 30 - kept));
+        assert_eq!(shown(dir.path(), Filter::default()), wanted, "{how}");
+        let tail = read(dir.path(), Filter::default(), Start::Tail(2));
+        assert_eq!(tail.last().and_then(|entry| entry.dropped), Some(30 - kept), "{how}");
+        let early = Filter { until: Some(BASE + 1000), ..Filter::default() };
+        assert_eq!(shown(dir.path(), early).len() as u64, kept, "{how}");
+        // The next life tells the same, in the same place.
+        let (mut store, notes) = reopened(dir.path());
+        assert_eq!(total(&notes), 30 - kept, "{how}");
+        store.append(&batch(31)).unwrap();
+        let entries = read(dir.path(), Filter::default(), Start::All);
+        let gaps: Vec<u64> = entries.iter().filter_map(|entry| entry.dropped).collect();
+        assert_eq!((gaps, entries.last().unwrap().seq), (vec![30 - kept], 31), "{how}");
+    }
+}
+
+#[test]
+fn lines_behind_a_damaged_end_of_an_index_are_read_with_the_node_down() {
+    for number in [1, 3] {
+        for how in ["cut", "torn", "zeros", "first", "middle", "all"] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut store = filled(dir.path(), 3);
+            store.sync().unwrap();
+            drop(store);
+            let idx = path(dir.path(), number, "idx");
+            let mut bytes = fs::read(&idx).unwrap();
+            let length = bytes.len();
+            match how {
+                "cut" => bytes.truncate(length - 4 * 64),
+                "torn" => bytes.truncate(length - 100),
+                "zeros" => bytes[length - 200..].fill(0),
+                "first" => bytes[64..128].fill(0),
+                "middle" => bytes[64 * 3..64 * 6].fill(0),
+                _ => bytes[64..].fill(0),
+            }
+            fs::write(&idx, bytes).unwrap();
+            // Nobody is between text and index any more.
+            let log = OpenOptions::new().write(true).open(path(dir.path(), number, "log")).unwrap();
+            log.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).unwrap();
+            for start in [Start::All, Start::Tail(30)] {
+                let entries = read(dir.path(), Filter::default(), start);
+                let seqs: Vec<u64> = entries.iter().map(|entry| entry.seq).collect();
+                assert_eq!(seqs, (1..=30).collect::<Vec<_>>(), "{how} {number} {start:?}");
+                let own = |entry: &Entry| entry.text.starts_with(entry.name.as_bytes());
+                assert!(entries.iter().all(own), "{how} {number}");
+            }
+        }
+    }
 }

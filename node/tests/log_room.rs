@@ -419,3 +419,48 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn with_the_smallest_budget_and_the_largest_writes_nobody_loses_all() {
+    // 128 KiB is the least that a configuration may say; a write may bring a mebibyte, in reads of 256 KiB.
+    for (budget, segment) in [(128, 64), (256, 64), (512, 64)] {
+        for size in [40_usize, 250, 1000] {
+            let dir = tempfile::tempdir().unwrap();
+            let limits = spec(budget << 10, segment << 10);
+            let (mut store, _) = Store::open(dir.path(), &limits).unwrap();
+            let mut quiet = Vec::new();
+            for round in 0..20_u64 {
+                let mut flood = Batch::default();
+                let who = Arc::new(Who { name: "loud.1".into(), file: None });
+                for read in 0..size.div_ceil(250) as u64 {
+                    let at = BASE + round * 1000 + read;
+                    flood.begin(&who, 1, 1, Stream::Out, at, Stamps::default().write(at));
+                    for line in 0..(size << 10).min(250 << 10) / 150 {
+                        let text = format!("{round} {read} {line} {:x>100}", "");
+                        flood.line(text.as_bytes(), None, Flags::NONE);
+                    }
+                }
+                store.append(&flood).unwrap();
+                assert!(store.size() <= budget << 10, "{budget} {size}: {}", store.size());
+                quiet.push(format!("quiet {round}"));
+                let at = BASE + round * 1000 + 500;
+                store.append(&batch("quiet.1", at, &quiet[quiet.len() - 1..])).unwrap();
+                if round % 9 == 8 {
+                    drop(store);
+                    store = Store::open(dir.path(), &limits).unwrap().0;
+                }
+                if round % 5 < 4 {
+                    continue;
+                }
+                let what = format!("budget {budget}, writes of {size}, round {round}");
+                assert_eq!(texts(&read(dir.path(), of("quiet.1"), Start::All)), quiet, "{what}");
+                let loud = texts(&read(dir.path(), of("loud.1"), Start::All));
+                let bytes: u64 = loud.iter().map(|line| line.len() as u64 + 100).sum();
+                let last = loud.last().map_or("", String::as_str);
+                assert!(last.starts_with(&format!("{round} ")), "{what}: {} left", loud.len());
+                // A quarter of the budget is its share, of which the index takes its part.
+                assert!(bytes >= ((budget << 10) / 8).min(size as u64 * 900), "{what}: {bytes}");
+            }
+        }
+    }
+}

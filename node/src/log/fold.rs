@@ -11,7 +11,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::index::{FIELDS_HEADER, LONG_FIELDS, Span, header};
+use super::gone::Word;
+use super::index::{FIELDS_HEADER, LONG_FIELDS, SPAN, Span, header};
+use super::losses::word;
 use super::record::Flags;
 use super::scan::SegmentReader;
 use super::segment::{Id, Shares, path, remove};
@@ -119,8 +121,8 @@ fn total(shares: &Shares) -> u64 {
     shares.values().sum()
 }
 
-/// Writes what stays of these segments into one, and removes them; `gone` hears which numbers do not stay, before they go. `None`
-/// where nothing stays.
+/// Writes what stays of these segments into one, and removes them; `gone` hears which numbers do not stay, and what gaps among
+/// them tell, before they go. `None` where nothing stays.
 ///
 /// # Errors
 /// What the file system says; then all is as it was.
@@ -128,7 +130,7 @@ pub(super) fn fold(
     dir: &Path,
     ids: &[Id],
     allowed: &[Shares],
-    mut gone: impl FnMut(&[(u64, u64)]),
+    mut gone: impl FnMut(&[(u64, u64)], &[Word]),
 ) -> io::Result<Option<Id>> {
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
         return Ok(None);
@@ -138,7 +140,7 @@ pub(super) fn fold(
         for (id, allowed) in ids.iter().zip(allowed) {
             folding.take(dir, *id, allowed.clone())?;
         }
-        gone(&folding.gone);
+        gone(&folding.gone, &folding.words);
         folding.end(dir, id)
     });
     match written {
@@ -157,6 +159,27 @@ pub(super) fn fold(
     }
 }
 
+/// As much of a span's end as there is room for: what came in one read may be more than a share.
+fn newest_of(segment: &mut SegmentReader, span: &Span, name: &str, room: u64) -> Option<Span> {
+    let room = room.checked_sub(SPAN as u64)? as usize;
+    if span.flags.has(Flags::JOINED) || span.count < 2 || span.fields_length > 0 {
+        return None;
+    }
+    let text = segment.text(span, name)?;
+    let least = text.len().saturating_sub(room);
+    // After the first line end that leaves no more than that.
+    let cut = memchr::memchr(b'\n', &text[least.saturating_sub(1)..])? + least.max(1);
+    let stays = &text[cut..];
+    let count = memchr::memchr_iter(b'\n', stays).count() as u32;
+    (count > 0).then(|| Span {
+        seq: span.next_seq() - u64::from(count),
+        offset: span.offset + cut as u64,
+        length: stays.len() as u32,
+        count,
+        ..*span
+    })
+}
+
 fn new(dir: &Path, id: Id, ending: &str) -> std::path::PathBuf {
     dir.join(format!("{id}.{ending}.new"))
 }
@@ -171,6 +194,8 @@ struct Folding {
     spans: u64,
     /// The numbers that do not stay.
     gone: Vec<(u64, u64)>,
+    /// What gaps among them tell.
+    words: Vec<Word>,
 }
 
 impl Folding {
@@ -185,6 +210,7 @@ impl Folding {
             fields: FIELDS_HEADER.len() as u64,
             spans: 0,
             gone: Vec::new(),
+            words: Vec::new(),
         };
         folding.fld.write_all(FIELDS_HEADER)?;
         folding.idx.write_all(&header())?;
@@ -197,7 +223,8 @@ impl Folding {
             return Ok(()); // somebody took it away
         };
         let mut names: HashMap<u32, Arc<str>> = HashMap::new();
-        let mut stays = vec![false; segment.len() as usize];
+        // Of each span so much of its end.
+        let mut stays: Vec<Option<Span>> = vec![None; segment.len() as usize];
         for position in (0..stays.len()).rev() {
             let Some(span) = segment.span(position as u64) else {
                 continue;
@@ -207,9 +234,13 @@ impl Folding {
                 match left.checked_sub(span.weight()) {
                     Some(rest) => {
                         *left = rest;
-                        stays[position] = true;
+                        stays[position] = Some(span);
                     }
-                    None => *left = 0, // what is older goes, too: no holes
+                    // What is older goes, too: no holes.
+                    None => {
+                        stays[position] = newest_of(&mut segment, &span, name, *left);
+                        *left = 0;
+                    }
                 }
             }
         }
@@ -217,10 +248,14 @@ impl Folding {
             let Some(span) = segment.span(position as u64) else {
                 continue;
             };
-            if !stays {
-                self.gone.push((span.seq, span.next_seq()));
-                continue;
+            let first = stays.map_or(span.next_seq(), |span| span.seq);
+            if first > span.seq {
+                self.gone.push((span.seq, first));
+                self.words.extend(word(&mut segment, &span));
             }
+            let Some(span) = stays else {
+                continue;
+            };
             let name =
                 names.get(&span.name).cloned().unwrap_or_else(|| name_of(&mut segment, &span));
             self.copy(&mut segment, span, name)?;

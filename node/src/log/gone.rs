@@ -9,16 +9,37 @@
 //! next 5120
 //! evicted 1 2048
 //! lost 3001 3310
+//! dropped 13896 web.1 over `rate: 100`
 //! ```
-//! Ranges end before their second number. Without the file nothing is known, and nothing is called lost.
+//! Ranges end before their second number; `dropped` is what evicted gaps told of: how many lines, whose, why. Without the file
+//! nothing is known, and nothing is called lost.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::record::NODE_NAME;
+
 /// The first line: a name and the version of its form.
 const HEADER: &str = "hilum gone 1";
+/// So many names with so many reasons are told apart; reasons may hold a path or a system's message.
+const TOLD_APART: usize = 1000;
+/// The reason of what is not told apart.
+const SEVERAL: &str = "several reasons";
+/// The reason of what was missing in the files.
+const TAKEN: &str = "files were moved, removed or damaged";
+
+/// What a gap says: how many lines are lost, whose, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    /// The gap's own number.
+    pub(super) seq: u64,
+    pub(super) name: String,
+    pub(super) why: String,
+    pub(super) lines: u64,
+}
 
 /// Sorted ranges that neither touch nor overlap; each ends before its second number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,6 +95,8 @@ pub(super) struct Gone {
     pub(super) evicted: Ranges,
     /// What somebody else took, as far as it was told.
     pub(super) told: Ranges,
+    /// How many lines evicted gaps told to be lost, by name and reason.
+    pub(super) dropped: BTreeMap<(String, String), u64>,
     /// At least so many were used: the number after the last one at the time of writing.
     pub(super) next: u64,
 }
@@ -86,6 +109,12 @@ impl Gone {
         (lines.next() == Some(HEADER)).then_some(())?;
         let mut gone = Self::default();
         for line in lines {
+            if let Some(dropped) = line.strip_prefix("dropped ") {
+                let (lines, dropped) = dropped.split_once(' ')?;
+                let (name, why) = dropped.split_once(' ')?;
+                gone.add_dropped(name, why, lines.parse().ok()?);
+                continue;
+            }
             let mut words = line.split(' ');
             let word = words.next()?;
             let numbers: Vec<u64> = words.map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -110,9 +139,33 @@ impl Gone {
                 let _ = writeln!(text, "{word} {from} {to}"); // a String takes all
             }
         }
+        for ((name, why), lines) in &self.dropped {
+            let _ = writeln!(text, "dropped {lines} {name} {why}");
+        }
         let new = dir.join("gone.new");
         fs::write(&new, text)?;
         fs::rename(new, dir.join("gone"))
+    }
+
+    /// Notes what goes by right; of gaps that go, what they told. What is known to be gone already is not counted again.
+    pub(super) fn evict(&mut self, ranges: &[(u64, u64)], words: &[Word]) {
+        for Word { seq, name, why, lines } in words {
+            if !self.evicted.missing(*seq, seq + 1).is_empty() {
+                self.add_dropped(name, why, *lines);
+            }
+        }
+        for (from, to) in ranges {
+            self.evicted.add(*from, *to);
+        }
+    }
+
+    fn add_dropped(&mut self, name: &str, why: &str, lines: u64) {
+        let mut key = (name.to_owned(), why.replace(char::is_control, " "));
+        if self.dropped.len() >= TOLD_APART && !self.dropped.contains_key(&key) {
+            key = (NODE_NAME.to_owned(), SEVERAL.to_owned());
+        }
+        let sum = self.dropped.entry(key).or_default();
+        *sum = sum.saturating_add(lines);
     }
 
     /// What of `from..to` nobody took by right.
@@ -130,9 +183,13 @@ impl Gone {
         lines
     }
 
-    /// Losses before the oldest line that is left are of no account any more.
+    /// Losses before the oldest line that is left have no place any more: their number is kept.
     pub(super) fn forget_before(&mut self, oldest: u64) {
         for (from, to) in self.told.take_before(oldest) {
+            let lines = count(&self.lost(from, to));
+            if lines > 0 {
+                self.add_dropped(NODE_NAME, TAKEN, lines);
+            }
             self.evicted.add(from, to);
         }
     }
@@ -163,10 +220,27 @@ mod tests {
         assert_eq!(gone.first(), 9);
         gone.forget_before(20);
         assert_eq!((gone.first(), gone.lost(1, 21)), (20, vec![(20, 21)]));
+        assert_eq!(gone.dropped.values().sum::<u64>(), 11, "how many they were is known for ever");
+        gone.write(dir.path()).unwrap();
+        assert_eq!(Gone::read(dir.path()), Some(gone));
         for text in ["", "hilum gone 2\n", "hilum gone 1\nnext x\n", "hilum gone 1\nnext 3"] {
             fs::write(dir.path().join("gone"), text).unwrap();
             assert_eq!(Gone::read(dir.path()), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_an_evicted_gap_told_is_counted_once_and_however_many_reasons_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut gone = Gone::default();
+        let word = |seq: u64| Word { seq, name: "a.1".into(), why: format!("no\n{seq}"), lines: 7 };
+        for seq in (1..3000).chain(1..3000) {
+            gone.evict(&[(seq, seq + 1)], &[word(seq)]);
+        }
+        assert_eq!(gone.dropped.values().sum::<u64>(), 2999 * 7);
+        assert!(gone.dropped.len() <= TOLD_APART + 1);
+        gone.write(dir.path()).unwrap();
+        assert_eq!(Gone::read(dir.path()), Some(gone));
     }
 
     proptest! {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::gone::Gone;
+use super::gone::{Gone, Word};
+use super::index::Span;
+use super::record::Flags;
 use super::recover::{Depth, Recovered, recover};
 use super::room::{CORRUPT, held, ranges};
 use super::scan::SegmentReader;
@@ -32,6 +34,18 @@ pub(super) fn why(dir: &Path, last: u64, next: u64) -> String {
         }
         None => format!("files before {next:06}.log were moved or removed by somebody else"),
     }
+}
+
+/// What a span tells to be lost, where it is a gap.
+pub(super) fn word(segment: &mut SegmentReader, span: &Span) -> Option<Word> {
+    if !span.flags.has(Flags::GAP) {
+        return None;
+    }
+    let name = segment.name_of(span).unwrap_or_else(|| "?".to_owned());
+    let text = segment.text(span, &name).map(String::from_utf8_lossy).unwrap_or_default();
+    let why = text.trim_end().split_once(" dropped (").and_then(|(_, why)| why.strip_suffix(')'));
+    let why = why.unwrap_or("the reason is damaged").to_owned();
+    Some(Word { seq: span.seq, name, why, lines: span.lines() })
 }
 
 /// Finds the holes of a folder in order: before each segment, after what is left of the last one up to `mended`, and after that

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -241,6 +242,17 @@ impl Stored {
         match self {
             Self::Plain(file) => Ok(file.metadata()?.len()),
             Self::Packed(packed) => Ok(packed.borrow().length),
+        }
+    }
+
+    /// Whether it was last written to longer ago than that; a compressed one is not written to.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        match self {
+            Self::Plain(file) => file
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age)),
+            Self::Packed(_) => true,
         }
     }
 

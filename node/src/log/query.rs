@@ -58,6 +58,16 @@ impl Filter {
         self.grep.is_some() || self.expr.is_some() || self.level.is_some()
     }
 
+    /// Whether this name of the timeline is asked for.
+    pub(super) fn wants_name(&self, name: &str) -> bool {
+        let (service, instance) = match name.rsplit_once('.') {
+            Some((service, _)) => (service, Some(name)),
+            None => (name, None),
+        };
+        self.target.as_ref().is_none_or(|target| target(service, instance))
+            && self.instance.as_ref().is_none_or(|only| instance == Some(only))
+    }
+
     /// Whether level, `grep` and `expr` want this record, or may have wanted what was lost in this gap.
     pub fn picks(&self, entry: &Entry) -> bool {
         if entry.dropped.is_some() {

@@ -3,8 +3,10 @@
 mod begin;
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use hilum_shared::name::Run;
 use hilum_shared::protocol::Level;
@@ -61,8 +63,8 @@ pub struct Reader {
     fresh: u64,
     /// What is known to be gone by right, once that was asked.
     gone: Option<Gone>,
-    /// Records before this one were written when it was opened, as `gone` says: what is missing of them at the end is told there.
-    used: u64,
+    /// The numbers after the last one that is there which were used when it was opened.
+    missing: Option<(u64, u64)>,
 }
 
 impl Reader {
@@ -72,10 +74,13 @@ impl Reader {
     /// When the folder cannot be read.
     pub fn open(dir: &Path, filter: Filter, start: Start) -> Result<Self, QueryError> {
         let mut reader = Self::new(dir, filter);
-        reader.used = Gone::read(dir).map_or(0, |gone| gone.next);
-        // The end first: what is written meanwhile belongs to no tail.
+        reader.limit = Limit::Before(0, 0);
+        // What it says to be used has been written by then, so that the end that is found next is not before it.
+        let known = Gone::read(dir);
+        // The end before the beginning: what is written meanwhile belongs to no tail.
         let (number, seq) = reader.end()?;
         reader.limit = Limit::Before(number, seq);
+        reader.missing = known.map(|gone| (seq.max(gone.first()), gone.next));
         reader.begin(start)?;
         Ok(reader)
     }
@@ -115,8 +120,17 @@ impl Reader {
             expected: None,
             fresh: 0,
             gone: None,
-            used: 0,
+            missing: None,
         }
+    }
+
+    /// Opens a segment, as [`SegmentReader::open`] does. A follower waits for what its index lacks, all others look for it in the text.
+    fn opened(&self, id: Id, seq: u64) -> Option<SegmentReader> {
+        let mut segment = SegmentReader::open(&self.dir, id, seq)?;
+        if self.limit != Limit::Never {
+            segment.mend(seq);
+        }
+        Some(segment)
     }
 
     fn list(&self) -> Result<Vec<Id>, QueryError> {
@@ -140,7 +154,7 @@ impl Reader {
 
     /// Opens one of these segments; where its index has to be made from its text, its numbers go on from those of the one before.
     fn numbered(&self, found: &[Id], at: usize) -> Option<SegmentReader> {
-        let mut segment = SegmentReader::open(&self.dir, *found.get(at)?, 1)?;
+        let mut segment = self.opened(*found.get(at)?, 1)?;
         if segment.is_rebuilt() {
             let before = (0..at).rev().find_map(|at| self.numbered(found, at)?.range());
             segment.count_from(match before {
@@ -185,12 +199,7 @@ impl Reader {
                 None if &*name == super::record::NODE_NAME => (None, None),
                 None => (Some(name.clone()), None),
             };
-            let service_name = service.as_deref().unwrap_or(&name);
-            let wanted = filter
-                .target
-                .as_ref()
-                .is_none_or(|target| target(service_name, instance.as_deref()))
-                && filter.instance.as_ref().is_none_or(|only| instance.as_deref() == Some(only));
+            let wanted = filter.wants_name(&name);
             Known { name, service, instance, wanted }
         })
     }
@@ -214,10 +223,33 @@ impl Reader {
     /// # Errors
     /// When the folder cannot be read.
     pub fn read(&mut self, entry: &mut Entry) -> Result<bool, QueryError> {
-        Ok(self.read_next(entry)? || self.end_is_missing(entry))
+        Ok(self.read_on(entry)? || self.misses_the_end(entry)?)
     }
 
-    fn read_next(&mut self, entry: &mut Entry) -> Result<bool, QueryError> {
+    /// The gap after all that is there: somebody took the newest lines, and no node has told of it yet.
+    fn misses_the_end(&mut self, entry: &mut Entry) -> Result<bool, QueryError> {
+        let Some((from, to)) = self.missing.take() else {
+            return Ok(false);
+        };
+        let from = from.max(self.from);
+        let lines = count(&self.lost(from, to));
+        // When they were written is not known, but when it was written down that they were.
+        let at = modified(&self.dir.join("gone"));
+        let filter = &self.filter;
+        let told = filter.since.is_none_or(|since| at >= since)
+            && filter.until.is_none_or(|until| at <= until)
+            && filter.before_seq.is_none_or(|before| from < before)
+            && filter.run.is_none();
+        // Folded just when the end was looked for is not missing.
+        let (last, end) = self.end()?;
+        if lines == 0 || !told || end >= to {
+            return Ok(false);
+        }
+        lost(entry, from, lines, at, &why(&self.dir, last, u64::MAX));
+        Ok(true)
+    }
+
+    fn read_on(&mut self, entry: &mut Entry) -> Result<bool, QueryError> {
         loop {
             if let Some(span) = self.span {
                 if self.next_line(&span, entry) {
@@ -246,27 +278,6 @@ impl Reader {
         }
     }
 
-    /// The last files went while no node looked: once, at the end.
-    fn end_is_missing(&mut self, entry: &mut Entry) -> bool {
-        let used = std::mem::take(&mut self.used);
-        let filter = &self.filter;
-        let told = filter.until.is_none() && filter.before_seq.is_none() && filter.run.is_none();
-        let Some(from) = self.expected.filter(|_| told).map(|from| from.max(self.from)) else {
-            return false;
-        };
-        if from >= used {
-            return false;
-        }
-        let lines = count(&self.lost(from, used));
-        if lines == 0 {
-            return false;
-        }
-        let last = self.segment.as_ref().map_or(self.done, |segment| segment.id.number);
-        let at = if self.shared.at > 0 { self.shared.at } else { wall() };
-        lost(entry, from, lines, at, &why(&self.dir, last, u64::MAX));
-        true
-    }
-
     /// Whether nothing after this segment is read.
     fn at_limit(&self, number: u64) -> bool {
         matches!(self.limit, Limit::Before(last, _) if number >= last)
@@ -289,7 +300,7 @@ impl Reader {
             }
             for id in later {
                 let next = self.expected.unwrap_or(1);
-                let Some(mut segment) = SegmentReader::open(&self.dir, id, next) else {
+                let Some(mut segment) = self.opened(id, next) else {
                     if exists(&self.dir, id) {
                         continue; // its index is made just now; one that stays without is passed over
                     }
@@ -331,7 +342,10 @@ impl Reader {
         let position = self.next;
         self.next += 1;
         let Some(span) = segment.span(position) else {
-            return Next::Passed; // the hole shows in the sequence numbers
+            if self.limit != Limit::Never && segment.remake(position, false) {
+                self.next = position;
+            }
+            return Next::Passed; // without text the hole shows in the sequence numbers
         };
         if self.is_beyond(segment, &span) {
             self.next = position;
@@ -493,6 +507,15 @@ enum Next {
     Gap,
     /// Nothing more here.
     End,
+}
+
+/// When a file was last written to, in microseconds since 1970; now, where it is not there.
+fn modified(path: &Path) -> u64 {
+    let since = fs::metadata(path)
+        .and_then(|meta| meta.modified())
+        .ok()
+        .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.map_or_else(wall, |since| since.as_micros() as u64)
 }
 
 fn lost(entry: &mut Entry, seq: u64, count: u64, at: u64, why: &str) {

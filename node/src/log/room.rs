@@ -9,6 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::fold::{self, Plan, fold};
+use super::gone::Word;
+use super::losses::word;
 use super::recover::{last_span, set_aside};
 use super::scan::SegmentReader;
 use super::segment::{Id, Segment, Shares, files, list, path, remove, size};
@@ -43,6 +45,20 @@ pub(super) fn held(dir: &Path, id: Id) -> Option<(u64, u64)> {
 fn begun(dir: &Path, id: Id) -> Option<u64> {
     let mut segment = SegmentReader::open(dir, id, 1)?;
     (0..segment.len()).find_map(|at| segment.span(at)).map(|span| span.at)
+}
+
+/// All that gaps in a segment tell to be lost.
+fn words(dir: &Path, id: Id) -> Vec<Word> {
+    let Some(mut segment) = SegmentReader::open(dir, id, 1) else {
+        return Vec::new();
+    };
+    let mut words = Vec::new();
+    for at in 0..segment.len() {
+        if let Some(span) = segment.span(at) {
+            words.extend(word(&mut segment, &span));
+        }
+    }
+    words
 }
 
 /// All numbers in a segment.
@@ -83,9 +99,17 @@ impl Store {
         if self.remove_aside() {
             return true;
         }
-        if !self.evict_fairly() {
-            self.remove(0); // where it cannot be done fairly it is done all the same
+        if self.evict_fairly() {
+            return true;
         }
+        // All that is left may lie in one that was folded: what is written to now is what it can be folded into.
+        if self.current.as_ref().is_some_and(|segment| !segment.is_empty()) {
+            self.rotate();
+            if self.evict_fairly() {
+                return true;
+            }
+        }
+        self.remove(0); // where it cannot be done fairly it is done all the same
         true
     }
 
@@ -123,10 +147,8 @@ impl Store {
             self.settle(*id);
         }
         let Self { dir, gone, unwritten, .. } = self;
-        let evicted = |ranges: &[(u64, u64)]| {
-            for (from, to) in ranges {
-                gone.evicted.add(*from, *to);
-            }
+        let evicted = |ranges: &[(u64, u64)], words: &[Word]| {
+            gone.evict(ranges, words);
             *unwritten = gone.write(dir).is_err();
         };
         let Ok(folded) = fold(dir, &ids, allowed, evicted) else {
@@ -155,9 +177,7 @@ impl Store {
             (None, Some(whole)) => vec![whole],
             _ => ranges(&self.dir, id),
         };
-        for (from, to) in ranges {
-            self.gone.evicted.add(from, to);
-        }
+        self.gone.evict(&ranges, &words(&self.dir, id));
         // Before it goes, so that no reader takes it for a loss; on a full disk after it, too.
         self.unwritten = self.gone.write(&self.dir).is_err();
         remove(&self.dir, id);

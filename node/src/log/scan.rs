@@ -1,6 +1,7 @@
 //! Reading one segment: spans by position, the text of a span line by line, names and fields by offset.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -14,6 +15,8 @@ use super::segment::{Id, path};
 const BLOCK: u64 = 1024;
 /// Text that is read at once when spans follow each other.
 const AHEAD: usize = 256 * 1024;
+/// So long after the last write a writer is no longer between two of them.
+const SETTLED: Duration = Duration::from_secs(5);
 /// No name is longer.
 const NAME: usize = 128;
 
@@ -24,6 +27,9 @@ enum Index {
         /// The position of the first span in `block`.
         first: u64,
         block: Vec<u8>,
+        /// Its spans from this position on, where some were damaged or its end lacks some: those are made from the text, with their names
+        /// from this offset on.
+        tail: Option<(u64, u64, Rebuilt)>,
     },
     /// The index was missing or damaged: made again in memory.
     Memory(Rebuilt),
@@ -70,6 +76,80 @@ impl SegmentReader {
         })
     }
 
+    /// Makes in memory what the end of its index lacks or has damaged: as the next life of the node will do it in the file. Its
+    /// writer may just be between text and index, so text without an index must have been there for a while.
+    pub(super) fn mend(&mut self, seq: u64) {
+        let spans = self.len();
+        let sound = (0..spans).rev().find(|at| self.span(*at).is_some()).map_or(0, |at| at + 1);
+        let last = sound.checked_sub(1).and_then(|at| self.span(at));
+        let (Some(log), Index::File { .. }) = (&self.log, &self.index) else {
+            return;
+        };
+        let Ok(text) = log.len() else {
+            return;
+        };
+        let Some(last) = last else {
+            // No sound span at all: it is no index. Its records count from `seq`.
+            if text > 0 && spans > 0 {
+                let base = FIELDS_HEADER.len() as u64;
+                if let Ok(rebuilt) = rebuild(log.stretch(0, text), 0, seq, 0, base, Bad::Skip) {
+                    self.index = Index::Memory(rebuilt);
+                }
+            }
+            return;
+        };
+        if last.end() < text && (sound < spans || log.is_older_than(SETTLED)) {
+            self.remake(sound, true);
+        }
+    }
+
+    /// Makes the spans from this position on in memory: those that are damaged from the text between their sound neighbours, and with
+    /// `to_end` from what lies behind all of them. Whether that could be done; positions before it stay.
+    pub(super) fn remake(&mut self, from: u64, to_end: bool) -> bool {
+        let spans = self.len();
+        let before = from.checked_sub(1).and_then(|at| self.span(at));
+        let sound: Vec<Option<Span>> = (from..spans).map(|at| self.span(at)).collect();
+        let (Some(log), Index::File { fld, tail: None, .. }) = (&self.log, &self.index) else {
+            return false;
+        };
+        let (Ok(text), Ok(base)) = (log.len(), fld.len()) else {
+            return false;
+        };
+        let mut made = Rebuilt::default();
+        let mut damaged = false;
+        let mut last = before;
+        for span in sound.into_iter().map(Some).chain([None]) {
+            let span = match span {
+                Some(None) => {
+                    damaged = true;
+                    continue;
+                }
+                Some(Some(span)) => Some(span),
+                None => None,
+            };
+            if damaged || span.is_none() && to_end {
+                let start = last.map_or(0, |last| last.end());
+                let end = span.map_or(text, |span| span.offset).min(text);
+                let (seq, key) = last.map_or((1, 0), |last| (last.next_seq(), last.key));
+                let names = base + made.fields.len() as u64;
+                let stretch = log.stretch(start, end.max(start));
+                let bad = if span.is_some() { Bad::Skip } else { Bad::Stop };
+                if let Ok(mut lines) = rebuild(stretch, start, seq, key, names, bad) {
+                    renumber(&mut lines, last.is_some(), span.map(|span| span.seq));
+                    made.spans.append(&mut lines.spans);
+                    made.fields.append(&mut lines.fields);
+                }
+                damaged = false;
+            }
+            made.spans.extend(span);
+            last = span.or(last);
+        }
+        if let Index::File { tail, .. } = &mut self.index {
+            *tail = Some((from, base, made));
+        }
+        true
+    }
+
     /// Whether its index was made from its text, in which no numbers are.
     pub(super) fn is_rebuilt(&self) -> bool {
         matches!(self.index, Index::Memory(_))
@@ -99,12 +179,13 @@ impl SegmentReader {
         idx.read_at(&mut head, 0).ok()?;
         fld.read_at(&mut line, 0).ok()?;
         let known = head == *HEADER && line == *FIELDS_HEADER;
-        known.then_some(Index::File { idx, fld, first: 0, block: Vec::new() })
+        known.then_some(Index::File { idx, fld, first: 0, block: Vec::new(), tail: None })
     }
 
     /// How many spans there are now.
     pub(super) fn len(&mut self) -> u64 {
         match &self.index {
+            Index::File { tail: Some((from, _, tail)), .. } => from + tail.spans.len() as u64,
             Index::File { idx, .. } => {
                 idx.len().map_or(0, |bytes| (bytes / SPAN as u64).saturating_sub(1))
             }
@@ -116,6 +197,9 @@ impl SegmentReader {
     pub(super) fn span(&mut self, position: u64) -> Option<Span> {
         match &mut self.index {
             Index::Memory(rebuilt) => rebuilt.spans.get(position as usize).copied(),
+            Index::File { tail: Some((from, _, tail)), .. } if position >= *from => {
+                tail.spans.get((position - *from) as usize).copied()
+            }
             Index::File { idx, first, block, .. } => {
                 let held = (block.len() / SPAN) as u64;
                 if position < *first || position >= *first + held {
@@ -147,6 +231,9 @@ impl SegmentReader {
     fn name(&self, offset: u32) -> Option<String> {
         let mut bytes = [0; NAME];
         let bytes = match &self.index {
+            Index::File { tail: Some((_, base, tail)), .. } if u64::from(offset) >= *base => {
+                tail.fields.get((u64::from(offset) - base) as usize..)?
+            }
             Index::File { fld, .. } => {
                 let length = read_at(fld, &mut bytes, u64::from(offset));
                 &bytes[..length]
@@ -256,6 +343,21 @@ impl SegmentReader {
         }
         let from = (start - self.window_at) as usize;
         self.window.get(from..from + span.length as usize)
+    }
+}
+
+/// Gives records that were made from text the numbers that are free for them: up to those of the next sound span. What was one record of
+/// several lines takes no number that is another's.
+fn renumber(made: &mut Rebuilt, counted: bool, next: Option<u64>) {
+    let Some(next) = next else {
+        return;
+    };
+    if !counted {
+        let first = next.saturating_sub(made.lines).max(1);
+        made.spans.iter_mut().for_each(|span| span.seq += first - 1);
+    }
+    for span in &mut made.spans {
+        span.seq = span.seq.min(next.saturating_sub(u64::from(span.count)));
     }
 }
 

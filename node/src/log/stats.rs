@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::account::{Losses, Why};
 use super::gone::{Gone, count};
-use super::query::Entry;
+use super::query::{Entry, Filter};
 use super::scan::SegmentReader;
 use super::segment;
 
@@ -97,6 +97,14 @@ impl Stats {
         }
     }
 
+    /// Counts what was lost according to gaps that are no longer there.
+    pub fn add_removed(&mut self, told: &[Told]) {
+        for Told { name, lines, .. } in told {
+            self.total.dropped += lines;
+            self.names.entry(name.as_str().into()).or_default().dropped += lines;
+        }
+    }
+
     /// How many bars there are from the first to the last.
     fn span(&self) -> u64 {
         match (self.bars.first_key_value(), self.bars.last_key_value()) {
@@ -156,6 +164,32 @@ pub fn removed(dir: &Path) -> io::Result<u64> {
         }
     }
     Ok(missing - lost)
+}
+
+/// What gaps told that are evicted themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whose lines were lost; `*` where that is not known.
+    pub name: String,
+    /// Why.
+    pub why: String,
+    /// How many.
+    pub lines: u64,
+}
+
+/// How many lines were lost according to gaps that `logs.budget`, `keep_free` or `max_age` took, of those that the filter asks for.
+/// When they were lost is not known any more, so a filter for more than names finds none.
+pub fn removed_gaps(dir: &Path, filter: &Filter) -> Vec<Told> {
+    let names_only = filter.since.is_none()
+        && filter.until.is_none()
+        && filter.before_seq.is_none()
+        && filter.run.is_none()
+        && filter.pid.is_none();
+    let Some(gone) = Gone::read(dir).filter(|_| names_only) else {
+        return Vec::new();
+    };
+    let told = gone.dropped.into_iter().map(|((name, why), lines)| Told { name, why, lines });
+    told.filter(|told| filter.wants_name(&told.name)).collect()
 }
 
 #[cfg(test)]

@@ -14,13 +14,17 @@ use super::super::time;
 use crate::log::account::causes;
 use crate::log::query::{Entry, Filter, Reader, Start};
 use crate::log::record::NODE_NAME;
-use crate::log::stats::{Bar, Count, LEVELS, Stats, removed};
+use crate::log::stats::{Bar, Count, LEVELS, Stats, Told, removed, removed_gaps};
 
 /// Heights of a bar, from next to nothing to full.
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Counts and shows.
 pub(super) fn run(session: &Session, dir: &Path, filter: Filter, start: Start) -> Outcome {
+    let told = match start {
+        Start::All => removed_gaps(dir, &filter),
+        _ => Vec::new(),
+    };
     let mut reader = Reader::open(dir, filter, start).map_err(lines::unreadable)?;
     let mut stats = Stats::default();
     let mut entry = Entry::default();
@@ -32,12 +36,13 @@ pub(super) fn run(session: &Session, dir: &Path, filter: Filter, start: Start) -
         path: dir.to_owned(),
         source,
     })?;
+    stats.add_removed(&told);
     let out = session.out;
     if out.json {
-        out.json(&to_json(&stats, removed))?;
+        out.json(&to_json(&stats, removed, &told))?;
         return Ok(ExitStatus::Done);
     }
-    if stats.range.is_none() {
+    if stats.names.is_empty() {
         out.note("no records");
     } else {
         out.text(&render(&stats, out.paint, &|at| time::local(at)))?;
@@ -47,10 +52,31 @@ pub(super) fn run(session: &Session, dir: &Path, filter: Filter, start: Start) -
             "{removed} older records were removed for `logs.budget`, `keep_free` or `max_age`"
         ));
     }
+    if !told.is_empty() {
+        out.note(&in_words(&told));
+    }
     Ok(ExitStatus::Done)
 }
 
-fn to_json(stats: &Stats, removed: u64) -> Value {
+/// The most of what evicted gaps told, in one line.
+fn in_words(told: &[Told]) -> String {
+    const SHOWN: usize = 4;
+    let mut most: Vec<&Told> = told.iter().collect();
+    most.sort_by_key(|told| std::cmp::Reverse(told.lines));
+    let all: u64 = told.iter().map(|told| told.lines).sum();
+    let mut parts: Vec<String> = most
+        .iter()
+        .take(SHOWN)
+        .map(|Told { name, why, lines }| format!("{lines} of {} ({why})", shown(name)))
+        .collect();
+    if most.len() > SHOWN {
+        let rest: u64 = most[SHOWN..].iter().map(|told| told.lines).sum();
+        parts.push(format!("{rest} more"));
+    }
+    format!("they told of {all} lost lines, which DROPPED counts: {}", parts.join(", "))
+}
+
+fn to_json(stats: &Stats, removed: u64, told: &[Told]) -> Value {
     let seconds = stats.seconds();
     let count = |count: &Count| {
         let levels: Map<String, Value> = LEVELS
@@ -70,6 +96,10 @@ fn to_json(stats: &Stats, removed: u64) -> Value {
     };
     let names: Map<String, Value> =
         stats.names.iter().map(|(name, one)| (shown(name).to_owned(), count(one))).collect();
+    let told: Vec<Value> = told
+        .iter()
+        .map(|Told { name, why, lines }| json!({"name": shown(name), "why": why, "dropped": lines}))
+        .collect();
     let (width, bars) = stats.bars();
     let bars: Vec<Value> = bars
         .iter()
@@ -79,6 +109,7 @@ fn to_json(stats: &Stats, removed: u64) -> Value {
         "from": stats.range.map(|(first, _)| first as f64 / 1e6),
         "to": stats.range.map(|(_, last)| last as f64 / 1e6),
         "removed": removed,
+        "removed_gaps": told,
         "total": count(&stats.total),
         "names": names,
         "bar_seconds": width,
@@ -187,7 +218,7 @@ mod tests {
         }
         let local = |at: f64| format!("second {at}");
         insta::assert_snapshot!(render(&stats, Painter::plain(), &local));
-        assert_eq!(to_json(&stats, 0)["total"]["levels"]["ERROR"], 16);
+        assert_eq!(to_json(&stats, 0, &[])["total"]["levels"]["ERROR"], 16);
     }
 
     #[test]

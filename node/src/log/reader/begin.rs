@@ -1,6 +1,6 @@
 //! Where a reader begins: found by bisection, or by counting back from the end.
 
-use super::Reader;
+use super::{Limit, Reader};
 use crate::log::gone::Gone;
 use crate::log::index::Span;
 use crate::log::query::{QueryError, Start};
@@ -101,9 +101,17 @@ impl Reader {
                 return;
             }
             let mut at = spans;
+            let wanted = left;
             while at > 0 {
                 at -= 1;
                 let Some(span) = segment.span(at) else {
+                    let first = (0..at).rev().find(|at| segment.span(*at).is_some());
+                    if self.limit != Limit::Never
+                        && segment.remake(first.map_or(0, |at| at + 1), false)
+                    {
+                        self.names.clear();
+                        (at, left) = (segment.len(), wanted);
+                    }
                     continue;
                 };
                 if self.is_beyond(&segment, &span) {
