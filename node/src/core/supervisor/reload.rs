@@ -332,7 +332,7 @@ impl Supervisor {
     }
 
     /// The ports of a service are others now.
-    fn reserve_ports(&mut self, name: &ServiceName) {
+    pub(super) fn reserve_ports(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get(name) else { return };
         for instance in service.instances.values() {
             self.out.reserve(&instance.id, &service.spec);
