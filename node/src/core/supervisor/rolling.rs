@@ -244,7 +244,6 @@ impl Supervisor {
             self.roll_failed(name, roll, &id, &why, now);
             return;
         }
-        let before = roll.flying.len();
         let standing_in = roll.flying.iter().any(|flight| roll.stand_ins.contains(&flight.id));
         while !standing_in && roll.flying.len() < roll.most_down {
             let Some(id) = roll.queue.pop_front() else { break };
@@ -265,13 +264,8 @@ impl Supervisor {
         }
         if roll.flying.is_empty() && roll.queue.is_empty() {
             self.dismiss(name, &roll.stand_ins, now);
-            return;
-        }
-        let more = roll.flying.len() > before;
-        self.rolls.insert(name.clone(), roll);
-        if more {
-            // One that did not run may come in vain, and nothing more happens to it that would tell.
-            self.advance_roll(name, now);
+        } else {
+            self.rolls.insert(name.clone(), roll);
         }
     }
 
