@@ -227,7 +227,7 @@ where
 }
 
 /// `help --help` is `help help`, which clap would take for the name of a command.
-fn help_of_help(words: &mut Vec<std::ffi::OsString>) {
+fn help_of_help(words: &mut [std::ffi::OsString]) {
     if words.len() == 3 && words[1] == "help" && (words[2] == "--help" || words[2] == "-h") {
         words[2] = "help".into();
     }

@@ -418,7 +418,7 @@ impl Reader<'_> {
         });
         let entry = entry.last();
         let within = self.stack.last().map(Frame::start);
-        SyntaxError { at, path: self.path(), message: message.to_owned(), entry, within }
+        SyntaxError { at, path: self.path(), message, entry, within }
     }
 
     /// The first quote between what was read and `end`, comments passed over.

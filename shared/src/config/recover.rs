@@ -284,7 +284,7 @@ impl Lines {
                 }
                 if self.colon(text, above).is_none() {
                     error.at = self.0[above].text;
-                    error.message = "simple key expected ':'".to_owned();
+                    "simple key expected ':'".clone_into(&mut error.message);
                     return Some(self.block(above));
                 }
             }
