@@ -172,6 +172,7 @@ fn a_reader_that_leaves_ends_a_command_silently() {
 fn help_and_version_are_results_and_errors_can_be_objects() {
     let place = Place::empty();
     assert!(place.run(&["help", "scale"]).ends(0).out().contains("Examples:"));
+    assert!(place.run(&["help", "--help"]).ends(0).out().contains("Usage:"));
     assert!(place.run(&["--version"]).ends(0).out().starts_with("hilum "));
     let ran = place.run(&["scale", "web", "--json"]).ends(2);
     let error: Value = serde_json::from_str(&ran.err()).unwrap();

@@ -212,6 +212,7 @@ where
     let mut command = command();
     let mut words: Vec<std::ffi::OsString> = arguments.into_iter().map(Into::into).collect();
     signal_as_kill_has_it(&mut words);
+    help_of_help(&mut words);
     let matches = command.try_get_matches_from_mut(words)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     let mut inner = matches.subcommand();
@@ -223,6 +224,13 @@ where
         inner = below.subcommand();
     }
     Ok(cli)
+}
+
+/// `help --help` is `help help`, which clap would take for the name of a command.
+fn help_of_help(words: &mut [std::ffi::OsString]) {
+    if words.len() == 3 && words[1] == "help" && (words[2] == "--help" || words[2] == "-h") {
+        words[2] = "help".into();
+    }
 }
 
 /// `kill -9 web` and `kill -HUP web` are `kill -s 9 web` and `kill -s HUP web`, as fingers know it.

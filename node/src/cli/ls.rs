@@ -41,6 +41,17 @@ struct ProjectFile {
     state: PathBuf,
 }
 
+impl ProjectFile {
+    fn state(&self) -> Option<StateDir> {
+        let name = self.state.file_name()?.to_string_lossy();
+        let suffix = name.rsplit_once('@').map(|(_, project)| project);
+        [suffix, None]
+            .into_iter()
+            .map(|project| StateDir::of(&self.config, project))
+            .find(|state| state.path() == self.state)
+    }
+}
+
 /// The folders that hold run folders of this user.
 pub(crate) fn roots() -> Vec<PathBuf> {
     let mut roots = Vec::new();
@@ -77,6 +88,11 @@ pub(crate) fn config_of(folder: &Path) -> Option<PathBuf> {
     Some(project_file(folder)?.config)
 }
 
+/// The state folder of the node that a run folder was made for.
+pub(crate) fn state_of(folder: &Path) -> Option<StateDir> {
+    project_file(folder)?.state()
+}
+
 fn project_file(folder: &Path) -> Option<ProjectFile> {
     serde_json::from_slice(&fs::read(folder.join("project.json")).ok()?).ok()
 }
@@ -86,13 +102,7 @@ pub(crate) fn node_of(folder: PathBuf) -> Option<Running> {
     let file = project_file(&folder)?;
     Process::find(file.pid)?;
     // the lock decides who is the node; a pid may have been given to somebody else
-    let name = file.state.file_name()?.to_string_lossy().into_owned();
-    let suffix = name.rsplit_once('@').map(|(_, project)| project.to_owned());
-    let state = [suffix.as_deref(), None]
-        .into_iter()
-        .map(|project| StateDir::of(&file.config, project))
-        .find(|state| state.path() == file.state);
-    if let Some(state) = state
+    if let Some(state) = file.state()
         && launch::node_pid(&state).ok()? != Some(file.pid)
     {
         return None;

@@ -134,7 +134,7 @@ fn save(session: &Session, wanted: &[(String, u32)]) -> Result<Vec<(PathBuf, Str
         let one = save_one(session, service, *count).map_err(|error| CliError::Failed {
             message: format!("not saved, so not scaled: {error}"),
             help: Some(format!(
-                "set `numprocesses: {count}` under `instances.{service}` by hand, or leave out `--save`"
+                "set `numprocesses: {count}` under `instances.{service}` by hand (or the variable that stands there), or leave out `--save`"
             )),
         })?;
         let path = shown(&one.0);
@@ -151,6 +151,10 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<(PathBuf, St
     for (path, text) in by_weight(&project.configs, &before.raw) {
         let new = match edit::set_numprocesses(text, service, count) {
             Ok(new) => new,
+            // This file decides, and another one would not be heard.
+            Err(error @ edit::EditError::Variable { .. }) => {
+                return Err(CliError::failed(format!("{}: {error}", shown(path))));
+            }
             Err(error) => {
                 why.get_or_insert_with(|| format!("{}: {error}", shown(path)));
                 continue;

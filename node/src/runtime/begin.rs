@@ -35,7 +35,8 @@ impl Runtime {
                 Rc::make_mut(&mut self.context).ports = self.parts.ports.all().clone();
             }
         }
-        let token = new_id();
+        let begun = self.held.get(&(instance.clone(), run)).map(|held| held.token.clone());
+        let token = begun.filter(|token| !token.is_empty()).unwrap_or_else(new_id);
         let context = Rc::clone(&self.context);
         let start = Start { context: &context, spec, instance, run, token: &token };
         let mut prepared = start.prepare()?;

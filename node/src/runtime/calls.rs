@@ -151,6 +151,11 @@ impl Runtime {
         let mut warnings = self.parts.warnings.clone();
         warnings.extend(self.parts.processes.degraded());
         warnings.extend(self.parts.watcher.warnings());
+        if let Some(why) = &self.refused {
+            warnings.push(format!(
+                "the configuration file is not in force, what runs is an older one; {why}"
+            ));
+        }
         if let Some(away) = &self.away {
             warnings.push(format!("{away}; until then nobody finds the node by the registry"));
         }

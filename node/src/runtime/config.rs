@@ -61,6 +61,7 @@ impl Runtime {
         self.read_next();
         match (loaded.purpose, loaded.cluster) {
             (Purpose::Reload { request, .. }, Err(message)) => {
+                self.refused = Some(format!("it is not valid: {}", first_error(&message)));
                 tracing::warn!("the configuration is not valid, nothing changes:\n{message}");
                 if let Some(id) = request {
                     self.invalid(id, message);
@@ -73,6 +74,9 @@ impl Runtime {
                 let sockets = &self.context.sockets;
                 let taken =
                     if dry_run { sockets.check(&cluster.sockets) } else { self.take(&cluster) };
+                if !dry_run {
+                    self.refused = taken.as_ref().err().map(ToString::to_string);
+                }
                 if let Err(error) = taken {
                     match request {
                         Some(id) => self.unbound(id, &error),
@@ -86,6 +90,7 @@ impl Runtime {
             }
             (Purpose::Restart { request, targets }, cluster) => {
                 if let Err(message) = &cluster {
+                    self.refused = Some(format!("it is not valid: {}", first_error(message)));
                     self.say(
                         "the configuration is not valid, restarted with the last valid one",
                         message,
@@ -157,6 +162,16 @@ impl Runtime {
             text: format!("{what}\n{detail}"),
             ..Default::default()
         });
+    }
+}
+
+/// What the first error says, and how many more there are.
+fn first_error(rendered: &str) -> String {
+    let mut errors = rendered.lines().filter_map(|line| line.strip_prefix("error: "));
+    let first = errors.next().unwrap_or("`hilum check` says what is wrong");
+    match errors.count() {
+        0 => first.to_owned(),
+        more => format!("{first} (and {more} more)"),
     }
 }
 

@@ -211,6 +211,8 @@ pub struct Runtime {
     abroad: Option<abroad::Abroad>,
     /// Why that registry is away.
     away: Option<String>,
+    /// Why the file as it is now is not in force.
+    refused: Option<String>,
     /// Where Prometheus asks.
     metrics: Option<String>,
 }
@@ -249,6 +251,7 @@ impl Runtime {
             exit: None,
             abroad: None,
             away: None,
+            refused: None,
             metrics: None,
         };
         runtime.register_itself();

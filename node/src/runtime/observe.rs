@@ -9,6 +9,7 @@ use hilum_shared::config::spec::{AliveKind, Hook, ReadyKind, ServiceSpec};
 use hilum_shared::config::template::Template;
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::signal::Exit;
+use hilum_shared::wire::message::new_id;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
@@ -85,6 +86,11 @@ impl Runtime {
             Some(Exit::Code(code)) => facts.push(("HILUM_EXIT_CODE", code.to_string())),
             Some(Exit::Signal { signal, .. }) => facts.push(("HILUM_EXIT_SIGNAL", signal.name())),
             None => {}
+        }
+        if point == HookPoint::BeforeStart {
+            // The first process of the run is this one: the program gets the same token.
+            let held = self.held.entry((instance.clone(), run)).or_default();
+            held.token = new_id();
         }
         let prepared = self.prepare(&instance, run, spec, &hook.command, point.as_str(), &facts);
         let request = match prepared {

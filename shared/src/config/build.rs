@@ -163,6 +163,10 @@ impl Builder<'_> {
 
     /// The same reading as in services, who see the same file.
     fn registry(&mut self, root: &Node) -> Choice {
+        let gaps = &self.problems.gaps;
+        if ["container", "registry", "dependencies"].iter().any(|key| gaps.below(key)) {
+            return Choice::default();
+        }
         let root = Whole::of(root.clone(), self.sources.clone());
         let class_section = Choice::class(&Choice::section(&root));
         let foreign = class_section

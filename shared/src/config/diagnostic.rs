@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::recover::Gaps;
 use super::source::{Pos, Sources};
 
 /// How bad it is.
@@ -231,6 +232,8 @@ pub(crate) struct Problems {
     errors: usize,
     /// What somebody else found, with its places.
     found: Vec<Diagnostic>,
+    /// What could not be read: nothing that may stand there is said to be missing.
+    pub(crate) gaps: Gaps,
 }
 
 /// More than this many are not worth reading; the count of what was left out is shown.

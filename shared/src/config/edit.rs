@@ -23,6 +23,14 @@ pub enum EditError {
         /// Its name.
         service: String,
     },
+    /// The count is not written there, but taken from elsewhere.
+    #[error("`instances.{service}.numprocesses` is `{written}`, which is set elsewhere")]
+    Variable {
+        /// Its name.
+        service: String,
+        /// What stands there.
+        written: String,
+    },
     /// It is written in a way in which one value cannot be changed alone.
     #[error(
         "`instances.{service}` is written in a way that cannot be changed safely: set `numprocesses: {count}` by hand"
@@ -48,6 +56,15 @@ pub fn set_numprocesses(text: &str, service: &str, count: u32) -> Result<String,
         .and_then(Node::as_map)
         .and_then(|map| map.entry(service))
         .ok_or_else(|| EditError::NoService { service: service.to_owned() })?;
+    let written = entry.value.as_map().and_then(|map| map.get("numprocesses"));
+    if let Some(written) = written.and_then(Node::as_scalar_text)
+        && written.contains("$(")
+    {
+        return Err(EditError::Variable {
+            service: service.to_owned(),
+            written: written.to_owned(),
+        });
+    }
     let mut expected = root.clone();
     expect(&mut expected, service, count).ok_or_else(unsafe_here)?;
     // Each way is tried in turn; the text that reads back as expected is right by proof.
@@ -211,10 +228,14 @@ mod tests {
             edit("instances:\n  web:\n    numprocesses:\n    command: x\n"),
             "instances:\n  web:\n    numprocesses: 7\n    command: x\n"
         );
-        assert_eq!(
-            edit("instances:\n  web:\n    numprocesses: $(env.N:-2)\n    command: x\n"),
-            "instances:\n  web:\n    numprocesses: 7\n    command: x\n"
-        );
+    }
+
+    #[test]
+    fn a_variable_is_not_written_over() {
+        let text = "instances:\n  web:\n    numprocesses: $(env.N:-2)\n    command: x\n";
+        let error = set_numprocesses(text, "web", 7).unwrap_err();
+        let said = "`instances.web.numprocesses` is `$(env.N:-2)`, which is set elsewhere";
+        assert_eq!(error.to_string(), said);
     }
 
     #[test]

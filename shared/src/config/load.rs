@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::build;
 use super::diagnostic::{Diagnostics, Problems, Severity, quote};
 use super::keys;
-use super::raw::{self, Budget};
+use super::raw::Budget;
 use super::read::ReadError;
+use super::recover::{self, Gaps};
 use super::shape::Shape;
 use super::source::{Pos, Sources};
 use super::spec::Cluster;
@@ -135,6 +136,7 @@ impl Loader<'_> {
         if self.problems.errors() > 0 && root.as_map().is_none() {
             return None;
         }
+        self.problems.gaps = Gaps::take(&mut root);
         Variables { env: &env, vars: vars.as_ref(), sources: &self.sources }.apply_to_root(
             &mut root,
             &mut self.budget,
@@ -221,11 +223,11 @@ impl Loader<'_> {
                 self.problems
                     .error(Pos::NONE, "", message)
                     .help("it is given by `--vars` or `LYMPH_VARS`");
-                return None;
+                return Some(recover::unread());
             }
         };
         let number = self.sources.add(path, &self.options.project_dir, text.clone());
-        let mut node = raw::parse(number, &text, &mut self.budget, &mut self.problems)?;
+        let mut node = recover::parse(number, &text, &mut self.budget, &mut self.problems)?;
         Variables { env, vars: None, sources: &self.sources }.apply(
             &mut node,
             &mut String::new(),
@@ -252,7 +254,7 @@ impl Loader<'_> {
         let mut merged: Option<Node> = None;
         for file in files {
             let node = self.file(&file, Pos::NONE, "", &mut Vec::new(), env);
-            lay_over(&mut merged, node);
+            lay_over(&mut merged, node.unwrap_or_else(recover::unread));
         }
         merged
     }
@@ -305,7 +307,7 @@ impl Loader<'_> {
         };
         let number = self.sources.add(file.to_path_buf(), &self.options.project_dir, text.clone());
         self.yaml.push(number);
-        let root = raw::parse(number, &text, &mut self.budget, &mut self.problems);
+        let root = recover::parse(number, &text, &mut self.budget, &mut self.problems);
         let Some(mut root) = root else {
             if !self.problems.complained_of(number) {
                 self.empty(number);
@@ -330,10 +332,10 @@ impl Loader<'_> {
         for (target, at, path) in self.includes(includes, env) {
             let target = file.parent().unwrap_or(Path::new("/")).join(target);
             let node = self.file(&target, at, &path, chain, env);
-            lay_over(&mut merged, node);
+            lay_over(&mut merged, node.unwrap_or_else(recover::unread));
         }
         chain.pop();
-        lay_over(&mut merged, Some(root));
+        lay_over(&mut merged, root);
         merged
     }
 
@@ -389,11 +391,10 @@ impl Loader<'_> {
     }
 }
 
-fn lay_over(merged: &mut Option<Node>, node: Option<Node>) {
-    match (merged.as_mut(), node) {
-        (Some(base), Some(node)) => tree::merge(base, node, keys::exclusive),
-        (None, Some(node)) => *merged = Some(node),
-        _ => {}
+fn lay_over(merged: &mut Option<Node>, node: Node) {
+    match merged {
+        Some(base) => tree::merge(base, node, keys::exclusive),
+        None => *merged = Some(node),
     }
 }
 

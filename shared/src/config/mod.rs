@@ -17,6 +17,7 @@ pub mod keys;
 mod load;
 mod raw;
 mod read;
+mod recover;
 mod schema;
 pub mod service;
 mod shape;

@@ -7,9 +7,10 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag};
 
 use super::diagnostic::{Problems, quote};
+use super::recover::Holes;
 use super::source::Pos;
 use super::tree::{Entry, Map, Node, Size, Style, Value};
 
@@ -48,13 +49,55 @@ impl Budget {
     }
 }
 
-/// Reads one file; what is wrong goes to `problems`. `None` when there is no document to go on with.
+/// Why YAML could not be read on.
+#[derive(Debug)]
+pub(crate) struct SyntaxError {
+    /// Where, in bytes.
+    pub(crate) at: usize,
+    /// What it is in, for people.
+    pub(crate) path: String,
+    /// The parser's words.
+    pub(crate) message: String,
+    /// Where the key of the block entry starts whose value was being read, in bytes.
+    pub(crate) entry: Option<usize>,
+    /// Where the collection starts that was being read, and how it is written.
+    pub(crate) within: Option<(usize, StructureStyle)>,
+}
+
+impl SyntaxError {
+    /// Notes it as an error of this file.
+    pub(crate) fn report(&self, file: u32, text: &str, problems: &mut Problems) {
+        let at = Pos::new(file, self.at, self.at + 1);
+        let message = format!("not valid YAML: {}", self.message);
+        let problem = problems.error(at, &self.path, message);
+        if let Some(help) = hint(&self.message, text, self.at) {
+            problem.help(help);
+        }
+    }
+}
+
+/// Reads one file up to its first syntax error; what is wrong goes to `problems`. `None` when there
+/// is no document to go on with.
 pub(crate) fn parse(
     file: u32,
     text: &str,
     budget: &mut Budget,
     problems: &mut Problems,
 ) -> Option<Node> {
+    read(file, text, &mut Holes::default(), budget, problems).unwrap_or_else(|error| {
+        error.report(file, text, problems);
+        None
+    })
+}
+
+/// The same, with parts left out.
+pub(crate) fn read(
+    file: u32,
+    text: &str,
+    holes: &mut Holes,
+    budget: &mut Budget,
+    problems: &mut Problems,
+) -> Result<Option<Node>, SyntaxError> {
     let mut options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
@@ -63,25 +106,26 @@ pub(crate) fn parse(
     let mut reader = Reader {
         file,
         text,
+        holes,
         budget,
         problems,
         stack: Vec::new(),
         anchors: HashMap::new(),
         root: None,
         documents: 0,
+        read: 0,
     };
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
             Ok((event, span)) => {
-                reader.event(event, span)?;
+                if reader.event(event, span).is_none() {
+                    break;
+                }
             }
-            Err(error) => {
-                reader.syntax_error(&error);
-                return None;
-            }
+            Err(error) => return Err(reader.syntax_error(&error)),
         }
     }
-    reader.root
+    Ok(reader.root)
 }
 
 /// A collection that is being read.
@@ -89,11 +133,13 @@ enum Frame {
     List {
         at: Pos,
         anchor: usize,
+        style: StructureStyle,
         items: Vec<Node>,
     },
     Map {
         at: Pos,
         anchor: usize,
+        style: StructureStyle,
         entries: Vec<Entry>,
         /// What `<<` refers to, with the number of entries before it.
         merges: Vec<(usize, Node)>,
@@ -102,21 +148,35 @@ enum Frame {
     },
 }
 
+impl Frame {
+    fn start(&self) -> (usize, StructureStyle) {
+        match self {
+            Self::List { at, style, .. } | Self::Map { at, style, .. } => {
+                (at.start as usize, *style)
+            }
+        }
+    }
+}
+
 struct Reader<'a> {
     file: u32,
     text: &'a str,
+    holes: &'a mut Holes,
     budget: &'a mut Budget,
     problems: &'a mut Problems,
     stack: Vec<Frame>,
     anchors: HashMap<usize, (Node, Size)>,
     root: Option<Node>,
     documents: usize,
+    /// Where the last event ended, in bytes.
+    read: usize,
 }
 
 impl Reader<'_> {
     /// Takes one event; `None` stops the reading.
     fn event(&mut self, event: Event<'_>, span: Span) -> Option<()> {
         let at = self.pos(span);
+        self.read = self.read.max(at.end as usize);
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
@@ -133,18 +193,19 @@ impl Reader<'_> {
                 let merge = matches!(&node.value, Value::Scalar(s) if s.text == "<<" && s.style == Style::Plain);
                 self.complete(node, anchor, merge);
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 self.take(1, 0, at)?;
                 self.collection_tag(tag.as_deref(), "seq", at);
                 let items = Vec::new();
-                self.stack.push(Frame::List { at, anchor, items });
+                self.stack.push(Frame::List { at, anchor, style, items });
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 self.take(1, 0, at)?;
                 self.collection_tag(tag.as_deref(), "map", at);
                 self.stack.push(Frame::Map {
                     at,
                     anchor,
+                    style,
                     entries: Vec::new(),
                     merges: Vec::new(),
                     seen: HashMap::new(),
@@ -152,7 +213,7 @@ impl Reader<'_> {
                 });
             }
             Event::SequenceEnd | Event::MappingEnd => match self.stack.pop()? {
-                Frame::List { at, anchor, items } => {
+                Frame::List { at, anchor, items, .. } => {
                     let value = Value::List(items);
                     self.complete(Node { at, value }, anchor, false);
                 }
@@ -235,7 +296,13 @@ impl Reader<'_> {
     }
 
     /// Hands a finished node to what it is in.
-    fn complete(&mut self, node: Node, anchor: usize, merge: bool) {
+    fn complete(&mut self, mut node: Node, anchor: usize, merge: bool) {
+        let owner = match self.stack.last() {
+            None => Some(None),
+            Some(Frame::Map { key: Some((_, at, _)), .. }) => Some(Some(at.start as usize)),
+            Some(_) => None,
+        };
+        let whole = !owner.is_some_and(|owner| self.holes.are_in(owner)) || node.leave_hole();
         if anchor > 0 {
             let size = node.size();
             self.anchors.insert(anchor, (node.clone(), size));
@@ -255,6 +322,9 @@ impl Reader<'_> {
                         merges.push((entries.len(), node));
                     } else {
                         entries.push(Entry { key: name, key_at, value: node });
+                    }
+                    if !whole {
+                        entries.push(Entry::hole());
                     }
                 }
                 None => match node.value {
@@ -325,9 +395,9 @@ impl Reader<'_> {
         maps
     }
 
-    fn syntax_error(&mut self, error: &granit_parser::ScanError) {
+    fn syntax_error(&self, error: &granit_parser::ScanError) -> SyntaxError {
         let marker = error.marker();
-        let at = marker.byte_offset().unwrap_or_else(|| {
+        let mut at = marker.byte_offset().unwrap_or_else(|| {
             let line_start = self
                 .text
                 .split_inclusive('\n')
@@ -336,14 +406,36 @@ impl Reader<'_> {
                 .sum::<usize>();
             line_start + marker.col()
         });
-        let at = Pos::new(self.file, at, at + 1);
-        let path = self.path();
         let message = error.info();
-        let help = hint(&message, self.text, at.start as usize);
-        let problem = self.problems.error(at, &path, format!("not valid YAML: {message}"));
-        if let Some(help) = help {
-            problem.help(help);
+        if message.contains("quoted scalar") {
+            // It is noticed where the text ends; what is wrong is where it began.
+            at = self.open_quote(at).unwrap_or(at);
         }
+        let block = self.stack.iter().take_while(|frame| frame.start().1 == StructureStyle::Block);
+        let entry = block.filter_map(|frame| match frame {
+            Frame::Map { key: Some((_, at, _)), .. } => Some(at.start as usize),
+            _ => None,
+        });
+        let entry = entry.last();
+        let within = self.stack.last().map(Frame::start);
+        SyntaxError { at, path: self.path(), message, entry, within }
+    }
+
+    /// The first quote between what was read and `end`, comments passed over.
+    fn open_quote(&self, end: usize) -> Option<usize> {
+        let mut comment = false;
+        let unread = self.text.get(self.read..end)?;
+        unread
+            .char_indices()
+            .find(|(_, character)| {
+                comment = match character {
+                    '\n' => false,
+                    '#' => true,
+                    _ => comment,
+                };
+                !comment && matches!(character, '"' | '\'')
+            })
+            .map(|(offset, _)| self.read + offset)
     }
 
     fn pos(&self, span: Span) -> Pos {
@@ -391,7 +483,7 @@ fn hint(message: &str, text: &str, at: usize) -> Option<&'static str> {
         return Some("the keys of one map stand in one column");
     }
     if message.contains("quoted scalar") {
-        return Some("a quote that was opened before this is not closed");
+        return Some("the quote that is opened here is not closed");
     }
     if message.contains("anchor") {
         return Some(

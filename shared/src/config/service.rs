@@ -20,8 +20,9 @@ use serde::de::DeserializeOwned;
 use super::diagnostic::{Diagnostics, Problems, nearest, quote};
 use super::keys::top::TOP;
 use super::load::VARS;
-use super::raw::{self, Budget};
+use super::raw::Budget;
 use super::read as files;
+use super::recover;
 use super::source::{Pos, Sources};
 use super::template::{Lookup, Template};
 use super::tree::{Map, Node, Value};
@@ -169,7 +170,7 @@ impl Loader<'_> {
             }
         };
         let number = self.sources.add(path, &self.options.folder, text.clone());
-        raw::parse(number, &text, &mut self.budget, &mut self.problems)
+        recover::parse(number, &text, &mut self.budget, &mut self.problems)
     }
 
     /// A file that must hold a map; an empty one is an empty map.

@@ -110,6 +110,9 @@ impl<'a> Shape<'a> {
 
     /// The value has another shape than is expected.
     fn wrong_shape(&mut self, node: &mut Node, ty: &Type, path: &str) {
+        if matches!(node.value, Value::Broken) {
+            return;
+        }
         let message = format!("expected {}, found {}", ty.describe(), node.describe());
         let problem = self.problems.error(node.at, path, message);
         if let Type::Map(known) = ty
@@ -154,7 +157,7 @@ impl<'a> Shape<'a> {
             if map.get(key.name).is_some() {
                 continue;
             }
-            if key.required && !meant(key.name) {
+            if key.required && !meant(key.name) && !self.problems.gaps.at(path) {
                 let path = super::raw::join(path, key.name);
                 self.problems
                     .error(at, &path, format!("the key `{}` is missing", key.name))
@@ -258,6 +261,7 @@ impl<'a> Shape<'a> {
         }
         match &given[..] {
             [_] => {}
+            [] if self.problems.gaps.at(path) => {}
             [] => {
                 self.problems
                     .error(

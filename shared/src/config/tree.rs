@@ -63,6 +63,18 @@ pub(super) struct Entry {
     pub value: Node,
 }
 
+impl Entry {
+    /// Stands in a map where a part of it could not be read.
+    pub(super) fn hole() -> Self {
+        Self { key: String::new(), key_at: Pos::NONE, value: Node::broken(Pos::NONE) }
+    }
+
+    /// Whether this is such a place.
+    pub(super) fn is_hole(&self) -> bool {
+        self.key.is_empty() && !self.key_at.is_some() && matches!(self.value.value, Value::Broken)
+    }
+}
+
 impl Scalar {
     /// Whether this is YAML's null.
     pub(super) fn is_null(&self) -> bool {
@@ -126,6 +138,25 @@ impl Node {
     pub(super) fn map(at: Pos) -> Self {
         let value = Value::Map(Map::default());
         Self { at, value }
+    }
+
+    /// Something that was reported.
+    pub(super) fn broken(at: Pos) -> Self {
+        Self { at, value: Value::Broken }
+    }
+
+    /// Notes that a part of it could not be read; `false` when it is no map, and all of it is lost.
+    pub(super) fn leave_hole(&mut self) -> bool {
+        match &mut self.value {
+            Value::Map(map) => {
+                map.0.push(Entry::hole());
+                true
+            }
+            _ => {
+                self.value = Value::Broken;
+                false
+            }
+        }
     }
 
     /// Whether this is YAML's null.

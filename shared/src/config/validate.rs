@@ -34,9 +34,15 @@ pub(super) fn validate(
     notes: &mut Problems,
 ) {
     let mut check = Check { cluster, root, sources: context.sources, problems };
-    check.cluster();
-    check.profiles(&context.options.profiles);
-    for service in cluster.services.values() {
+    // What a part that could not be read would have said is not known.
+    if !check.problems.gaps.beside_services() {
+        check.cluster();
+    }
+    if check.problems.gaps.is_empty() {
+        check.profiles(&context.options.profiles);
+        check.ports();
+    }
+    for service in check.whole_services() {
         check.job(service);
         check.restart(service);
         check.ready(service);
@@ -46,7 +52,6 @@ pub(super) fn validate(
         check.log(service);
     }
     check.dependencies();
-    check.ports();
     check.references(references);
     check.machine(context.options, notes);
 }
@@ -64,6 +69,16 @@ struct Check<'a> {
     root: &'a Node,
     sources: &'a Sources,
     problems: &'a mut Problems,
+}
+
+impl<'a> Check<'a> {
+    /// The services that could be read to the end.
+    fn whole_services(&self) -> Vec<&'a ServiceSpec> {
+        let cluster = self.cluster;
+        let gaps = &self.problems.gaps;
+        let services = cluster.services.values().map(std::convert::AsRef::as_ref);
+        services.filter(|service: &&ServiceSpec| !gaps.in_service(service.name.as_str())).collect()
+    }
 }
 
 impl Check<'_> {

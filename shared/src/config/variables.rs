@@ -11,7 +11,7 @@ use super::dotenv;
 use super::keys::top::SERVICES_OWN;
 use super::raw::Budget;
 use super::source::{Pos, Sources};
-use super::tree::{Map, Node, Style, Value};
+use super::tree::{Entry, Map, Node, Style, Value};
 
 /// All namespaces, those that stay included.
 const NAMESPACES: [&str; 5] = ["env", "var", "instance", "service", "port"];
@@ -327,6 +327,9 @@ impl Variables<'_> {
         for part in name.split('.') {
             let map = node.as_map();
             let Some(found) = map.and_then(|map| map.get(part)) else {
+                if map.is_some_and(|map| map.0.iter().any(Entry::is_hole)) {
+                    return None;
+                }
                 let known = map.map(|map| map.0.iter().map(|entry| entry.key.as_str()));
                 let near = known.and_then(|known| nearest(part, known).map(str::to_owned));
                 let problem =

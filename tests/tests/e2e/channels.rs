@@ -67,10 +67,10 @@ fn hooks_run_at_their_points_and_know_why() {
     let yaml = "
 instances:
   web:
-    command: sh -c 'echo run >> said; sleep 0.3; test -e stay && exec sleep 1000; touch stay; exit 3'
+    command: sh -c 'echo run >> said; echo $HILUM_TOKEN > token.run; sleep 0.3; test -e stay && exec sleep 1000; touch stay; exit 3'
     restart: {delay: 10ms}
     hooks:
-      before_start: sh -c 'echo before_start $HILUM_INSTANCE >> said'
+      before_start: sh -c 'echo before_start $HILUM_INSTANCE >> said; echo $HILUM_TOKEN > token.hook'
       after_ready: sh -c 'echo after_ready >> said'
       before_stop: sh -c 'echo before_stop >> said'
       after_stop: sh -c 'echo after_stop >> said'
@@ -80,6 +80,8 @@ instances:
     cluster.wait("web.1", "second run", |web| web["run"] == 2 && web["state"] == "running");
     wait_until(LIMIT, "the second run", || cluster.read("said").matches("run\n").count() == 2);
     cluster.down();
+    let [hook, run] = ["token.hook", "token.run"].map(|file| cluster.read(file));
+    assert!(hook.trim().len() > 8 && hook == run, "{hook} {run}");
     let said = cluster.read("said");
     assert!(said.starts_with("before_start web.1\n"), "{said}");
     for (hook, times) in

@@ -97,6 +97,27 @@ fn doctor_sees_and_mends_what_the_next_up_would_end_though_it_hides_its_environm
 }
 
 #[test]
+fn doctor_ends_what_another_projects_dead_node_left_before_it_removes_its_folder() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
+    cluster.write("other.yml", "instances: {web: {command: sh daemonize.sh}}");
+    let text = daemonizes(&cluster);
+    cluster.ok("-c other.yml up -d");
+    wait_until(LIMIT, "the daemon", || !with_text(&text).is_empty());
+    let keeper = cluster.processes().into_iter().find(|one| one.command.contains("__keeper"));
+    let keeper = keeper.unwrap().pid;
+    let node = cluster.json("-c other.yml ps --json")["node"]["pid"].as_u64().unwrap();
+    signal("STOP", keeper);
+    signal("KILL", u32::try_from(node).unwrap());
+    signal("KILL", keeper);
+    let gone = || cluster.run("-c other.yml ps").status.code() == Some(3);
+    wait_until(LIMIT, "the lock is free", gone);
+    cluster.run("doctor").code(1).says("processes without a node").says(&text);
+    cluster.ok("doctor --mend");
+    assert_eq!(with_text(&text), []);
+    assert_eq!(std::fs::read_dir(cluster.path("run/hilum")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_killed_keeper_takes_the_cluster_with_it_in_order() {
     let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
     let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();

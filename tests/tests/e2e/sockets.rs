@@ -107,6 +107,7 @@ fn a_rolling_restart_that_goes_back_goes_back_to_the_old_socket() {
     cluster.configure(&yaml(there, "nobody", rolling));
     cluster.run("reload").code(1);
     cluster.wait("web.1", "ready again", |one| one["ready"] == true && one["run"] == 3);
+    wait_until(LIMIT, "the new one is let go", || TcpListener::bind(("127.0.0.1", there)).is_ok());
     cluster.ok("stop web.2");
     assert_eq!(asked(here).as_deref(), Some("one"));
     cluster.ok("start web.2");

@@ -39,6 +39,11 @@ pub(super) fn leftovers(session: &Session, mend: bool, findings: &mut Findings) 
             }
             continue;
         }
+        if let Some(state) = ls::state_of(&folder).filter(|_| !ours)
+            && !gone(&state, check, mend, findings)
+        {
+            continue; // without its processes' folder nobody would look for them again
+        }
         let whose =
             config.map_or_else(String::new, |config| format!(" for `{}`", config.display()));
         if !mend {
@@ -59,15 +64,21 @@ pub(super) fn leftovers(session: &Session, mend: bool, findings: &mut Findings) 
     if let Ok(project) = session.project()
         && let Ok(None) = session.node_pid()
     {
-        found |= orphans(&project.state, mend, findings);
+        found |= orphans(&project.state, "leftovers", mend, findings);
     }
     if !found {
         findings.ok("leftovers", if mend { "none: nothing to mend" } else { "none" });
     }
 }
 
-/// Processes of the cluster that have no node; false when there are none.
-fn orphans(state: &StateDir, mend: bool, findings: &mut Findings) -> bool {
+/// Whether nothing of another project's dead node lives, after it was ended if asked.
+fn gone(state: &StateDir, check: &'static str, mend: bool, findings: &mut Findings) -> bool {
+    orphans(state, check, mend, findings);
+    !mend || keeper::all_marked(&state.id()).is_empty()
+}
+
+/// Processes of a cluster that have no node; false when there are none.
+fn orphans(state: &StateDir, check: &'static str, mend: bool, findings: &mut Findings) -> bool {
     let id = state.id();
     let left = keeper::all_marked(&id);
     if left.is_empty() {
@@ -76,7 +87,7 @@ fn orphans(state: &StateDir, mend: bool, findings: &mut Findings) -> bool {
     let shown = operation::survivors(&left);
     if !mend {
         findings.bad(
-            "leftovers",
+            check,
             format!("processes without a node: {shown}"),
             "`hilum doctor --mend` kills them; the next `hilum up` does, too",
         );
@@ -85,7 +96,7 @@ fn orphans(state: &StateDir, mend: bool, findings: &mut Findings) -> bool {
     // who holds the lock alone knows that the marked are no living node's
     let _lock = match Lock::take(&state.lock()) {
         Err(LockError::Held { pid }) => {
-            findings.ok("leftovers", format!("pid {pid} just starts a node, which ends {shown}"));
+            findings.ok(check, format!("pid {pid} just starts a node, which ends {shown}"));
             return true;
         }
         // the state folder is gone or not ours: no node can hold what cannot be made
@@ -93,10 +104,10 @@ fn orphans(state: &StateDir, mend: bool, findings: &mut Findings) -> bool {
     };
     let stuck = keeper::sweep_marked(&id, PATIENCE);
     if stuck.is_empty() {
-        findings.ok("leftovers", format!("killed {shown}"));
+        findings.ok(check, format!("killed {shown}"));
     } else {
         findings.bad(
-            "leftovers",
+            check,
             format!("survive SIGKILL: {}", operation::survivors(&stuck)),
             "they hang in the kernel; look at their `wchan`",
         );

@@ -257,6 +257,30 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
 }
 
 #[test]
+fn a_rollback_goes_back_to_the_sockets_and_ports_and_lets_the_new_ones_go() {
+    let socket = |port| SocketSpec { name: "http".into(), host: "127.0.0.1".into(), port };
+    let with = |port| {
+        let mut web = rolling(2, RollingFailure::Rollback);
+        web.launch.sockets = vec![socket(port)];
+        let mut cluster = (*cluster(vec![web])).clone();
+        cluster.sockets = vec![socket(port), socket(9)];
+        Arc::new(cluster)
+    };
+    let mut world = World::up(with(1));
+    world.all_say_ready();
+    reload(&mut world, with(2), false);
+    for _ in 0..40 {
+        world.pass(SECOND);
+        world.says_ready("web.2");
+    }
+    assert!(world.events.contains(&"* rolling-stopped".to_owned()));
+    world.all_say_ready();
+    assert_eq!(world.sockets(), [1, 9]);
+    reload(&mut world, with(2), false);
+    assert_eq!(world.sockets(), [1, 2, 9], "the file still wants the other one");
+}
+
+#[test]
 fn a_file_that_is_mended_during_a_rolling_restart_is_applied_at_once() {
     let config = cluster(vec![rolling(3, RollingFailure::Pause)]);
     let mut world = World::up(config.clone());

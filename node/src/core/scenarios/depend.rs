@@ -246,3 +246,48 @@ fn a_restart_counts_when_it_is_made_and_not_when_it_is_decided() {
     world.ask(Request::Start(named("web")));
     assert_eq!((world.state("web.1"), restarts(&world)), ("running", 1), "that was by hand");
 }
+
+#[test]
+fn a_rolling_restart_of_what_waits_for_a_failed_one_ends_with_the_reason() {
+    let mut db = service("db", 1);
+    db.policy.restart.when = RestartWhen::Never;
+    let mut web = service("web", 2);
+    web.policy.depends_on = vec![needs("db", Condition::Started)];
+    let mut world = World::up(cluster(vec![db, web]));
+    let restart = |world: &mut World| {
+        let targets = Targets { rolling: true, ..named("web") };
+        let accepted = world.ask(Request::Restart { targets, fresh: None, note: None });
+        let Reply::Accepted(accepted) = &world.replies[&accepted.0] else { panic!("refused") };
+        let wait = Wait { operation: accepted.operation };
+        world.ask(Request::Wait(wait))
+    };
+    world.ends("db.1", Exit::Code(1));
+    // the first time it runs and has to wait, the second time it waits already
+    for expected in ["kept", "kept"] {
+        let waiting = restart(&mut world);
+        world.pass(SECOND);
+        let reply = world.replies.get(&waiting.0);
+        let Some(Reply::Outcome(outcome)) = reply else { panic!("no answer: {reply:?}") };
+        let first = &outcome.changed[0];
+        assert_eq!(first.result.as_deref(), Some("failed"), "{outcome:?}");
+        let why = first.reason.as_deref().unwrap_or_default();
+        assert!(why.contains("waits for db.1"), "{why}");
+        assert_eq!(outcome.changed[1].result.as_deref(), Some(expected), "{outcome:?}");
+    }
+    assert_eq!((world.state("web.1"), world.run_of("web.2")), ("waiting", 1));
+}
+
+#[test]
+fn a_job_that_is_done_stays_so_while_the_cluster_goes_down() {
+    let mut job = service("job", 1);
+    job.policy.kind = Kind::Job;
+    job.policy.restart.when = RestartWhen::OnFailure;
+    let mut world = World::up(cluster(vec![job, service("web", 1)]));
+    world.ends("job.1", Exit::Code(0));
+    world.stubborn(true);
+    world.ask(Request::Shutdown { grace: None, reason: String::new() });
+    world.pass(SECOND);
+    assert_eq!((world.state("job.1"), world.state("web.1")), ("completed", "stopping"));
+    world.pass(60 * SECOND);
+    assert_eq!(world.exits(), [0]);
+}

@@ -180,10 +180,13 @@ impl Supervisor {
     /// The shared sockets that are configured, that a run has, or that a next one may get.
     pub fn sockets(&self) -> impl Iterator<Item = &SocketSpec> {
         let services = self.services.values().map(|service| service.spec.as_ref());
-        let runs = self.instances().filter(|instance| instance.life.is_some());
-        let specs = services
-            .chain(runs.map(|instance| instance.spec.as_ref()))
-            .chain(self.rolls.values().filter_map(Roll::previous));
+        // Nearly all runs have their service's own definition, which is looked at once.
+        let older = self.services.values().flat_map(|service| {
+            let runs = service.instances.values().filter(|instance| instance.life.is_some());
+            let specs = runs.map(|instance| &instance.spec);
+            specs.filter(|spec| !Arc::ptr_eq(spec, &service.spec)).map(AsRef::as_ref)
+        });
+        let specs = services.chain(older).chain(self.rolls.values().filter_map(Roll::previous));
         self.cluster.sockets.iter().chain(specs.flat_map(|spec| &spec.launch.sockets))
     }
 

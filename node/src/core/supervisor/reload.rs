@@ -63,6 +63,7 @@ impl Supervisor {
             reloaded.operation = accepted.operation;
             reloaded.changed = accepted.changed;
             self.release_wave(now);
+            self.advance_rolls(now);
             self.gate_dirty = true;
         }
         if let Some(id) = request {
@@ -332,7 +333,7 @@ impl Supervisor {
     }
 
     /// The ports of a service are others now.
-    fn reserve_ports(&mut self, name: &ServiceName) {
+    pub(super) fn reserve_ports(&mut self, name: &ServiceName) {
         let Some(service) = self.services.get(name) else { return };
         for instance in service.instances.values() {
             self.out.reserve(&instance.id, &service.spec);

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hilum_shared::config::spec::{RollingFailure, ServiceSpec};
+use hilum_shared::config::spec::{RollingFailure, ServiceSpec, SocketSpec};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 
 use super::Supervisor;
+use super::vain::Vain;
 use crate::core::event::EventKind;
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::time::{Moment, Now};
@@ -273,6 +274,11 @@ impl Supervisor {
         if instance.want == Want::Down {
             return Landing::Gone;
         }
+        if instance.waits()
+            && let Some(why) = Vain::of(self).why(instance)
+        {
+            return Landing::Failed(why);
+        }
         if instance.phase == Phase::Failed {
             return Landing::Failed(instance.reason.clone().unwrap_or_else(|| "failed".into()));
         }
@@ -332,11 +338,24 @@ impl Supervisor {
             // All but the count, which was not rolled.
             let mut spec = (*previous).clone();
             spec.numprocesses = service.spec.numprocesses;
-            service.spec = Arc::new(spec);
+            let failed = std::mem::replace(&mut service.spec, Arc::new(spec));
             // what runs is not what the file says: the next reload sees the difference
             let mut cluster = (*self.cluster).clone();
             cluster.services.insert(name.clone(), service.spec.clone());
+            let old = &previous.launch.sockets;
+            let used = |socket: &SocketSpec| {
+                cluster.services.values().any(|spec| spec.launch.sockets.contains(socket))
+            };
+            let left: Vec<SocketSpec> =
+                failed.launch.sockets.iter().filter(|socket| !used(socket)).cloned().collect();
+            cluster.sockets.retain(|socket| !left.contains(socket));
+            let back = old.iter().filter(|socket| !cluster.sockets.contains(socket)).cloned();
+            let back: Vec<SocketSpec> = back.collect();
+            cluster.sockets.extend(back);
             self.cluster = Arc::new(cluster);
+            if failed.launch.ports != previous.launch.ports {
+                self.reserve_ports(name);
+            }
         }
         for id in roll.done.iter().chain(roll.flying.iter().map(|flight| &flight.id)) {
             self.with(id, |instance, out| instance.restart("rolled back", None, now.mono, out));

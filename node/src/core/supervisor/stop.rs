@@ -122,7 +122,12 @@ impl Supervisor {
         }
         let ids: Vec<InstanceId> = self.instances().map(|instance| instance.id.clone()).collect();
         for id in ids {
-            self.end_later(&id, Order::stop(why, grace));
+            let done = self.instance(&id).is_some_and(|i| i.phase == Phase::Completed);
+            if done && !self.wave.contains_key(&id) {
+                self.with(&id, |instance, _| instance.want = Want::Down); // it stays what it became
+            } else {
+                self.end_later(&id, Order::stop(why, grace));
+            }
         }
         self.release_wave(now);
     }
@@ -147,7 +152,7 @@ impl Supervisor {
         if self.going.as_ref().is_none_or(|going| going.exited) || !self.wave.is_empty() {
             return;
         }
-        if self.instances().any(|i| i.phase != Phase::Down) {
+        if self.instances().any(|i| !matches!(i.phase, Phase::Down | Phase::Completed)) {
             return;
         }
         let Some(going) = &mut self.going else { return };

@@ -30,7 +30,9 @@ impl<'a> Vain<'a> {
         if let Some(failed) = &instance.stopped_for {
             return Some(format!("it was stopped because `{failed}` failed"));
         }
-        if instance.want == Want::Down || self.core.wave.contains_key(&instance.id) {
+        let replaced =
+            self.core.wave.contains_key(&instance.id) || self.core.is_rolled(&instance.id);
+        if instance.want == Want::Down || replaced {
             return None;
         }
         let service = self.core.services.get(&instance.id.service)?;

@@ -170,6 +170,7 @@ impl Builder<'_> {
             match sockets.iter().find(|s| s.name == name || s.port.to_string() == name) {
                 Some(socket) if out.contains(socket) => {}
                 Some(socket) => out.push(socket.clone()),
+                None if self.problems.gaps.at("") || self.problems.gaps.at("sockets") => {}
                 None => {
                     let problem = self.problems.error(
                         item.at,

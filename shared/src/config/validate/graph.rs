@@ -34,6 +34,9 @@ impl Check<'_> {
             return;
         }
         let Some(other) = self.cluster.service(name) else {
+            if self.problems.gaps.in_names() {
+                return;
+            }
             let known = self.cluster.services.keys().map(ServiceName::as_str);
             let known = known.filter(|known| *known != service.name.as_str());
             let help = match nearest(name, known) {
@@ -43,6 +46,10 @@ impl Check<'_> {
             self.error(service, &key, format!("there is no service {}", quote(name)), help);
             return;
         };
+        let gaps = &self.problems.gaps;
+        if gaps.in_service(name) || gaps.in_service(service.name.as_str()) {
+            return;
+        }
         let condition = ["depends_on", name, "condition"];
         let never_ends =
             other.policy.kind == Kind::Service && other.policy.restart.when == RestartWhen::Always;

@@ -17,10 +17,9 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 impl Check<'_> {
     /// All services. Programs that are not there yet are worth a note only: they may appear before the start.
     pub(super) fn machine(&mut self, options: &LoadOptions, notes: &mut Problems) {
-        let cluster = self.cluster;
         let mut users = HashMap::new();
         let mut groups = HashMap::new();
-        for service in cluster.services.values() {
+        for service in self.whole_services() {
             if let Some(user) = &service.launch.user {
                 let known = *users.entry(user).or_insert_with(|| user_id(user));
                 self.user(service, user, known);

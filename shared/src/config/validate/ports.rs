@@ -120,7 +120,7 @@ impl Check<'_> {
         let (service, index, port) = match parts[..] {
             // In the top-level `env` it must be there for every service.
             [port] if reference.service.is_empty() => {
-                let lacking = self.cluster.services.values().find(|s| !has_port(s, port));
+                let lacking = self.whole_services().into_iter().find(|s| !has_port(s, port));
                 return match lacking {
                     None => Ok(()),
                     Some(service) => Err((
@@ -140,6 +140,10 @@ impl Check<'_> {
                 return Err((format!("{shown} is no reference to a port"), Some(help.to_owned())));
             }
         };
+        let gaps = &self.problems.gaps;
+        if gaps.in_names() || gaps.in_service(service) {
+            return Ok(());
+        }
         let Some(spec) = self.cluster.service(service) else {
             let near = nearest(service, self.cluster.services.keys().map(ServiceName::as_str));
             let help = near.map(|near| format!("did you mean `{near}`?"));
