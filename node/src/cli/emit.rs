@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use hilum_shared::events::{is_kind, messages};
+use hilum_shared::events::{EventError, is_kind, messages};
 use hilum_shared::rpc::blocking::{CallError, Client};
 use hilum_shared::wire::event::TRACE_ID;
 use hilum_shared::wire::message::new_id;
-use hilum_shared::wire::{Event, Value, unpack};
+use hilum_shared::wire::{Event, Value};
 use serde_json::json;
 
 use super::exit::{CliError, ExitStatus, Outcome};
@@ -83,14 +83,10 @@ pub(crate) fn run(session: &Session, args: &EmitArgs) -> Outcome {
     Ok(ExitStatus::Done)
 }
 
-/// Whether those who have subscribed can read it: it is delivered inside of a message, two levels deeper than it is emitted.
+/// Whether those who have subscribed can read it.
 fn check_delivery(event: &Event) -> Result<(), CliError> {
-    let refused = |why: String| CliError::usage(format!("the body: {why}"), "nobody could read it");
-    let packed = event.encode().map_err(|error| refused(error.to_string()))?;
-    let message =
-        messages::deliver("", false, &packed).map_err(|error| refused(error.to_string()))?;
-    unpack::<messages::Deliver>(&message, "body").map_err(|error| refused(error.to_string()))?;
-    Ok(())
+    let refused = |error: EventError| CliError::usage(error.to_string(), "nobody could read it");
+    messages::deliverable(event).map(drop).map_err(refused)
 }
 
 /// Whether a word can be an event's type, or a pattern of types.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
-use super::messages::{Deliver, Emit, Emitted, HOLD, Subscribe, Unsubscribe};
+use super::messages::{Deliver, Emit, Emitted, HOLD, Subscribe, Unsubscribe, deliverable};
 use super::{
     Answer, Delivery, Emission, EventError, EventSystem, Keeper, Subscriber, Subscription,
     check_kind,
@@ -114,6 +114,7 @@ impl Embedded {
     pub async fn emit(&self, emission: Emission) -> Result<usize, EventError> {
         let Emission { event, delay, queue } = emission;
         check_kind("the type of an event", &event.kind)?;
+        deliverable(&event)?;
         let emit = Emit {
             kind: event.kind,
             headers: event.headers,

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::broker::{Answer, Broker, Effect, Emit, Limits, Refusal, Subscribe};
+use super::messages::deliverable;
 use super::{
     Delivery, Emission, EventError, EventSystem, Keeper, Pattern, Subscriber, Subscription,
     check_kind,
@@ -129,8 +130,7 @@ impl EventSystem for Local {
         Box::pin(async move {
             let Emission { event, delay, queue } = emission;
             check_kind("the type of an event", &event.kind)?;
-            let packed =
-                event.encode().map_err(|error| EventError::Body { reason: error.to_string() })?;
+            let packed = deliverable(&event)?;
             let (kind, size) = (event.kind.clone(), packed.len());
             let emit = Emit { kind, event: Arc::new(event), size, delay, queue };
             self.shared.with(|broker, now, out| broker.emit(now, emit, out))?;

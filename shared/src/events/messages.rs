@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{PREFETCH, Subscription};
+use super::{EventError, PREFETCH, Subscription};
 use crate::wire::message::{EncodeError, pack};
-use crate::wire::{Event, Value};
+use crate::wire::{Event, Value, limits};
 
 /// The interface.
 pub const INTERFACE: &str = "events";
@@ -115,6 +115,17 @@ pub struct Deliver {
     pub event: Event,
 }
 
+/// Packs an event, if those who have subscribed can read it: it is delivered inside of a message.
+///
+/// # Errors
+/// When it has no MessagePack form, or is nested too deep or too large for that.
+pub fn deliverable(event: &Event) -> Result<Vec<u8>, EventError> {
+    let packed = event.encode().map_err(|error| EventError::Body { reason: error.to_string() })?;
+    limits::check_inside(&packed, 1)
+        .map_err(|error| EventError::Body { reason: error.to_string() })?;
+    Ok(packed)
+}
+
 /// The body of `events.deliver`, around an event that is packed already.
 ///
 /// # Errors
@@ -140,5 +151,17 @@ mod tests {
         let body = deliver("q-x", true, &event.encode().unwrap()).unwrap();
         let read: Deliver = unpack(&body, "body").unwrap();
         assert_eq!(read, Deliver { queue: "q-x".into(), redelivered: true, event });
+    }
+
+    #[test]
+    fn what_could_be_emitted_and_not_delivered_is_refused() {
+        let event = |levels: usize| {
+            let body = (0..levels).fold(Value::Nil, |inner, _| Value::List(vec![inner]));
+            Event { kind: "a.b".into(), headers: Value::Nil, body, source: None }
+        };
+        let packed = deliverable(&event(62)).unwrap();
+        unpack::<Deliver>(&deliver("q-x", false, &packed).unwrap(), "body").unwrap();
+        let error = deliverable(&event(63)).unwrap_err();
+        assert!(error.to_string().contains("deeper than 64 levels"), "{error}");
     }
 }

@@ -5,9 +5,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::endpoint::Inner;
-use super::link::{Link, LinkError, Owner, Wire};
+use super::link::{Link, LinkError, Owner};
 use super::network::{Listener, Stream};
 use super::reply;
+use super::wire::Wire;
 use crate::transport::endpoint::Endpoint as Address;
 use crate::wire::zmtp::Hello;
 
@@ -61,6 +62,10 @@ impl Inner {
         let mut owner = Accepted { inner: &self, wire: &wire, identity, back, complained: false };
         let error = link.run(&wire, &mut owner, self.tick()).await;
         wire.close();
+        if !back {
+            // Answers would go here: nobody can have one any longer.
+            wire.begun.lock().unwrap_or_else(PoisonError::into_inner).cancel_all();
+        }
         if let LinkError::Zmtp(error) = &error {
             tracing::warn!(peer = owner.identity, %error, "a caller's connection is closed");
         } else {

@@ -1,21 +1,18 @@
 //! Calls of services by name.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use foldhash::HashMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::error::{Error, OVERLOADED};
-use super::link::Liveness;
-use super::proxy::Proxy;
+use super::known::{Chosen, Services};
 use super::select::Balance;
-use crate::registry::{Instance, Lookup, Registry, RegistryError, Version, VersionRequest};
+use crate::registry::{Registry, VersionRequest};
 use crate::wire::Value;
 use crate::wire::message::{Headers, Kind, Message, new_id, pack};
 
@@ -31,8 +28,10 @@ pub struct CallOptions {
     /// Which of several instances.
     pub balance: Balance,
     /// How many times to try again after a lost connection or a try that took too long, where working on it twice does no harm. A
-    /// request that did not leave goes to another instance in any case. Tries again have a budget, ten at once and one for each ten
-    /// answers, but for those that leave an instance which gave no sign since it was asked for one that is well.
+    /// request that did not leave goes to another instance in any case, and so does one that was refused as `Overloaded`; where no
+    /// instance is left of a service that was there a moment ago, it waits for one. Tries again have a budget, ten at once and one for
+    /// each ten answers, but for those that leave an instance which gave no sign since it was asked for one that is well. An overloaded
+    /// one is left once for nothing.
     pub retries: u32,
     /// After how long a try is given up for another one; `None`: it may take all the time. While there is no budget for another, it is
     /// waited for.
@@ -82,10 +81,8 @@ impl Reply {
                 let text =
                     |key| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let (kind, message) = (text("type"), text("message"));
-                // With more fields it is an error of the service's own that has this name.
-                let bare = matches!(&body, Value::Map(entries) if entries.len() == 2);
                 Err(match kind.as_str() {
-                    OVERLOADED if bare => {
+                    OVERLOADED if is_bare(&body) => {
                         Error::Overloaded { subject: subject.to_owned(), message }
                     }
                     "" => Error::Remote {
@@ -101,6 +98,18 @@ impl Reply {
     }
 }
 
+/// With more fields it is an error of the service's own that has this name.
+fn is_bare(body: &Value) -> bool {
+    matches!(body, Value::Map(entries) if entries.len() == 2)
+}
+
+/// Whether an answer says that too much waits there, and that nothing was done.
+fn is_overload(answer: &Message) -> bool {
+    let says = |body: &Value| body.get("type").and_then(Value::as_str) == Some(OVERLOADED);
+    answer.kind == Kind::Error
+        && answer.unpack().is_ok_and(|body: Value| is_bare(&body) && says(&body))
+}
+
 /// Calls services by name. Clones are the same client.
 #[derive(Clone)]
 pub struct Client {
@@ -109,25 +118,8 @@ pub struct Client {
 
 struct Shared {
     endpoint: Endpoint,
-    registry: Arc<dyn Registry>,
-    services: Mutex<Services>,
+    services: Arc<Services>,
     budget: Budget,
-}
-
-#[derive(Default)]
-struct Services {
-    /// Those that have an instance, or had one.
-    known: HashMap<String, Arc<Known>>,
-    /// Those that the registry is being asked for: one question each, however many wait for its answer.
-    asked: HashMap<String, Weak<Asked>>,
-}
-
-/// Where the answer of the registry will come.
-type Asked = watch::Sender<Option<Result<Arc<Known>, RegistryError>>>;
-
-struct Known {
-    lookup: Lookup,
-    turn: AtomicUsize,
 }
 
 /// Tries again cost what calls that were answered earn: ten at once, one for each ten answers in the long run, so that a service
@@ -149,18 +141,12 @@ impl Budget {
     }
 }
 
-/// One instance, as a call goes to it.
-struct Chosen {
-    address: String,
-    version: Option<String>,
-}
-
 impl Client {
     /// A client that calls through an endpoint whom a registry knows.
     pub fn new(endpoint: Endpoint, registry: Arc<dyn Registry>) -> Self {
         let budget = Budget(AtomicI64::new(Budget::MOST));
-        let services = Mutex::default();
-        Self { shared: Arc::new(Shared { endpoint, registry, services, budget }) }
+        let services = Arc::new(Services::new(registry));
+        Self { shared: Arc::new(Shared { endpoint, services, budget }) }
     }
 
     /// The endpoint that it calls through.
@@ -170,12 +156,7 @@ impl Client {
 
     /// The registry that it asks.
     pub fn registry(&self) -> &Arc<dyn Registry> {
-        &self.shared.registry
-    }
-
-    /// A service (or an address) to call with the same options again and again.
-    pub fn proxy(&self, service: impl Into<String>) -> Proxy {
-        Proxy::new(self.clone(), service.into())
+        self.shared.services.registry()
     }
 
     /// Calls `service.method` and waits for its result as a type.
@@ -255,23 +236,39 @@ impl Client {
         let (id, kind) = (new_id(), Kind::Request);
         let mut request = Message { id, kind, subject: subject.to_owned(), headers, body };
         let direct = target.contains("://");
+        let mut diverted = false;
         loop {
             let (known, chosen) = if direct {
                 let version = options.version.as_ref().map(ToString::to_string);
                 (None, Chosen { address: target.to_owned(), version })
             } else {
-                let known = match self.known(target) {
+                let services = &self.shared.services;
+                let known = match services.known(target) {
                     Some(known) => known,
-                    None => tokio::time::timeout_at(deadline, self.look_up(target))
+                    None => tokio::time::timeout_at(deadline, services.look_up(target))
                         .await
                         .map_err(|_| timeout())??,
                 };
-                let chosen = self.choose(&known, target, options, &tried)?;
-                (Some(known), chosen)
+                match known.choose(&self.shared.endpoint, target, options, &tried) {
+                    Ok(chosen) => (Some(known), chosen),
+                    Err(error) => {
+                        if !known.may_be_back(&error, &tried, deadline).await {
+                            return Err(error);
+                        }
+                        tried.clear();
+                        continue;
+                    }
+                }
             };
             let Chosen { address, version } = chosen;
             // Every container has this one, whatever version it was chosen by; lymph refuses that version here.
             request.headers.version = version.filter(|_| !subject.starts_with("lymph."));
+            let another_is_well = |tried: &[String], this: &str| {
+                let endpoint = &self.shared.endpoint;
+                known
+                    .as_ref()
+                    .is_some_and(|known| known.is_another_well(endpoint, options, tried, this))
+            };
             let now = Instant::now();
             let left = deadline.saturating_duration_since(now);
             let mut again = false; // the try is given up for another, which is paid
@@ -284,10 +281,7 @@ impl Client {
                     {
                         answer = asked.answer(now + limit, &address, &request).await;
                         if answer.is_none() {
-                            let shift = asked.is_silent()
-                                && known.as_ref().is_some_and(|known| {
-                                    self.is_another_well(known, options, &tried, &address)
-                                });
+                            let shift = asked.is_silent() && another_is_well(&tried, &address);
                             if shift || self.shared.budget.spend() {
                                 again = true;
                             }
@@ -298,8 +292,21 @@ impl Client {
                         (answer, _) => answer,
                     };
                     match answer {
+                        Some(Ok(message)) if is_overload(&message) => {
+                            let reply = Reply { message, address: address.clone() };
+                            let elsewhere = another_is_well(&tried, &address)
+                                && (!std::mem::replace(&mut diverted, true)
+                                    || self.shared.budget.spend());
+                            match reply.clone().understood(subject) {
+                                Err(error) if elsewhere => error,
+                                _ => return Ok(reply),
+                            }
+                        }
                         Some(Ok(message)) => {
                             self.shared.budget.earn();
+                            if let Some(known) = &known {
+                                known.answered();
+                            }
                             return Ok(Reply { message, address });
                         }
                         Some(Err(error)) => error,
@@ -311,7 +318,7 @@ impl Client {
                     }
                 }
             };
-            if error.not_sent() && !direct {
+            if (error.not_sent() || matches!(error, Error::Overloaded { .. })) && !direct {
                 tried.push(address);
             } else if again || retries > 0 && error.is_transient() && self.shared.budget.spend() {
                 retries -= 1;
@@ -322,169 +329,5 @@ impl Client {
             tracing::debug!(subject, %error, "trying again");
             request.id = new_id(); // a late answer is not taken for that of the next try
         }
-    }
-
-    /// Whether an instance that was not tried yet is well, beside this one.
-    fn is_another_well(
-        &self,
-        known: &Known,
-        options: &CallOptions,
-        tried: &[String],
-        this: &str,
-    ) -> bool {
-        let asked = options.version.as_ref();
-        known.lookup.instances().iter().any(|instance| {
-            let (address, liveness) = self.address(instance);
-            asked.is_none_or(|asked| asked.admits(instance.version.as_deref()))
-                && address != this
-                && !tried.iter().any(|other| other == address)
-                && matches!(liveness, Liveness::Responsive | Liveness::Unknown)
-        })
-    }
-
-    /// The instance to call: not one that was tried while there are others.
-    fn choose(
-        &self,
-        known: &Known,
-        target: &str,
-        options: &CallOptions,
-        tried: &[String],
-    ) -> Result<Chosen, Error> {
-        let all = known.lookup.instances();
-        if all.is_empty() {
-            return Err(Error::NoSuchService { service: target.to_owned() });
-        }
-        let asked = options.version.as_ref();
-        let mut count = 0;
-        let mut choice = Vec::with_capacity(all.len());
-        for instance in all.iter() {
-            if !asked.is_none_or(|asked| asked.admits(instance.version.as_deref())) {
-                continue;
-            }
-            count += 1;
-            let (address, liveness) = self.address(instance);
-            let was_tried = tried.iter().any(|other| other == address);
-            choice.extend(
-                Standing::of(liveness, was_tried).map(|standing| (standing, address, instance)),
-            );
-        }
-        if count == 0 {
-            return Err(none_compatible(target, asked, &all));
-        }
-        let best = choice.iter().map(|(standing, ..)| *standing).min();
-        let Some(best) = best.filter(|best| *best < Standing::Tried || options.retries > 0) else {
-            return Err(Error::NoneAlive { service: target.to_owned(), count });
-        };
-        choice.retain(|(standing, ..)| *standing == best);
-        let turn = known.turn.fetch_add(1, Ordering::Relaxed);
-        let pending = |at: usize| self.shared.endpoint.waiting(choice[at].1);
-        let (_, address, chosen) = choice[options.balance.pick(choice.len(), turn, pending)];
-        Ok(Chosen { address: address.to_owned(), version: chosen.version.clone() })
-    }
-
-    /// Where an instance is called, and how that is: the faster way, unless that is closed to us (another user's folder,
-    /// another mount).
-    fn address<'a>(&self, instance: &'a Instance) -> (&'a str, Liveness) {
-        let endpoint = &self.shared.endpoint;
-        let local = instance.dial();
-        let far = instance.endpoint.as_str();
-        match endpoint.liveness(local) {
-            Liveness::Refused if local != far => (far, endpoint.liveness(far)),
-            liveness => (local, liveness),
-        }
-    }
-
-    /// The live view of a service's instances, where there is one.
-    fn known(&self, service: &str) -> Option<Arc<Known>> {
-        self.shared.services().known.get(service).cloned()
-    }
-
-    /// Asks the registry for it, or waits with those who asked already.
-    async fn look_up(&self, service: &str) -> Result<Arc<Known>, Error> {
-        let mut answer = {
-            let mut services = self.shared.services();
-            if let Some(known) = services.known.get(service) {
-                return Ok(Arc::clone(known));
-            }
-            match services.asked.get(service).and_then(Weak::upgrade) {
-                Some(asked) => asked.subscribe(),
-                None => {
-                    let asked = Arc::new(Asked::new(None));
-                    services.asked.insert(service.to_owned(), Arc::downgrade(&asked));
-                    let answer = asked.subscribe();
-                    // A task of its own: who stops waiting does not end it for the others.
-                    tokio::spawn(Arc::clone(&self.shared).ask_registry(service.to_owned(), asked));
-                    answer
-                }
-            }
-        };
-        let answer = answer.wait_for(Option::is_some).await.map_err(|_| Error::Closed)?;
-        answer.clone().expect("it was waited for").map_err(Error::from)
-    }
-}
-
-impl Shared {
-    fn services(&self) -> MutexGuard<'_, Services> {
-        self.services.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks for a service, and tells all that wait for it.
-    async fn ask_registry(self: Arc<Self>, service: String, asked: Arc<Asked>) {
-        let found = self.registry.lookup(&service).await;
-        let found = found.map(|lookup| Arc::new(Known { lookup, turn: AtomicUsize::new(0) }));
-        {
-            let mut services = self.services();
-            // Whoever comes from now on asks anew.
-            services.asked.remove(&service);
-            // Names come from the program, so they are few; names that nobody has are not kept.
-            if let Ok(known) = &found
-                && !known.lookup.instances().is_empty()
-            {
-                services.known.insert(service, Arc::clone(known));
-            }
-        }
-        asked.send_replace(Some(found));
-    }
-}
-
-/// How well an instance can be called, the best first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
-    Alive,
-    /// One that gave no sign when it was called last.
-    Doubtful,
-    /// One that refused a moment ago may be back: asking costs nothing, where there is no other.
-    Refused,
-    /// The same again is better than none, for a call that may be tried again.
-    Tried,
-}
-
-impl Standing {
-    /// `None`: not to be called.
-    fn of(liveness: Liveness, was_tried: bool) -> Option<Self> {
-        match (liveness, was_tried) {
-            (Liveness::Unresponsive, _) | (Liveness::Refused, true) => None,
-            (Liveness::Refused, false) => Some(Self::Refused),
-            (_, true) => Some(Self::Tried),
-            (Liveness::Doubtful, false) => Some(Self::Doubtful),
-            (_, false) => Some(Self::Alive),
-        }
-    }
-}
-
-fn none_compatible(service: &str, asked: Option<&VersionRequest>, all: &[Instance]) -> Error {
-    let mut versions: Vec<Option<Version>> = all
-        .iter()
-        .map(|one| one.version.as_deref().and_then(|text| Version::parse(text).ok()))
-        .collect();
-    versions.sort();
-    versions.dedup();
-    Error::NoneCompatible {
-        service: service.to_owned(),
-        asked: asked.map(ToString::to_string).unwrap_or_default(),
-        available: versions
-            .iter()
-            .map(|version| version.as_ref().map_or("none", Version::as_str).to_owned())
-            .collect(),
     }
 }

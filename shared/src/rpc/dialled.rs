@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::endpoint::{CallId, Inner, State, call_id};
 use super::error::Error;
-use super::link::{Doubt, Link, LinkError, Liveness, NotTaken, Owner, Since, Wire};
+use super::link::{Link, LinkError, Owner};
 use super::reply;
+use super::wire::{Doubt, Liveness, NotTaken, Since, Wire};
 use crate::wire::message::{DecodeError, Message, pack};
 use crate::wire::zmtp::Hello;
 

@@ -32,11 +32,11 @@ use tokio::time::Instant;
 use super::accepted::accept;
 use super::dialled::{Answer, Call, Dial, Ended, Pending};
 use super::error::{Error, OVERLOADED};
-use super::link::{Liveness, Wire};
 use super::network::{Network, Sockets};
 use super::reply;
 pub use super::reply::{Incoming, ReplyChannel, ReplyError};
 use super::trace;
+use super::wire::{Liveness, Wire};
 use crate::wire::limits::MAX_ANSWER;
 use crate::wire::message::{DecodeError, Headers, Kind, Message, NIL, new_id};
 

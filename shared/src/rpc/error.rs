@@ -23,8 +23,9 @@ pub enum Error {
         /// The name.
         service: String,
     },
-    /// All that are registered (in the version asked for) are silent or refuse connections.
-    #[error("none of the {count} instances of service `{service}` answers")]
+    /// All that are registered (in the version asked for) are silent or refuse connections, or the last one left a moment ago and none
+    /// came back in time.
+    #[error("{}", none_alive(service, *count))]
     NoneAlive {
         /// The name.
         service: String,
@@ -131,6 +132,14 @@ pub enum Error {
     /// Our own side is closed.
     #[error("this endpoint is closed")]
     Closed,
+}
+
+fn none_alive(service: &str, count: usize) -> String {
+    match count {
+        0 => format!("no instance of service `{service}` is left, and none came back in time"),
+        1 => format!("the one instance of service `{service}` does not answer"),
+        _ => format!("none of the {count} instances of service `{service}` answers"),
+    }
 }
 
 fn list(versions: &[String]) -> String {

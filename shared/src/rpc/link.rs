@@ -1,18 +1,13 @@
 //! One connection: its handshake, and the task that reads and writes it.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::endpoint::{CallId, call_id};
 use super::network::Stream;
-use super::reply::Begun;
-use crate::wire::message::Message;
+use super::wire::Wire;
 use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
 
 /// Why a connection ended, or never began.
@@ -38,21 +33,6 @@ pub enum LinkError {
     Idle,
 }
 
-/// Whether a connection is good for calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// Not heard from yet, or not connected.
-    Unknown,
-    /// Heard from of late.
-    Responsive,
-    /// A call was given up, and nothing was heard since it was made.
-    Doubtful,
-    /// Silent for too long.
-    Unresponsive,
-    /// Refused a connection, or broke one off, a moment ago.
-    Refused,
-}
-
 /// So many messages are handed on before others may run and what they answered is written: the other side works on the
 /// first answers while we work on the last requests.
 const SOME: usize = 16;
@@ -62,257 +42,6 @@ const SOME: usize = 16;
 const PAUSE: Duration = Duration::from_millis(10);
 /// So many bytes are looked through, roughly: what the kernel holds of a connection, and a few large requests.
 const AHEAD: usize = 1 << 20;
-
-/// What others hold of a connection: where to put messages, and how it is.
-pub(super) struct Wire {
-    out: Mutex<Out>,
-    /// Something waits in `out`, or the connection is to be closed.
-    wake: Notify,
-    limit: usize,
-    /// Milliseconds after `born` at which something was heard; 0 = never.
-    heard: AtomicU64,
-    born: Instant,
-    /// Milliseconds after `born` at which hands were shaken.
-    shaken: AtomicU64,
-    /// Milliseconds after `born` of the last sign, while a ping is not answered; 0 = all are.
-    unanswered: AtomicU64,
-    /// Milliseconds after `born` at which we last looked after it ourselves.
-    ticked: AtomicU64,
-    doubtful: AtomicBool,
-    /// Of a server: requests that can be ended.
-    pub(super) begun: Mutex<Begun>,
-    /// Calls that wait for an answer over it (a client's), or that are being worked on (a server's).
-    pub(super) open: AtomicU32,
-    /// Milliseconds after `born` at which it was last used for a call.
-    used: AtomicU64,
-}
-
-struct Out {
-    bytes: Vec<u8>,
-    /// For [`Message::write_to`].
-    headers: Vec<u8>,
-    closed: bool,
-    /// Before hands are shaken: which messages wait in `bytes`, and how long each is.
-    early: Option<Vec<(CallId, usize)>>,
-    /// Whether the other side understands cancels.
-    cancels: bool,
-}
-
-/// Why a message was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotTaken {
-    /// So many bytes wait that the other side does not seem to read.
-    Full,
-    /// The connection has ended.
-    Closed,
-}
-
-impl Wire {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
-            out: Mutex::new(Out {
-                bytes: Vec::new(),
-                headers: Vec::new(),
-                closed: false,
-                early: None,
-                cancels: false,
-            }),
-            wake: Notify::new(),
-            limit,
-            heard: AtomicU64::new(0),
-            born: Instant::now(),
-            shaken: AtomicU64::new(0),
-            unanswered: AtomicU64::new(0),
-            ticked: AtomicU64::new(0),
-            doubtful: AtomicBool::new(false),
-            begun: Mutex::default(),
-            open: AtomicU32::new(0),
-            used: AtomicU64::new(0),
-        })
-    }
-
-    /// One whose hands are to be shaken.
-    pub(super) fn early(limit: usize) -> Arc<Self> {
-        let wire = Self::new(limit);
-        wire.with(|out| out.early = Some(Vec::new()));
-        wire
-    }
-
-    /// Hands are shaken.
-    pub(super) fn shaken(&self, peer: &Hello) {
-        self.with(|out| (out.early, out.cancels) = (None, peer.cancels));
-        let now = self.elapsed();
-        self.shaken.store(now, Ordering::Relaxed);
-        self.ticked.store(now, Ordering::Relaxed);
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut Out) -> T) -> T {
-        work(&mut self.out.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Queues a message. Never waits.
-    pub(super) fn send(&self, message: &Message) -> Result<(), NotTaken> {
-        self.queue(|out| {
-            let before = out.bytes.len();
-            message.write_to(&mut out.bytes, &mut out.headers);
-            if let Some(early) = &mut out.early {
-                let id = call_id(&message.id).unwrap_or_default();
-                early.push((id, out.bytes.len() - before));
-            }
-        })
-    }
-
-    /// Nobody waits for the answer to this request of ours any longer: it is taken back, or the other side told.
-    pub(super) fn give_up(&self, id: CallId) {
-        let take_back = |out: &mut Out| {
-            let Some(early) = &mut out.early else { return false };
-            if let Some(at) = early.iter().position(|(one, _)| *one == id) {
-                let start: usize = early[..at].iter().map(|(_, length)| length).sum();
-                let (_, length) = early.remove(at);
-                out.bytes.drain(start..start + length);
-            }
-            true
-        };
-        if !self.with(take_back) && self.with(|out| out.cancels) {
-            // Where so much waits that it is not taken, the request has its own limit.
-            let _ = self.queue(|out| zmtp::write_cancel(&mut out.bytes, &format!("{id:032x}")));
-        }
-    }
-
-    /// Queues a message of these frames. Never waits.
-    pub(super) fn send_frames<F: AsRef<[u8]>>(&self, frames: &[F]) -> Result<(), NotTaken> {
-        self.queue(|out| zmtp::write_message(&mut out.bytes, frames))
-    }
-
-    fn queue(&self, write: impl FnOnce(&mut Out)) -> Result<(), NotTaken> {
-        let first = self.with(|out| {
-            if out.closed {
-                return Err(NotTaken::Closed);
-            }
-            // A single large message passes where nothing waits.
-            if out.bytes.len() > self.limit {
-                return Err(NotTaken::Full);
-            }
-            let first = out.bytes.is_empty();
-            write(out);
-            Ok(first)
-        })?;
-        if first {
-            self.wake.notify_one();
-        }
-        Ok(())
-    }
-
-    /// How many bytes wait to be sent.
-    pub(super) fn waiting(&self) -> usize {
-        self.with(|out| out.bytes.len())
-    }
-
-    /// Lets the connection's task end.
-    pub(super) fn close(&self) {
-        self.with(|out| out.closed = true);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.with(|out| out.closed)
-    }
-
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
-    }
-
-    /// The other side gave a sign of life, here or on a connection of its own; how long there was none before.
-    pub(super) fn hear(&self) -> Duration {
-        let now = self.elapsed();
-        let before = self.heard.load(Ordering::Relaxed);
-        self.heard.store(now, Ordering::Relaxed);
-        self.unanswered.store(0, Ordering::Relaxed);
-        self.doubtful.store(false, Ordering::Relaxed);
-        Duration::from_millis(now.saturating_sub(before))
-    }
-
-    /// A call is made over it.
-    pub(super) fn mark_used(&self) {
-        self.used.store(self.elapsed(), Ordering::Relaxed);
-    }
-
-    /// How long nothing was heard.
-    pub(super) fn silence(&self) -> Duration {
-        Duration::from_millis(self.elapsed().saturating_sub(self.heard.load(Ordering::Relaxed)))
-    }
-
-    /// How long no call was made.
-    pub(super) fn idle(&self) -> Duration {
-        Duration::from_millis(self.elapsed().saturating_sub(self.used.load(Ordering::Relaxed)))
-    }
-
-    /// A ping was sent. `since`: the last sign counts, or else only this moment.
-    pub(super) fn asked(&self, since: Since) {
-        let at = match since {
-            Since::LastSign => {
-                self.heard.load(Ordering::Relaxed).max(self.shaken.load(Ordering::Relaxed)).max(1)
-            }
-            Since::Now => self.elapsed(),
-        };
-        let _ = self.unanswered.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed); // the first counts
-    }
-
-    /// It was we who did not listen: nothing is held against the other side.
-    pub(super) fn forgive(&self) {
-        self.unanswered.store(0, Ordering::Relaxed);
-    }
-
-    /// How long it has owed us a sign.
-    pub(super) fn silent(&self) -> Duration {
-        match self.unanswered.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            at => Duration::from_millis(self.elapsed().saturating_sub(at)),
-        }
-    }
-
-    /// We look after it now; how long we did not.
-    pub(super) fn tick(&self) -> Duration {
-        let now = self.elapsed();
-        Duration::from_millis(now.saturating_sub(self.ticked.swap(now, Ordering::Relaxed)))
-    }
-
-    /// A call was given up after so long. Without a sign in this time the other side is doubted; whether that is new.
-    pub(super) fn doubt(&self, waited: Duration) -> Option<Doubt> {
-        (self.silence() >= waited).then(|| {
-            if self.doubtful.swap(true, Ordering::Relaxed) { Doubt::Old } else { Doubt::New }
-        })
-    }
-
-    /// How it is: silent after `timeout`, where we look after it each `tick`.
-    pub(super) fn liveness(&self, timeout: Duration, tick: Duration) -> Liveness {
-        let looked = || self.elapsed().saturating_sub(self.ticked.load(Ordering::Relaxed));
-        // Who was paused blames nobody before it has looked.
-        if self.silent() >= timeout && u128::from(looked()) <= 2 * tick.as_millis() {
-            Liveness::Unresponsive
-        } else if self.doubtful.load(Ordering::Relaxed) {
-            Liveness::Doubtful
-        } else if self.heard.load(Ordering::Relaxed) == 0 {
-            Liveness::Unknown
-        } else {
-            Liveness::Responsive
-        }
-    }
-}
-
-/// From when on silence counts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Since {
-    LastSign,
-    Now,
-}
-
-/// Whether somebody was doubted before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doubt {
-    New,
-    Old,
-}
 
 /// A connection after its handshake.
 pub(super) struct Link {
@@ -392,10 +121,7 @@ impl Link {
             if sent == sending.len() {
                 sending.clear();
                 sent = 0;
-                let closed = wire.with(|out| {
-                    std::mem::swap(&mut out.bytes, &mut sending);
-                    out.closed
-                });
+                let closed = wire.take(&mut sending);
                 if out_of_proportion(&sending) {
                     sending = Vec::new();
                 }
@@ -409,8 +135,8 @@ impl Link {
                     Ok(0) => return LinkError::Closed,
                     Ok(count) => {
                         self.reader.filled(count);
-                        if wire.hear() >= PAUSE {
-                            self.look_ahead().await;
+                        if wire.hear() >= PAUSE && self.look_ahead().await && self.is_asked() {
+                            return LinkError::Closed; // nobody can be answered any longer
                         }
                         match self.deliver(wire, owner) {
                             Ok(rest) => more = rest,
@@ -428,7 +154,7 @@ impl Link {
                     Ok(count) => sent += count,
                     Err(error) => return error.into(),
                 },
-                () = wire.wake.notified(), if !writing => {}
+                () = wire.woken(), if !writing => {}
                 _ = ticks.tick() => if let Err(error) = owner.tick() {
                     return error;
                 },
@@ -436,9 +162,16 @@ impl Link {
         }
     }
 
-    /// Reads what is there already, and notes what of it is cancelled. An end or an error comes again with the next read.
-    async fn look_ahead(&mut self) {
+    /// Whether who is there asks, and is answered on this connection.
+    fn is_asked(&self) -> bool {
+        self.peer.socket_type == "DEALER"
+    }
+
+    /// Reads what is there already, and notes what of it is cancelled; whether the other side has closed it. An end or an error comes
+    /// again with the next read.
+    async fn look_ahead(&mut self) -> bool {
         let mut ahead = 0;
+        let mut closed = false;
         while ahead < AHEAD {
             let read = tokio::select! {
                 biased;
@@ -450,10 +183,15 @@ impl Link {
                     self.reader.filled(count);
                     ahead += count;
                 }
-                _ => break,
+                Ok(_) => {
+                    closed = true;
+                    break;
+                }
+                Err(_) => break,
             }
         }
         self.cancelled = self.reader.cancelled_ahead();
+        closed
     }
 
     /// Hands on some of the messages that have come whole; the answer is whether there may be more.
@@ -476,7 +214,7 @@ impl Link {
                         self.cancelled.retain(|known| known != id);
                         owner.cancelled(id);
                     } else if let Some(pong) = zmtp::pong(body) {
-                        wire.with(|out| out.bytes.extend_from_slice(&pong));
+                        wire.put(&pong);
                     }
                 }
             }

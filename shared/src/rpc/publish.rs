@@ -22,8 +22,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc as orders, oneshot};
 use tokio::task::JoinSet;
 
-use super::link::{Link, LinkError, NotTaken, Owner, Wire};
+use super::link::{Link, LinkError, Owner};
 use super::network::{Listener, Network, Sockets, Stream};
+use super::wire::{NotTaken, Wire};
 use crate::transport::endpoint::Endpoint as Address;
 use crate::wire::zmtp::Hello;
 

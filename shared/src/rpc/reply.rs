@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
 use super::endpoint::Inner;
-use super::link::{NotTaken, Wire};
+use super::wire::{NotTaken, Wire};
 use crate::wire::Value;
 use crate::wire::message::{EncodeError, Kind, Message, NIL, new_id, pack};
 
@@ -105,12 +105,15 @@ impl Begun {
         let sought = key(id);
         let of_key = self.requests.iter().filter(|(key, _)| *key == sought);
         let found = of_key.filter_map(|(_, request)| request.upgrade());
-        for request in found.filter(|request| request.request.id.as_bytes() == id) {
-            request.abandon();
-            if let Some(task) = request.task.get() {
-                task.abort();
-            }
-        }
+        found.filter(|request| request.request.id.as_bytes() == id).for_each(|one| one.end());
+    }
+
+    /// Ends the work on all of them.
+    pub(super) fn cancel_all(&mut self) {
+        self.requests
+            .drain(..)
+            .filter_map(|(_, request)| request.upgrade())
+            .for_each(|one| one.end());
     }
 }
 
@@ -233,6 +236,14 @@ impl Shared {
     fn trace_id(&self) -> &str {
         let trace = self.request.headers.trace_id.as_ref().or(self.new_trace.as_ref());
         trace.map(String::as_str).unwrap_or_default()
+    }
+
+    /// Nobody waits: no answer is sent, and what works on it ends.
+    fn end(&self) {
+        self.abandon();
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
     }
 
     fn abandon(&self) {

@@ -74,7 +74,12 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Remote { body, .. } => Self::Named(body),
-            Error::Overloaded { message, .. } => Self::new(OVERLOADED, message),
+            // With a word more than a refusal has: here something was done.
+            Error::Overloaded { subject, message } => {
+                let fields =
+                    [("type", OVERLOADED.into()), ("message", message), ("subject", subject)];
+                Self::Named(Box::new(Value::map(fields.map(|(key, text)| (key, Value::Str(text))))))
+            }
             other => {
                 tracing::error!(error = %other, "a call of this method failed");
                 Self::Refused

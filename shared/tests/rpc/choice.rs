@@ -99,17 +99,21 @@ async fn a_try_again_is_for_calls_that_may_be_made_twice() {
         }
     });
     let _server = world.serve(Interface::new("f").method(flaky)).await;
-    let proxy = world.client().await.proxy("f").timeout(Duration::from_secs(6));
-    let error = proxy.call::<_, String>("flaky", &json!({})).await.unwrap_err();
+    let client = world.client().await;
+    let flaky = async |options: &CallOptions| {
+        client.call::<_, String>("f.flaky", &json!({}), options).await
+    };
+    let options = CallOptions { timeout: Duration::from_secs(6), ..quick() };
+    let error = flaky(&options).await.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     assert_eq!(count.swap(0, Ordering::SeqCst), 1);
     count.store(0, Ordering::SeqCst);
-    let proxy = proxy.retries(1);
-    let error = proxy.call::<_, String>("flaky", &json!({})).await.unwrap_err();
+    let options = CallOptions { retries: 1, ..options };
+    let error = flaky(&options).await.unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "it had all the time: {error}");
     assert_eq!(count.swap(0, Ordering::SeqCst), 1);
-    let proxy = proxy.try_timeout(Duration::from_secs(2));
-    assert_eq!(proxy.call::<_, String>("flaky", &json!({})).await.unwrap(), "at last");
+    let options = CallOptions { try_timeout: Some(Duration::from_secs(2)), ..options };
+    assert_eq!(flaky(&options).await.unwrap(), "at last");
     // The budget ends what would bury a service that is down.
     let never = world.client().await;
     let (timeout, try_timeout) = (Duration::from_secs(3), Some(Duration::from_millis(300)));

@@ -201,3 +201,66 @@ async fn only_who_understands_it_is_told_that_a_call_was_given_up() {
         assert_eq!(told, usize::from(cancels), "{came:?}");
     }
 }
+
+#[tokio::test]
+async fn a_blocking_client_that_gives_up_says_so() {
+    let world = World::ipc();
+    let (interface, begun, ended) = hanging();
+    let server = world.serve(interface).await;
+    let address = server.address().to_owned();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let calls = tokio::task::spawn_blocking(move || {
+        let mut client = blocking::Client::connect(&address).unwrap();
+        let late = client.call::<_, ()>("slow.hang", &json!({}), Duration::from_millis(300));
+        assert!(matches!(late, Err(blocking::CallError::Timeout { .. })), "{late:?}");
+        let enough = || begun.load(Ordering::SeqCst) == 2;
+        let cancelled = client.call_with::<_, ()>("slow.hang", &json!({}), Duration::MAX, &enough);
+        assert!(matches!(cancelled, Err(blocking::CallError::Cancelled)), "{cancelled:?}");
+        wait.recv().unwrap(); // the connection is kept
+    });
+    for _ in 0..2 {
+        tokio::time::timeout(LIMIT, ended.notified()).await.unwrap();
+    }
+    while server.serving() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    done.send(()).unwrap();
+    calls.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_ends_has_given_up_all_that_was_asked() {
+    let world = World::memory();
+    let (interface, begun, ended) = hanging();
+    let server = world.serve(interface).await;
+    for _ in 0..2 {
+        let stream = world.network.connect(server.address()).await.unwrap();
+        let hello = Hello { socket_type: "DEALER".into(), ..Hello::default() };
+        let mut peer = Peer::shake(stream, hello).await;
+        let before = begun.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            let request = Message::request("slow.hang", pack(&json!({})).unwrap());
+            peer.stream.write.write_all(&frames(request)).await.unwrap();
+        }
+        while begun.load(Ordering::SeqCst) < before + 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(peer);
+        tokio::time::timeout(LIMIT, ended.notified()).await.unwrap();
+        while server.serving() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    // What is found together with the end is not begun at all.
+    let stream = world.network.connect(server.address()).await.unwrap();
+    let hello = Hello { socket_type: "DEALER".into(), ..Hello::default() };
+    let mut peer = Peer::shake(stream, hello).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let request = Message::request("slow.hang", pack(&json!({})).unwrap());
+    peer.stream.write.write_all(&frames(request)).await.unwrap();
+    drop(peer);
+    while server.connections() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), 6);
+}

@@ -4,6 +4,7 @@
 mod answers;
 mod choice;
 mod giving_up;
+mod restart;
 mod strain;
 
 use std::collections::BTreeMap;

@@ -95,6 +95,8 @@ pub(super) struct Connection {
     reader: Reader,
     /// A message was left half written: nothing that follows would be understood.
     torn: bool,
+    /// Whether the other side understands cancels.
+    cancels: bool,
 }
 
 impl Connection {
@@ -113,7 +115,8 @@ impl Connection {
                 Stream::Tcp(stream)
             }
         };
-        let mut connection = Self { stream, reader: Reader::new(MAX_ANSWER), torn: false };
+        let reader = Reader::new(MAX_ANSWER);
+        let mut connection = Self { stream, reader, torn: false, cancels: false };
         connection.shake_hands(socket_type, wait)?;
         Ok(connection)
     }
@@ -137,7 +140,7 @@ impl Connection {
         loop {
             match self.reader.next_item()? {
                 Some(Item::Command(body)) => {
-                    zmtp::read_ready(body)?;
+                    self.cancels = zmtp::read_ready(body)?.cancels;
                     return Ok(());
                 }
                 Some(Item::Message(_)) => {
@@ -161,12 +164,34 @@ impl Connection {
         true
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its answer; who does not wait any longer says so.
     pub(super) fn exchange(
         &mut self,
         request: &Message,
         wait: Wait<'_>,
     ) -> Result<Message, Failure> {
+        let answer = self.ask(request, wait);
+        if matches!(answer, Err(Failure::Late | Failure::Cancelled)) {
+            self.give_up(&request.id);
+        }
+        answer
+    }
+
+    /// Tells the other side that nobody waits for this answer, as far as it takes that at once.
+    fn give_up(&mut self, id: &str) {
+        if self.torn || !self.cancels {
+            return; // it never came whole, or would not be understood
+        }
+        let mut bytes = Vec::new();
+        zmtp::write_cancel(&mut bytes, id);
+        // A connection on which it stands half written, or which has ended, is of no more use.
+        self.torn = match self.stream.write(&bytes) {
+            Ok(count) => count < bytes.len(),
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        };
+    }
+
+    fn ask(&mut self, request: &Message, wait: Wait<'_>) -> Result<Message, Failure> {
         let mut bytes = Vec::new();
         request.write_to(&mut bytes, &mut Vec::new());
         self.write(&bytes, wait)?;

@@ -1,0 +1,165 @@
+//! Instances that are away for a moment, and such as have no room.
+
+use super::*;
+
+/// `echo` at a fixed address.
+async fn at(world: &World, address: &str, interface: Interface) -> Endpoint {
+    let server = Arc::new(Server::new("me").interface(interface));
+    let network = Arc::clone(&world.network);
+    let endpoint = Endpoint::open(network, &[address], server, Config::default()).await.unwrap();
+    world.registry.register("echo", Instance::new("echo", address, None)).await.unwrap();
+    endpoint
+}
+
+async fn leave(world: &World, address: &str) {
+    let id = Instance::new("echo", address, None).id;
+    world.registry.unregister("echo", &id).await.unwrap();
+}
+
+fn within(seconds: u64) -> CallOptions {
+    CallOptions { timeout: Duration::from_secs(seconds), ..quick() }
+}
+
+async fn ack(client: &Client, options: &CallOptions) -> Result<Value, Error> {
+    client.call("echo.ack", &json!({}), options).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_outlive_a_restart_of_all_instances_of_a_service() {
+    for stays_registered in [false, true] {
+        let world = World::memory();
+        let first = at(&world, "mock://one", echo()).await;
+        let client = world.client().await;
+        ack(&client, &quick()).await.unwrap();
+        if !stays_registered {
+            leave(&world, "mock://one").await;
+        }
+        first.close(Duration::ZERO).await;
+        // What is sent to who is just ending is lost: that is another test's.
+        while client.endpoint().connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { ack(&client, &within(5)).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let _again = at(&world, "mock://one", echo()).await;
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_does_not_come_back_is_not_waited_for_for_ever() {
+    let world = World::memory();
+    let server = at(&world, "mock://one", echo()).await;
+    let client = world.client().await;
+    ack(&client, &quick()).await.unwrap();
+    leave(&world, "mock://one").await;
+    server.close(Duration::ZERO).await;
+    let begun = tokio::time::Instant::now();
+    let error = ack(&client, &within(3)).await.unwrap_err();
+    assert_eq!(begun.elapsed().as_secs(), 3);
+    assert_eq!(
+        error.to_string(),
+        "no instance of service `echo` is left, and none came back in time"
+    );
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let begun = tokio::time::Instant::now();
+    let error = ack(&client, &within(3)).await.unwrap_err();
+    assert!(matches!(error, Error::NoSuchService { .. }), "{error}");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "it is gone, and that is known");
+    // Nor is one that was never there.
+    for _ in 0..100 {
+        let error = client.call::<_, Value>("nobody.x", &json!({}), &within(3)).await.unwrap_err();
+        assert!(matches!(error, Error::NoSuchService { .. }), "{error}");
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_sent_is_made_again_after_a_restart_only_where_it_may_be() {
+    let world = World::memory();
+    let first = at(&world, "mock://one", echo()).await;
+    let client = world.client().await;
+    let call = |retries| {
+        let (client, options) = (client.clone(), CallOptions { retries, ..within(5) });
+        let subject = "echo.never";
+        tokio::spawn(async move { client.call::<_, Value>(subject, &json!({}), &options).await })
+    };
+    let (once, again) = (call(0), call(1));
+    while first.serving() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    leave(&world, "mock://one").await;
+    first.close(Duration::ZERO).await;
+    let error = once.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Lost { .. } | Error::Nack { .. }), "{error}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let never = Method::rpc("never", |_: Value, _| async move { Ok("now") });
+    let _second = at(&world, "mock://two", Interface::new("echo").method(never)).await;
+    assert_eq!(again.await.unwrap().unwrap(), Value::from("now"));
+}
+
+/// An instance that has no room, in the word of a service or in that of one behind it; and how often it was asked.
+async fn full(world: &World, address: &str, relayed: bool) -> (Endpoint, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let handler = Arc::new(move |incoming: Incoming| {
+        count.fetch_add(1, Ordering::SeqCst);
+        if relayed {
+            let error = Error::Overloaded { subject: "b.x".into(), message: "full".into() };
+            let Failure::Named(body) = Failure::from(error) else { panic!("it has a name") };
+            incoming.channel.error_with(&body).unwrap();
+        } else {
+            incoming.channel.error("Overloaded", "full").unwrap();
+        }
+    });
+    let network = Arc::clone(&world.network);
+    let endpoint = Endpoint::open(network, &[address], handler, Config::default()).await.unwrap();
+    world.registry.register("echo", Instance::new("echo", address, None)).await.unwrap();
+    (endpoint, asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_instance_has_no_room_for_another_is_asked() {
+    let world = World::memory();
+    let (_full, asked) = full(&world, "mock://full", false).await;
+    let _free = at(&world, "mock://free", echo()).await;
+    let client = world.client().await;
+    let options = CallOptions { balance: Balance::RoundRobin, ..within(3) };
+    for _ in 0..100 {
+        ack(&client, &options).await.unwrap();
+    }
+    assert!(asked.load(Ordering::SeqCst) > 0, "its turn came, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_without_room_is_not_buried_under_tries_and_says_so() {
+    let world = World::memory();
+    let mut all = Vec::new();
+    for number in 0..5 {
+        all.push(full(&world, &format!("mock://{number}"), false).await);
+    }
+    let client = world.client().await;
+    for _ in 0..100 {
+        let error = ack(&client, &within(3)).await.unwrap_err();
+        assert!(matches!(error, Error::Overloaded { .. }), "{error}");
+    }
+    let asked: usize = all.iter().map(|(_, asked)| asked.load(Ordering::SeqCst)).sum();
+    assert_eq!(asked, 100 + 100 + 10, "each at one more, and what the budget has");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_service_further_on_had_no_room_for_is_not_done_twice() {
+    let world = World::memory();
+    let (_one, asked) = full(&world, "mock://one", true).await;
+    let (_two, also) = full(&world, "mock://two", true).await;
+    let error = ack(&world.client().await, &within(3)).await.unwrap_err();
+    assert!(matches!(&error, Error::Remote { kind, .. } if kind == "Overloaded"), "{error}");
+    assert_eq!(asked.load(Ordering::SeqCst) + also.load(Ordering::SeqCst), 1);
+}
