@@ -132,9 +132,10 @@ struct Screen {
 impl Screen {
     fn open() -> Result<Self, CliError> {
         let stdin = io::stdin();
-        let keys = match stdin.is_terminal() {
-            true => stdin.as_fd().try_clone_to_owned(),
-            false => File::open("/dev/tty").map(OwnedFd::from),
+        let keys = if stdin.is_terminal() {
+            stdin.as_fd().try_clone_to_owned()
+        } else {
+            File::open("/dev/tty").map(OwnedFd::from)
         };
         let keys = keys.map_err(CliError::Output)?;
         enable_raw_mode().map_err(CliError::Output)?;

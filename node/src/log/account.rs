@@ -85,7 +85,11 @@ impl Why {
     /// Why, by the text of a gap: `… 12 lines dropped (rate limit)`.
     pub fn of_gap(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
-        let said = text.split_once('(').map_or("", |(_, said)| said.trim_end_matches(')'));
+        Self::said(text.split_once('(').map_or("", |(_, said)| said.trim_end_matches(')')))
+    }
+
+    /// Why, by what a gap has in its brackets.
+    pub fn said(said: &str) -> Self {
         let is = |why: Self| {
             let rest = said.strip_prefix(why.phrase());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', ' ']))

@@ -99,9 +99,10 @@ impl Stats {
 
     /// Counts what was lost according to gaps that are no longer there.
     pub fn add_removed(&mut self, told: &[Told]) {
-        for Told { name, lines, .. } in told {
-            self.total.dropped += lines;
-            self.names.entry(name.as_str().into()).or_default().dropped += lines;
+        for Told { name, why, lines } in told {
+            let why = Why::said(why);
+            self.total.losses.add(why, *lines);
+            self.names.entry(name.as_str().into()).or_default().losses.add(why, *lines);
         }
     }
 

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use hilum_node::log::expr::Expr;
 use hilum_node::log::account::Why;
+use hilum_node::log::expr::Expr;
 use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Flags, Stream};
