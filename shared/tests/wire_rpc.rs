@@ -125,13 +125,26 @@ fn a_server_that_ends_ends_the_call() {
 #[test]
 fn a_call_does_not_wait_for_an_answer_over_the_next_connection() {
     let world = World::new();
-    let _server = world.serve();
+    // It ends the connection of who sends more, and goes on listening.
+    let narrow = SocketSpec { max_frame: 1 << 16, ..SocketSpec::new(Kind::Router) };
+    let _server = world.hub.open(narrow.bind(world.address()), serve()).unwrap();
     let mut client = Client::connect(&world.address()).unwrap();
-    // Larger than the server takes: it ends the connection and goes on listening.
-    let lost = client.call::<_, Value>("t.echo", &"x".repeat(2 << 20), Duration::MAX);
+    let lost = client.call::<_, Value>("t.echo", &"x".repeat(1 << 17), Duration::MAX);
     assert!(matches!(lost, Err(CallError::Lost { .. })), "{lost:?}");
     let answered: Value = client.call("t.echo", &json!({"n": 1}), LIMIT).unwrap();
     assert_eq!(answered, json!({"n": 1}));
+}
+
+#[test]
+fn what_no_node_would_take_is_not_sent() {
+    let world = World::new();
+    let _server = world.serve();
+    let mut client = Client::connect(&world.address()).unwrap();
+    let most = "x".repeat((1 << 20) - 5);
+    assert_eq!(client.call::<_, String>("t.echo", &most, LIMIT).unwrap(), most);
+    let error = client.call::<_, Value>("t.echo", &(most + "x"), LIMIT).unwrap_err();
+    assert!(matches!(error, CallError::Arguments { .. }), "{error}");
+    assert!(error.to_string().contains("it has 1048577 bytes, and 1048576 is the most"), "{error}");
 }
 
 #[test]

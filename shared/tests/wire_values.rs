@@ -317,6 +317,54 @@ fn what_would_end_a_container_of_lymph_or_nobody_reads_is_refused_with_its_place
 }
 
 #[test]
+fn what_is_packed_is_read_up_to_every_bound() {
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    enum Way {
+        One(Box<Way>),
+        Two(Box<Way>, ()),
+        Named { way: Option<Box<Way>> },
+    }
+    fn read<T>(value: &T) -> Result<(), String>
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let packed = pack(value).map_err(|error| error.to_string())?;
+        assert_eq!(&unpack::<T>(&packed, "value").unwrap(), value);
+        Ok(())
+    }
+    let deep = "it is nested deeper than 64 levels";
+    let leaf = || Way::Named { way: None }; // two levels
+    let one = |levels| (2..levels).fold(leaf(), |way, _| Way::One(Box::new(way)));
+    let two = |levels| (1..levels / 2).fold(leaf(), |way, _| Way::Two(Box::new(way), ()));
+    let named =
+        |levels| (1..levels / 2).fold(leaf(), |way, _| Way::Named { way: Some(Box::new(way)) });
+    for way in [one(64), two(64), named(64)] {
+        read(&way).unwrap();
+    }
+    for way in [one(65), two(66), named(66)] {
+        let error = read(&way).unwrap_err();
+        assert!(error.contains(deep), "{error}");
+    }
+    let many = "it holds more than 1000000 values";
+    read(&vec![0_u8; 999_999]).unwrap();
+    assert!(read(&vec![0_u8; 1_000_000]).unwrap_err().contains(many));
+    let map = |entries| (0..entries).map(|key| (key, ())).collect::<BTreeMap<u32, ()>>();
+    read(&map(499_999)).unwrap();
+    assert!(read(&map(500_000)).unwrap_err().contains(many));
+    let rows = |count| vec![vec![(); 999]; count];
+    read(&rows(999)).unwrap();
+    assert!(read(&rows(1000)).unwrap_err().contains(many));
+    struct Unknown(usize);
+    impl serde::Serialize for Unknown {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq((0..self.0).filter(|_| true)) // nobody can say how many
+        }
+    }
+    pack(&Unknown(999_999)).unwrap();
+    assert!(pack(&Unknown(1_000_000)).unwrap_err().to_string().contains(many));
+}
+
+#[test]
 fn a_special_value_that_we_would_write_otherwise_stays_as_it_came() {
     let value: Value = unpack(b"\x82\xa8__type__\xa4time\xa1_\xab09:26:53.5Z", "body").unwrap();
     assert!(matches!(value, Value::Map(_)), "{value:?}");

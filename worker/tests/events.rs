@@ -266,4 +266,11 @@ async fn an_event_that_cannot_be_packed_is_an_error_when_it_is_awaited() {
     let delayed = context.emit("later", 7).delay(Duration::from_millis(1));
     assert!(format!("{delayed:?}").contains("later"));
     delayed.await.unwrap();
+    let nested = |levels: usize| (0..levels).fold(Value::Nil, |inner, _| Value::List(vec![inner]));
+    context.emit("deep", nested(62)).await.unwrap();
+    for levels in [63, 64, 65, 100] {
+        let error = context.emit("deep", nested(levels)).await.unwrap_err();
+        assert!(matches!(error, events::EventError::Body { .. }), "{error}");
+        assert!(error.to_string().contains("deeper than 64 levels"), "{error}");
+    }
 }

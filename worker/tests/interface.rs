@@ -1,14 +1,15 @@
 //! Interfaces as their authors write them and their callers see them, in a network without sockets.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hilum_worker::prelude::*;
 use hilum_worker::testing::TestNetwork;
 use hilum_worker::{CallError, Fault, Interface, Value, proxy, rpc};
 use tokio::sync::Notify;
+use tracing_subscriber::layer::SubscriberExt;
 
 #[derive(Debug, PartialEq, thiserror::Error, Declared)]
 enum StoreError {
@@ -90,6 +91,11 @@ impl Store {
     #[rpc]
     async fn unsendable(&self) -> Unsendable {
         Unsendable
+    }
+
+    #[rpc]
+    async fn blob(&self, size: usize) -> String {
+        "x".repeat(size)
     }
 
     #[rpc]
@@ -204,6 +210,36 @@ async fn a_method_that_fails_undeclared_refuses_and_the_service_lives_on() {
     let (_network, plain, typed) = store().await;
     assert!(is_nack(plain.call::<Value>("crash", args! {}).await));
     assert!(is_nack(plain.call::<Value>("unsendable", args! {}).await));
+    assert_eq!(typed.size().await.unwrap(), 0);
+}
+
+/// What errors were logged, their fields as texts.
+#[derive(Clone, Default)]
+struct Errors(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Errors {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        if *event.metadata().level() == tracing::Level::ERROR {
+            let mut text = String::new();
+            event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+                text.push_str(&format!("{field}={value:?} "));
+            });
+            self.0.lock().unwrap().push(text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_large_is_refused_and_the_service_says_why() {
+    let errors = Errors::default();
+    let subscriber = tracing_subscriber::registry().with(errors.clone());
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let (_network, plain, typed) = store().await;
+    assert!(is_nack(plain.call::<Value>("blob", args! { size: 70_000_000 }).await));
+    let said = std::mem::take(&mut *errors.0.lock().unwrap());
+    let [line] = said.as_slice() else { panic!("{said:?}") };
+    assert!(line.contains("the result cannot be sent: refused"), "{line}");
+    assert!(line.contains("it has 70000005 bytes") && line.contains("store.blob"), "{line}");
     assert_eq!(typed.size().await.unwrap(), 0);
 }
 

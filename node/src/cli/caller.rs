@@ -206,15 +206,7 @@ impl Caller<'_> {
         trace_id: &str,
         failed: CallFailed,
     ) -> CliError {
-        let reached = matches!(
-            failed,
-            CallFailed::Rpc(
-                Error::Nack { .. }
-                    | Error::Remote { .. }
-                    | Error::Overloaded { .. }
-                    | Error::Timeout { .. }
-            )
-        );
+        let reached = failed.reached_somebody();
         let mut error = self.explained(place, subject, body, failed).await;
         if let CliError::Call { trace_id: trace, .. } = &mut error {
             *trace = reached.then(|| trace_id.to_owned());

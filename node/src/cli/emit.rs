@@ -63,6 +63,10 @@ pub(crate) fn run(session: &Session, args: &EmitArgs) -> Outcome {
     let place = node.run_dir.endpoint("events.sock");
     let failed = |error: CallError| match error {
         CallError::Fault(fault) => CliError::Fault(fault),
+        // Packed well a moment ago, so it is its size.
+        CallError::Arguments { source, .. } => {
+            CliError::usage(format!("the event {source}"), "send a reference to where it is kept")
+        }
         other => CliError::failed(format!("the event broker cannot be reached: {other}")),
     };
     let mut client = Client::connect(&place).map_err(failed)?;

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::rpc::held::{Kept, LIMIT, Place, PlaceError, Task, keep};
 use crate::rpc::{self, BoxFuture, Endpoint, Incoming, ReplyChannel, Sockets};
+use crate::wire::event::DELIVERED;
 use crate::wire::message::Message;
 
 /// A node's event broker. Clones are the same; the connection ends with the last of them and of their subscribers.
@@ -124,7 +125,7 @@ impl Embedded {
             queue,
             token: self.shared.token.clone(),
         };
-        let answer = self.shared.call("emit", &emit).await?;
+        let answer = self.shared.place.call_with("emit", &emit, DELIVERED, LIMIT).await?;
         Ok(answer.unpack::<Option<Emitted>>().ok().flatten().unwrap_or_default().queues)
     }
 }

@@ -1,4 +1,4 @@
-//! A blocking client, and a blocking PUSH: one connection in the calling thread.
+//! A blocking client of a node, and a blocking PUSH: one connection in the calling thread.
 //!
 //! It speaks ZMTP itself, so that a command needs no threads of libzmq (which aborts where a user may have no more of them), and
 //! it never waits for a node that is not there: a refused connection is told from a slow one.
@@ -16,13 +16,13 @@ use self::connection::{Connection, Failure, Wait};
 pub use self::push::Push;
 use crate::protocol::control::Fault;
 use crate::transport::endpoint::{Endpoint, EndpointError};
-use crate::wire::message::{DecodeError, EncodeError, Kind, Message, pack};
+use crate::wire::message::{DecodeError, EncodeError, Kind, Message, pack_for_node};
 use crate::wire::zmtp::ZmtpError;
 
 /// How long a node may take to shake hands; a stopped one never does.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// A connection to one node or service, made anew when it is lost.
+/// A connection to one node, made anew when it is lost.
 pub struct Client {
     endpoint: Endpoint,
     text: String,
@@ -173,7 +173,7 @@ impl Client {
         A: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let body = pack(args)
+        let body = pack_for_node(args, 0)
             .map_err(|source| CallError::Arguments { subject: subject.to_owned(), source })?;
         let wait = Wait::new(timeout, cancelled);
         let request = Message::request(subject, body);

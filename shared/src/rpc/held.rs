@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 use super::{Endpoint, Outgoing};
 use crate::wire::Value;
-use crate::wire::message::{Kind, Message, pack};
+use crate::wire::message::{EncodeError, Kind, Message, pack_for_node};
 
 /// How long a place may take to answer; a held call takes longer by what the place says.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
@@ -70,8 +70,20 @@ impl Place {
         args: &impl Serialize,
         timeout: Duration,
     ) -> Result<Message, PlaceError> {
+        self.call_with(method, args, 0, timeout).await
+    }
+
+    /// [`Self::call`] with arguments that are put into so many levels further on.
+    pub(crate) async fn call_with(
+        &self,
+        method: &str,
+        args: &impl Serialize,
+        around: usize,
+        timeout: Duration,
+    ) -> Result<Message, PlaceError> {
         let Self { endpoint, address, interface } = self;
-        let body = pack(args).map_err(|error| PlaceError::Unwritable(error.to_string()))?;
+        let unwritable = |error: EncodeError| PlaceError::Unwritable(error.to_string());
+        let body = pack_for_node(args, around).map_err(unwritable)?;
         let outgoing = Outgoing { timeout, ..Outgoing::new(format!("{interface}.{method}"), body) };
         let answer = endpoint.request(address, outgoing).await.map_err(|error| {
             PlaceError::Unreachable { place: address.clone(), reason: error.to_string() }

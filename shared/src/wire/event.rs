@@ -3,13 +3,16 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::message::{DecodeError, EncodeError, pack, unpack};
+use super::limits::MAX_BODY;
+use super::message::{DecodeError, EncodeError, pack_within, unpack};
 use super::value::{Value, from_value, to_value};
 
 /// The header that carries the trace.
 pub const TRACE_ID: &str = "trace_id";
 /// The header that says how many more times a handler that failed may try.
 pub const RETRY_COUNT: &str = "retry_count";
+/// How many maps an event stands in where it is delivered; where it is emitted its own is the outermost.
+pub(crate) const DELIVERED: usize = 1;
 
 /// Something that happened, told to whoever wants to know. Keys that are unknown are passed over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,12 +56,12 @@ impl Event {
         unpack(bytes, "event")
     }
 
-    /// Packs it.
+    /// Packs it, to be delivered inside of a message.
     ///
     /// # Errors
-    /// When a value is too large for MessagePack.
+    /// When nobody could read it there: see [`limits`](super::limits).
     pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        pack(self)
+        pack_within(self, DELIVERED, MAX_BODY)
     }
 
     /// The body as any type.

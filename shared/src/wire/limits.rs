@@ -1,19 +1,26 @@
-//! What a byte string of a stranger may be before anything is allocated for it.
+//! What a byte string of a stranger may be before anything is allocated for it, and so what we send.
+//!
+//! The numbers stand here alone. Who packs is held to them as who reads is, so that nothing leaves that is refused where it arrives: a
+//! message that is too large would end the connection, with every other call on it.
 //!
 //! [`check`] walks one MessagePack value without building it: its nesting, its number of items, and that
 //! nothing follows it (`rmp-serde` accepts trailing bytes, which would hide a framing fault).
 
-/// The deepest nesting of arrays and maps that is decoded.
+/// The deepest nesting of arrays and maps that is packed and decoded.
 pub const MAX_DEPTH: usize = 64;
 
-/// The most values in one frame, arrays' and maps' members included.
+/// The most values in one frame that is packed or decoded, arrays' and maps' members included.
 pub const MAX_ITEMS: usize = 1_000_000;
 
 /// The largest frame that a node accepts from a worker or a client, in bytes.
 pub const MAX_FRAME: usize = 1 << 20;
 
-/// The largest answer that a client accepts from a node, in bytes: a status of tens of thousands of instances.
+/// The largest message between services, and the largest answer that a client accepts from a node, in bytes: a status of tens of
+/// thousands of instances.
 pub const MAX_ANSWER: usize = 64 << 20;
+
+/// The largest body that is packed, in bytes: what [`MAX_ANSWER`] leaves beside the envelope's four texts and the heads of its frames.
+pub const MAX_BODY: usize = MAX_ANSWER - 5 * MAX_TEXT;
 
 /// The most frames in one message, envelope included.
 pub const MAX_FRAMES: usize = 256;
@@ -39,6 +46,14 @@ pub enum LimitError {
     /// More values than are taken.
     #[error("it holds more than {MAX_ITEMS} values")]
     Items,
+    /// More bytes than whom it is packed for takes.
+    #[error("it has {size} bytes, and {limit} is the most that may be sent")]
+    Size {
+        /// How many.
+        size: usize,
+        /// The most.
+        limit: usize,
+    },
     /// The one marker that MessagePack never uses, `c1`.
     #[error("byte {at} is no MessagePack marker")]
     Marker {

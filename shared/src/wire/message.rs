@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::de::{Decoder, ShapeError};
-use super::limits::{self, LimitError, MAX_TEXT};
+use super::limits::{self, LimitError, MAX_BODY, MAX_FRAME, MAX_TEXT};
 pub use super::ser::EncodeError;
 use super::ser::Encoder;
 use super::zmtp;
@@ -145,11 +145,34 @@ pub enum DecodeError {
 /// Packs a value as all our bodies are: see [`super::ser`].
 ///
 /// # Errors
-/// When the type has no MessagePack form, such as a whole number beyond 64 bits.
+/// When the type has no MessagePack form, such as a whole number beyond 64 bits, or nobody would take it: see [`super::limits`].
 pub fn pack<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
+    pack_within(value, 0, MAX_BODY)
+}
+
+/// Packs a value for a node, whose sockets take less than those of services. `around`: how many levels it will be put into further on.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_for_node<T: Serialize + ?Sized>(
+    value: &T,
+    around: usize,
+) -> Result<Vec<u8>, EncodeError> {
+    pack_within(value, around, MAX_FRAME)
+}
+
+/// [`pack`] inside of so many levels, and into no more than so many bytes.
+pub(super) fn pack_within<T: Serialize + ?Sized>(
+    value: &T,
+    around: usize,
+    limit: usize,
+) -> Result<Vec<u8>, EncodeError> {
     let mut bytes = Vec::with_capacity(128);
-    value.serialize(&mut Encoder::new(&mut bytes))?;
-    Ok(bytes)
+    value.serialize(&mut Encoder::new(&mut bytes, around))?;
+    match bytes.len() {
+        size if size > limit => Err(LimitError::Size { size, limit }.into()),
+        _ => Ok(bytes),
+    }
 }
 
 /// Unpacks exactly one value that fills `bytes`.

@@ -5,7 +5,7 @@
 
 use super::de::{EMBEDDED, TYPE_KEY};
 use super::json::{self, JsonError};
-use super::limits::{self, MAX_DEPTH};
+use super::limits::MAX_DEPTH;
 use super::types::Decimal;
 use super::{Value, pack, unpack};
 
@@ -19,11 +19,11 @@ impl Value {
     ///
     /// # Errors
     /// What would not, and where it is: a key that stands twice, a map with a key `__type__`, what Python has no hash of in a set or as a
-    /// key, an extension 101 that holds no packed value, more than [`limits::MAX_DEPTH`] levels or [`limits::MAX_ITEMS`] values.
+    /// key, an extension 101 that holds no packed value, more than [`MAX_DEPTH`] levels, [`MAX_ITEMS`](super::limits::MAX_ITEMS) values or
+    /// [`MAX_BODY`](super::limits::MAX_BODY) bytes.
     pub fn sendable(self) -> Result<Self, JsonError> {
         walk(&self, MAX_DEPTH, None)?;
-        let packed = pack(&self).map_err(|error| JsonError::special(error.to_string()))?;
-        limits::check(&packed).map_err(|error| JsonError::special(error.to_string()))?;
+        pack(&self).map_err(|error| JsonError::special(error.to_string()))?;
         self.with_each_key_once()
     }
 }

@@ -4,13 +4,14 @@
 //! - A struct is a map by its fields' names, so that fields may come and go; a variant is its name, or a map of its name to its content.
 //! - What has a text form (an address, a `uuid::Uuid`) is text.
 //! - A whole number is as short as it can be. Beyond 64 bits there is none: it is refused, and not sent as something else.
+//! - What [`limits`](super::limits) would not let in does not go out: too deep, too many values, too many bytes.
 
 use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// The deepest that a value may be nested; what we read is held to much less.
-const MAX_DEPTH: u16 = 1024;
+use super::limits::{LimitError, MAX_DEPTH, MAX_ITEMS};
+
 /// The name under which [`super::Value`] writes an extension: as bytes, the first of which is its type.
 pub(super) const EXTENSION: &str = "hilum::Extension";
 
@@ -18,6 +19,12 @@ pub(super) const EXTENSION: &str = "hilum::Extension";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot be packed as MessagePack: {0}")]
 pub struct EncodeError(Box<str>);
+
+impl From<LimitError> for EncodeError {
+    fn from(error: LimitError) -> Self {
+        ser::Error::custom(error)
+    }
+}
 
 impl ser::Error for EncodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
@@ -28,7 +35,10 @@ impl ser::Error for EncodeError {
 /// Appends values to bytes.
 pub(super) struct Encoder<'a> {
     out: &'a mut Vec<u8>,
-    depth: u16,
+    /// Arrays and maps that are open.
+    depth: usize,
+    /// Values so far, those of arrays and maps whose length is known included.
+    items: usize,
     /// The bytes that come next are an extension.
     extension: bool,
 }
@@ -39,13 +49,16 @@ struct Heads {
     one: Option<u8>,
     two: u8,
     four: u8,
+    /// How many values a member is.
+    values: usize,
 }
 
-const STR: Heads = Heads { small: Some((0xa0, 32)), one: Some(0xd9), two: 0xda, four: 0xdb };
-const BIN: Heads = Heads { small: None, one: Some(0xc4), two: 0xc5, four: 0xc6 };
-const EXT: Heads = Heads { small: None, one: Some(0xc7), two: 0xc8, four: 0xc9 };
-const ARRAY: Heads = Heads { small: Some((0x90, 16)), one: None, two: 0xdc, four: 0xdd };
-const MAP: Heads = Heads { small: Some((0x80, 16)), one: None, two: 0xde, four: 0xdf };
+const STR: Heads =
+    Heads { small: Some((0xa0, 32)), one: Some(0xd9), two: 0xda, four: 0xdb, values: 0 };
+const BIN: Heads = Heads { small: None, one: Some(0xc4), two: 0xc5, four: 0xc6, values: 0 };
+const EXT: Heads = Heads { small: None, one: Some(0xc7), two: 0xc8, four: 0xc9, values: 0 };
+const ARRAY: Heads = Heads { small: Some((0x90, 16)), one: None, two: 0xdc, four: 0xdd, values: 1 };
+const MAP: Heads = Heads { small: Some((0x80, 16)), one: None, two: 0xde, four: 0xdf, values: 2 };
 
 impl Heads {
     fn write(&self, out: &mut Vec<u8>, length: usize) -> Result<(), EncodeError> {
@@ -57,8 +70,9 @@ impl Heads {
                 out.extend_from_slice(&(length as u16).to_be_bytes());
             }
             _ => {
-                let length = u32::try_from(length)
-                    .map_err(|_| ser::Error::custom("it is longer than MessagePack can say"))?;
+                let length = u32::try_from(length).map_err(|_| {
+                    <EncodeError as ser::Error>::custom("it is longer than MessagePack can say")
+                })?;
                 out.push(self.four);
                 out.extend_from_slice(&length.to_be_bytes());
             }
@@ -68,8 +82,9 @@ impl Heads {
 }
 
 impl<'a> Encoder<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, depth: 0, extension: false }
+    /// For one value inside of so many arrays and maps.
+    pub(super) fn new(out: &'a mut Vec<u8>, depth: usize) -> Self {
+        Self { out, depth, items: 1, extension: false }
     }
 
     fn text(&mut self, text: &str) -> Result<(), EncodeError> {
@@ -119,30 +134,38 @@ impl<'a> Encoder<'a> {
 
     fn open(&mut self) -> Result<(), EncodeError> {
         if self.depth == MAX_DEPTH {
-            return Err(ser::Error::custom(format_args!(
-                "it is nested more than {MAX_DEPTH} deep"
-            )));
+            return Err(LimitError::Depth.into());
         }
         self.depth += 1;
         Ok(())
     }
 
-    /// An array or a map, whose head is written now where the length is known, else at its end.
+    /// So many members come, or were there.
+    fn count(&mut self, heads: &Heads, members: usize) -> Result<(), EncodeError> {
+        self.items = self.items.saturating_add(members.saturating_mul(heads.values));
+        if self.items > MAX_ITEMS { Err(LimitError::Items.into()) } else { Ok(()) }
+    }
+
+    /// An array or a map, whose head is written now where the length is known, else at its end. `around`: the levels that end with it.
     fn members(
         &mut self,
         heads: &'static Heads,
         length: Option<usize>,
+        around: usize,
     ) -> Result<Members<'_, 'a>, EncodeError> {
         self.open()?;
         if let Some(length) = length {
+            self.count(heads, length)?;
             heads.write(self.out, length)?;
         }
         let start = self.out.len();
-        Ok(Members { encoder: self, heads, start, length, count: 0 })
+        Ok(Members { encoder: self, heads, start, length, count: 0, levels: 1 + around })
     }
 
     /// A map of a variant's name to what comes.
     fn variant(&mut self, name: &str) -> Result<(), EncodeError> {
+        self.open()?;
+        self.count(&MAP, 1)?;
         MAP.write(self.out, 1)?;
         self.text(name)
     }
@@ -156,6 +179,8 @@ pub(super) struct Members<'b, 'a> {
     start: usize,
     length: Option<usize>,
     count: usize,
+    /// How many levels end with it.
+    levels: usize,
 }
 
 impl Members<'_, '_> {
@@ -174,7 +199,7 @@ impl Members<'_, '_> {
     }
 
     fn close(self) -> Result<(), EncodeError> {
-        self.encoder.depth -= 1;
+        self.encoder.depth -= self.levels;
         match self.length {
             Some(length) if length == self.count => Ok(()),
             Some(length) => {
@@ -185,6 +210,7 @@ impl Members<'_, '_> {
                 Err(ser::Error::custom(message))
             }
             None => {
+                self.encoder.count(self.heads, self.count)?;
                 let mut head = Vec::with_capacity(5);
                 self.heads.write(&mut head, self.count)?;
                 self.encoder.out.splice(self.start..self.start, head);
@@ -345,7 +371,6 @@ impl<'b, 'a> Serializer for &'b mut Encoder<'a> {
         variant: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        self.open()?;
         self.variant(variant)?;
         value.serialize(&mut *self)?;
         self.depth -= 1;
@@ -353,11 +378,11 @@ impl<'b, 'a> Serializer for &'b mut Encoder<'a> {
     }
 
     fn serialize_seq(self, length: Option<usize>) -> Result<Members<'b, 'a>, EncodeError> {
-        self.members(&ARRAY, length)
+        self.members(&ARRAY, length, 0)
     }
 
     fn serialize_tuple(self, length: usize) -> Result<Members<'b, 'a>, EncodeError> {
-        self.members(&ARRAY, Some(length))
+        self.members(&ARRAY, Some(length), 0)
     }
 
     fn serialize_tuple_struct(
@@ -365,7 +390,7 @@ impl<'b, 'a> Serializer for &'b mut Encoder<'a> {
         _: &'static str,
         length: usize,
     ) -> Result<Members<'b, 'a>, EncodeError> {
-        self.members(&ARRAY, Some(length))
+        self.members(&ARRAY, Some(length), 0)
     }
 
     fn serialize_tuple_variant(
@@ -376,11 +401,11 @@ impl<'b, 'a> Serializer for &'b mut Encoder<'a> {
         length: usize,
     ) -> Result<Members<'b, 'a>, EncodeError> {
         self.variant(variant)?;
-        self.members(&ARRAY, Some(length))
+        self.members(&ARRAY, Some(length), 1)
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Members<'b, 'a>, EncodeError> {
-        self.members(&MAP, length)
+        self.members(&MAP, length, 0)
     }
 
     fn serialize_struct(
@@ -388,7 +413,7 @@ impl<'b, 'a> Serializer for &'b mut Encoder<'a> {
         _: &'static str,
         length: usize,
     ) -> Result<Members<'b, 'a>, EncodeError> {
-        self.members(&MAP, Some(length))
+        self.members(&MAP, Some(length), 0)
     }
 
     fn serialize_struct_variant(
@@ -399,7 +424,7 @@ impl<'b, 'a> Serializer for &'b mut Encoder<'a> {
         length: usize,
     ) -> Result<Members<'b, 'a>, EncodeError> {
         self.variant(variant)?;
-        self.members(&MAP, Some(length))
+        self.members(&MAP, Some(length), 1)
     }
 }
 

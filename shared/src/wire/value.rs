@@ -54,10 +54,10 @@ pub enum Value {
 /// Turns any type into a value.
 ///
 /// # Errors
-/// When the type has no MessagePack form.
+/// As [`pack`].
 pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, EncodeError> {
-    let bytes = pack(value)?;
-    Ok(unpack(&bytes, "value").unwrap_or_default())
+    // What was packed can be read, but for an extension 101 that holds no packed value.
+    unpack(&pack(value)?, "value").map_err(serde::ser::Error::custom)
 }
 
 /// Turns a value into any type.

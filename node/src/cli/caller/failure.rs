@@ -35,6 +35,21 @@ impl From<CliError> for CallFailed {
 }
 
 impl CallFailed {
+    /// Whether the request left, so that the log of who got it may say more.
+    pub(super) fn reached_somebody(&self) -> bool {
+        matches!(
+            self,
+            Self::Rpc(
+                Error::Nack { .. }
+                    | Error::Remote { .. }
+                    | Error::Overloaded { .. }
+                    | Error::Timeout { .. }
+                    | Error::Lost { .. }
+                    | Error::Answer { .. }
+            )
+        )
+    }
+
     /// As an error of the command, without asking anybody.
     pub(crate) fn plain(self, session: &Session) -> CliError {
         let error = match self {
@@ -212,7 +227,21 @@ fn is_builtin(subject: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use hilum_shared::rpc::LinkError;
+
     use super::*;
+
+    #[test]
+    fn a_connection_that_was_lost_had_reached_somebody_and_one_that_was_not_made_had_not() {
+        let (address, source) = ("tcp://h:1".to_owned(), Arc::new(LinkError::Closed));
+        let subject = "a.b".to_owned();
+        let lost = Error::Lost { address: address.clone(), subject, source: Arc::clone(&source) };
+        assert!(CallFailed::Rpc(lost).reached_somebody());
+        let absent = Error::NotConnected { address, source };
+        assert!(!CallFailed::Rpc(absent).reached_somebody());
+    }
 
     fn methods() -> Vec<Method> {
         let method = |name: &str, params: &[&str]| Method {
