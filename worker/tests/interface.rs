@@ -370,7 +370,7 @@ async fn what_every_container_answers() {
 #[test]
 fn the_table_of_methods_is_what_was_written() {
     let names: Vec<&str> = Store::METHODS.iter().map(|method| method.name).collect();
-    assert_eq!(names, ["get", "put!", "size", "crash", "unsendable", "wait", "raw"]);
+    assert_eq!(names, ["get", "put!", "size", "crash", "unsendable", "blob", "wait", "raw"]);
     let put = &Store::METHODS[1];
     let parameters: Vec<(&str, bool)> =
         put.parameters.iter().map(|it| (it.name, it.optional)).collect();
