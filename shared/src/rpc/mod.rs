@@ -40,4 +40,4 @@ pub use loglevel::ChangeLoglevel;
 pub use network::{BoxFuture, Listener, MemoryNetwork, Network, Sockets, Stream};
 pub use proxy::Proxy;
 pub use select::Balance;
-pub use server::{Failure, Interface, Method, Request, Server};
+pub use server::{Failure, Interface, Method, Request, Server, TurnedAway};
