@@ -341,3 +341,25 @@ proptest! {
         load_bytes(&bytes);
     }
 }
+
+#[test]
+fn interfaces_have_no_names_that_others_need() {
+    let text = |name: &str, class: &str| {
+        format!(
+            "instances: {{web: {{command: x}}}}\ninterfaces: {{'{name}': {{class: '{class}'}}}}\n"
+        )
+    };
+    for bad in ["node", "lymph", "node@1.0", "*", "a/b", "a b"] {
+        let complaints = Project::new(&text(bad, "shop:Shop")).complaints();
+        assert!(complaints.contains("cannot be the name of an interface"), "{bad}: {complaints}");
+        assert!(complaints.contains("hilum.yml:2:"), "{bad}: {complaints}");
+    }
+    for (good, class) in [
+        ("shop.worker", "shop:Shop"),
+        ("shop@1.2", "shop:Shop"),
+        ("nodes", "shop.interface:Shop"),
+        ("node", "lymph.services.node:Node"),
+    ] {
+        Project::new(&text(good, class)).load().unwrap_or_else(|wrong| panic!("{good}: {wrong:?}"));
+    }
+}

@@ -306,6 +306,49 @@ mod zookeeper {
     }
 
     #[tokio::test]
+    async fn in_zookeeper_an_entry_that_somebody_deletes_is_entered_again() {
+        let Some(server) = Server::start().await else { return };
+        for (place, root) in [("", "/lymph"), ("/some/where", "/some/where")] {
+            let hosts = format!("{}{place}", server.hosts());
+            let ours = ZooKeeper::new(&hosts, Patience::Service);
+            for port in 1..=3 {
+                ours.register("echo", instance("echo", port)).await.unwrap();
+            }
+            ours.register("other", instance("other", 1)).await.unwrap();
+            let theirs = ZooKeeper::new(&hosts, Patience::Service);
+            let mut view = theirs.lookup("echo").await.unwrap();
+            wait_for(&mut view, |now| now.len() == 3).await;
+            let client = zookeeper_client::Client::connect(&server.hosts()).await.unwrap();
+            let folder = format!("{root}/services/echo");
+            // As often as it happens, one of them or all with their folder.
+            for _ in 0..2 {
+                let path = format!("{folder}/{}", instance("echo", 1).id);
+                let czxid = async || client.check_stat(&path).await.unwrap().map(|one| one.czxid);
+                let first = czxid().await.unwrap();
+                client.delete(&path, None).await.unwrap();
+                while czxid().await.is_none_or(|now| now == first) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                for port in 1..=3 {
+                    let path = format!("{folder}/{}", instance("echo", port).id);
+                    // Entered again between two of them already.
+                    let _ = client.delete(&path, None).await;
+                }
+                let _ = client.delete(&folder, None).await;
+                wait_for(&mut view, |now| now.len() == 3).await;
+            }
+            // What is taken out stays out.
+            for port in 1..=3 {
+                ours.unregister("echo", &instance("echo", port).id).await.unwrap();
+            }
+            wait_for(&mut view, <[Instance]>::is_empty).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            assert!(view.instances().is_empty());
+            assert_eq!(theirs.lookup("other").await.unwrap().instances().len(), 1);
+        }
+    }
+
+    #[tokio::test]
     async fn in_zookeeper_nobody_waits_to_be_taken_out_where_there_is_no_session() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let nobody = ZooKeeper::new(&free.local_addr().unwrap().to_string(), Patience::Service);

@@ -1,10 +1,12 @@
 //! The way back for the answer of a raw method.
 
 use std::fmt;
+use std::sync::Arc;
 
 use hilum_shared::rpc;
 use serde::Serialize;
 
+use crate::container::{Open, Outcome};
 use crate::fault::{Declared, Fault};
 
 /// Answers the request of a `#[raw_rpc]` method, when the method likes. Clones are the same channel; the first answer counts, later
@@ -12,6 +14,8 @@ use crate::fault::{Declared, Fault};
 #[derive(Clone)]
 pub struct ReplyChannel {
     pub(crate) inner: rpc::ReplyChannel,
+    /// Counts what becomes of it.
+    pub(crate) open: Arc<Open>,
 }
 
 #[expect(
@@ -21,17 +25,17 @@ pub struct ReplyChannel {
 impl ReplyChannel {
     /// The result. One that has no MessagePack form refuses the request.
     pub async fn reply<T: Serialize + ?Sized>(&self, value: &T) {
-        self.sent(self.inner.reply(value));
+        self.sent(Outcome::Ok, self.inner.reply(value));
     }
 
     /// Taken; there is no result.
     pub async fn ack(&self) {
-        self.sent(self.inner.ack());
+        self.sent(Outcome::Ok, self.inner.ack());
     }
 
     /// Refused.
     pub async fn nack(&self) {
-        self.sent(self.inner.nack());
+        self.sent(Outcome::Nack, self.inner.nack());
     }
 
     /// An error with a name, which the caller sees.
@@ -57,13 +61,24 @@ impl ReplyChannel {
 
 impl ReplyChannel {
     pub(crate) fn fault(&self, fault: &Fault) {
-        self.sent(self.inner.error_with(&fault.to_body()));
+        self.sent(Outcome::Error, self.inner.error_with(&fault.to_body()));
     }
 
-    pub(crate) fn sent(&self, result: Result<(), rpc::ReplyError>) {
+    /// The result of a method.
+    pub(crate) fn result<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), rpc::ReplyError> {
+        let sent = self.inner.reply(value);
+        if sent.is_ok() {
+            self.open.told(Outcome::Ok);
+        }
+        sent
+    }
+
+    pub(crate) fn sent(&self, outcome: Outcome, result: Result<(), rpc::ReplyError>) {
         match result {
-            Ok(()) => {}
+            Ok(()) => self.open.told(outcome),
             Err(error @ rpc::ReplyError::Answered) => {
+                // Where that was no answer of ours, the caller has gone.
+                self.open.told(Outcome::Cancelled);
                 tracing::warn!(subject = self.inner.subject(), "a second answer: {error}");
             }
             Err(error) => {

@@ -160,7 +160,7 @@ pub fn event_arguments<T: DeserializeOwned>(event: &Event) -> Result<T, Failure>
 /// # Errors
 /// When it has no MessagePack form.
 pub fn reply<T: Serialize + ?Sized>(channel: &ReplyChannel, value: &T) -> Result<(), Failure> {
-    Ok(channel.inner.reply(value)?)
+    Ok(channel.result(value)?)
 }
 
 /// What a method failed with: declared, if one of the types that it raises.

@@ -161,6 +161,11 @@ fn what_is_wrong_is_told_where_it_stands() {
         ("interfaces: {a: {}}", ["`a` has no `class`", "`shops:HttpThing`", "interfaces.a"]),
         ("interfaces: {shop@x: {}}", ["`x` is no version", "name@1.2.0", "interfaces.shop@x"]),
         ("interfaces: {lymph: {class: Shop}}", ["cannot be the name", "", ""]),
+        (
+            "interfaces: {node@1.0: {class: Shop}}",
+            ["`node` cannot be the name", "the node itself", ""],
+        ),
+        ("interfaces: {'*': {class: Shop}}", ["`*` cannot be the name", "", ""]),
         ("interfaces: {'a/b': {class: HttpThing}}", ["`a/b` cannot be the name", "", ""]),
         (
             "interfaces: {a@1.2: {class: HttpThing}, a@1.2.0: {class: HttpThing}}",

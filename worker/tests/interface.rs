@@ -367,6 +367,70 @@ async fn what_every_container_answers() {
     );
 }
 
+#[tokio::test]
+async fn what_became_of_calls_is_counted_and_how_long_they_took() {
+    let (network, _, store) = store().await;
+    let context = network.context().await;
+    let proxy = network.proxy("store").await;
+    store.get("x".into()).await.unwrap();
+    store.get("full".into()).await.unwrap_err();
+    proxy.call::<Value>("get", args! { nme: "x" }).await.unwrap_err();
+    proxy.call::<Value>("crash", args! {}).await.unwrap_err();
+    proxy.call::<Value>("unsendable", args! {}).await.unwrap_err();
+    for n in 0..3 {
+        proxy.call::<Value>(&format!("nothing{n}"), args! {}).await.unwrap_err();
+    }
+    for how in ["ack", "error", "nack", "later", "nothing"] {
+        let _ = proxy.call::<Value>("raw", args! { how: how }).await;
+    }
+    let short = proxy.clone().timeout(Duration::from_millis(50));
+    short.call::<Value>("wait", args! {}).await.unwrap_err();
+
+    let address = network.registry().lookup("store").await.unwrap().instances()[0].endpoint.clone();
+    let lymph = context.proxy("lymph").at(address);
+    let answers = async || -> (BTreeMap<String, f64>, BTreeMap<String, f64>) {
+        let all: Vec<(String, f64, BTreeMap<String, Option<String>>)> =
+            lymph.call("get_metrics", args! {}).await.unwrap();
+        let text = |tags: &BTreeMap<String, Option<String>>, name: &str| {
+            tags.get(name).cloned().flatten().unwrap_or_default()
+        };
+        let of = |wanted: &str| {
+            let found = all.iter().filter(|(name, ..)| name == wanted);
+            let named = found.map(|(_, value, tags)| {
+                (format!("{} {}", text(tags, "subject"), text(tags, "outcome")), *value)
+            });
+            named.collect::<BTreeMap<_, _>>()
+        };
+        (of("rpc.answers"), of("rpc.seconds"))
+    };
+    let wanted = [
+        ("store.crash nack", 1.0),
+        ("store.get error", 1.0),
+        ("store.get ok", 1.0),
+        ("store.get refused", 1.0),
+        ("store.raw error", 1.0),
+        ("store.raw nack", 2.0),
+        ("store.raw ok", 2.0),
+        ("store.unsendable nack", 1.0),
+        ("store.wait cancelled", 1.0),
+        ("unknown refused", 3.0),
+    ];
+    let wanted: BTreeMap<String, f64> =
+        wanted.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+    // The end of a call that nobody waits for is seen a moment later.
+    let (mut counts, mut seconds) = answers().await;
+    for _ in 0..500 {
+        if counts == wanted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        (counts, seconds) = answers().await;
+    }
+    assert_eq!(counts, wanted);
+    assert!(seconds["store.wait "] >= 0.04, "{seconds:?}");
+    assert!(seconds["store.get "] < 30.0, "{seconds:?}");
+}
+
 #[test]
 fn the_table_of_methods_is_what_was_written() {
     let names: Vec<&str> = Store::METHODS.iter().map(|method| method.name).collect();

@@ -1,7 +1,8 @@
 //! Who calls services from the command line: finds out what an ADDRESS means, calls it, and explains what went wrong.
 //!
-//! An ADDRESS is, in this order: an endpoint (`tcp://…`, `ipc://…`); a service of the registry; an instance of it as
-//! `echo:ID`, by the first digits of its id or identity; `node`, the running node; a service or instance of the running node.
+//! An ADDRESS is, in this order: an endpoint (`tcp://…`, `ipc://…`); `node`, the project's running node; an instance that this node runs
+//! (`echo.2`); a service of the registry; an instance of it as `echo:ID`, by the first digits of its id or identity; a service that the
+//! running node keeps. The node of another host is never taken for the own one: `node.stop` would end somebody else's services.
 //! Nothing is asked before a name has to be found: calls of endpoints need neither a node nor a configuration.
 
 use std::cell::RefCell;
@@ -18,7 +19,7 @@ use tokio::sync::OnceCell;
 
 pub(crate) use self::failure::{CallFailed, unknown_service};
 pub(crate) use self::methods::Method;
-pub(crate) use self::place::Place;
+pub(crate) use self::place::{Place, REGISTRY};
 use super::exit::CliError;
 use super::request::Subject;
 use super::session::Session;
@@ -30,8 +31,6 @@ mod place;
 
 /// How long a question of our own may take, beside the call that the user wanted.
 const ASIDE: Duration = Duration::from_secs(1);
-/// The name under which a node is called.
-pub(crate) const NODE: &str = "node";
 
 /// The words about our own side of calls.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -1,13 +1,14 @@
 //! `inspect`: what can be called at an address.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hilum_shared::registry::BUILTIN;
+use hilum_shared::registry::{BUILTIN, VersionRequest};
 use serde_json::json;
 
 use super::caller::{self, Caller, CallerArgs, Method};
-use super::exit::{ExitStatus, Outcome};
+use super::exit::{CliError, ExitStatus, Outcome};
 use super::output::{Painter, Style, printable};
 use super::session::Session;
 
@@ -17,10 +18,11 @@ use super::session::Session;
     hilum inspect echo                   a service of the registry\n  \
     hilum inspect echo.2                 one instance of the running node\n  \
     hilum inspect tcp://10.0.0.5:4444    any container, also one of lymph's\n  \
+    hilum inspect echo@1.2               what is compatible with version 1.2\n  \
     hilum inspect node                   the running node itself\n  \
     hilum inspect echo --json | jq -r '.methods[].name'")]
 pub(crate) struct InspectArgs {
-    /// A service, an endpoint (`tcp://…`, `ipc://…`), an instance of the running node, or `node`
+    /// A service, an endpoint (`tcp://…`, `ipc://…`), an instance of the running node, or `node`; of a service also `NAME@VERSION`
     #[arg(value_name = "ADDRESS", add = super::completions::addresses())]
     address: String,
     /// How long the answer is waited for
@@ -37,8 +39,26 @@ pub(crate) fn run(session: &Session, args: &InspectArgs) -> Outcome {
 
 /// Shows the methods at the address.
 pub(crate) async fn show(caller: &Caller<'_>, args: &InspectArgs) -> Outcome {
-    let place = caller.place(&args.address).await?;
-    let mut methods = caller.methods(&place, args.timeout).await?;
+    let begun = Instant::now();
+    let (name, version) = taken_apart(&args.address)?;
+    let place = caller.place(name, args.timeout).await?;
+    let left = args.timeout.saturating_sub(begun.elapsed());
+    let mut methods = caller.methods(&place, left).await?;
+    if let Some(wanted) = version {
+        let (fit, others): (Vec<Method>, Vec<Method>) = methods
+            .into_iter()
+            .partition(|method| is_builtin(method) || wanted.admits(method.version()));
+        if fit.iter().all(is_builtin) {
+            let there: BTreeSet<&str> = others.iter().filter_map(Method::version).collect();
+            let there: Vec<&str> = there.into_iter().collect();
+            let there = if there.is_empty() { "no version".to_owned() } else { there.join(", ") };
+            return Err(CliError::usage(
+                format!("nothing at `{name}` is compatible with {wanted}"),
+                format!("there is {there}; `hilum inspect {name}` shows all"),
+            ));
+        }
+        methods = fit;
+    }
     // What every container has is the least interesting.
     methods.sort_by_key(|method| (is_builtin(method), method.name.clone()));
     let out = caller.session.out;
@@ -57,6 +77,18 @@ pub(crate) async fn show(caller: &Caller<'_>, args: &InspectArgs) -> Outcome {
         out.text(&render(&args.address, &methods, out.paint))?;
     }
     Ok(ExitStatus::Done)
+}
+
+/// `name@version` in its parts; what is no version is an error, as it is in a subject.
+fn taken_apart(address: &str) -> Result<(&str, Option<VersionRequest>), CliError> {
+    match address.rsplit_once('@') {
+        Some((name, version)) if !address.contains("://") => {
+            let version = VersionRequest::parse(version)
+                .map_err(|error| CliError::Usage { message: error.to_string(), help: None })?;
+            Ok((name, Some(version)))
+        }
+        _ => Ok((address, None)),
+    }
 }
 
 fn is_builtin(method: &Method) -> bool {

@@ -8,7 +8,7 @@ use hilum_shared::rpc::CallOptions;
 use hilum_shared::wire::Value;
 use serde_json::json;
 
-use super::caller::{self, CallFailed, Caller, CallerArgs, Place};
+use super::caller::{self, CallFailed, Caller, CallerArgs, Place, REGISTRY};
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::output::{Style, printable};
 use super::session::Session;
@@ -49,7 +49,7 @@ pub(crate) fn run(session: &Session, args: &LoglevelArgs) -> Outcome {
 
 /// Changes the level of every instance at the address.
 pub(crate) async fn change(caller: &Caller<'_>, args: &LoglevelArgs) -> Outcome {
-    let place = caller.place(&args.address).await?;
+    let place = caller.place(&args.address, REGISTRY).await?;
     let body = Value::map([
         ("qualname", Value::from(args.name.as_str())),
         ("loglevel", Value::from(args.level.as_str())),

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use hilum_shared::registry::{Instance, hostname};
+use hilum_shared::registry::{Instance, NODE, hostname};
 use hilum_shared::rpc::{CallOptions, Client, Error};
 use hilum_shared::status::Snapshot;
 use hilum_shared::wire::Value;
 use tokio::task::JoinSet;
 
-use super::caller::{Caller, NODE, Place};
+use super::caller::{Caller, Place};
 use super::exit::CliError;
 use super::session::Session;
 

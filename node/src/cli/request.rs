@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 use std::io::Read as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hilum_shared::registry::VersionRequest;
 use hilum_shared::rpc::{CallOptions, Error, Reply};
-use hilum_shared::wire::limits::MAX_ANSWER;
+use hilum_shared::wire::limits::{MAX_ANSWER, MAX_TEXT};
 use hilum_shared::wire::message::new_id;
 use hilum_shared::wire::{JsonError, Value};
 use serde_json::json;
@@ -28,7 +28,8 @@ mod load;
     hilum request lymph.status --address echo.2          one instance of the running node\n  \
     hilum request echo.upper '{\"text\": \"foo\"}' --address tcp://10.0.0.5:4444\n  \
     hilum request echo.upper '{\"text\": \"foo\"}' -N 10000 -C 64   how fast it is\n  \
-    hilum request node.status --json\n\n\
+    hilum request node.status --json                     the project's own node, where it runs\n  \
+    hilum request node.status --address tcp://10.0.0.5:4567   another; `hilum discover node` shows where they are\n\n\
     Values that JSON has no word for are maps: `{\"__type__\": \"Decimal\", \"_\": \"1.50\"}`, and so `set`, `datetime`, `date`,\n\
     `time`, `UUID`, `UndefinedType` (content `\"\"`), `bytes` (`\"00ff\"`), `float` (`\"NaN\"`), `map` (`[[KEY, VALUE]]`), `ext`;\n\
     `--json` prints them so, and what it prints can be sent again.\n\n\
@@ -40,11 +41,11 @@ pub(crate) struct RequestArgs {
     /// The parameters by name, as a JSON object; `-` reads it from stdin [default: none]
     #[arg(value_name = "BODY")]
     body: Option<String>,
-    /// Who is asked: a service, an endpoint (`tcp://…`, `ipc://…`), an instance of the running node (`echo.2`), `node`
+    /// Who is asked: a service, an endpoint (`tcp://…`, `ipc://…`), an instance of the running node (`echo.2`), `node`, the own one
     /// [default: the subject up to its last dot]
     #[arg(long, value_name = "ADDRESS", add = super::completions::addresses())]
     address: Option<String>,
-    /// How long the answer is waited for
+    /// How long the answer is waited for, the search for who is asked included
     #[arg(long, value_name = "T", default_value = "2s", value_parser = timeout)]
     timeout: Duration,
     /// Send so many requests, after one to warm up, and say how long they took and how many failed
@@ -54,7 +55,7 @@ pub(crate) struct RequestArgs {
     #[arg(short = 'C', value_name = "C", default_value_t = 1, value_parser = count::<4096>)]
     concurrency: u32,
     /// The trace under which it is called, for `hilum logs --trace`
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = trace_id)]
     trace_id: Option<String>,
     /// Show the headers of the answer, too, also where it is a refusal or an error
     #[arg(short = 'D', long)]
@@ -128,7 +129,8 @@ pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
     let body = body(args.body.as_deref())?;
     caller::run(session, &args.caller, async |caller| {
         let address = args.address.as_deref().unwrap_or(&subject.interface);
-        let place = caller.place(address).await?;
+        let begun = Instant::now();
+        let place = caller.place(address, args.timeout).await?;
         let trace_id = args.trace_id.clone().unwrap_or_else(new_id);
         let options = CallOptions {
             version: subject.version.clone(),
@@ -136,7 +138,13 @@ pub(crate) fn run(session: &Session, args: &RequestArgs) -> Outcome {
             trace_id: Some(trace_id.clone()),
             ..CallOptions::default()
         };
-        let answer = caller.exchange(&place, &subject.name, &body, options.clone()).await;
+        // What is looked up takes from the time; whoever waits in vain is told all of it.
+        let left = args.timeout.saturating_sub(begun.elapsed());
+        let first = CallOptions { timeout: left, ..options.clone() };
+        let mut answer = caller.exchange(&place, &subject.name, &body, first).await;
+        if let Err(CallFailed::Rpc(Error::Timeout { after, .. })) = &mut answer {
+            *after = args.timeout;
+        }
         if !many {
             return match answer {
                 Ok(reply) => show(caller, &place, &subject, &body, reply, args.dump_headers).await,
@@ -298,6 +306,14 @@ pub(crate) fn print(out: Output, value: &Value) -> Result<(), CliError> {
 fn count<const MOST: u32>(text: &str) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
     number.ok_or_else(|| format!("write a whole number from 1 to {MOST}"))
+}
+
+/// clap's parser of a trace's id: what a frame's headers take.
+fn trace_id(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_TEXT || text.contains(char::is_control) {
+        return Err(format!("write 1 to {MAX_TEXT} bytes of text, without control characters"));
+    }
+    Ok(text.to_owned())
 }
 
 /// clap's parser of a timeout: nothing is answered within no time.

@@ -75,7 +75,7 @@ pub(crate) fn run(session: &Session, args: &ShellArgs) -> Outcome {
     caller::run(session, &args.caller, async |caller| {
         let remote = match &args.remote {
             Some(target) => {
-                let place = caller.place(target).await?;
+                let place = caller.place(target, args.timeout).await?;
                 // The first, so that all calls of one shell go to the same.
                 place.instances.first().map(|one| place.only(one))
             }

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hilum_shared::registry::{BUILTIN, Choice, Instance, hostname};
+use hilum_shared::registry::{BUILTIN, Choice, Instance, NODE, hostname};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -173,6 +173,6 @@ pub(super) fn entries(
         ip: ip.clone(),
         ..instance
     };
-    [("node", Instance::new("node", address, None)), (BUILTIN, Instance::builtin(address))]
+    [(NODE, Instance::new(NODE, address, None)), (BUILTIN, Instance::builtin(address))]
         .map(|(name, instance)| (name, described(instance)))
 }

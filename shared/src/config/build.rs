@@ -20,7 +20,7 @@ use super::spec::{
 };
 use super::tree::{Node, Value};
 use crate::name::ServiceName;
-use crate::registry::Choice;
+use crate::registry::{Choice, check_interface};
 use crate::units::Bytes;
 use env::EnvFiles;
 use section::Section;
@@ -65,6 +65,7 @@ pub(super) fn cluster(
         .or_else(|| folder.map(std::borrow::Cow::into_owned))
         .unwrap_or_else(|| "project".to_owned());
     let container = builder.container(&top.section("container"), root);
+    builder.interfaces(root);
     let node = node(&top.section("node"), project_dir);
     builder.heartbeat = (node.heartbeat_interval, node.heartbeat_timeout);
     let sockets = builder.sockets(&top, &container);
@@ -158,6 +159,26 @@ impl Builder<'_> {
             log_endpoint: section.text("log_endpoint").map(str::to_owned),
             port: section.port("port").filter(|port| *port != 0),
             registry: if given { self.registry(root) } else { Choice::default() },
+        }
+    }
+
+    /// The names of interfaces, which services would refuse. lymph's own classes are called as lymph calls them.
+    fn interfaces(&mut self, root: &Node) {
+        if root.as_map().is_none_or(|map| map.get("interfaces").is_none()) {
+            return;
+        }
+        let all = Whole::of(root.clone(), self.sources.clone()).get("interfaces");
+        for (key, interface) in all.entries().unwrap_or_default() {
+            let is_lymphs = interface
+                .get("class")
+                .text()
+                .ok()
+                .flatten()
+                .is_some_and(|it| it.starts_with("lymph."));
+            let name = key.split('@').next().unwrap_or_default();
+            if let (false, Err(wrong)) = (is_lymphs, check_interface(name)) {
+                self.problems.take(interface.error(wrong.to_string(), None));
+            }
         }
     }
 

@@ -10,6 +10,7 @@ pub mod directory;
 mod embedded;
 mod instance;
 mod memory;
+mod name;
 mod static_hosts;
 mod version;
 #[cfg(feature = "zookeeper")]
@@ -26,6 +27,7 @@ pub use choice::{Choice, Hosts};
 pub use embedded::Embedded;
 pub use instance::{BUILTIN, Instance, hostname};
 pub use memory::Memory;
+pub use name::{InvalidInterface, NODE, check_interface};
 pub use static_hosts::StaticHosts;
 pub use version::{InvalidVersion, Version, VersionRequest};
 #[cfg(feature = "zookeeper")]

@@ -1,16 +1,18 @@
 //! ZooKeeper as a registry, in lymph's layout: `/lymph/services/<service>/<id>`, each an ephemeral node with the instance as JSON.
 //!
-//! One task keeps a session and enters everything anew in each new one, again and again until it stands; each view has a task of
-//! its own that reads the nodes again whenever a watch fires. While ZooKeeper is away what was known stays known.
+//! One task keeps a session and enters everything anew in each new one, again and again until it stands; within a session it watches
+//! what is entered, and enters it again when somebody deletes it. Each view has a task of its own that reads the nodes again whenever a
+//! watch fires. While ZooKeeper is away what was known stays known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use zookeeper_client::{Acls, Client, CreateMode, Error};
+use zookeeper_client::{Acls, Client, CreateMode, Error, OneshotWatcher};
 
 use self::knock::knock;
 use super::{Instance, Instances, Lookup, Patience, Registry, RegistryError};
@@ -39,11 +41,16 @@ pub struct ZooKeeper {
     task: Arc<Task>,
 }
 
+/// A service's name and an instance's id.
+type Key = (String, String);
+
 struct Shared {
     hosts: String,
     root: String,
     patience: Patience,
-    entries: Mutex<BTreeMap<(String, String), Instance>>,
+    entries: Mutex<BTreeMap<Key, Instance>>,
+    /// Told when there is another entry.
+    entered: Notify,
     client: watch::Sender<Option<Client>>,
     /// Who enters or takes out: one at a time, so that none of them undoes what another has just done.
     desk: tokio::sync::Mutex<()>,
@@ -64,6 +71,7 @@ impl ZooKeeper {
             root: root.to_owned(),
             patience,
             entries: Mutex::default(),
+            entered: Notify::new(),
             client: watch::Sender::new(None),
             desk: tokio::sync::Mutex::default(),
         });
@@ -130,7 +138,6 @@ async fn keep(shared: Arc<Shared>) {
                 }
             }
         }
-        drop(client); // a session that nobody holds can end
         let mut state = states.state();
         if !state.is_terminated() && std::mem::take(&mut away) {
             tracing::warn!(
@@ -138,9 +145,16 @@ async fn keep(shared: Arc<Shared>) {
                 "zookeeper is there again; what is registered there stands"
             );
         }
-        while !state.is_terminated() {
-            state = states.changed().await;
+        let ended = async {
+            while !state.is_terminated() {
+                state = states.changed().await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            never = shared.guard(&client) => match never {},
         }
+        drop(client); // a session that nobody holds can end
         shared.client.send_replace(None);
         if !std::mem::replace(&mut away, true) {
             let hosts = &shared.hosts;
@@ -261,6 +275,76 @@ impl Shared {
         Err(Error::NodeExists)
     }
 
+    /// Enters again what somebody deletes, as long as the session lasts.
+    async fn guard(&self, client: &Client) -> Infallible {
+        let mut watched: BTreeSet<Key> = BTreeSet::new();
+        let mut watches: JoinSet<Key> = JoinSet::new();
+        let mut pause = PAUSE;
+        loop {
+            let keys: Vec<Key> =
+                self.entries().keys().filter(|key| !watched.contains(*key)).cloned().collect();
+            let mut again = false;
+            for key in keys {
+                match tokio::time::timeout(ENTER, self.stand(client, &key)).await {
+                    Ok(Ok(Some((watcher, entered)))) => {
+                        again |= entered;
+                        watched.insert(key.clone());
+                        watches.spawn(async move {
+                            watcher.changed().await;
+                            key
+                        });
+                    }
+                    Ok(Ok(None)) => {}
+                    // The session has ended, or its connection for a while: then nothing is known.
+                    Ok(Err(_)) | Err(_) => again = true,
+                }
+            }
+            if again {
+                // Nobody who deletes again and again keeps us, or the ensemble, busy.
+                rest(&mut pause).await;
+            } else {
+                pause = PAUSE;
+                tokio::select! {
+                    Some(Ok(key)) = watches.join_next() => {
+                        watched.remove(&key);
+                    }
+                    () = self.entered.notified() => {}
+                }
+            }
+            while let Some(Ok(key)) = watches.try_join_next() {
+                watched.remove(&key);
+            }
+        }
+    }
+
+    /// Sees to it that an entry stands, and returns what tells of its next change and whether it had to be entered again; `None` where
+    /// it is not to stand any more.
+    async fn stand(
+        &self,
+        client: &Client,
+        key: &Key,
+    ) -> Result<Option<(OneshotWatcher, bool)>, Error> {
+        let (service, id) = key;
+        let path = format!("{}/{service}/{id}", self.services());
+        let _turn = self.desk.lock().await;
+        let mut entered = false;
+        for _ in 0..TRIES {
+            let Some(instance) = self.entries().get(key).cloned() else { return Ok(None) };
+            let (found, watcher) = client.check_and_watch_stat(&path).await?;
+            if found.is_some() {
+                return Ok(Some((watcher, entered)));
+            }
+            tracing::warn!(
+                service,
+                id,
+                "somebody has deleted our entry in zookeeper: entered again"
+            );
+            self.enter(client, service, &instance).await?;
+            entered = true;
+        }
+        Err(Error::NoNode)
+    }
+
     async fn read(&self, client: &Client, service: &str) -> Result<Instances, Error> {
         let folder = format!("{}/{service}", self.services());
         let mut instances = Vec::new();
@@ -359,6 +443,7 @@ impl Registry for ZooKeeper {
             shared.in_session(enter).await?;
             let key = (service.to_owned(), instance.id.clone());
             shared.entries().insert(key, instance);
+            shared.entered.notify_one();
             Ok(())
         })
     }
@@ -371,13 +456,16 @@ impl Registry for ZooKeeper {
         Box::pin(async move {
             self.shared.entries().remove(&(service.to_owned(), id.to_owned()));
             let path = format!("{}/{id}", self.shared.path(service)?);
-            let path = path.as_str();
+            let (shared, path) = (&*self.shared, path.as_str());
             // With its session an entry has ended, too.
             if self.shared.client.borrow().is_none() {
                 return Ok(());
             }
-            let _turn = self.shared.desk.lock().await;
-            self.shared.in_session(|client| async move { forget(&client, path).await }).await
+            let forget = |client: Client| async move {
+                let _turn = shared.desk.lock().await;
+                forget(&client, path).await
+            };
+            shared.in_session(forget).await
         })
     }
 

@@ -40,5 +40,5 @@ pub use link::LinkError;
 pub use loglevel::ChangeLoglevel;
 pub use network::{BoxFuture, Listener, MemoryNetwork, Network, Sockets, Stream};
 pub use select::Balance;
-pub use server::{Failure, Interface, Method, Request, Server};
+pub use server::{Failure, Interface, Method, Request, Server, TurnedAway};
 pub use wire::Liveness;

@@ -247,6 +247,15 @@ impl Interface {
     }
 }
 
+/// Why a request came to no method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// There is no such interface, version or method.
+    Unknown,
+    /// Its interface has too many already.
+    Overloaded,
+}
+
 type Metrics = Box<dyn Fn() -> Value + Send + Sync>;
 type Loglevel = Box<dyn Fn(&str, &str, Duration) -> Result<(), Failure> + Send + Sync>;
 
@@ -259,6 +268,7 @@ pub struct Server {
     endpoint: OnceLock<String>,
     metrics: Option<Metrics>,
     loglevel: Option<Loglevel>,
+    turned_away: Option<Box<dyn Fn(&str, TurnedAway) + Send + Sync>>,
 }
 
 impl Server {
@@ -295,6 +305,13 @@ impl Server {
         self
     }
 
+    /// Who is told the subjects of requests that come to no method.
+    #[must_use]
+    pub fn turned_away(mut self, tell: impl Fn(&str, TurnedAway) + Send + Sync + 'static) -> Self {
+        self.turned_away = Some(Box::new(tell));
+        self
+    }
+
     /// Says where it is reached, once that is known. The first word counts.
     pub fn set_endpoint(&self, address: &str) {
         let _ = self.endpoint.set(address.to_owned()); // documented
@@ -323,8 +340,15 @@ impl Server {
     fn run(&self, incoming: Incoming) {
         let Incoming { message, channel } = incoming;
         let trace_id = message.headers.trace_id.as_deref();
-        let unknown =
-            |what: &str| tracing::warn!(subject = message.subject, trace_id, what, "refused");
+        let turned_away = |why| {
+            if let Some(tell) = &self.turned_away {
+                tell(&message.subject, why);
+            }
+        };
+        let unknown = |what: &str| {
+            turned_away(TurnedAway::Unknown);
+            tracing::warn!(subject = message.subject, trace_id, what, "refused");
+        };
         let Some((interface, method)) = message.interface_and_method() else {
             return unknown("no interface named");
         };
@@ -345,6 +369,7 @@ impl Server {
                 Err(_) => match limit.queue() {
                     Some(turn) => Some(Permit::Wait(Arc::clone(&limit.permits), turn)),
                     None => {
+                        turned_away(TurnedAway::Overloaded);
                         // The caller hears why; a failure to say it only means that it is gone.
                         let at_once = limit.at_once;
                         let queue = limit.queue;

@@ -66,6 +66,11 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Removes all that an ended one knew.
     pub(crate) fn forget_everything(&self) {
         std::fs::remove_dir_all(self.folder.path()).unwrap();

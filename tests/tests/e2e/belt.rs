@@ -86,6 +86,23 @@ fn a_version_that_is_not_served_at_an_address_is_told_with_those_that_are() {
 }
 
 #[test]
+fn what_can_be_called_is_asked_by_version_too() {
+    let demo = demo();
+    let cluster = Cluster::new(&format!(
+        "instances: {{vs: {{command: '{demo} instance -c vs.yml', ready: heartbeat}}}}"
+    ));
+    let class = "{class: Echo}";
+    cluster.write("vs.yml", &format!("interfaces: {{vs@1.2: {class}, vs@2.0: {class}}}\n"));
+    cluster.ok("up -d --wait");
+    let shown = cluster.ok("inspect vs@2.0");
+    assert!(shown.contains("vs.upper") && shown.contains("@2.0.0"), "{shown}");
+    assert!(!shown.contains("@1.2.0"), "{shown}");
+    cluster.run("inspect vs@3").code(2).says("there is 1.2.0, 2.0.0");
+    cluster.run("inspect vs@x").code(2).says("`x` is no version");
+    cluster.down();
+}
+
+#[test]
 fn headers_are_shown_of_a_refusal_and_an_error_too() {
     let cluster = echoes();
     let dumped = |more: &[&str]| {
@@ -156,6 +173,27 @@ fn an_address_that_is_none_and_a_body_that_is_no_text_are_wrong_words() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("byte 11 is not UTF-8"), "{said}");
+    }
+    cluster.down();
+}
+
+#[test]
+fn what_is_wrong_with_an_argument_of_the_node_is_told_with_its_name() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}\n");
+    let scale = |changes: &str| {
+        let body = format!("{{\"changes\": {changes}}}");
+        cluster.run_words(&["request", "node.scale", &body]).err
+    };
+    let wrong = scale("[{\"service\": \"web\", \"count\": \"x\"}]");
+    assert!(wrong.contains("changes[0].count") && wrong.contains("string \"x\""), "{wrong}");
+    let wrong = scale("[{\"service\": \"web\"}]");
+    assert!(wrong.contains("changes[0]") && wrong.contains("`count`"), "{wrong}");
+    let wrong = scale("7");
+    assert!(wrong.contains("changes: ") && wrong.contains("sequence"), "{wrong}");
+    let long = "x".repeat(5000);
+    for id in [long.as_str(), "", "a\nb"] {
+        let outcome = cluster.run_words(&["request", "node.status", "--trace-id", id]).code(2);
+        assert!(outcome.err.contains("1 to 4096 bytes"), "{outcome}");
     }
     cluster.down();
 }

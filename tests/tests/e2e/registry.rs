@@ -6,6 +6,7 @@ mod registry_support;
 mod zookeeper;
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use hilum_shared::registry::{Embedded, Instance, Patience, Registry, ZooKeeper};
 use hilum_shared::rpc::Endpoint;
@@ -210,6 +211,17 @@ async fn nodes_and_their_services_meet_in_zookeeper() {
         assert!(table.contains(word), "{table}");
     }
 
+    // Who calls the node from a project means its own; with an address another.
+    let status = |cluster: &Cluster, more: &str| {
+        cluster.json(&format!("request node.status --json{more}"))["project"].clone()
+    };
+    for cluster in [&echoes, &callers] {
+        let own = cluster.ps()["project"].clone();
+        for more in ["", "", "", "", " --address node", " --address node"] {
+            assert_eq!(status(cluster, more), own);
+        }
+    }
+
     // The same over the wire, as a lymph client would ask.
     let found = all();
     let echo_node = found["nodes"].as_array().unwrap().iter().find(|node| {
@@ -217,6 +229,8 @@ async fn nodes_and_their_services_meet_in_zookeeper() {
     });
     let address = echo_node.unwrap()["registered"]["endpoint"].as_str().unwrap().to_owned();
     assert!(address.starts_with("tcp://127.0.0.1:"), "{address}");
+    let other = status(&callers, &format!(" --address {address}"));
+    assert_eq!(other, echoes.ps()["project"]);
     let asked = tokio::task::spawn_blocking(move || {
         let mut client = Client::connect(&address).unwrap();
         let one = json!({"service_type": "echo"});
@@ -377,6 +391,35 @@ async fn a_registry_that_is_away_holds_nobody_up() {
     server.again();
     server.is_up().await;
     wait_until(2 * LIMIT, "it is registered anew", registered);
+    cluster.down();
+}
+
+#[tokio::test]
+async fn a_silent_zookeeper_holds_up_no_call_of_what_runs_here_and_none_longer_than_it_may_take() {
+    let Some(server) = Server::start().await else { return };
+    let demo = demo();
+    let echo = format!("  echo: {{command: {demo} instance --interface Echo, ready: heartbeat}}\n");
+    let cluster = with_zookeeper(&server.hosts(), &echo);
+    cluster.ok("up -d --wait");
+    signal("STOP", server.pid());
+    // Shorter than a command would wait for the registry alone.
+    let soon = |words: &[&str], code: i32| {
+        let begun = Instant::now();
+        let outcome = cluster.run_words(words).code(code);
+        assert!(begun.elapsed() < Duration::from_millis(2900), "{:?} {outcome}", begun.elapsed());
+        outcome
+    };
+    let text = "{\"text\": \"a\"}";
+    let here = ["request", "echo.upper", text, "--address", "echo.1", "--timeout", "1"];
+    assert_eq!(soon(&here, 0).out.trim(), "\"A\"");
+    soon(&["inspect", "echo.1"], 0);
+    soon(&["request", "node.status", "--timeout", "1"], 0);
+    // A service that is kept here is reached without the registry, when that says nothing.
+    let by_name = ["request", "echo.upper", text, "--timeout", "1.5"];
+    assert_eq!(soon(&by_name, 0).out.trim(), "\"A\"");
+    soon(&["request", "elsewhere.upper", text, "--timeout", "0.5"], 4).says("registry");
+    soon(&["inspect", "elsewhere", "--timeout", "0.5"], 4).says("registry");
+    signal("CONT", server.pid());
     cluster.down();
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hilum_shared::config::service::Section;
 use hilum_shared::config::{Diagnostic, Diagnostics};
-use hilum_shared::registry::{BUILTIN, Version};
+use hilum_shared::registry::{Version, check_interface};
 
 use crate::component::{AnyComponent, Component, Dependencies, with_dependencies};
 use crate::event::EventHandler;
@@ -222,11 +222,7 @@ fn interface(
             }
         },
     };
-    // A blank ends a word of the command line, a slash one of ZooKeeper's paths.
-    let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/';
-    if name.is_empty() || name == BUILTIN || name.contains(odd) {
-        return Err(section.error(format!("`{name}` cannot be the name of an interface"), None));
-    }
+    check_interface(name).map_err(|wrong| section.error(wrong.to_string(), None))?;
     let interface = (class.make)(&section.without(&["class"]))?;
     Ok(Installed { name: name.to_owned(), version, interface })
 }

@@ -9,6 +9,7 @@ use hilum_shared::wire::{Value, to_value};
 use tokio::sync::Notify;
 
 use super::build::{Installed, Part};
+use super::served::{Open, Outcome, Served, Unfinished};
 use super::settings::Settings;
 use crate::channel::ReplyChannel;
 use crate::component::{AnyComponent, FailedCall};
@@ -20,6 +21,7 @@ use crate::log;
 pub(super) struct Calls {
     server: Server,
     shared: Arc<Shared>,
+    served: Served,
 }
 
 struct Shared {
@@ -43,15 +45,25 @@ impl Calls {
                 process.map(|process| process.figures.registry.series()).unwrap_or_default();
             to_value(&series).unwrap_or_else(|_| Value::List(Vec::new())) // figures and texts always pack
         };
-        let mut server = Server::default().change_loglevel(change_level).metrics(metrics);
+        let subjects = interfaces.iter().flat_map(|installed| {
+            let methods = installed.interface.methods().iter();
+            methods.map(|method| format!("{}.{}", installed.name, method.name))
+        });
+        let served = Served::new(subjects);
+        let counted = served.clone();
+        let mut server = Server::default()
+            .change_loglevel(change_level)
+            .metrics(metrics)
+            .turned_away(move |subject, why| counted.turned_away(subject, why));
         for installed in interfaces {
-            server = server.interface(served(installed, settings, &shared));
+            server = server.interface(interface(installed, settings, &shared, &served));
         }
-        Self { server, shared }
+        Self { server, shared, served }
     }
 
     /// Says where the process is, and who it is.
     pub(super) fn open(&self, process: &Arc<Process>, address: &str) {
+        process.figures.registry.add(self.served.clone());
         self.shared.set(Some(Arc::clone(process)));
         self.server.set_endpoint(address);
     }
@@ -95,7 +107,12 @@ impl Handler for Calls {
 }
 
 /// An interface as the server knows it.
-fn served(installed: &Installed, settings: &Settings, shared: &Arc<Shared>) -> rpc::Interface {
+fn interface(
+    installed: &Installed,
+    settings: &Settings,
+    shared: &Arc<Shared>,
+    served: &Served,
+) -> rpc::Interface {
     let mut interface = rpc::Interface::new(&installed.name);
     if let Some(version) = &installed.version {
         interface = interface.at_version(version.clone());
@@ -108,9 +125,12 @@ fn served(installed: &Installed, settings: &Settings, shared: &Arc<Shared>) -> r
         let help = method.help;
         let (shared, name) = (Arc::clone(shared), Arc::clone(&name));
         let target = Arc::clone(&installed.interface);
+        let figures = Arc::clone(served.of(&format!("{name}.{}", method.name)));
         let run = move |request: Request, channel: rpc::ReplyChannel| {
             let (shared, name, target) =
                 (Arc::clone(&shared), Arc::clone(&name), Arc::clone(&target));
+            let open = Open::begin(&figures);
+            let channel = ReplyChannel { inner: channel, open };
             async move { serve(&shared, name, target, index, request, channel).await }
         };
         let parameters = method.parameters.iter().map(|parameter| parameter.name);
@@ -132,7 +152,7 @@ async fn serve(
     target: Arc<dyn AnyInterface>,
     index: usize,
     request: Request,
-    channel: rpc::ReplyChannel,
+    channel: ReplyChannel,
 ) {
     let Some(process) = shared.process() else {
         return; // not open: the end of the channel refuses
@@ -140,16 +160,21 @@ async fn serve(
     let _counted = Counted::new(&shared.running);
     let asked = request.clone();
     let (subject, trace_id) = (asked.subject(), asked.trace_id());
-    process.figures.served(subject);
     let context =
         Context { process, interface: Arc::clone(&interface), trace_id: Arc::clone(trace_id) };
-    let channel = ReplyChannel { inner: channel };
+    let unfinished = Unfinished::new(&channel.open);
     let call = Call { index, context, request, channel: channel.clone() };
-    let Err(failure) = answer(target, call).await else { return };
+    let answered = answer(target, call).await;
+    unfinished.finished();
+    let Err(failure) = answered else { return };
     let method = subject.rsplit('.').next().unwrap_or_default();
     let failed = |error: &(dyn std::error::Error + Send + Sync + 'static)| {
         let failed = FailedCall { interface: &interface, method, trace_id, error };
         shared.components.iter().for_each(|component| component.on_error(&failed));
+    };
+    let outcome = match &failure {
+        Failure::Arguments(_) | Failure::Unknown => Outcome::Refused,
+        _ => Outcome::Nack,
     };
     match failure {
         Failure::Declared(fault) => {
@@ -173,7 +198,7 @@ async fn serve(
         }
     }
     if !channel.is_answered() {
-        channel.sent(channel.inner.nack());
+        channel.sent(outcome, channel.inner.nack());
     }
 }
 

@@ -11,7 +11,6 @@ use crate::metrics::{Kind, Process, Registry, TaggedCounter};
 #[derive(Clone)]
 pub(crate) struct Figures {
     pub(crate) registry: Registry,
-    served: TaggedCounter<1>,
     timeouts: TaggedCounter<1>,
     exceptions: TaggedCounter<2>,
 }
@@ -27,7 +26,6 @@ impl Figures {
             tags = tags.with(name.clone(), Some(value.clone()));
         }
         let registry = Registry::new(tags);
-        let served = registry.tagged_counter("rpc", "Calls that came.", ["subject"]);
         let help = "Calls of others that were not answered in time.";
         let timeouts = registry.tagged_counter("rpc.timeout_count", help, ["address"]);
         let help = "Calls of others that were refused or raised an error.";
@@ -37,12 +35,7 @@ impl Figures {
         registry
             .callable("rpc.connection_count", help, Kind::Gauge, move || connections.connections());
         registry.add(Process);
-        Self { registry, served, timeouts, exceptions }
-    }
-
-    /// A call came.
-    pub(crate) fn served(&self, subject: &str) {
-        self.served.increment([subject]);
+        Self { registry, timeouts, exceptions }
     }
 
     /// A call of somebody else failed.

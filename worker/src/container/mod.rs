@@ -13,6 +13,7 @@ mod events;
 mod figures;
 mod registry;
 mod running;
+mod served;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,8 @@ use hilum_shared::config::Diagnostics;
 use hilum_shared::config::service::Section;
 use hilum_shared::events::{EventError, EventSystem};
 use hilum_shared::registry::{
-    Choice, Instance, InvalidVersion, Memory, Registry, RegistryError, Version,
+    Choice, Instance, InvalidInterface, InvalidVersion, Memory, Registry, RegistryError, Version,
+    check_interface,
 };
 use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
 use hilum_shared::transport::reach;
@@ -37,6 +39,7 @@ use events::Handlers;
 pub(crate) use figures::Figures;
 use registry::Wanted;
 pub use running::Running;
+pub(crate) use served::{Open, Outcome};
 pub use settings::{Connection, Overrides, Settings};
 
 use crate::component::Component;
@@ -87,6 +90,9 @@ pub enum StartError {
         /// Why.
         source: Error,
     },
+    /// An interface has a name that it cannot have.
+    #[error(transparent)]
+    Name(#[from] InvalidInterface),
     /// An interface did not start.
     #[error("interface `{name}` did not start: {source}")]
     Interface {
@@ -270,6 +276,9 @@ impl Container {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(self, worker: Worker) -> Result<Running, StartError> {
+        for installed in &self.interfaces {
+            check_interface(&installed.name)?;
+        }
         let mut started = Vec::new();
         for part in self.components {
             let result = part.component.start().await;

@@ -82,7 +82,13 @@ pub(super) fn arguments<T: serde::de::DeserializeOwned>(message: &Message) -> Re
     if !matches!(body.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
         return Err(usage(message, "the body is not a map of arguments"));
     }
-    rmp_serde::from_slice(body).map_err(|error| usage(message, &error.to_string()))
+    rmp_serde::from_slice(body).map_err(|error| {
+        // MessagePack's own error names neither the argument nor what is wanted there.
+        let value = rmp_serde::from_slice::<Value>(body).ok();
+        let wrong = value.map(serde_path_to_error::deserialize::<_, T>).and_then(Result::err);
+        let wrong = wrong.map_or_else(|| error.to_string(), |wrong| wrong.to_string());
+        usage(message, &wrong)
+    })
 }
 
 fn usage(message: &Message, what: &str) -> Fault {

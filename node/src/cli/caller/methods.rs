@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use hilum_shared::registry::NODE;
 use hilum_shared::rpc::{CallOptions, Reply};
 use hilum_shared::wire::Value;
 use serde::Deserialize;
 
 use super::super::exit::CliError;
-use super::{ASIDE, Caller, NODE, Place, complete};
+use super::{ASIDE, Caller, Place, complete};
 
 /// A method, as `lymph.inspect` tells it.
 #[derive(Clone, Debug, Deserialize)]
@@ -144,7 +145,7 @@ impl Caller<'_> {
         let asked = async {
             let place = match at {
                 Some(place) => place.clone(),
-                None => self.place(interface).await.ok()?,
+                None => self.place(interface, ASIDE).await.ok()?,
             };
             self.methods(&place, ASIDE).await.ok()
         };

@@ -1,21 +1,24 @@
 //! What an ADDRESS means: see [`super`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hilum_shared::registry::{Instance, Instances, RegistryError};
+use hilum_shared::name::InstanceId;
+use hilum_shared::registry::{Instance, Instances, NODE, RegistryError};
 use hilum_shared::status::Snapshot;
 use hilum_shared::transport::endpoint::Endpoint as Parsed;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::exit::CliError;
 use super::super::link::Node;
 use super::super::time;
+use super::Caller;
 use super::failure::{self, unknown_service, unreachable};
-use super::{Caller, NODE};
 
-/// How long the registry may take: longer than it waits itself for one that is away, whose error says more.
-const REGISTRY: Duration = Duration::from_secs(5);
+/// How long the registry may take where nobody says: longer than it waits itself for one that is away, whose error says more.
+pub(crate) const REGISTRY: Duration = Duration::from_secs(5);
 
 /// What an ADDRESS means.
 #[derive(Clone, Debug)]
@@ -58,11 +61,12 @@ impl Place {
 }
 
 impl Caller<'_> {
-    /// What an ADDRESS means.
+    /// What an ADDRESS means, found out within this time.
     ///
     /// # Errors
-    /// A usage error that names what is near, or what there is.
-    pub(crate) async fn place(&self, address: &str) -> Result<Place, CliError> {
+    /// A usage error that names what is near, or what there is; that the time is over.
+    pub(crate) async fn place(&self, address: &str, within: Duration) -> Result<Place, CliError> {
+        let until = Until { within, at: Instant::now() + within };
         if address.contains("://") {
             Parsed::parse(address).map_err(|error| {
                 CliError::usage(error.to_string(), "an endpoint looks like `tcp://127.0.0.1:5600`")
@@ -76,8 +80,22 @@ impl Caller<'_> {
                  an instance of the node (`NAME.1`), or an endpoint (`tcp://127.0.0.1:5600`)",
             ));
         }
-        // The node and what it runs can be called without a registry.
-        let registered = self.registered(address).await;
+        // The node and what it runs are called without a registry.
+        if (address == NODE || InstanceId::parse(address).is_ok())
+            && let Some(place) = self.kept_here(address)?
+        {
+            return Ok(place);
+        }
+        let mut asking = pin!(self.registered(address, until));
+        let half = until.at - within / 2;
+        let registered = match timeout_at(half, &mut asking).await {
+            Ok(registered) => registered,
+            // One that is silent holds up nobody who is reached without it.
+            Err(_) => match self.kept_here(address) {
+                Ok(Some(place)) => return Ok(place),
+                _ => asking.await,
+            },
+        };
         match registered {
             Ok(Some(place)) => return Ok(place),
             Err(error @ CliError::Usage { .. }) => return Err(error),
@@ -94,18 +112,24 @@ impl Caller<'_> {
         {
             return Err(why);
         }
-        Err(self.unknown(address, local.into_keys()).await?)
+        Err(self.unknown(address, local.into_keys(), until).await?)
+    }
+
+    /// What of the running node is called so.
+    fn kept_here(&self, address: &str) -> Result<Option<Place>, CliError> {
+        let mut local = self.of_the_node()?;
+        Ok(local.remove(address).map(|endpoints| Place::at(address, endpoints)))
     }
 
     /// What the registry knows of a name, or of `name:id`.
-    async fn registered(&self, address: &str) -> Result<Option<Place>, CliError> {
+    async fn registered(&self, address: &str, until: Until) -> Result<Option<Place>, CliError> {
         let registry = self.registry().await?;
-        let found = asked(registry.lookup(address)).await?.instances();
+        let found = asked(registry.lookup(address), until).await?.instances();
         if !found.is_empty() {
             return Ok(Some(Place::of(address, found)));
         }
         let Some((service, id)) = address.rsplit_once(':') else { return Ok(None) };
-        let all = asked(registry.lookup(service)).await?.instances();
+        let all = asked(registry.lookup(service), until).await?.instances();
         let is_meant = |one: &&Instance| one.id.starts_with(id) || one.identity.starts_with(id);
         let meant: Vec<&Instance> = all.iter().filter(is_meant).collect();
         // One process may offer several versions.
@@ -155,8 +179,9 @@ impl Caller<'_> {
         &self,
         address: &str,
         local: impl Iterator<Item = String>,
+        until: Until,
     ) -> Result<CliError, CliError> {
-        let registered = self.discover().await?;
+        let registered = asked(self.registry().await?.discover(), until).await?;
         let mut known: BTreeSet<String> = local.collect();
         known.extend(registered.into_keys());
         let known: Vec<String> = known.into_iter().collect();
@@ -165,14 +190,14 @@ impl Caller<'_> {
 
     /// Every service and its instances.
     pub(crate) async fn discover(&self) -> Result<BTreeMap<String, Instances>, CliError> {
-        asked(self.registry().await?.discover()).await
+        let until = Until { within: REGISTRY, at: Instant::now() + REGISTRY };
+        asked(self.registry().await?.discover(), until).await
     }
 }
 
 /// What of a node can be called: itself, and instances that listen beside its own sockets.
 fn callable((node, snapshot): &(Node, Snapshot)) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    found.insert(NODE.to_owned(), vec![node.run_dir.endpoint("node.sock")]);
     for instance in &snapshot.instances {
         let id = instance.instance.to_string();
         let socket = format!("{id}.sock");
@@ -183,16 +208,28 @@ fn callable((node, snapshot): &(Node, Snapshot)) -> BTreeMap<String, Vec<String>
             found.insert(id, vec![endpoint]);
         }
     }
+    // Also where a service is called so.
+    found.insert(NODE.to_owned(), vec![node.run_dir.endpoint("node.sock")]);
     found
 }
 
+/// When a question has to be answered, and how long that was from its beginning.
+#[derive(Clone, Copy)]
+struct Until {
+    within: Duration,
+    at: Instant,
+}
+
 /// The registry's answer.
-async fn asked<T>(answer: impl Future<Output = Result<T, RegistryError>>) -> Result<T, CliError> {
-    match tokio::time::timeout(REGISTRY, answer).await {
+async fn asked<T>(
+    answer: impl Future<Output = Result<T, RegistryError>>,
+    until: Until,
+) -> Result<T, CliError> {
+    match timeout_at(until.at, answer).await {
         Ok(answer) => answer.map_err(unreachable),
         Err(_) => Err(CliError::TimedOut {
             what: "an answer of the registry".to_owned(),
-            after: time::seconds(REGISTRY.as_secs_f64()),
+            after: time::seconds(until.within.as_secs_f64()),
         }),
     }
 }

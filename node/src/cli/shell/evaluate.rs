@@ -154,9 +154,9 @@ impl Scope<'_, '_> {
         body: &Value,
     ) -> Result<Value, CliError> {
         let place = match (address, &self.remote) {
-            (Some(address), _) => self.caller.place(address).await?,
+            (Some(address), _) => self.caller.place(address, timeout).await?,
             (None, Some(remote)) => remote.clone(),
-            (None, None) => self.caller.place(&subject.interface).await?,
+            (None, None) => self.caller.place(&subject.interface, timeout).await?,
         };
         let body = &super::request::sendable(body.clone())?;
         let version = subject.version.clone();
