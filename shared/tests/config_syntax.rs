@@ -45,7 +45,7 @@ fn service(name: &str, variant: u8) -> Vec<String> {
         "",
     ];
     lines.extend(more.iter().take(usize::from(variant % 6)).map(|line| (*line).to_owned()));
-    if variant % 3 == 0 {
+    if variant.is_multiple_of(3) {
         lines.extend(
             ["    labels:", "      a: \"b\"", "      c: |", "        d: [", "    nice: 3"]
                 .map(str::to_owned),
@@ -68,9 +68,8 @@ fn places(lines: &[String]) -> Vec<usize> {
 
 /// Lines of the errors of a text, each with its message.
 fn errors(text: &str) -> Vec<(usize, String)> {
-    let wrong = match Project::new(text).load() {
-        Ok(_) => return Vec::new(),
-        Err(wrong) => wrong,
+    let Err(wrong) = Project::new(text).load() else {
+        return Vec::new();
     };
     let errors = wrong.0.into_iter().filter(|one| one.severity == Severity::Error);
     errors.map(|one| (one.line.unwrap_or(0), one.message)).collect()

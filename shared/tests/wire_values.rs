@@ -348,7 +348,7 @@ fn what_is_packed_is_read_up_to_every_bound() {
     let many = "it holds more than 1000000 values";
     read(&vec![0_u8; 999_999]).unwrap();
     assert!(read(&vec![0_u8; 1_000_000]).unwrap_err().contains(many));
-    let map = |entries| (0..entries).map(|key| (key, ())).collect::<BTreeMap<u32, ()>>();
+    let map = |entries| (0..entries).map(|key| (key, 0_u8)).collect::<BTreeMap<u32, u8>>();
     read(&map(499_999)).unwrap();
     assert!(read(&map(500_000)).unwrap_err().contains(many));
     let rows = |count| vec![vec![(); 999]; count];

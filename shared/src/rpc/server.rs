@@ -259,6 +259,9 @@ pub enum TurnedAway {
 type Metrics = Box<dyn Fn() -> Value + Send + Sync>;
 type Loglevel = Box<dyn Fn(&str, &str, Duration) -> Result<(), Failure> + Send + Sync>;
 
+/// Hears the subject of a request that no method answers, and why.
+type OnTurnedAway = Box<dyn Fn(&str, TurnedAway) + Send + Sync>;
+
 /// All interfaces of a container; the [`Handler`] of its endpoint.
 #[derive(Default)]
 pub struct Server {
@@ -268,7 +271,7 @@ pub struct Server {
     endpoint: OnceLock<String>,
     metrics: Option<Metrics>,
     loglevel: Option<Loglevel>,
-    turned_away: Option<Box<dyn Fn(&str, TurnedAway) + Send + Sync>>,
+    turned_away: Option<OnTurnedAway>,
 }
 
 impl Server {
