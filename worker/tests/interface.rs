@@ -441,7 +441,7 @@ fn the_table_of_methods_is_what_was_written() {
         put.parameters.iter().map(|it| (it.name, it.optional)).collect();
     assert_eq!(parameters, [("item", false), ("times", true)]);
     assert_eq!(put.raises.concat(), ["Missing", "Full", "Closed", "Forbidden"]);
-    assert_eq!(Store::METHODS[6].parameters.len(), 1);
+    assert_eq!(Store::METHODS[7].parameters.len(), 1);
 }
 
 #[tokio::test]

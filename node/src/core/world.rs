@@ -437,13 +437,13 @@ impl World {
         all.into_iter().find(|one| one.instance.to_string() == id).unwrap()
     }
 
-    /// The present run's number.
     /// The ports of the shared sockets that are kept.
     pub(super) fn sockets(&self) -> Vec<u16> {
         let kept: BTreeSet<u16> = self.core.sockets().map(|socket| socket.port).collect();
         kept.into_iter().collect()
     }
 
+    /// The present run's number.
     pub(super) fn run_of(&self, id: &str) -> u32 {
         self.instance(id).map_or(0, |instance| instance.run.0)
     }

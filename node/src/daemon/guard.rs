@@ -105,7 +105,8 @@ pub(super) struct Guard {
     pub(super) sockets: Mender,
     pub(super) publish: publish::Mender,
     pub(super) notify: NotifySocket,
-    pub(super) serving: JoinHandle<()>,
+    /// `None` while it cannot be bound.
+    pub(super) serving: Option<JoinHandle<()>>,
     pub(super) log: LogHandle,
 }
 
@@ -237,11 +238,13 @@ impl Guard {
         }
         if !notify.is_kept() {
             repaired = true;
-            self.serving.abort();
-            let _ = (&mut self.serving).await; // dropped before the path is bound again, since that removes it
+            if let Some(serving) = self.serving.take() {
+                serving.abort();
+                let _ = serving.await; // dropped before the path is bound again, since that removes it
+            }
             match self.notify.serve() {
                 Ok(serving) => {
-                    self.serving = serving;
+                    self.serving = Some(serving);
                     *notify = Seat::of(self.notify.path.clone());
                     taken.push(self.notify.path.display().to_string());
                 }

@@ -393,7 +393,7 @@ impl Node {
             sockets: self.hub.mender(),
             publish: self.publish.clone(),
             notify,
-            serving,
+            serving: Some(serving),
             log: self.log.clone(),
         })
     }

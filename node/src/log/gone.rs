@@ -161,8 +161,10 @@ impl Gone {
 
     fn add_dropped(&mut self, name: &str, why: &str, lines: u64) {
         let mut key = (name.to_owned(), why.replace(char::is_control, " "));
-        if self.dropped.len() >= TOLD_APART && !self.dropped.contains_key(&key) {
-            key = (NODE_NAME.to_owned(), SEVERAL.to_owned());
+        let several = (NODE_NAME.to_owned(), SEVERAL.to_owned());
+        let apart = self.dropped.len() - usize::from(self.dropped.contains_key(&several));
+        if apart >= TOLD_APART && !self.dropped.contains_key(&key) {
+            key = several;
         }
         let sum = self.dropped.entry(key).or_default();
         *sum = sum.saturating_add(lines);

@@ -65,6 +65,9 @@ async fn calls_that_run_when_a_service_is_stopped_are_answered() {
         assert_eq!(call.await.unwrap(), format!("CALL {n}"));
     }
     let late = echo.call::<String>("echo", args! { text: "x" }).await.unwrap_err();
-    assert!(late.to_string().contains("none of the 1 instances"), "{late}");
+    assert!(
+        late.to_string().contains("the one instance of service `echo` does not answer"),
+        "{late}"
+    );
     node.stop().await.unwrap();
 }

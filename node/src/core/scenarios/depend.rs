@@ -284,9 +284,7 @@ fn a_job_that_is_done_stays_so_while_the_cluster_goes_down() {
     job.policy.restart.when = RestartWhen::OnFailure;
     let mut world = World::up(cluster(vec![job, service("web", 1)]));
     world.ends("job.1", Exit::Code(0));
-    world.stubborn(true);
     world.ask(Request::Shutdown { grace: None, reason: String::new() });
-    world.pass(SECOND);
     assert_eq!((world.state("job.1"), world.state("web.1")), ("completed", "stopping"));
     world.pass(60 * SECOND);
     assert_eq!(world.exits(), [0]);
