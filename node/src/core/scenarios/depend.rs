@@ -284,6 +284,9 @@ fn a_job_that_is_done_stays_so_while_the_cluster_goes_down() {
     job.policy.restart.when = RestartWhen::OnFailure;
     let mut world = World::up(cluster(vec![job, service("web", 1)]));
     world.ends("job.1", Exit::Code(0));
+    world.stubborn(true);
+    world.ask(Request::Restart { targets: named("web"), fresh: None, note: None });
+    world.pass(20 * SECOND);
     world.ask(Request::Shutdown { grace: None, reason: String::new() });
     assert_eq!((world.state("job.1"), world.state("web.1")), ("completed", "stopping"));
     world.pass(60 * SECOND);
