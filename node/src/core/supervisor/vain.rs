@@ -44,7 +44,11 @@ impl<'a> Vain<'a> {
         }
         let crashes = service.crashes_of(instance);
         if crashes >= TRIES {
-            let how = if is_job(&instance.spec) { "failed" } else { "ended too soon" };
+            let how = match instance.missed {
+                Some(_) => "could not be started",
+                None if is_job(&instance.spec) => "failed",
+                None => "ended too soon",
+            };
             return Some(format!("it {how} {crashes} times in a row, last: {last}"));
         }
         if instance.waits() && !instance.ignore_deps { self.needs(service) } else { None }
@@ -84,9 +88,11 @@ impl Supervisor {
     /// Answers those who wait for what comes in vain, when that is news of this instance.
     pub(super) fn end_waits_in_vain(&mut self, id: &InstanceId) {
         let waited_for = self.operations.waited_for();
+        if waited_for.is_empty() && self.awaiting.is_empty() {
+            return;
+        }
         let mut vain = Vain::of(self);
-        let news = self.instance(id).is_some_and(|instance| vain.why(instance).is_some());
-        if waited_for.is_empty() || !news {
+        if self.instance(id).is_none_or(|instance| vain.why(instance).is_none()) {
             return;
         }
         let lost = waited_for.into_iter().filter(|id| !self.is_rolled(id)).filter_map(|id| {
@@ -96,5 +102,6 @@ impl Supervisor {
         for (id, why) in lost.collect::<Vec<_>>() {
             self.end_operations(&[id], "failed", &why);
         }
+        self.check_awaiting(None); // those that need this one come in vain, too
     }
 }
