@@ -125,7 +125,7 @@ impl Runtime {
         let service = spec.name.clone();
         tokio::task::spawn_local(async move {
             let result = command::run(&processes, request, WATCH_COMMAND).await;
-            let result = result.map(|_| ()).map_err(|error| error.to_string());
+            let result = result.map_err(|error| error.to_string());
             let _ = inbox.send(Input::WatchActionDone { service, result }).await; // the loop may be gone already
         });
     }

@@ -57,7 +57,8 @@ fn stand(one: &InstanceStatus, ready: bool, sort: Sort) -> Stand {
         State::Running if ready && sort == Sort::Job => Stand::OnTheWay,
         State::Running if !ready || one.ready => Stand::There,
         State::Starting if !ready && one.pid.is_some() => Stand::There,
-        State::Backoff if !ready => Stand::There,
+        // One that could not be executed yet, its port being taken, has not been started.
+        State::Backoff if !ready && (one.exit.is_some() || one.in_vain.is_none()) => Stand::There,
         State::Waiting if scheduled => Stand::There,
         // A job that fails now is tried again when its time comes.
         State::Backoff if scheduled && one.in_vain.is_none() => Stand::There,

@@ -6,6 +6,7 @@ use hilum_shared::config::spec::Dependency;
 use hilum_shared::name::{InstanceId, ServiceName};
 
 use super::Supervisor;
+use crate::core::input::FailureClass;
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::service::{Service, is_job, meets};
 
@@ -25,7 +26,7 @@ impl<'a> Vain<'a> {
     }
 
     /// Why nobody should wait for this instance to come up: it has failed, ended again and again too soon (though it may
-    /// be tried just now), was stopped for another's failure, or needs one that did. `None` of one that is ready or not wanted.
+    /// be tried just now), finds its port taken, was stopped for another's failure, or needs one that did. `None` of one that is ready or not wanted.
     pub(super) fn why(&mut self, instance: &Instance) -> Option<String> {
         if let Some(failed) = &instance.stopped_for {
             return Some(format!("it was stopped because `{failed}` failed"));
@@ -42,13 +43,12 @@ impl<'a> Vain<'a> {
             _ if instance.ready() => return None,
             _ => {}
         }
+        if instance.missed == Some(FailureClass::Conflict) {
+            return Some(last); // whoever has what it needs may keep it
+        }
         let crashes = service.crashes_of(instance);
         if crashes >= TRIES {
-            let how = match instance.missed {
-                Some(_) => "could not be started",
-                None if is_job(&instance.spec) => "failed",
-                None => "ended too soon",
-            };
+            let how = if is_job(&instance.spec) { "failed" } else { "ended too soon" };
             return Some(format!("it {how} {crashes} times in a row, last: {last}"));
         }
         if instance.waits() && !instance.ignore_deps { self.needs(service) } else { None }
