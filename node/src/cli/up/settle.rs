@@ -243,6 +243,9 @@ mod tests {
         assert_eq!(stand(&one, true, Sort::Service), Stand::InVain);
         one.state = State::Backoff;
         assert_eq!(stand(&one, true, Sort::Service), Stand::InVain);
+        assert_eq!(stand(&one, false, Sort::Service), Stand::InVain, "it never was started");
+        let exit = hilum_shared::signal::Exit::Code(1);
+        one.exit = Some(hilum_shared::status::ExitStatus::new(exit, 0.0));
         assert_eq!(
             stand(&one, false, Sort::Service),
             Stand::There,
