@@ -95,7 +95,7 @@ impl Handler for Pulse {
         if let Some(status) = &mut beat.status {
             status.truncate(status.floor_char_boundary(MAX_STATUS));
         }
-        let report = Report::Beat { state: beat.state, status: beat.status };
+        let report = Report::Beat { state: beat.state, status: beat.status, told: rhythm.timeout };
         let input = Input::Report { instance: beat.instance, run: beat.run, report };
         if self.inbox.try_send(input).is_err() {
             self.counters.count("heartbeat: noted, node too busy for its news");
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(frames[0], HEARTBEAT_FRAME);
         let echo: Echo = rmp_serde::from_slice(&frames[1]).unwrap();
         assert_eq!((echo.seq, echo.interval, echo.timeout), (41, 2.0, 9.0));
-        let Input::Report { instance, run, report: Report::Beat { state, status } } =
+        let Input::Report { instance, run, report: Report::Beat { state, status, told } } =
             next(&mut inbox)
         else {
             panic!("no beat")
@@ -163,7 +163,7 @@ mod tests {
             (instance.to_string().as_str(), run, state),
             ("a.1", Run(3), WorkerState::Ready)
         );
-        assert_eq!(status.as_deref(), Some("busy"));
+        assert_eq!((status.as_deref(), told.as_secs()), (Some("busy"), 9));
         assert!(roster.heartbeat_age(&instance).is_some());
         assert_eq!(roster.metrics(&instance), [("queue".to_owned(), 3.0)].into());
         assert!(counters.snapshot().is_empty());

@@ -54,12 +54,12 @@ pub enum Input {
         /// One of the files, for people.
         path: String,
     },
-    /// The command that follows such a change failed.
-    WatchActionFailed {
+    /// The command that follows such a change has ended.
+    WatchActionDone {
         /// The service.
         service: ServiceName,
-        /// How.
-        message: String,
+        /// What went wrong.
+        result: Result<(), String>,
     },
     /// The configuration file was read again and is valid.
     Reconfigure {
@@ -210,6 +210,8 @@ pub enum Report {
         state: WorkerState,
         /// Its status text.
         status: Option<String>,
+        /// The silence that is too long, as the echo of this beat says.
+        told: Duration,
     },
     /// A datagram on the notify socket, of a process that is the run's own.
     Notify(NotifyMessage),
@@ -320,4 +322,7 @@ pub enum FailureClass {
     /// The machine is short of something (EAGAIN, ENOMEM, EMFILE): all spawns pause a second, does
     /// not count towards a limit.
     Shortage,
+    /// Somebody else has what it needs (a port) and may let go of it: a failed start, and the policy
+    /// says what follows.
+    Conflict,
 }

@@ -139,7 +139,10 @@ pub struct Life {
     pub last_beat: Option<Moment>,
     /// From when silence counts: last beat or watchdog sign, or readiness.
     last_sign: Option<Moment>,
-    /// `WATCHDOG_USEC` as changed by the program.
+    /// The heartbeat's longest silence as it was told before and last, at its start or by an echo. A beat proves that the
+    /// echo before it was heard.
+    silence: [Duration; 2],
+    /// `WATCHDOG_USEC` as it was told at its start, or has changed it itself.
     watchdog: Option<Duration>,
     /// Probes that failed in a row: ready, alive.
     failed_probes: [u32; 2],
@@ -191,6 +194,8 @@ const STUCK_AFTER: u32 = 5;
 const LATE: Duration = Duration::from_secs(1);
 /// A machine that is short of something is asked again after this.
 const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
+/// The shortest pause after a start that another's port forbade: no process makes time pass between two tries.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
 
 /// One index of a service.
 #[derive(Clone, Debug)]
@@ -223,8 +228,8 @@ pub struct Instance {
     pub stopped_for: Option<ServiceName>,
     /// Goes for good when it is down.
     pub dropping: bool,
-    /// The machine was short of something at the last try.
-    pub shortage: bool,
+    /// Why the last try could not be executed; `None`: it was.
+    pub missed: Option<FailureClass>,
     history: History,
 }
 
@@ -246,7 +251,7 @@ impl Instance {
             ignore_deps: false,
             stopped_for: None,
             dropping: false,
-            shortage: false,
+            missed: None,
             history: History::default(),
         }
     }
@@ -377,13 +382,14 @@ impl Instance {
             return None;
         }
         let sign = life.last_sign?;
+        // A run is judged by what it was told, however short the limit is by now.
+        let [before, told] = life.silence;
+        let silence = settings.heartbeat_timeout.max(before).max(told);
         match &self.spec.policy.alive {
-            None => life.last_beat.map(|_| sign + settings.heartbeat_timeout),
+            None => life.last_beat.map(|_| sign + silence),
             Some(check) => match check.kind {
-                AliveKind::Heartbeat => Some(sign + settings.heartbeat_timeout),
-                AliveKind::Notify => {
-                    Some(sign + life.watchdog.unwrap_or(check.interval) * check.failures.max(1))
-                }
+                AliveKind::Heartbeat => Some(sign + silence),
+                AliveKind::Notify => life.watchdog.map(|usec| sign + usec * check.failures.max(1)),
                 AliveKind::Probe(_) | AliveKind::Rpc => None,
             },
         }
@@ -417,6 +423,13 @@ impl Instance {
         }
     }
 
+    /// `alive` has another meaning from now on: silence counts anew.
+    pub fn alive_changed(&mut self, now: Moment) {
+        if let Some(life) = &mut self.life {
+            life.last_sign = life.last_sign.map(|_| now);
+        }
+    }
+
     // --- what is reported -----------------------------------------------------------------------
 
     /// Takes news of the present run.
@@ -426,6 +439,7 @@ impl Instance {
             Report::SpawnFailed(failure) => match failure.class {
                 FailureClass::Permanent => self.spawn_failed(failure.message, now, out),
                 FailureClass::Shortage => self.spawn_postponed(failure.message, now, out),
+                FailureClass::Conflict => self.spawn_refused(failure.message, now, out),
             },
             Report::Exited(exit) => self.exited(exit, now, out),
             Report::Empty => self.empty(now, out),
@@ -433,7 +447,12 @@ impl Instance {
             Report::Unheard => self.unheard(out),
             Report::Ready => self.became_ready(now, out),
             Report::Probe { purpose, ok, detail } => self.probed(purpose, ok, detail, now, out),
-            Report::Beat { state, status } => self.beat(state, status, now, out),
+            Report::Beat { state, status, told } => {
+                if let Some(life) = &mut self.life {
+                    life.silence = [life.silence[1], told];
+                }
+                self.beat(state, status, now, out);
+            }
             Report::Notify(message) => self.notified(message, now, out),
             Report::Pulse(pulse) => self.pulse(pulse, now, out),
             Report::HookDone { point, result } => self.hook_done(point, result, now, out),

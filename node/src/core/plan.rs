@@ -1,6 +1,8 @@
 //! The difference of two configurations: what a reload would do, before anything is done.
 
-use hilum_shared::config::spec::{Cluster, Launch, Policy, ServiceSpec, SocketSpec};
+use std::time::Duration;
+
+use hilum_shared::config::spec::{AliveKind, Cluster, Launch, Policy, ServiceSpec, SocketSpec};
 use hilum_shared::name::ServiceName;
 
 /// What a new configuration changes.
@@ -10,6 +12,8 @@ pub struct Plan {
     pub services: Vec<(ServiceName, Change)>,
     /// Which shared sockets are bound and closed, in words.
     pub sockets: Option<String>,
+    /// Keys of the node that take effect at once.
+    pub live: Vec<&'static str>,
     /// Top-level keys that take effect at the next start of the node only.
     pub node: Vec<&'static str>,
 }
@@ -52,14 +56,41 @@ pub fn diff(old: &Cluster, new: &Cluster) -> Plan {
     }
     plan.services.sort_by(|a, b| a.0.cmp(&b.0));
     plan.sockets = sockets(&old.sockets, &new.sockets);
+    let (before, after) = (&old.node, &new.node);
+    let live = [
+        (
+            "node.heartbeat",
+            (before.heartbeat_interval, before.heartbeat_timeout)
+                != (after.heartbeat_interval, after.heartbeat_timeout),
+        ),
+        ("node.start_parallel", before.start_parallel != after.start_parallel),
+        ("node.stop_timeout", before.stop_timeout != after.stop_timeout),
+        ("node.watch_config", before.watch_config != after.watch_config),
+        ("node.stats_interval", before.stats_interval != after.stats_interval),
+    ];
+    plan.live = differing(&live);
     let node = [
         ("logs", old.logs != new.logs),
         ("container", old.container != new.container),
-        ("node.run_dir", old.node.run_dir != new.node.run_dir),
-        ("node.metrics", old.node.metrics != new.node.metrics),
+        ("node.run_dir", before.run_dir != after.run_dir),
+        ("node.on_all_exited", before.on_all_exited != after.on_all_exited),
+        ("node.metrics", before.metrics != after.metrics),
     ];
-    plan.node = node.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect();
+    plan.node = differing(&node);
     plan
+}
+
+fn differing(keys: &[(&'static str, bool)]) -> Vec<&'static str> {
+    keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
+}
+
+/// What `WATCHDOG_USEC` tells a process at its start, where its watchdog is watched.
+pub fn watchdog(policy: &Policy) -> Option<Duration> {
+    policy
+        .alive
+        .as_ref()
+        .filter(|check| check.kind == AliveKind::Notify)
+        .map(|check| check.interval)
 }
 
 /// A socket with another name only is kept.
@@ -102,7 +133,7 @@ pub fn launch_keys(a: &Launch, b: &Launch) -> Vec<&'static str> {
         ("cpus", a.cpus != b.cpus),
         ("no_new_privs", a.no_new_privs != b.no_new_privs),
     ];
-    differs.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
+    differing(&differs)
 }
 
 /// A variable that only moved to another line is the same variable.
@@ -136,5 +167,5 @@ fn policy_keys(a: &Policy, b: &Policy) -> Vec<&'static str> {
         ("description", a.description != b.description),
         ("labels", a.labels != b.labels),
     ];
-    differs.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
+    differing(&differs)
 }

@@ -17,6 +17,7 @@ use super::world::World;
 mod change;
 mod depend;
 mod life;
+mod passing;
 mod registry;
 
 const SECOND: Duration = Duration::from_secs(1);

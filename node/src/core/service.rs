@@ -25,12 +25,28 @@ pub struct Service {
     pub not_before: Option<Moment>,
     /// When the schedule fires next.
     pub fires_at: Option<Moment>,
+    /// The same by the wall clock, of a schedule that goes by it.
+    pub fires_for: Option<f64>,
     /// A scheduled job may start: its time has come, or it is tried again, or was asked for.
     pub due: bool,
     /// All of it crash: they are tried one at a time.
     pub breaker: bool,
     /// The schedule fired while the job ran (`overlap: queue`).
     pub queued: bool,
+    /// How far the command of `watch.action` is.
+    pub watch: WatchRun,
+}
+
+/// The command of `watch.action`: one at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WatchRun {
+    /// It does not run.
+    #[default]
+    Idle,
+    /// It runs.
+    Running,
+    /// It runs and does not know of the last change: it is run once more.
+    Again,
 }
 
 impl Service {
@@ -44,9 +60,11 @@ impl Service {
             instances: BTreeMap::new(),
             not_before: None,
             fires_at: None,
+            fires_for: None,
             due: false,
             breaker: false,
             queued: false,
+            watch: WatchRun::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use hilum_shared::config::spec::ReadyKind;
 use hilum_shared::status::{ExitStatus, Flag, InstanceStatus, ServiceStatus, State};
 use hilum_shared::units::format_duration;
 
+use super::input::FailureClass;
 use super::instance::{Instance, Phase, Want};
 use super::service::{Service, is_job};
 use super::time::Now;
@@ -43,10 +44,11 @@ impl Instance {
             }
             _ => None,
         };
+        let short = self.missed == Some(FailureClass::Shortage);
         let flags = [
             (Flag::Paused, life.is_some_and(|life| life.paused.is_some())),
             (Flag::Stuck, self.stuck()),
-            (Flag::Starved, self.shortage && matches!(self.phase, Phase::Backoff { .. })),
+            (Flag::Starved, short && matches!(self.phase, Phase::Backoff { .. })),
             (Flag::HeldBack, life.is_some_and(|life| life.held)),
             (Flag::Removed, service.removed),
             (Flag::Outdated, self.is_up() && !self.outdated(&service.spec).is_empty()),

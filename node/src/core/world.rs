@@ -27,6 +27,9 @@ mod random;
 
 type Key = (InstanceId, Run);
 
+/// The longest silence of the fixtures' cluster.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// One run as the operating system has it.
 #[derive(Clone, Debug, Default)]
 struct Process {
@@ -73,6 +76,8 @@ pub(super) struct World {
     requests: u64,
     open: BTreeSet<u64>,
     ready_kinds: BTreeSet<String>,
+    /// So many commands of `watch.action` were begun.
+    pub(super) watch_commands: u32,
 }
 
 impl World {
@@ -102,6 +107,7 @@ impl World {
             requests: 0,
             open: BTreeSet::new(),
             ready_kinds,
+            watch_commands: 0,
         }
     }
 
@@ -235,7 +241,7 @@ impl World {
                 if obeys {
                     self.report(
                         key.clone(),
-                        Report::Beat { state: WorkerState::Draining, status: None },
+                        Report::Beat { state: WorkerState::Draining, status: None, told: SILENCE },
                     );
                     self.end(&key, Exit::Code(0));
                 }
@@ -276,8 +282,8 @@ impl World {
             Action::StartProbe { .. }
             | Action::StopProbe { .. }
             | Action::Reserve(_)
-            | Action::Drop { .. }
-            | Action::RunWatchCommand { .. } => {}
+            | Action::Drop { .. } => {}
+            Action::RunWatchCommand { .. } => self.watch_commands += 1,
         }
     }
 
@@ -314,6 +320,13 @@ impl World {
             2 => {
                 let failure =
                     SpawnFailure { message: "ENOENT".into(), class: FailureClass::Permanent };
+                return self.report(key, Report::SpawnFailed(failure));
+            }
+            4 => {
+                let failure = SpawnFailure {
+                    message: "port 80 is held".into(),
+                    class: FailureClass::Conflict,
+                };
                 return self.report(key, Report::SpawnFailed(failure));
             }
             _ => {}
@@ -469,7 +482,7 @@ impl World {
         if let Some(process) = self.processes.get_mut(&key) {
             process.ready = true;
         }
-        self.tell(id, Report::Beat { state: WorkerState::Ready, status: None });
+        self.tell(id, Report::Beat { state: WorkerState::Ready, status: None, told: SILENCE });
     }
 
     pub(super) fn pause(&mut self, id: &str, paused: bool) {
@@ -504,6 +517,16 @@ impl World {
         self.nature.stubborn = stubborn;
     }
 
+    /// Whether somebody else has the port of whatever is started.
+    pub(super) fn ports_are_held(&mut self, held: bool) {
+        self.nature.spawn = if held { 4 } else { 0 };
+    }
+
+    /// A beat whose echo calls so much silence too long.
+    pub(super) fn beats(&mut self, id: &str, told: Duration) {
+        self.tell(id, Report::Beat { state: WorkerState::Ready, status: None, told });
+    }
+
     pub(super) fn blocked_by(&self, id: &str) -> Vec<String> {
         self.status(id).blocked_by
     }
@@ -535,7 +558,7 @@ impl World {
                 Report::Notify(super::input::NotifyMessage { ready: true, ..Default::default() })
             } else {
                 process.beats = true;
-                Report::Beat { state: WorkerState::Ready, status: None }
+                Report::Beat { state: WorkerState::Ready, status: None, told: SILENCE }
             };
             self.feed(Input::Report { instance: key.0, run: key.1, report });
         }

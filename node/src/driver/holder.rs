@@ -78,18 +78,65 @@ impl Cluster {
     }
 }
 
+/// Who holds a port that cannot be bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// This process.
+    By(Holder),
+    /// One that may not be known.
+    Foreign,
+    /// No process any more.
+    Lingering,
+    /// The kernel tells of no socket there: it does not listen, or is gone by now.
+    Unseen,
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::By(holder) => return holder.fmt(f),
+            Self::Foreign => "another user's process",
+            Self::Lingering => {
+                "nobody: closed connections linger there (TIME_WAIT) for a minute, because who had them did not set SO_REUSEADDR"
+            }
+            Self::Unseen => "a socket that does not listen",
+        })
+    }
+}
+
+/// Who has this TCP port.
+pub fn look(port: u16) -> Held {
+    let sockets = sockets(port);
+    let of = |listens| -> HashSet<u64> {
+        let open = sockets.iter().filter(|socket| socket.inode != 0 && socket.listens == listens);
+        open.map(|socket| socket.inode).collect()
+    };
+    // Who listens; else whose connection it is.
+    match [of(true), of(false)].into_iter().find(|inodes| !inodes.is_empty()) {
+        Some(inodes) => owner(&inodes).map_or(Held::Foreign, Held::By),
+        None if sockets.is_empty() => Held::Unseen,
+        None => Held::Lingering,
+    }
+}
+
 /// The process that listens on this TCP port, if it may be known: another user's may not.
 pub fn of_port(port: u16) -> Option<Holder> {
-    let mut inodes = HashSet::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        inodes.extend(text.lines().skip(1).filter_map(|line| listener(line, port)));
-    }
+    let listening = sockets(port).into_iter().filter(|socket| socket.listens);
+    owner(&listening.map(|socket| socket.inode).collect())
+}
+
+fn sockets(port: u16) -> Vec<Socket> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let texts = tables.map(|table| fs::read_to_string(table).unwrap_or_default());
+    let lines = texts.iter().flat_map(|text| text.lines().skip(1));
+    lines.filter_map(|line| socket(line, port)).collect()
+}
+
+fn owner(inodes: &HashSet<u64>) -> Option<Holder> {
     if inodes.is_empty() {
         return None;
     }
-    let wanted: HashSet<String> =
-        inodes.into_iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let wanted: HashSet<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     let holds = |pid: &u32| {
         let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             return false;
@@ -103,8 +150,15 @@ pub fn of_port(port: u16) -> Option<Holder> {
     Some(Holder { pid, command, cluster: Cluster::of(pid).map(Box::new) })
 }
 
-/// The inode in a line of `/proc/net/tcp`, when it listens on the port.
-fn listener(line: &str, port: u16) -> Option<u64> {
+/// A socket as `/proc/net/tcp` has it.
+struct Socket {
+    listens: bool,
+    /// 0: no process has it open.
+    inode: u64,
+}
+
+/// The socket in a line of `/proc/net/tcp`, when it is on the port.
+fn socket(line: &str, port: u16) -> Option<Socket> {
     /// `TCP_LISTEN` of the kernel's `tcp_states.h`.
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace();
@@ -112,7 +166,7 @@ fn listener(line: &str, port: u16) -> Option<u64> {
     let state = fields.nth(1)?;
     let inode = fields.nth(5)?.parse().ok()?;
     let number = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
-    (number == port && state == LISTEN).then_some(inode)
+    (number == port).then_some(Socket { listens: state == LISTEN, inode })
 }
 
 #[cfg(test)]
@@ -128,5 +182,6 @@ mod tests {
         assert!(!holder.command.is_empty());
         drop(listener);
         assert_eq!(of_port(port), None);
+        assert_eq!(look(port), Held::Unseen);
     }
 }

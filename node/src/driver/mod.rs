@@ -30,3 +30,4 @@ pub mod stats;
 pub mod sweep;
 pub mod sys;
 pub mod tether;
+pub mod wall_clock;

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 
 use super::dye::Colour;
-use super::holder::{self, Holder};
+use super::holder::{self, Held};
 use crate::core::input::{FailureClass, SpawnFailure};
 use crate::launch::context::Ports;
 
@@ -34,8 +34,8 @@ pub struct PortTable {
 /// A port that could not be given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    /// Somebody else listens on it.
-    #[error("port `{name}` of `{instance}`: {port} is held by {}", holder.as_ref().map_or("another user's process".to_owned(), ToString::to_string))]
+    /// Somebody else has it, for now at least.
+    #[error("port `{name}` of `{instance}`: {port} is held by {by}")]
     Taken {
         /// Whose.
         instance: InstanceId,
@@ -43,8 +43,8 @@ pub enum PortError {
         name: String,
         /// The number.
         port: u16,
-        /// Who has it, where that can be known.
-        holder: Option<Holder>,
+        /// Who has it.
+        by: Held,
     },
     /// Given to another instance of this cluster.
     #[error("port `{name}` of `{instance}`: {port} is given to `{other}` already")]
@@ -72,7 +72,12 @@ pub enum PortError {
 
 impl From<PortError> for SpawnFailure {
     fn from(error: PortError) -> Self {
-        Self { message: error.to_string(), class: FailureClass::Permanent }
+        let class = match error {
+            PortError::Taken { .. } => FailureClass::Conflict,
+            // No time passes that changes this.
+            PortError::Given { .. } | PortError::Exhausted { .. } => FailureClass::Permanent,
+        };
+        Self { message: error.to_string(), class }
     }
 }
 
@@ -191,7 +196,7 @@ impl PortTable {
                     instance: instance.clone(),
                     name: spec.name.clone(),
                     port,
-                    holder: None,
+                    by: Held::Unseen,
                 },
             };
             if spec.conflict == PortConflict::Fail && !(auto && had.is_none()) {
@@ -263,7 +268,7 @@ fn fits(spec: &PortSpec, instance: &InstanceId, port: u16) -> bool {
 fn named(error: PortError) -> PortError {
     match error {
         PortError::Taken { instance, name, port, .. } => {
-            PortError::Taken { holder: holder::of_port(port), instance, name, port }
+            PortError::Taken { by: holder::look(port), instance, name, port }
         }
         other => other,
     }
@@ -279,7 +284,7 @@ fn is_free(ip: IpAddr, port: u16) -> bool {
     })
 }
 
-/// Binds without listening: nobody can connect by mistake, and it is gone at once.
+/// Binds as a server does, without listening: nobody can connect by mistake, and it is gone at once.
 fn try_bind(address: SocketAddr) -> io::Result<()> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
@@ -360,6 +365,26 @@ mod tests {
             table.allocate(&web(1), &next, HERE).unwrap();
             assert!(port(&table, 1) > taken);
         }
+    }
+
+    #[test]
+    fn a_port_on_which_closed_connections_linger_is_held_by_nobody() {
+        // A server that does not set SO_REUSEADDR, as the standard library's does, and closes first.
+        let any = SockaddrStorage::from(SocketAddr::new(HERE, 0));
+        let server = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+        let server = server.unwrap();
+        bind(std::os::fd::AsRawFd::as_raw_fd(&server), &any).unwrap();
+        nix::sys::socket::listen(&server, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let server = TcpListener::from(server);
+        let address = server.local_addr().unwrap();
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        drop(server.accept().unwrap());
+        assert_eq!(io::Read::read(&mut client, &mut [0]).unwrap(), 0, "closed by the server");
+        drop((client, server));
+        let fail = [spec(PortChoice::Fixed(address.port()), PortConflict::Fail)];
+        let error = PortTable::new("x", Ports::new()).allocate(&web(1), &fail, HERE).unwrap_err();
+        assert!(error.to_string().contains("held by nobody: closed connections linger"), "{error}");
+        assert_eq!(SpawnFailure::from(error).class, FailureClass::Conflict);
     }
 
     #[test]

@@ -130,7 +130,12 @@ impl Runtime {
                 self.parts.log.policy(name.clone(), Arc::new(spec.policy.log.clone()));
             }
         }
+        let paced = self.parts.cluster.node.stats_interval != cluster.node.stats_interval;
         self.parts.cluster = Arc::clone(cluster);
+        if let Some(sampling) = self.sampling.take_if(|_| paced) {
+            sampling.abort();
+            self.begin_sampling();
+        }
         self.hashes.clear();
         self.parts.watcher.watch(cluster, &self.parts.load);
         Ok(())

@@ -48,6 +48,7 @@ use crate::driver::memory;
 use crate::driver::ports::PortTable;
 use crate::driver::stats::Sampler;
 use crate::driver::sweep::Remains;
+use crate::driver::wall_clock::WallClock;
 use crate::launch::context::Context;
 use crate::log::handle::{LogHandle, LogReport, Source};
 use crate::watch::{Changed, Watcher};
@@ -276,6 +277,9 @@ impl Runtime {
     /// Runs until all is down; the answer is the exit code.
     pub async fn run(&mut self) -> i32 {
         let processes = self.parts.processes.clone();
+        let wall_clock = WallClock::watch()
+            .inspect_err(|error| tracing::warn!(%error, "a step of the wall clock is noticed late"))
+            .ok();
         loop {
             self.turn();
             if let Some(code) = self.exit {
@@ -294,6 +298,7 @@ impl Runtime {
                 Some(change) = self.parts.changes.recv() => self.changed(change),
                 Some(order) = self.parts.orders.recv() => self.order(order),
                 () = sleep_until(deadline) => self.tick(),
+                () = was_set(wall_clock.as_ref()) => self.queue.push_back(Input::Tick),
                 () = sleep_until(self.settles_at) => {
                     self.settles_at = None;
                     memory::give_back();
@@ -498,6 +503,17 @@ impl Runtime {
     /// Whether it ended because it was told to.
     pub fn was_ordered(&self) -> bool {
         self.ordered
+    }
+}
+
+async fn was_set(wall_clock: Option<&WallClock>) {
+    let set = match wall_clock {
+        Some(clock) => clock.was_set().await,
+        None => std::future::pending().await,
+    };
+    if let Err(error) = set {
+        tracing::warn!(%error, "the wall clock is not watched any more");
+        std::future::pending::<()>().await;
     }
 }
 

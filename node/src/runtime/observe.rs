@@ -122,18 +122,17 @@ impl Runtime {
         let request = match self.prepare(&instance, run, spec, &words, "watch.action", &[]) {
             Ok(request) => request,
             Err(error) => {
-                let (service, message) = (spec.name.clone(), error.to_string());
-                return self.queue.push_back(Input::WatchActionFailed { service, message });
+                let (service, result) = (spec.name.clone(), Err(error.to_string()));
+                return self.queue.push_back(Input::WatchActionDone { service, result });
             }
         };
         let processes = self.parts.processes.clone();
         let inbox = self.parts.inbox.clone();
         let service = spec.name.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = command::run(&processes, request, WATCH_COMMAND).await {
-                let message = error.to_string();
-                let _ = inbox.send(Input::WatchActionFailed { service, message }).await; // the loop may be gone already
-            }
+            let result = command::run(&processes, request, WATCH_COMMAND).await;
+            let result = result.map_err(|error| error.to_string());
+            let _ = inbox.send(Input::WatchActionDone { service, result }).await; // the loop may be gone already
         });
     }
 

@@ -57,7 +57,8 @@ fn stand(one: &InstanceStatus, ready: bool, sort: Sort) -> Stand {
         State::Running if ready && sort == Sort::Job => Stand::OnTheWay,
         State::Running if !ready || one.ready => Stand::There,
         State::Starting if !ready && one.pid.is_some() => Stand::There,
-        State::Backoff if !ready => Stand::There,
+        // One that could not be executed yet, its port being taken, has not been started.
+        State::Backoff if !ready && (one.exit.is_some() || one.in_vain.is_none()) => Stand::There,
         State::Waiting if scheduled => Stand::There,
         // A job that fails now is tried again when its time comes.
         State::Backoff if scheduled && one.in_vain.is_none() => Stand::There,
@@ -242,6 +243,9 @@ mod tests {
         assert_eq!(stand(&one, true, Sort::Service), Stand::InVain);
         one.state = State::Backoff;
         assert_eq!(stand(&one, true, Sort::Service), Stand::InVain);
+        assert_eq!(stand(&one, false, Sort::Service), Stand::InVain, "it never was started");
+        let exit = hilum_shared::signal::Exit::Code(1);
+        one.exit = Some(hilum_shared::status::ExitStatus::new(exit, 0.0));
         assert_eq!(
             stand(&one, false, Sort::Service),
             Stand::There,

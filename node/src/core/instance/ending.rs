@@ -271,9 +271,15 @@ impl Instance {
         }
         let fault = matches!(cause, Cause::Fault(_));
         let end = End { exit, fault, ready, uptime };
+        self.follow(end, Duration::ZERO, now, out);
+    }
+
+    /// What follows a run that ended, or could not begin: the policy decides, but no sooner than after `pause`.
+    pub(super) fn follow(&mut self, end: End, pause: Duration, now: Moment, out: &mut Output) {
         let policy = &self.spec.policy;
         match self.history.judge(&policy.restart, policy.kind, end, now, (&self.id, self.run)) {
             Verdict::Again(delay) => {
+                let delay = delay.max(pause);
                 let reason = self.reason.clone().unwrap_or_default();
                 out.notice(&self.id, Notice::Restarting { delay, reason });
                 if delay.is_zero() {

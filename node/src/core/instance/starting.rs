@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use hilum_shared::config::spec::{AliveKind, Hook, ReadyKind, ServiceSpec};
 
-use super::{Cause, Instance, Life, Phase, SHORTAGE_PAUSE, Step, Want};
+use super::{CONFLICT_PAUSE, Cause, Instance, Life, Phase, SHORTAGE_PAUSE, Step, Want};
 use crate::core::action::{Action, Scope};
 use crate::core::event::EventKind;
-use crate::core::input::{HookPoint, ProbePurpose};
+use crate::core::input::{FailureClass, HookPoint, ProbePurpose};
 use crate::core::output::{Notice, Output};
+use crate::core::plan::watchdog;
+use crate::core::restart::End;
 use crate::core::time::Moment;
 
 impl Instance {
@@ -21,7 +23,7 @@ impl Instance {
         self.restarts = self.restarts.saturating_add(u32::from(self.history.begin()));
         self.reason = None;
         self.info = None;
-        self.shortage = false;
+        self.missed = None;
         self.life = Some(Life {
             since: now,
             pid: None,
@@ -32,7 +34,8 @@ impl Instance {
             exit: None,
             last_beat: None,
             last_sign: None,
-            watchdog: None,
+            silence: [out.settings().heartbeat_timeout; 2],
+            watchdog: watchdog(&self.spec.policy),
             failed_probes: [0, 0],
             probe_detail: String::new(),
             called: false,
@@ -103,9 +106,23 @@ impl Instance {
         }
         out.event(self, EventKind::SpawnFailed(message.clone()));
         self.reason = Some(message);
-        self.shortage = true;
+        self.missed = Some(FailureClass::Shortage);
         self.phase = Phase::Backoff { until: now + SHORTAGE_PAUSE };
         out.notice(&self.id, Notice::Shortage(now + SHORTAGE_PAUSE));
+    }
+
+    /// Somebody else has its port: a failed start.
+    pub(super) fn spawn_refused(&mut self, message: String, now: Moment, out: &mut Output) {
+        self.forget(out);
+        if self.want == Want::Down {
+            self.rest(Phase::Down, now, out);
+            return;
+        }
+        out.event(self, EventKind::SpawnFailed(message.clone()));
+        self.reason = Some(message);
+        self.missed = Some(FailureClass::Conflict);
+        let end = End { exit: None, fault: true, ready: false, uptime: Duration::ZERO };
+        self.follow(end, CONFLICT_PAUSE, now, out);
     }
 
     pub(super) fn became_ready(&mut self, now: Moment, out: &mut Output) {

@@ -6,6 +6,7 @@ use hilum_shared::name::{InstanceId, ServiceName};
 
 use super::Supervisor;
 use crate::core::event::EventKind;
+use crate::core::input::FailureClass;
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::service::{Service, is_job};
 use crate::core::time::{Moment, Now};
@@ -67,7 +68,8 @@ impl Supervisor {
         for name in names {
             let Some(service) = self.services.get_mut(&name) else { continue };
             service.breaker = false;
-            let pausing = |i: &&Instance| matches!(i.phase, Phase::Backoff { .. }) && !i.shortage;
+            let short = |i: &Instance| i.missed == Some(FailureClass::Shortage);
+            let pausing = |i: &&Instance| matches!(i.phase, Phase::Backoff { .. }) && !short(i);
             let ids: Vec<InstanceId> =
                 service.instances.values().filter(pausing).map(|i| i.id.clone()).collect();
             self.gate_dirty = true;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hilum_shared::config::spec::{
-    Cluster, NodeSpec, ReloadVia, ServiceSpec, SocketSpec, WatchAction,
+    Cluster, NodeSpec, ReloadVia, ServiceSpec, SocketSpec, Watch, WatchAction,
 };
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::signal::Signal;
@@ -36,7 +36,7 @@ use super::input::{Input, Owner, Report};
 use super::instance::{Instance, Phase, Settings, Want};
 use super::operation::{Awaiting, Operations};
 use super::output::Output;
-use super::service::Service;
+use super::service::{Service, WatchRun};
 use super::time::{Moment, Now};
 
 /// What the command line decides for a node's whole life.
@@ -80,6 +80,8 @@ pub struct Supervisor {
     going: Option<Going>,
     operations: Operations,
     awaiting: Vec<Awaiting>,
+    /// What the wall clock says beyond the monotonic one, in seconds.
+    wall_ahead: f64,
     /// The operation of the last reload.
     reloading: u64,
     registry: Registry,
@@ -117,6 +119,7 @@ impl Supervisor {
             going: None,
             operations: Operations::default(),
             awaiting: Vec::new(),
+            wall_ahead: start::wall_ahead(now),
             reloading: 0,
             // Another one in each life of a node.
             registry: Registry::new((now.wall.max(0.0) * 1e6) as u64),
@@ -130,6 +133,7 @@ impl Supervisor {
     /// Takes one input and adds what is to be done to `actions`.
     pub fn handle(&mut self, input: Input, now: Now, actions: &mut Vec<Action>) {
         self.out.begin(now);
+        self.look_at_clocks(now);
         match input {
             Input::Tick => self.tick(now),
             Input::Stalled(by) => self.stalled(by, now),
@@ -143,9 +147,7 @@ impl Supervisor {
             }
             Input::FilesChanged { service, path } => self.files_changed(&service, &path, now),
             Input::ReloadRefused(why) => self.out.event_of(None, EventKind::ReloadRefused(why)),
-            Input::WatchActionFailed { service, message } => {
-                self.out.event_of(Some(&service), EventKind::WatchActionFailed(message));
-            }
+            Input::WatchActionDone { service, result } => self.watch_action_done(&service, result),
             Input::Reconfigure { request, cluster, dry_run } => {
                 self.reconfigure(request, cluster, dry_run, now);
                 self.offered(now);
@@ -280,7 +282,7 @@ impl Supervisor {
         let name = spec.name.clone();
         let count = spec.numprocesses;
         let mut service = Service::new(spec, want);
-        service.fires_at = Self::next_fire(&service, None, now);
+        service.plan_next(None, now);
         self.services.insert(name.clone(), service);
         self.grow(&name, count, want, now);
     }
@@ -390,15 +392,41 @@ impl Supervisor {
             .filter(|i| i.want == Want::Up)
             .map(|i| i.id.clone())
             .collect();
-        let spec = service.spec.clone();
         match watch.action {
             WatchAction::Restart => self.replace(name, up, &format!("{path} changed"), None, now),
-            WatchAction::Run(command) => self.out.action(Action::RunWatchCommand { spec, command }),
+            WatchAction::Run(_) => self.run_watch_command(name),
             WatchAction::Reload => {
                 for id in up {
                     self.ask_to_reload(&id, &format!("{path} changed"));
                 }
             }
+        }
+    }
+
+    /// One at a time: what changes meanwhile is told to one more.
+    fn run_watch_command(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let Some(Watch { action: WatchAction::Run(command), .. }) = &service.spec.policy.watch
+        else {
+            return;
+        };
+        if service.watch == WatchRun::Idle {
+            service.watch = WatchRun::Running;
+            let (spec, command) = (service.spec.clone(), command.clone());
+            self.out.action(Action::RunWatchCommand { spec, command });
+        } else {
+            service.watch = WatchRun::Again;
+        }
+    }
+
+    fn watch_action_done(&mut self, name: &ServiceName, result: Result<(), String>) {
+        if let Err(message) = result {
+            self.out.event_of(Some(name), EventKind::WatchActionFailed(message));
+        }
+        let Some(service) = self.services.get_mut(name) else { return };
+        let before = std::mem::take(&mut service.watch);
+        if before == WatchRun::Again && self.going.is_none() {
+            self.run_watch_command(name);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::core::graph::Graph;
 use crate::core::input::{ProbePurpose, RequestId};
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::operation::Expect;
-use crate::core::plan::{Change, Plan, diff, launch_keys};
+use crate::core::plan::{Change, Plan, diff, launch_keys, watchdog};
 use crate::core::service::Service;
 use crate::core::target;
 use crate::core::time::Now;
@@ -156,6 +156,7 @@ impl Supervisor {
                     let kept = (1..=present.min(after)).filter_map(|index| {
                         let instance = self.services.get(name)?.instances.get(&index)?;
                         let spec = new.services.get(name)?;
+                        let (later, live) = told_at_start(instance, spec, policy);
                         let restart = if launch.is_empty() && self.is_rolled(&instance.id) {
                             Vec::new() // its turn will come without this
                         } else {
@@ -165,12 +166,14 @@ impl Supervisor {
                             format!("{}: restart", restart.join(", "))
                         } else if !instance.is_up() && !launch.is_empty() {
                             format!("{}: at its next start", launch.join(", "))
-                        } else if !policy.is_empty() {
-                            format!("{}: live", policy.join(", "))
                         } else {
-                            return None;
+                            let parts = [(later, "at its next start"), (live, "live")];
+                            let parts = parts.iter().filter(|(keys, _)| !keys.is_empty());
+                            let parts =
+                                parts.map(|(keys, when)| format!("{}: {when}", keys.join(", ")));
+                            parts.collect::<Vec<_>>().join("; ")
                         };
-                        Some(format!("~ {} {what}", instance.id))
+                        (!what.is_empty()).then(|| format!("~ {} {what}", instance.id))
                     });
                     lines.extend(kept);
                     lines.extend(indexes(present, after).map(|id| format!("+ {id}")));
@@ -180,6 +183,7 @@ impl Supervisor {
         }
         lines.extend(told.iter().map(|(id, via)| format!("~ {id} content: told by {via}")));
         lines.extend(plan.sockets.iter().map(|words| format!("~ sockets: {words}")));
+        lines.extend(plan.live.iter().map(|key| format!("~ {key}: live")));
         lines.extend(plan.node.iter().map(|key| format!("~ {key}: at the next start of the node")));
         lines
     }
@@ -241,7 +245,7 @@ impl Supervisor {
                 let Some(service) = self.services.get_mut(name) else { return };
                 let previous = std::mem::replace(&mut service.spec, spec.clone());
                 if policy.contains(&"schedule") {
-                    service.fires_at = Self::next_fire(service, None, now);
+                    service.plan_next(None, now);
                 }
                 if let Some(count) = count {
                     self.rescale(name, count, items, now);
@@ -249,14 +253,14 @@ impl Supervisor {
                 if launch.contains(&"ports") {
                     self.reserve_ports(name);
                 }
-                self.apply_live(name);
+                self.apply_live(name, now);
                 self.apply_launch(name, &launch, previous, items, now);
             }
         }
     }
 
     /// Changed policies apply to what runs. What is to be restarted ends by those that it was started with.
-    fn apply_live(&mut self, name: &ServiceName) {
+    fn apply_live(&mut self, name: &ServiceName, now: Now) {
         let Some(service) = self.services.get(name) else { return };
         let spec = service.spec.clone();
         let stays = |instance: &&Instance| {
@@ -272,6 +276,7 @@ impl Supervisor {
                     instance.change_probe(ProbePurpose::Ready, &old, out);
                 }
                 if old.policy.alive != spec.policy.alive {
+                    instance.alive_changed(now.mono);
                     instance.change_probe(ProbePurpose::Alive, &old, out);
                 }
             });
@@ -390,6 +395,16 @@ impl Supervisor {
         }
         self.cluster = Arc::new(cluster);
     }
+}
+
+/// Those of the changed policies that a process learns at its start only, and the others.
+fn told_at_start(
+    instance: &Instance,
+    spec: &ServiceSpec,
+    policy: &[&'static str],
+) -> (Vec<&'static str>, Vec<&'static str>) {
+    let told = instance.is_up() && watchdog(&instance.spec.policy) != watchdog(&spec.policy);
+    policy.iter().copied().partition(|key| told && *key == "alive")
 }
 
 impl Instance {

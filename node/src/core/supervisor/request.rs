@@ -11,6 +11,7 @@ use hilum_shared::protocol::control::{
 use hilum_shared::signal::Signal;
 
 use super::stop::Order;
+use super::vain::Vain;
 use super::{Options, Supervisor};
 use crate::core::action::{Action, Reply, Scope};
 use crate::core::event::EventKind;
@@ -413,13 +414,14 @@ impl Supervisor {
     }
 
     pub(super) fn outcome_of(&self, awaiting: &Awaiting, ok: bool) -> Outcome {
+        let mut vain = Vain::of(self);
         let changed = awaiting.instances.iter().filter_map(|(id, _)| {
             let instance = self.instance(id)?;
             Some(Change {
                 instance: Some(id.clone()),
                 action: "wait".into(),
                 result: Some(instance.state_word().into()),
-                reason: instance.reason.clone(),
+                reason: vain.why(instance).or_else(|| instance.reason.clone()),
             })
         });
         Outcome { changed: changed.collect(), survivors: Vec::new(), ok }

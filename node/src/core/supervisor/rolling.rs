@@ -21,7 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(super) struct Roll {
     why: String,
-    queue: VecDeque<InstanceId>,
+    /// Each with the run that is to be replaced.
+    queue: VecDeque<(InstanceId, Run)>,
     flying: Vec<Flight>,
     done: Vec<InstanceId>,
     most_down: usize,
@@ -70,8 +71,8 @@ enum Landing {
 }
 
 impl Supervisor {
-    /// Begins to replace `ids`, or adds them to what is being replaced. `unsure` have been replaced before and are not
-    /// ready: they are waited for first, and count as down.
+    /// Begins to replace `ids`, or adds them to what is being replaced; the first goes when this input is settled. `unsure`
+    /// have been replaced before and are not ready: they are waited for first, and count as down.
     pub(super) fn roll(
         &mut self,
         name: &ServiceName,
@@ -82,13 +83,15 @@ impl Supervisor {
         now: Now,
     ) {
         let Some(service) = self.services.get(name) else { return };
+        let with_run = |id: InstanceId| {
+            let run = service.instances.get(&id.index).map_or(Run(0), |instance| instance.run);
+            (id, run)
+        };
+        let queue: VecDeque<(InstanceId, Run)> = ids.into_iter().map(with_run).collect();
         if let Some(roll) = self.rolls.get_mut(name) {
             why.clone_into(&mut roll.why);
-            for id in ids {
-                if !roll.queue.contains(&id) {
-                    roll.queue.push_back(id);
-                }
-            }
+            roll.queue.retain(|(queued, _)| !queue.iter().any(|(id, _)| id == queued));
+            roll.queue.extend(queue);
             return;
         }
         let rolling = service.spec.policy.rolling.clone();
@@ -96,7 +99,7 @@ impl Supervisor {
         let surge = rolling.as_ref().map_or(0, |rolling| rolling.max_surge);
         let mut roll = Roll {
             why: why.to_owned(),
-            queue: ids.into(),
+            queue,
             flying: Vec::new(),
             done: Vec::new(),
             most_down: rolling.as_ref().map_or(1, |r| r.max_unavailable.max(r.max_surge)).max(1)
@@ -141,7 +144,6 @@ impl Supervisor {
             });
         }
         self.rolls.insert(name.clone(), roll);
-        self.advance_roll(name, now);
     }
 
     /// A rolling restart for a definition that is not wanted any more is over; the answer is what ran before it.
@@ -156,7 +158,8 @@ impl Supervisor {
         let spec = self.services.get(name)?.spec.clone();
         let as_wanted =
             |id: &&InstanceId| self.instance(id).is_some_and(|i| i.outdated(&spec).is_empty());
-        let ids: Vec<InstanceId> = roll.queue.iter().filter(as_wanted).cloned().collect();
+        let queued = roll.queue.iter().map(|(id, _)| id);
+        let ids: Vec<InstanceId> = queued.filter(as_wanted).cloned().collect();
         self.end_operations(&ids, "unchanged", "it runs what is wanted");
         roll.previous
     }
@@ -199,14 +202,15 @@ impl Supervisor {
     /// Whether it is one of those that are replaced, so that who waits for it waits until it has held.
     pub(super) fn is_rolled(&self, id: &InstanceId) -> bool {
         self.rolls.get(&id.service).is_some_and(|roll| {
-            roll.queue.contains(id) || roll.flying.iter().any(|flight| flight.id == *id)
+            let queued = roll.queue.iter().any(|(queued, _)| queued == id);
+            queued || roll.flying.iter().any(|flight| flight.id == *id)
         })
     }
 
     /// Somebody restarts it by hand: what becomes of it says nothing of the others any more.
     pub(super) fn leave_roll(&mut self, id: &InstanceId) {
         if let Some(roll) = self.rolls.get_mut(&id.service) {
-            roll.queue.retain(|other| other != id);
+            roll.queue.retain(|(other, _)| other != id);
             roll.flying.retain(|flight| flight.id != *id);
         }
     }
@@ -246,20 +250,23 @@ impl Supervisor {
         }
         let standing_in = roll.flying.iter().any(|flight| roll.stand_ins.contains(&flight.id));
         while !standing_in && roll.flying.len() < roll.most_down {
-            let Some(id) = roll.queue.pop_front() else { break };
+            let Some((id, old_run)) = roll.queue.pop_front() else { break };
             let Some(instance) = self.instance(&id) else { continue };
             if instance.want == Want::Down || instance.dropping {
                 continue;
             }
             let flight = Flight {
                 id: id.clone(),
-                old_run: instance.run,
+                old_run,
                 by: now.mono + roll.deadline,
                 settled_at: None,
                 ended: None,
             };
-            let why = roll.why.clone();
-            self.with(&id, |instance, out| instance.restart(&why, None, now.mono, out));
+            // One that crashed and started anew since is what is wanted already.
+            if instance.run == old_run {
+                let why = roll.why.clone();
+                self.with(&id, |instance, out| instance.restart(&why, None, now.mono, out));
+            }
             roll.flying.push(flight);
         }
         if roll.flying.is_empty() && roll.queue.is_empty() {
@@ -322,7 +329,7 @@ impl Supervisor {
         self.out.event_of(Some(name), EventKind::RollingStopped(format!("{id}: {why}{next}")));
         self.dismiss(name, &roll.stand_ins, now);
         self.end_operations(std::slice::from_ref(id), "failed", why);
-        let queue: Vec<InstanceId> = roll.queue.iter().cloned().collect();
+        let queue: Vec<InstanceId> = roll.queue.iter().map(|(id, _)| id.clone()).collect();
         self.end_operations(&queue, "kept", &format!("not replaced, because {id} did not hold"));
         let flying: Vec<InstanceId> = roll.flying.iter().map(|flight| flight.id.clone()).collect();
         self.end_operations(

@@ -2,9 +2,11 @@
 
 use hilum_shared::config::spec::{OnDependencyRestart, OnFailure};
 use hilum_shared::name::{InstanceId, ServiceName};
+use hilum_shared::protocol::control::AwaitState;
 
 use super::Supervisor;
 use super::stop::Order;
+use super::vain::Vain;
 use crate::core::action::{Action, Reply};
 use crate::core::event::EventKind;
 use crate::core::instance::{Phase, Want};
@@ -15,6 +17,7 @@ use crate::core::time::Now;
 
 impl Supervisor {
     pub(super) fn settle(&mut self, now: Now) {
+        self.advance_rolls(now); // those that this input began
         loop {
             let notices = self.out.take_notices();
             if notices.is_empty() {
@@ -110,20 +113,23 @@ impl Supervisor {
 
     pub(super) fn check_awaiting(&mut self, changed: Option<&InstanceId>) {
         let mut answered = Vec::new();
+        let mut vain = Vain::of(self);
         for (at, awaiting) in self.awaiting.iter().enumerate() {
             let concerned =
                 changed.is_none_or(|id| awaiting.instances.iter().any(|(other, _)| other == id));
             if !concerned {
                 continue;
             }
-            // One that is gone for good has arrived wherever it was waited for.
-            let states: Vec<Option<bool>> = awaiting
-                .instances
-                .iter()
-                .map(|(id, run)| {
-                    self.instance(id).map_or(Some(true), |i| arrived(awaiting.state, *run, i))
+            let to_be_up = matches!(awaiting.state, AwaitState::Ready | AwaitState::Running);
+            let states = awaiting.instances.iter().map(|(id, run)| {
+                // One that is gone for good has arrived wherever it was waited for.
+                let Some(instance) = self.instance(id) else { return Some(true) };
+                arrived(awaiting.state, *run, instance).or_else(|| {
+                    let lost = to_be_up && !self.is_rolled(id) && vain.why(instance).is_some();
+                    lost.then_some(false)
                 })
-                .collect();
+            });
+            let states: Vec<Option<bool>> = states.collect();
             let failed = states.contains(&Some(false));
             if failed || states.iter().all(Option::is_some) {
                 answered.push((at, !failed));

@@ -16,6 +16,41 @@ use crate::core::time::{Moment, Now};
 /// command is to be answered within some tens of milliseconds.
 pub(super) const STARTS_AT_ONCE: usize = 16;
 
+/// A difference of the two clocks that is no step, in seconds: both may be read some time apart.
+const CLOCK_STEP: f64 = 0.5;
+/// A clock that is set by so many seconds was wrong: what it was to begin at times that it never showed, or showed
+/// twice, is not made up for. The limit is that of Debian's cron(8).
+const CLOCK_WRONG: f64 = 3.0 * 3600.0;
+
+/// What the wall clock says beyond the monotonic one, in seconds.
+pub(super) fn wall_ahead(now: Now) -> f64 {
+    now.wall - now.mono.0.as_secs_f64()
+}
+
+/// When the wall clock will say `at`; now where it did.
+fn moment(at: f64, now: Now) -> Moment {
+    now.mono + Duration::try_from_secs_f64(at - now.wall).unwrap_or_default()
+}
+
+impl Service {
+    /// Decides when the schedule fires next after `last`, or for the first time.
+    pub(super) fn plan_next(&mut self, last: Option<Moment>, now: Now) {
+        let when = self.spec.policy.schedule.as_ref().map(|schedule| &schedule.when);
+        (self.fires_at, self.fires_for) = match when {
+            None => (None, None),
+            Some(ScheduleWhen::Every(every)) => {
+                (Some(last.map_or(now.mono, |last| (last + *every).max(now.mono))), None)
+            }
+            Some(ScheduleWhen::Cron(expression)) => {
+                // A clock that is a hair behind does not fire the same time again.
+                let fired = self.fires_for.filter(|_| last.is_some());
+                let next = cron::next(expression, fired.map_or(now.wall, |at| at.max(now.wall)));
+                (next.map(|at| moment(at, now)), next)
+            }
+        };
+    }
+}
+
 /// What follows a look at the waiting instances of one service.
 #[derive(PartialEq, Eq)]
 enum Look {
@@ -165,16 +200,19 @@ impl Supervisor {
 
     // --- schedules ------------------------------------------------------------------------------
 
-    /// When a service's schedule fires next after `last`, or for the first time.
-    pub(super) fn next_fire(service: &Service, last: Option<Moment>, now: Now) -> Option<Moment> {
-        let schedule = service.spec.policy.schedule.as_ref()?;
-        match &schedule.when {
-            ScheduleWhen::Every(every) => {
-                Some(last.map_or(now.mono, |last| (last + *every).max(now.mono)))
-            }
-            ScheduleWhen::Cron(expression) => {
-                let at = cron::next(expression, now.wall)?;
-                Some(now.mono + Duration::try_from_secs_f64(at - now.wall).unwrap_or_default())
+    /// Notices that the wall clock was set, or that the machine slept: times of the day come sooner or later by then.
+    pub(super) fn look_at_clocks(&mut self, now: Now) {
+        let step = wall_ahead(now) - self.wall_ahead;
+        if step.abs() < CLOCK_STEP {
+            return;
+        }
+        self.wall_ahead = wall_ahead(now);
+        for service in self.services.values_mut().filter(|service| service.fires_at.is_some()) {
+            match service.fires_for {
+                // Neither skipped nor run twice.
+                Some(at) if step.abs() < CLOCK_WRONG => service.fires_at = Some(moment(at, now)),
+                Some(_) => service.plan_next(None, now),
+                None => {}
             }
         }
     }
@@ -188,7 +226,7 @@ impl Supervisor {
             .collect();
         for name in due {
             let Some(service) = self.services.get_mut(&name) else { continue };
-            service.fires_at = Self::next_fire(service, Some(now.mono), now);
+            service.plan_next(Some(now.mono), now);
             if service.fires_at.is_some_and(|at| at <= now.mono) {
                 service.fires_at = Some(now.mono + Duration::from_secs(1));
             }

@@ -6,6 +6,7 @@ use hilum_shared::config::spec::Dependency;
 use hilum_shared::name::{InstanceId, ServiceName};
 
 use super::Supervisor;
+use crate::core::input::FailureClass;
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::service::{Service, is_job, meets};
 
@@ -25,7 +26,7 @@ impl<'a> Vain<'a> {
     }
 
     /// Why nobody should wait for this instance to come up: it has failed, ended again and again too soon (though it may
-    /// be tried just now), was stopped for another's failure, or needs one that did. `None` of one that is ready or not wanted.
+    /// be tried just now), finds its port taken, was stopped for another's failure, or needs one that did. `None` of one that is ready or not wanted.
     pub(super) fn why(&mut self, instance: &Instance) -> Option<String> {
         if let Some(failed) = &instance.stopped_for {
             return Some(format!("it was stopped because `{failed}` failed"));
@@ -43,6 +44,9 @@ impl<'a> Vain<'a> {
             Phase::Completed => return None,
             _ if instance.ready() => return None,
             _ => {}
+        }
+        if instance.missed == Some(FailureClass::Conflict) {
+            return Some(last); // whoever has what it needs may keep it
         }
         let crashes = service.crashes_of(instance);
         if crashes >= TRIES {
@@ -86,9 +90,11 @@ impl Supervisor {
     /// Answers those who wait for what comes in vain, when that is news of this instance.
     pub(super) fn end_waits_in_vain(&mut self, id: &InstanceId) {
         let waited_for = self.operations.waited_for();
+        if waited_for.is_empty() && self.awaiting.is_empty() {
+            return;
+        }
         let mut vain = Vain::of(self);
-        let news = self.instance(id).is_some_and(|instance| vain.why(instance).is_some());
-        if waited_for.is_empty() || !news {
+        if self.instance(id).is_none_or(|instance| vain.why(instance).is_none()) {
             return;
         }
         let lost = waited_for.into_iter().filter(|id| !self.is_rolled(id)).filter_map(|id| {
@@ -98,5 +104,6 @@ impl Supervisor {
         for (id, why) in lost.collect::<Vec<_>>() {
             self.end_operations(&[id], "failed", &why);
         }
+        self.check_awaiting(None); // those that need this one come in vain, too
     }
 }

@@ -104,7 +104,7 @@ fn run(world: &mut World, op: Op) {
                         ..Default::default()
                     })
                 } else {
-                    Report::Beat { state: WorkerState::Ready, status: None }
+                    Report::Beat { state: WorkerState::Ready, status: None, told: SILENCE }
                 };
                 world.feed(Input::Report { instance: key.0, run: key.1, report });
             }
