@@ -17,7 +17,7 @@ fn text(path: &str) -> String {
 fn file(name: &str) -> String {
     match name {
         "world" => "node/src/core/world/random.rs".to_owned(),
-        "change" | "depend" | "life" => format!("node/src/core/scenarios/{name}.rs"),
+        "change" | "depend" | "life" | "passing" => format!("node/src/core/scenarios/{name}.rs"),
         "config" | "config_diagnostics" | "config_syntax" => format!("shared/tests/{name}.rs"),
         _ if name.starts_with("wire_") => format!("shared/tests/{name}.rs"),
         _ if name.starts_with("log/") => format!("node/tests/{name}.rs"),

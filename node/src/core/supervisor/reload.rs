@@ -63,7 +63,6 @@ impl Supervisor {
             reloaded.operation = accepted.operation;
             reloaded.changed = accepted.changed;
             self.release_wave(now);
-            self.advance_rolls(now);
             self.gate_dirty = true;
         }
         if let Some(id) = request {

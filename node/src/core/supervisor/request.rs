@@ -277,8 +277,6 @@ impl Supervisor {
             }
         }
         self.release_wave(now);
-        // Nothing happens to one that waits already which would tell that it does so in vain.
-        self.advance_rolls(now);
         Ok(accepted)
     }
 
