@@ -4,7 +4,6 @@
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until};
@@ -48,7 +47,7 @@ fn a_user_without_room_for_more_processes_gets_what_fits_and_the_rest_later() {
             "--clear-groups",
         ];
         let words: Vec<&str> = words.split(' ').collect();
-        wrapped(&cluster, &wrap, &words).output().unwrap()
+        cluster.command_by(&wrap, &words).output().unwrap()
     };
     let up = hilum("up -d");
     let said = String::from_utf8_lossy(&up.stderr);
@@ -79,7 +78,7 @@ fn a_node_without_descriptors_starts_what_fits_and_refuses_clients() {
     let yaml = "instances: {web: {command: sleep 1000, numprocesses: 60}}";
     let cluster = Cluster::new(yaml);
     let few = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "few"];
-    let up = wrapped(&cluster, &few, &["up", "-d"]).output().unwrap();
+    let up = cluster.command_by(&few, &["up", "-d"]).output().unwrap();
     let ps = cluster.ps();
     let node = u32::try_from(ps["node"]["pid"].as_u64().unwrap()).unwrap();
     assert!(count(&ps, &|one| one["state"] == "running") > 0, "{up:?}");
@@ -114,7 +113,7 @@ fn a_node_that_is_process_one_reaps_and_ends_with_its_code() {
         "instances: {web: {command: [sh, -c, '(setsid sh -c \"sleep 0.1\" &) ; exec sleep 1000']}}";
     let cluster = Cluster::new(yaml);
     let wrap = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
-    let mut unshare = wrapped(&cluster, &wrap, &["node"]).spawn().unwrap();
+    let mut unshare = cluster.command_by(&wrap, &["node"]).spawn().unwrap();
     let own = unshare.id();
     let keeper = || children(own).first().copied();
     let events = cluster.path(".hilum/hilum.yml/logs");
@@ -140,21 +139,6 @@ fn a_node_that_is_process_one_reaps_and_ends_with_its_code() {
     assert_eq!(unshare.wait().unwrap().code(), Some(0));
     wait_until(LIMIT, "the end", || !alive(keeper));
     cluster.assert_empty();
-}
-
-/// The command line, started by other programs.
-fn wrapped(cluster: &Cluster, wrap: &[&str], words: &[&str]) -> Command {
-    let inner = cluster.command(words);
-    let mut command = Command::new(wrap[0]);
-    command.args(&wrap[1..]).arg(inner.get_program()).args(inner.get_args());
-    for (name, value) in inner.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command.current_dir(cluster.dir()).stdin(Stdio::null());
-    command
 }
 
 fn children(pid: u32) -> Vec<u32> {

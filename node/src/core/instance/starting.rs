@@ -98,29 +98,38 @@ impl Instance {
         }
     }
 
-    pub(super) fn spawn_postponed(&mut self, message: String, now: Moment, out: &mut Output) {
+    /// Notes why there is no process; `false` where none is wanted any more.
+    fn missed_its_start(
+        &mut self,
+        message: String,
+        why: FailureClass,
+        now: Moment,
+        out: &mut Output,
+    ) -> bool {
         self.forget(out);
         if self.want == Want::Down {
             self.rest(Phase::Down, now, out);
-            return;
+            return false;
         }
         out.event(self, EventKind::SpawnFailed(message.clone()));
         self.reason = Some(message);
-        self.missed = Some(FailureClass::Shortage);
+        self.missed = Some(why);
+        true
+    }
+
+    pub(super) fn spawn_postponed(&mut self, message: String, now: Moment, out: &mut Output) {
+        if !self.missed_its_start(message, FailureClass::Shortage, now, out) {
+            return;
+        }
         self.phase = Phase::Backoff { until: now + SHORTAGE_PAUSE };
         out.notice(&self.id, Notice::Shortage(now + SHORTAGE_PAUSE));
     }
 
     /// Somebody else has its port: a failed start.
     pub(super) fn spawn_refused(&mut self, message: String, now: Moment, out: &mut Output) {
-        self.forget(out);
-        if self.want == Want::Down {
-            self.rest(Phase::Down, now, out);
+        if !self.missed_its_start(message, FailureClass::Conflict, now, out) {
             return;
         }
-        out.event(self, EventKind::SpawnFailed(message.clone()));
-        self.reason = Some(message);
-        self.missed = Some(FailureClass::Conflict);
         let end = End { exit: None, fault: true, ready: false, uptime: Duration::ZERO };
         self.follow(end, CONFLICT_PAUSE, now, out);
     }
