@@ -29,7 +29,7 @@ use super::procfs::{self, OrphansFile, Stat, Thread};
 use super::request::{SpawnRequest, Stdio};
 use super::spawn::Spawner;
 use super::spawn_error::{SpawnError, Stage};
-use super::sys::{self, Epoll, Look, Usage};
+use super::sys::{self, Epoll, Look, Told, Usage};
 use crate::core::action::Scope;
 use crate::core::input::Pulse;
 
@@ -99,6 +99,8 @@ pub(super) struct Table {
     pub(super) orphans: Option<OrphansFile>,
     /// Leaders that are nobody's any more, while they die.
     pub(super) abandoned: Vec<u32>,
+    /// Leaders that have ended and cannot be waited for: a debugger holds them. SIGCHLD comes when it lets them go.
+    traced: Vec<u32>,
     pub(super) listed: Vec<u32>,
 }
 
@@ -122,7 +124,7 @@ impl Processes {
         let ready = Rc::new(Epoll::new()?.into_async()?);
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&SigSet::from(Number::SIGCHLD), flags)?;
-        ready.get_ref().add(signals.as_fd(), SIGNAL)?;
+        ready.get_ref().add(signals.as_fd(), SIGNAL, Told::Always)?;
         // Where orphans do not come to us or are not listed, `sweep` looks at all processes instead.
         let orphans = sys::is_subreaper().then(OrphansFile::open).and_then(Result::ok);
         let table = Table {
@@ -138,6 +140,7 @@ impl Processes {
             lost: Vec::new(),
             orphans,
             abandoned: Vec::new(),
+            traced: Vec::new(),
             listed: Vec::new(),
         };
         Ok(Self { ready, table: Rc::new(RefCell::new(table)) })
@@ -308,7 +311,9 @@ impl Table {
             killed: false,
             done,
         };
-        if let Err(error) = self.ready.get_ref().add(entry.pidfd.as_fd(), u64::from(entry.pid)) {
+        if let Err(error) =
+            self.ready.get_ref().add(entry.pidfd.as_fd(), u64::from(entry.pid), Told::Once)
+        {
             // Out of memory or of watches: a child whose end nobody hears of must not live.
             let _ = sys::send_group(entry.pid, Signal::KILL); // it is ours and unreaped
             let _ = sys::send(entry.pidfd.as_fd(), Signal::KILL); // as above
@@ -339,37 +344,43 @@ impl Table {
             if ready.is_empty() {
                 return exits;
             }
-            for pid in ready {
-                if pid == SIGNAL {
+            for key in ready {
+                if key == SIGNAL {
                     let _ = self.signals.read_signal(); // says nothing that is not asked for below
-                    continue;
-                }
-                let Some(owner) = self.leaders.get(&(pid as u32)).cloned() else {
-                    continue;
-                };
-                let Some(entry) = self.entries.get_mut(&owner) else {
-                    continue;
-                };
-                let exit = match sys::wait_usage(entry.pidfd.as_fd(), Look::Peek) {
-                    Ok(Some((exit, usage))) => {
-                        entry.usage = Some(usage);
-                        exit
+                    for pid in std::mem::take(&mut self.traced) {
+                        exits.extend(self.ended(pid));
                     }
-                    Ok(None) => continue,
-                    // Somebody else reaped it. How it ended is lost, that it ended is not.
-                    Err(_) => Exit::Code(255),
-                };
-                // Cannot fail: it was added and is still open.
-                let _ = self.ready.get_ref().remove(entry.pidfd.as_fd());
-                entry.exit = Some(exit);
-                match &owner {
-                    Owner::Run(instance, run) => exits.push((instance.clone(), *run, exit)),
-                    Owner::Command(_) => {
-                        if let Some(done) = entry.done.take() {
-                            let _ = done.send(exit); // nobody waits any more: the probe was dropped
-                        }
-                    }
+                } else {
+                    exits.extend(self.ended(key as u32));
                 }
+            }
+        }
+    }
+
+    /// Notes how a leader ended, and whose it was where that was a run.
+    fn ended(&mut self, pid: u32) -> Option<(InstanceId, Run, Exit)> {
+        let owner = self.leaders.get(&pid)?;
+        let entry = self.entries.get_mut(owner)?;
+        let exit = match sys::wait_usage(entry.pidfd.as_fd(), Look::Peek) {
+            Ok(Some((exit, usage))) => {
+                entry.usage = Some(usage);
+                exit
+            }
+            Ok(None) => {
+                self.traced.push(pid);
+                return None;
+            }
+            // Somebody else reaped it. How it ended is lost, that it ended is not.
+            Err(_) => Exit::Code(255),
+        };
+        entry.exit = Some(exit);
+        match owner {
+            Owner::Run(instance, run) => Some((instance.clone(), *run, exit)),
+            Owner::Command(_) => {
+                if let Some(done) = entry.done.take() {
+                    let _ = done.send(exit); // nobody waits any more: the probe was dropped
+                }
+                None
             }
         }
     }

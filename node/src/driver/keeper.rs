@@ -95,24 +95,27 @@ pub fn run(mut node: SpawnRequest, mark: &Mark) -> io::Result<ExitCode> {
         .map_err(|error| io::Error::other(error.to_string()))?;
     drop(node);
     memory::give_back();
-    let exit = watch(&child.pidfd, child.pid, &mut arrivals)?;
+    let exit = watch(&child.pidfd, child.pid, &mut arrivals, mark)?;
     end_all(mark, PATIENCE);
     Ok(ExitCode::from(exit.shell_code().clamp(0, 255) as u8))
 }
 
 /// Hands signals on until the node has ended; reaps orphans that reach the keeper meanwhile.
-fn watch(node: &OwnedFd, pid: u32, arrivals: &mut SignalFd) -> io::Result<Exit> {
+fn watch(node: &OwnedFd, pid: u32, arrivals: &mut SignalFd, mark: &Mark) -> io::Result<Exit> {
+    let mut held = false;
     loop {
-        {
+        let ended = {
             let mut fds = [
-                PollFd::new(node.as_fd(), PollFlags::POLLIN),
                 PollFd::new(arrivals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(node.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, PollTimeout::NONE) {
+            let watched = if held { &mut fds[..1] } else { &mut fds[..] };
+            match poll(watched, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-        }
+            fds[1].any() == Some(true)
+        };
         while let Ok(Some(arrival)) = arrivals.read_signal() {
             match Signal::from_number(arrival.ssi_signo as i32) {
                 Some(Signal::CHLD) | None => reap_orphans(pid),
@@ -123,6 +126,11 @@ fn watch(node: &OwnedFd, pid: u32, arrivals: &mut SignalFd) -> io::Result<Exit> 
         }
         if let Some(exit) = sys::wait(node.as_fd(), Look::Reap)? {
             return Ok(exit);
+        }
+        if ended && !held {
+            // In the hands of a debugger, who keeps its status, not what it started. CHLD comes when it lets go.
+            held = true;
+            end_all(mark, PATIENCE);
         }
     }
 }

@@ -22,7 +22,8 @@ pub(super) enum Look {
 
 /// How the child ended, or `None` while it runs.
 pub(super) fn wait(pidfd: BorrowedFd<'_>, look: Look) -> io::Result<Option<Exit>> {
-    Ok(wait_usage(pidfd, look)?.map(|(exit, _)| exit))
+    let info = wait_id(libc::P_PIDFD, pidfd.as_raw_fd() as u32, look, ptr::null_mut())?;
+    Ok(info.map(|info| exit_of(&info)))
 }
 
 /// What a run has used in all.
@@ -42,7 +43,9 @@ pub(super) fn wait_usage(pidfd: BorrowedFd<'_>, look: Look) -> io::Result<Option
     // SAFETY: all zeros is a valid rusage.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     let fd = pidfd.as_raw_fd() as u32;
-    let info = wait_id(libc::P_PIDFD, fd, look, &raw mut usage)?;
+    let Some(info) = wait_id(libc::P_PIDFD, fd, look, &raw mut usage)? else {
+        return Ok(None);
+    };
     let time = |value: libc::timeval| {
         Duration::from_secs(value.tv_sec.unsigned_abs())
             + Duration::from_micros(value.tv_usec.unsigned_abs())
@@ -54,7 +57,7 @@ pub(super) fn wait_usage(pidfd: BorrowedFd<'_>, look: Look) -> io::Result<Option
         peak_rss: (usage.ru_maxrss > own).then(|| Bytes(usage.ru_maxrss.unsigned_abs() * 1024)),
         peak_below: Bytes(own.unsigned_abs() * 1024),
     };
-    Ok(info.map(|info| (exit_of(&info), usage)))
+    Ok(Some((exit_of(&info), usage)))
 }
 
 /// Our own most resident memory, in KiB.
@@ -199,6 +202,15 @@ pub fn is_subreaper() -> bool {
     done == 0 && value != 0
 }
 
+/// How often a set tells of a descriptor that is readable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// As long as it is.
+    Always,
+    /// Once.
+    Once,
+}
+
 /// A set of descriptors, itself a descriptor that is readable when one of them is.
 #[derive(Debug)]
 pub(super) struct Epoll(OwnedFd);
@@ -227,20 +239,16 @@ impl Epoll {
         registered.map_err(io::Error::from)
     }
 
-    pub(super) fn add(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, key)
-    }
-
-    pub(super) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_DEL, fd, 0)
-    }
-
-    fn control(&self, operation: c_int, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: key };
-        // SAFETY: `event` outlives the call; both descriptors are open.
-        let done = unsafe {
-            libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event)
+    /// Watches a descriptor, until it is closed: nobody else holds what it leads to.
+    pub(super) fn add(&self, fd: BorrowedFd<'_>, key: u64, told: Told) -> io::Result<()> {
+        let events = match told {
+            Told::Always => libc::EPOLLIN,
+            Told::Once => libc::EPOLLIN | libc::EPOLLONESHOT,
         };
+        let mut event = libc::epoll_event { events: events as u32, u64: key };
+        let (set, fd) = (self.0.as_raw_fd(), fd.as_raw_fd());
+        // SAFETY: `event` outlives the call; both descriptors are open.
+        let done = unsafe { libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
         if done != 0 {
             return Err(io::Error::last_os_error());
         }

@@ -33,7 +33,7 @@ pub struct Context {
     pub heartbeat_interval: Duration,
     /// As in `node.heartbeat`.
     pub heartbeat_timeout: Duration,
-    /// The node's own environment without what is meant for the node: see [`inheritable`].
+    /// The node's own environment without what is meant for the node, in the order of the names: see [`inheritable`].
     pub inherited: Vec<(OsString, OsString)>,
     /// The shared sockets.
     pub sockets: Sockets,
@@ -65,7 +65,8 @@ pub struct Endpoints {
     pub notify: PathBuf,
 }
 
-/// Takes out of an environment what was meant for the node alone: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*`, `HILUM_*`.
+/// Takes out of an environment what was meant for the node alone: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*`, `HILUM_*`. The
+/// rest is in the order of the names, the last value of each.
 pub fn inheritable(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, OsString)> {
@@ -76,7 +77,16 @@ pub fn inheritable(
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
     };
-    variables.into_iter().filter(|(name, _)| !own(name)).collect()
+    let rest: BTreeMap<OsString, OsString> =
+        variables.into_iter().filter(|(name, _)| !own(name)).collect();
+    rest.into_iter().collect()
+}
+
+impl Context {
+    /// Whether instances inherit a variable of this name.
+    pub fn inherits(&self, name: &str) -> bool {
+        self.inherited.binary_search_by(|(other, _)| (**other).cmp(OsStr::new(name))).is_ok()
+    }
 }
 
 /// What `$(…)` stands for in one instance.
@@ -138,6 +148,6 @@ mod tests {
             ["PATH", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "HILUM_TOKEN", "LISTENER"];
         let kept = inheritable(names.map(|name| (name.into(), "x".into())));
         let kept: Vec<&OsStr> = kept.iter().map(|(name, _)| name.as_os_str()).collect();
-        assert_eq!(kept, ["PATH", "LISTENER"]);
+        assert_eq!(kept, ["LISTENER", "PATH"]);
     }
 }

@@ -62,14 +62,58 @@ pub fn environment<'a>(
     run: Run,
     token: &'a str,
 ) -> Result<Vec<EnvVar<'a>>, LaunchError> {
-    let mut all = Variables::with_capacity(context.inherited.len() + spec.launch.env.len() + USUAL);
+    let added = added(context, spec, account, instance, run, token)?;
+    let inherited = if spec.launch.inherit_env { context.inherited.as_slice() } else { &[] };
+    let mut all = Vec::with_capacity(inherited.len() + added.len());
+    let mut inherited = inherited.iter().peekable();
+    let as_it_was = |(name, value): &'a (OsString, OsString)| EnvVar {
+        name: name.into(),
+        value: value.into(),
+        origin: INHERITED.into(),
+    };
+    // Both lists are in the order of the names.
+    for (name, value, origin) in added {
+        while let Some(one) = inherited.next_if(|(other, _)| **other < *name) {
+            all.push(as_it_was(one));
+        }
+        inherited.next_if(|(other, _)| **other == *name);
+        all.extend(value.map(|value| EnvVar { name, value, origin }));
+    }
+    all.extend(inherited.map(as_it_was));
+    Ok(all)
+}
+
+/// The same without what is inherited: what the configuration and the node gave it.
+///
+/// # Errors
+/// When a `$(…)` has no value.
+pub fn given<'a>(
+    context: &'a Context,
+    spec: &'a ServiceSpec,
+    account: &'a Account,
+    instance: &'a InstanceId,
+    run: Run,
+) -> Result<Vec<EnvVar<'a>>, LaunchError> {
+    let added = added(context, spec, account, instance, run, "")?.into_iter();
+    Ok(added
+        .filter_map(|(name, value, origin)| Some(EnvVar { name, value: value?, origin }))
+        .collect())
+}
+
+/// What a run has or lacks besides what it inherits, in the order of the names.
+fn added<'a>(
+    context: &'a Context,
+    spec: &'a ServiceSpec,
+    account: &'a Account,
+    instance: &'a InstanceId,
+    run: Run,
+    token: &'a str,
+) -> Result<Variables<'a>, LaunchError> {
+    let mut all = Variables::with_capacity(spec.launch.env.len() + USUAL);
     // A program that buffers its lines in blocks looks dead through a pipe.
-    set(&mut all, "PYTHONUNBUFFERED", text("1"), OURS);
-    if spec.launch.inherit_env {
-        let inherited = context.inherited.iter();
-        all.extend(
-            inherited.map(|(name, value)| (name.into(), Some(value.into()), INHERITED.into())),
-        );
+    const UNBUFFERED: &str = "PYTHONUNBUFFERED";
+    if !(spec.launch.inherit_env && context.inherits(UNBUFFERED)) {
+        set(&mut all, UNBUFFERED, text("1"), OURS);
     }
     if let Some(user) = &spec.launch.user {
         for (name, value) in &account.variables {
@@ -90,7 +134,7 @@ pub fn environment<'a>(
 }
 
 /// In the order of the names, the last value of each.
-fn settled(mut all: Variables<'_>) -> Vec<EnvVar<'_>> {
+fn settled(mut all: Variables<'_>) -> Variables<'_> {
     all.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     // The later of two is kept in the place of the earlier.
     all.dedup_by(|later, earlier| {
@@ -100,8 +144,7 @@ fn settled(mut all: Variables<'_>) -> Vec<EnvVar<'_>> {
         }
         same
     });
-    let given = |(name, value, origin)| Some(EnvVar { name, value: value?, origin });
-    all.into_iter().filter_map(given).collect()
+    all
 }
 
 fn set<'a>(
@@ -172,7 +215,10 @@ fn identify<'a>(
 
 /// Seconds as a decimal number that every language reads.
 fn seconds(duration: Duration) -> String {
-    duration.as_secs_f64().to_string()
+    match duration.subsec_nanos() {
+        0 => duration.as_secs().to_string(), // the same text for less
+        _ => duration.as_secs_f64().to_string(),
+    }
 }
 
 fn ports(all: &mut Variables<'_>, context: &Context, spec: &ServiceSpec, instance: &InstanceId) {

@@ -150,10 +150,8 @@ impl Capture {
         fd: OwnedFd,
         stream: Stream,
     ) -> nix::Result<()> {
-        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-        if !flags.contains(OFlag::O_NONBLOCK) {
-            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        }
+        // Of the flags that can be set it has none.
+        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let place = self.table.pipes.insert(Pipe {
             fd,
             run,

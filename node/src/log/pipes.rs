@@ -174,7 +174,6 @@ impl Capture {
         let Some(mut pipe) = self.table.pipes.remove(place) else {
             return;
         };
-        let _ = self.epoll.delete(&pipe.fd); // closing it would do the same
         let Some(run) = self.table.runs.get(pipe.run) else {
             return;
         };

@@ -20,8 +20,8 @@ use crate::core::instance::Instance;
 use crate::driver::identity::Account;
 use crate::driver::oom::Verdict;
 use crate::driver::sys::Usage;
-use crate::launch::context::{Context, References};
-use crate::launch::environment::{EnvVar, INHERITED, OURS, environment};
+use crate::launch::context::References;
+use crate::launch::environment::{EnvVar, OURS, given};
 
 /// What has to be noted at the moment of the crash; the rest is made of it when there is time.
 pub(super) struct Dossier {
@@ -94,7 +94,8 @@ impl Runtime {
             let facts = Facts {
                 oom,
                 environment: known.and_then(|known| {
-                    given(&self.context, &known.spec, &nobody, &crash.instance, crash.run)
+                    // What it inherited is the node's own: it says little of the crash and may say much of its user.
+                    given(&self.context, &known.spec, &nobody, &crash.instance, crash.run).ok()
                 }),
                 command: known.map_or(Vec::new(), |known| {
                     let values =
@@ -174,20 +175,6 @@ impl Dossier {
             || self.usage.is_some_and(|usage| usage.cpu * 5 >= Duration::from_secs(limit) * 4);
         (signal == Signal::XCPU || signal == Signal::KILL && used_up()).then_some(limit)
     }
-}
-
-/// What the configuration and the node gave it. What it inherited is the node's own and is left out: it says little of
-/// the crash and may say much of its user.
-fn given<'a>(
-    context: &'a Context,
-    spec: &'a ServiceSpec,
-    nobody: &'a Account,
-    id: &'a InstanceId,
-    run: Run,
-) -> Option<Vec<EnvVar<'a>>> {
-    let mut all = environment(context, spec, nobody, id, run, "").ok()?;
-    all.retain(|one| one.origin != INHERITED);
-    Some(all)
 }
 
 /// Variables as an object, what is secret masked.

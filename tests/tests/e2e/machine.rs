@@ -6,7 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until};
+use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until, with_text};
+use nix::sys::ptrace;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 fn count(ps: &serde_json::Value, what: &dyn Fn(&serde_json::Value) -> bool) -> usize {
     ps["instances"].as_array().into_iter().flatten().filter(|one| what(one)).count()
@@ -138,6 +141,53 @@ fn a_node_that_is_process_one_reaps_and_ends_with_its_code() {
     signal("TERM", keeper);
     assert_eq!(unshare.wait().unwrap().code(), Some(0));
     wait_until(LIMIT, "the end", || !alive(keeper));
+    cluster.assert_empty();
+}
+
+/// What a debugger holds has ended and cannot be waited for: nobody is told how, until it is let go.
+fn dies_in_the_hands_of_a_debugger(pid: u32) -> Pid {
+    let debugged = Pid::from_raw(pid.try_into().unwrap());
+    ptrace::attach(debugged).unwrap();
+    waitpid(debugged, None).unwrap();
+    signal("KILL", pid);
+    let status = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    wait_until(LIMIT, "its end", || status().contains("State:\tZ"));
+    debugged
+}
+
+#[test]
+fn a_service_that_dies_in_the_hands_of_a_debugger_holds_up_nobody_else() {
+    if !is_root() {
+        return;
+    }
+    let yaml = "instances: {held: {command: sleep 1000}, other: {command: sleep 1000}}";
+    let cluster = Cluster::up(yaml);
+    let held = dies_in_the_hands_of_a_debugger(cluster.pid("held.1"));
+    signal("KILL", cluster.pid("other.1"));
+    let again = |one: &serde_json::Value| one["run"] == 2 && one["state"] == "running";
+    cluster.wait("other.1", "started again", again);
+    assert_eq!(cluster.instance("held.1")["run"], 1);
+    waitpid(held, None).unwrap();
+    assert_eq!(cluster.wait("held.1", "let go", again)["restarts"], 1);
+    cluster.ok("down");
+    cluster.assert_empty();
+}
+
+#[test]
+fn a_node_that_dies_in_the_hands_of_a_debugger_leaves_nothing_running() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::new("");
+    let time = format!("1000.{}", std::process::id());
+    let command = format!("[sh, -c, '(setsid sleep {time} &); exec sleep {time}']");
+    cluster.configure(&format!("instances: {{web: {{command: {command}}}}}"));
+    cluster.ok("up -d --wait");
+    wait_until(LIMIT, "both", || with_text(&time).len() == 2);
+    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
+    let node = dies_in_the_hands_of_a_debugger(node);
+    wait_until(LIMIT, "their end", || with_text(&time).is_empty());
+    waitpid(node, None).unwrap();
     cluster.assert_empty();
 }
 
