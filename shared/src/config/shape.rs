@@ -152,7 +152,8 @@ impl<'a> Shape<'a> {
         }
         map.0 = kept;
         // a mistyped key is there: one error is enough
-        let meant = |name: &str| unknown.iter().any(|other| likely(other, known) == Some(name));
+        let meant =
+            |name: &str| unknown.iter().any(|other| likely(other, known).as_deref() == Some(name));
         for key in known {
             if map.get(key.name).is_some() {
                 continue;

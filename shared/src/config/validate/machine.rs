@@ -62,7 +62,12 @@ impl Check<'_> {
             let message = format!(
                 "there is no processor {largest}: this machine has {count}, counted from 0"
             );
-            self.error(service, &["cpus"], message, "remove it");
+            self.error(
+                service,
+                &["cpus"],
+                message,
+                "name only those that are there; without `cpus` it may use all",
+            );
         }
     }
 
