@@ -395,6 +395,51 @@ async fn under_a_node_it_is_ready_when_it_serves_and_drains_when_it_is_told_to()
     assert_eq!(diary.read().last().unwrap(), "part stops");
 }
 
+#[derive(Default)]
+struct Clumsy;
+
+#[interface]
+impl Clumsy {
+    async fn on_stop(&self) {
+        panic!("it fell");
+    }
+}
+
+impl Component for Clumsy {
+    type Config = NeverRead;
+    const TYPE: &'static str = "Clumsy";
+
+    fn create(_: NeverRead) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn stop(&self) {
+        panic!("it fell, too");
+    }
+}
+
+#[tokio::test]
+async fn who_panics_while_it_stops_keeps_nobody_from_stopping_and_the_end_is_no_good_one() {
+    let diary = Diary::default();
+    let node = FakeNode::start().unwrap();
+    let container =
+        noted(&diary, &Arc::default(), false).component(Clumsy).interface("last", Clumsy);
+    let service = Builder::with_contract(node.contract())
+        .without_logging()
+        .without_signals()
+        .try_run(|worker| container.run(worker));
+    let test = async {
+        node.beat(|beat| beat.state == WorkerState::Ready).await;
+        node.shutdown("test", Duration::from_secs(10));
+    };
+    let (result, ()) = tokio::join!(service, test);
+    let error = result.unwrap_err();
+    assert_eq!(error.to_string(), "interface `last` panicked while it stopped: it fell");
+    assert_eq!(error.exit_code(), std::process::ExitCode::FAILURE);
+    let stops = diary.read().into_iter().filter(|text| text.contains("stop")).collect::<Vec<_>>();
+    assert_eq!(stops, ["two stops as two", "one stops as one", "part stops"]);
+}
+
 /// Says its trace in the log.
 #[derive(Default)]
 struct Traced;

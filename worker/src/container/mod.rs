@@ -39,13 +39,14 @@ use events::Handlers;
 pub(crate) use figures::Figures;
 use registry::Wanted;
 pub use running::Running;
+use running::StopPanicked;
 pub(crate) use served::{Open, Outcome};
 pub use settings::{Connection, Overrides, Settings};
 
 use crate::component::Component;
 use crate::context::{Context, Process};
 use crate::event::TASKS_SUFFIX;
-use crate::interface::{Error, Interface};
+use crate::interface::{Error, Interface, catch};
 use crate::metrics::{Publisher, report};
 use crate::run::ServiceResult;
 use crate::worker::Worker;
@@ -267,8 +268,7 @@ impl Container {
         worker.ready();
         let drain = worker.draining().await;
         tracing::debug!(reason = drain.reason, "draining");
-        running.stop_by(drain.deadline).await;
-        Ok(())
+        Ok(running.stop_by(drain.deadline).await?)
     }
 
     /// Starts everything and registers it.
@@ -419,6 +419,8 @@ fn host(ip: IpAddr) -> String {
 
 async fn stop_components(started: Vec<Part>) {
     for part in started.iter().rev() {
-        part.component.stop().await;
+        if let Err(text) = catch(part.component.stop()).await {
+            let _ = StopPanicked::told("component", &part.key, text); // why there is no start is told instead
+        }
     }
 }
