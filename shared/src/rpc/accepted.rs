@@ -60,7 +60,7 @@ impl Inner {
         let identity = String::from_utf8(link.peer.identity.clone()).unwrap_or_default();
         let back = link.peer.socket_type == "ROUTER" && Address::parse(&identity).is_ok();
         let mut owner = Accepted { inner: &self, wire: &wire, identity, back, complained: false };
-        let error = link.run(&wire, &mut owner, self.tick()).await;
+        let error = link.run(&wire, &mut owner, self.tick()).await.error;
         wire.close();
         if !back {
             // Answers would go here: nobody can have one any longer.

@@ -32,7 +32,7 @@ pub enum Error {
         /// How many are registered.
         count: usize,
     },
-    /// None that is registered has a version that fits.
+    /// None that is registered has a version that fits, and where one was there a moment ago, none came back in time.
     #[error(
         "service `{service}` has no version that is compatible with {asked}: {}",
         list(available)
@@ -45,8 +45,8 @@ pub enum Error {
         /// The versions that exist; `none` stands for instances without one.
         available: Vec<String>,
     },
-    /// No connection: the request did not leave.
-    #[error("cannot connect to `{address}`: {source}")]
+    /// No connection, or it ended before all of the request was written: it was not worked on.
+    #[error("no connection to `{address}`: {source}")]
     NotConnected {
         /// Where to.
         address: String,
