@@ -252,7 +252,10 @@ impl Client {
                 match known.choose(&self.shared.endpoint, target, options, &tried) {
                     Ok(chosen) => (Some(known), chosen),
                     Err(error) => {
-                        if !known.may_be_back(&error, &tried, deadline).await {
+                        if !known
+                            .may_be_back(&error, options.version.as_ref(), &tried, deadline)
+                            .await
+                        {
                             return Err(error);
                         }
                         tried.clear();
@@ -305,7 +308,7 @@ impl Client {
                         Some(Ok(message)) => {
                             self.shared.budget.earn();
                             if let Some(known) = &known {
-                                known.answered();
+                                known.answered(options.version.as_ref());
                             }
                             return Ok(Reply { message, address });
                         }
