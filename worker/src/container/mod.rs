@@ -34,7 +34,7 @@ use hilum_shared::transport::reach;
 
 pub(crate) use build::{Classes, ComponentClass, InterfaceClass, snake};
 use build::{Installed, Part};
-use calls::Calls;
+use calls::{Calls, Refused};
 use events::Handlers;
 pub(crate) use figures::Figures;
 use registry::Wanted;
@@ -63,6 +63,8 @@ pub struct Container {
     events: events::Wanted,
     /// Whether it works on tasks, and on nothing else.
     tasks: bool,
+    /// Who hears why calls are refused.
+    refused: Option<Refused>,
 }
 
 /// Why a container does not run.
@@ -122,6 +124,7 @@ impl Container {
             registry: Wanted::Configured(Choice::default()),
             events: events::Wanted::Default,
             tasks: false,
+            refused: None,
         }
     }
 
@@ -157,6 +160,7 @@ impl Container {
             registry: Wanted::Configured(registry),
             events,
             tasks: false,
+            refused: None,
         })
     }
 
@@ -237,6 +241,13 @@ impl Container {
         self
     }
 
+    /// Telling why calls are refused.
+    #[cfg(feature = "testing")]
+    pub(crate) fn refused(mut self, tell: Refused) -> Self {
+        self.refused = Some(tell);
+        self
+    }
+
     /// Works on tasks only, as the command `worker` does: of the interfaces those that have any, each registered as `<name>.worker`.
     #[must_use]
     pub fn tasks(mut self) -> Self {
@@ -288,7 +299,7 @@ impl Container {
             }
             started.push(part);
         }
-        let calls = Arc::new(Calls::new(&self.interfaces, &started, &self.settings));
+        let calls = Arc::new(Calls::new(&self.interfaces, &started, &self.settings, self.refused));
         let opened = open(&self.network, self.addresses, &self.settings, &worker, &calls).await;
         let endpoint = match opened {
             Ok(endpoint) => endpoint,
