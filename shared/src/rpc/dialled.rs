@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::complaints::Peer;
 use super::endpoint::{CallId, Inner, State, call_id};
 use super::error::Error;
 use super::link::{Link, LinkError, Owner};
@@ -165,8 +166,8 @@ impl Inner {
             Ok(link) => {
                 dial.wire.shaken(&link.peer);
                 dial.connected.store(true, Ordering::SeqCst);
-                let mut owner =
-                    Dialled { inner: &self, dial: &dial, watched: true, complained: false };
+                let peer = Peer { address: dial.address.clone(), name: String::new() };
+                let mut owner = Dialled { inner: &self, dial: &dial, watched: true, peer };
                 Ok(link.run(&dial.wire, &mut owner, self.tick()).await)
             }
             Err(error) => Err(error),
@@ -251,20 +252,13 @@ struct Dialled<'a> {
     dial: &'a Arc<Dial>,
     /// Whether it was in use when last looked at, so that no silence was passed over.
     watched: bool,
-    /// Whether something unreadable of it was logged.
-    complained: bool,
+    peer: Peer,
 }
 
 impl Owner for Dialled<'_> {
     fn message(&mut self, frames: &[&[u8]]) {
         let wire = &self.dial.wire;
-        let took = self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None);
-        if let Err(error) = took
-            && !std::mem::replace(&mut self.complained, true)
-        {
-            let peer = &self.dial.address;
-            tracing::warn!(peer, %error, "it sends what cannot be read: passed over, as is what follows of this kind");
-        }
+        self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None, &self.peer);
     }
 
     fn tick(&mut self) -> Result<(), LinkError> {

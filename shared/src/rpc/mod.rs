@@ -16,6 +16,7 @@
 mod accepted;
 pub mod blocking;
 mod client;
+mod complaints;
 mod dialled;
 mod endpoint;
 mod error;
