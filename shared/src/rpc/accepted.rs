@@ -9,6 +9,7 @@ use super::endpoint::Inner;
 use super::link::{Link, LinkError, Owner};
 use super::network::{Listener, Stream};
 use super::reply;
+use super::room::Room;
 use super::wire::Wire;
 use crate::transport::endpoint::Endpoint as Address;
 use crate::wire::zmtp::Hello;
@@ -40,13 +41,15 @@ impl Inner {
         let address = stream.peer.clone();
         let opened =
             Link::open(stream, &hello, self.config.max_message, self.config.handshake).await;
-        let link = match opened {
+        let mut link = match opened {
             Ok(link) => link,
             Err(error) => {
                 tracing::debug!(peer = address, %error, "no handshake with a caller");
                 return;
             }
         };
+        let limit = self.config.max_partial;
+        link.room = Some((Room::new(&self.held, limit), limit));
         let wire = Wire::new(self.config.max_waiting);
         let key = Arc::as_ptr(&wire) as usize;
         {
@@ -69,7 +72,7 @@ impl Inner {
             // Answers would go here: nobody can have one any longer.
             wire.begun.lock().unwrap_or_else(PoisonError::into_inner).cancel_all();
         }
-        if let LinkError::Zmtp(error) = &error {
+        if let LinkError::Zmtp(_) | LinkError::Crowded { .. } = &error {
             if self.complaints.is_to_be_told(&owner.peer) {
                 tracing::warn!(peer = %owner.peer, %error, "a caller's connection is closed");
             }

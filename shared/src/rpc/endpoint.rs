@@ -36,6 +36,7 @@ use super::error::{Error, OVERLOADED};
 use super::network::{Network, Sockets};
 use super::reply;
 pub use super::reply::{Incoming, ReplyChannel, ReplyError};
+use super::room::Held;
 use super::trace;
 use super::wire::{Liveness, Wire};
 use crate::wire::limits::MAX_ANSWER;
@@ -64,6 +65,9 @@ pub struct Config {
     pub max_waiting: usize,
     /// Requests of one connection that may be worked on at once.
     pub max_open: u32,
+    /// Bytes of memory that messages may hold that have not come whole, over all accepted connections; who needs more is closed. A
+    /// message takes up to twice its size, and 128 KiB of each connection do not count.
+    pub max_partial: usize,
     /// Connections that are accepted at once.
     pub max_connections: usize,
 }
@@ -81,6 +85,7 @@ impl Default for Config {
             max_message: MAX_ANSWER,
             max_waiting: MAX_ANSWER,
             max_open: 4096,
+            max_partial: 8 * MAX_ANSWER,
             max_connections: 4096,
         }
     }
@@ -145,6 +150,8 @@ pub(super) struct Inner {
     addresses: Vec<String>,
     state: Mutex<State>,
     pub(super) complaints: Complaints,
+    /// What accepted connections hold of messages that have not come whole.
+    pub(super) held: Arc<Held>,
     pub(super) closed: AtomicBool,
 }
 
@@ -192,6 +199,7 @@ impl Endpoint {
             addresses,
             state: Mutex::default(),
             complaints: Complaints::default(),
+            held: Arc::default(),
             closed: AtomicBool::new(false),
         });
         for listener in listeners {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::endpoint::{CallId, call_id};
 use super::network::Stream;
+use super::room::Room;
 use super::wire::Wire;
 use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
 
@@ -30,6 +31,12 @@ pub enum LinkError {
     /// It said nothing for this long.
     #[error("nothing was heard for {0:?}")]
     Silent(Duration),
+    /// Messages that have not come whole hold too much memory, over all connections.
+    #[error("messages that have not come whole hold more than {limit} bytes over all connections")]
+    Crowded {
+        /// What they may hold.
+        limit: usize,
+    },
     /// We have no more use for it.
     #[error("it was not used any more")]
     Idle,
@@ -53,6 +60,8 @@ pub(super) struct Link {
     cancelled: Vec<Vec<u8>>,
     /// Who is there.
     pub(super) peer: Hello,
+    /// What it may hold of messages that have not come whole, and where that ends.
+    pub(super) room: Option<(Room, usize)>,
 }
 
 /// What is being written, and how much of it is.
@@ -128,7 +137,7 @@ impl Link {
         let (reader, peer) = tokio::time::timeout(within, shake)
             .await
             .map_err(|_| LinkError::Handshake(within))??;
-        Ok(Self { stream, reader, cancelled: Vec::new(), peer })
+        Ok(Self { stream, reader, cancelled: Vec::new(), peer, room: None })
     }
 
     /// Reads and writes until the connection ends, or its owner ends it; an orderly end writes first what waits.
@@ -164,6 +173,14 @@ impl Link {
                 }
                 if closed && sending.is_empty() {
                     return LinkError::Idle;
+                }
+            }
+            if !more {
+                self.reader.space(); // a large buffer that is empty goes here
+                if let Some((room, limit)) = &mut self.room
+                    && !room.holds(self.reader.size())
+                {
+                    return LinkError::Crowded { limit: *limit };
                 }
             }
             let writing = *sent < sending.len();

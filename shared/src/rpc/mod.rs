@@ -28,6 +28,7 @@ mod loglevel;
 mod network;
 pub mod publish;
 mod reply;
+mod room;
 pub mod router;
 mod select;
 mod server;

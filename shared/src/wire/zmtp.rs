@@ -259,6 +259,11 @@ impl Reader {
         &mut self.buffer[self.end..]
     }
 
+    /// Bytes of memory that what came, and the room for more, take.
+    pub fn size(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// So many bytes came into the space.
     ///
     /// # Panics
