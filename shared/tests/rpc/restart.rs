@@ -137,6 +137,32 @@ async fn a_call_that_was_not_wholly_written_when_its_server_ended_is_made_at_ano
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_are_lost_together_are_all_made_again_where_they_may_be() {
+    let world = World::memory();
+    let first = at(&world, "mock://one", echo()).await;
+    let client = world.client().await;
+    let calls: Vec<_> = (0..50)
+        .map(|_| {
+            let (client, options) = (client.clone(), CallOptions { retries: 1, ..quick() });
+            let subject = "echo.never";
+            tokio::spawn(
+                async move { client.call::<_, Value>(subject, &json!({}), &options).await },
+            )
+        })
+        .collect();
+    while first.serving() < 50 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let never = Method::rpc("never", |_: Value, _| async move { Ok("now") });
+    let _second = at(&world, "mock://two", Interface::new("echo").method(never)).await;
+    leave(&world, "mock://one").await;
+    first.close(Duration::ZERO).await;
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), Value::from("now"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_version_that_restarts_is_waited_for_and_one_that_never_was_is_not() {
     let world = World::memory();
     let version = |text: &str| {
