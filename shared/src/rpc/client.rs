@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::error::{Error, OVERLOADED};
+use super::error::{Error, NAMELESS, OVERLOADED};
 use super::known::{Chosen, Services};
 use super::select::Balance;
 use crate::registry::{Registry, VersionRequest};
@@ -86,11 +86,9 @@ impl Reply {
                     OVERLOADED if is_bare(&body) => {
                         Error::Overloaded { subject: subject.to_owned(), message }
                     }
-                    "" => Error::Remote {
-                        kind: "RemoteError".to_owned(),
-                        message,
-                        body: Box::new(body),
-                    },
+                    "" => {
+                        Error::Remote { kind: NAMELESS.to_owned(), message, body: Box::new(body) }
+                    }
                     _ => Error::Remote { kind, message, body: Box::new(body) },
                 })
             }

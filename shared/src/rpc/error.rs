@@ -13,6 +13,9 @@ use crate::wire::{Value, from_value};
 /// The type of the ERROR that says that too many requests wait.
 pub(super) const OVERLOADED: &str = "Overloaded";
 
+/// The name of an error that came without one, and under which one without a name is sent.
+pub const NAMELESS: &str = "RemoteError";
+
 /// Why a call brought no result.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
-use super::error::{Error, OVERLOADED};
+use super::error::{Error, NAMELESS, OVERLOADED};
 use super::network::BoxFuture;
 use super::reply::ReplyChannel;
 use crate::registry::{InvalidVersion, Version};
@@ -53,9 +53,11 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// A fault with a name.
+    /// A fault with a name; without one its name is [`NAMELESS`].
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        let fields = [("type", kind.into()), ("message", message.into())];
+        let kind = kind.into();
+        let kind = if kind.is_empty() { NAMELESS.to_owned() } else { kind };
+        let fields = [("type", kind), ("message", message.into())];
         Self::Named(Box::new(Value::map(fields.map(|(key, text)| (key, Value::Str(text))))))
     }
 }

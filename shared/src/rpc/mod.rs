@@ -38,7 +38,7 @@ mod wire;
 
 pub use client::{CallOptions, Client, Reply};
 pub use endpoint::{Config, Endpoint, Handler, Incoming, Outgoing, ReplyChannel, ReplyError};
-pub use error::Error;
+pub use error::{Error, NAMELESS};
 pub use interface::{Failure, Interface, Method, Request};
 pub use link::LinkError;
 pub use loglevel::ChangeLoglevel;
