@@ -190,7 +190,7 @@ fn what_is_no_service_is_not_started_in_a_programs_place() {
     serves(&lines);
     let script = format!("#!/bin/sh\ntouch {}\n", at("executed").display());
     let mut file =
-        OpenOptions::new().create(true).write(true).mode(0o755).open(at("next")).unwrap();
+        OpenOptions::new().create_new(true).write(true).mode(0o755).open(at("next")).unwrap();
     file.write_all(script.as_bytes()).unwrap();
     drop(file);
     std::fs::rename(at("next"), at("demo")).unwrap();

@@ -146,9 +146,14 @@ impl Known {
     }
 
     /// An instance of this version is there.
-    fn saw(&self, version: &Option<String>) {
-        if !self.seen.read().unwrap_or_else(PoisonError::into_inner).contains(version) {
-            self.seen.write().unwrap_or_else(PoisonError::into_inner).push(version.clone());
+    fn saw(&self, version: Option<&str>) {
+        let is_known = {
+            let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+            seen.iter().any(|one| one.as_deref() == version)
+        };
+        if !is_known {
+            let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+            seen.push(version.map(str::to_owned));
         }
     }
 
@@ -260,7 +265,7 @@ impl Known {
         let pending = |at: usize| endpoint.waiting(choice[at].1);
         let (_, address, chosen) = choice[options.balance.pick(choice.len(), turn, pending)];
         if asked.is_some() {
-            self.saw(&chosen.version);
+            self.saw(chosen.version.as_deref());
         }
         Ok(Chosen { address: address.to_owned(), version: chosen.version.clone() })
     }
