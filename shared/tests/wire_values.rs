@@ -485,3 +485,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_number_that_does_not_fit_is_refused_and_made_infinite_by_nobody() {
+    let read = |value: f64| unpack::<f32>(&pack(&value).unwrap(), "args");
+    let error = read(1e40).unwrap_err().to_string();
+    assert!(error.contains("1e40") || error.contains("10000000000000000000000"), "{error}");
+    assert!(read(-1e40).is_err());
+    assert_eq!(read(1.5).unwrap().to_bits(), 1.5_f32.to_bits());
+    assert!(read(f64::INFINITY).unwrap().is_infinite());
+    assert!(read(f64::NAN).unwrap().is_nan());
+    assert_eq!(unpack::<f32>(&pack(&3).unwrap(), "args").unwrap().to_bits(), 3_f32.to_bits());
+}

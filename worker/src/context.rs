@@ -132,8 +132,9 @@ impl Proxy {
     }
 
     /// Tries again up to this often after a lost connection, and with [`Self::try_timeout`] after a try that took too long. For
-    /// methods that may run twice. All tries again of a process have a budget: ten at once, then one for each ten answers; what
-    /// leaves an instance that gave no sign at all for one that is well costs nothing.
+    /// methods that may run twice. Tries that took too long have a budget, as they may be worked on still: ten at once, then one for
+    /// each ten answers of the process. Lost ones cost nothing of it, nor does what leaves an instance that gave no sign at all for one
+    /// that is well.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;

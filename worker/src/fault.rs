@@ -21,9 +21,11 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// An error of this name with a text for people.
+    /// An error of this name with a text for people. Without a name it is a [`rpc::NAMELESS`], as callers would read it.
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), fields: Vec::new() }
+        let kind = kind.into();
+        let kind = if kind.is_empty() { rpc::NAMELESS.to_owned() } else { kind };
+        Self { kind, message: message.into(), fields: Vec::new() }
     }
 
     /// With a field. One that has no MessagePack form is left out: the error itself matters more.

@@ -246,8 +246,8 @@ pub(crate) async fn handle(
     }
 }
 
-/// Runs a future to its end or its panic.
-async fn catch<T>(mut future: BoxFuture<'static, T>) -> Result<T, String> {
+/// Runs a future to its end or its panic, whose text is told.
+pub(crate) async fn catch<T>(mut future: BoxFuture<'_, T>) -> Result<T, String> {
     std::future::poll_fn(move |context| {
         // The future is never polled again after a panic: nothing half done is seen.
         match std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {

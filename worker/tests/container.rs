@@ -395,6 +395,93 @@ async fn under_a_node_it_is_ready_when_it_serves_and_drains_when_it_is_told_to()
     assert_eq!(diary.read().last().unwrap(), "part stops");
 }
 
+#[derive(Default)]
+struct Clumsy;
+
+#[interface]
+impl Clumsy {
+    async fn on_stop(&self) {
+        panic!("it fell");
+    }
+}
+
+impl Component for Clumsy {
+    type Config = NeverRead;
+    const TYPE: &'static str = "Clumsy";
+
+    fn create(_: NeverRead) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn stop(&self) {
+        panic!("it fell, too");
+    }
+}
+
+#[tokio::test]
+async fn who_panics_while_it_stops_keeps_nobody_from_stopping_and_the_end_is_no_good_one() {
+    let diary = Diary::default();
+    let node = FakeNode::start().unwrap();
+    let container =
+        noted(&diary, &Arc::default(), false).component(Clumsy).interface("last", Clumsy);
+    let service = Builder::with_contract(node.contract())
+        .without_logging()
+        .without_signals()
+        .try_run(|worker| container.run(worker));
+    let test = async {
+        node.beat(|beat| beat.state == WorkerState::Ready).await;
+        node.shutdown("test", Duration::from_secs(10));
+    };
+    let (result, ()) = tokio::join!(service, test);
+    let error = result.unwrap_err();
+    assert_eq!(error.to_string(), "interface `last` panicked while it stopped: it fell");
+    assert_eq!(error.exit_code(), std::process::ExitCode::FAILURE);
+    let stops = diary.read().into_iter().filter(|text| text.contains("stop")).collect::<Vec<_>>();
+    assert_eq!(stops, ["two stops as two", "one stops as one", "part stops"]);
+}
+
+#[tokio::test]
+async fn a_test_network_names_versions_as_a_configuration_does_and_lets_services_leave() {
+    let network = TestNetwork::new();
+    let old = network.serve("shop@1.0", Shop::default()).await;
+    network.serve("shop@2", Shop { config: ShopConfig { port: Some(2), pool: None } }).await;
+    network.mock("prices@1.2").await.returns("of", &3);
+    let found = network.registry().discover().await.unwrap();
+    let versions = |name: &str| -> Vec<_> {
+        found[name].iter().filter_map(|one| one.version.clone()).collect()
+    };
+    assert_eq!((versions("shop").len(), versions("prices")), (2, vec!["1.2.0".to_owned()]));
+    let shop = network.proxy("shop").await;
+    let port = async |version: &str| {
+        let options = shop.clone().version(version).timeout(Duration::from_millis(500));
+        options.call::<Option<u16>>("port", args! {}).await
+    };
+    assert_eq!((port("1").await.unwrap(), port("2").await.unwrap()), (None, Some(2)));
+    assert!(old.is_healthy());
+    old.stop().await;
+    assert!(!old.is_healthy());
+    let error = port("1").await.unwrap_err();
+    assert!(matches!(error, rpc::Error::NoneCompatible { .. }), "{error}");
+    assert_eq!(port("2").await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn a_test_is_told_why_a_call_was_refused() {
+    let network = TestNetwork::new();
+    let diary = Diary::default();
+    let noted = Noted { diary, name: "one", gate: Arc::default(), fails: false };
+    network.serve("one", noted).await;
+    let one = network.proxy("one").await;
+    for (method, args) in [("fail", args! {}), ("fail", args! { more: 1 }), ("nothing", args! {})] {
+        let error = one.call::<()>(method, args).await.unwrap_err();
+        assert!(matches!(error, rpc::Error::Nack { .. }), "{error}");
+    }
+    let refusals = network.refusals();
+    assert_eq!(refusals[0], "one.fail: as it must");
+    assert!(refusals[1].starts_with("one.fail: ") && refusals[1].contains("more"), "{refusals:?}");
+    assert_eq!(refusals[2], "one.nothing: there is no such interface, version or method");
+}
+
 /// Says its trace in the log.
 #[derive(Default)]
 struct Traced;

@@ -226,6 +226,32 @@ async fn a_trace_is_taken_only_from_the_header_that_was_chosen() {
 }
 
 #[tokio::test]
+async fn a_head_may_have_64_kib_and_not_one_byte_more() {
+    let server = Server::new(Router::new().route("/", get(|| async { "taken" })));
+    let node = FakeNode::start().unwrap();
+    let result = serving(&node, server, |port| async move {
+        let head = |length: usize| {
+            let rest = "GET / HTTP/1.1\r\nhost: x\r\nfill: \r\n\r\n".len();
+            format!("GET / HTTP/1.1\r\nhost: x\r\nfill: {}\r\n\r\n", "x".repeat(length - rest))
+        };
+        for (length, status) in [(64 << 10, 200), ((64 << 10) + 1, 431), (100 << 10, 431)] {
+            let mut client = Client::connect(port).await;
+            client.send(&head(length)).await;
+            assert_eq!(client.answer().await.status, status, "{length}");
+        }
+        // However it comes.
+        let mut client = Client::connect(port).await;
+        let head = head((64 << 10) + 1);
+        let (first, last) = head.split_at(60 << 10);
+        client.send(first).await;
+        sleep(Duration::from_millis(50)).await;
+        client.send(last).await;
+        assert_eq!(client.answer().await.status, 431);
+    });
+    result.await.unwrap();
+}
+
+#[tokio::test]
 async fn the_health_endpoint_says_what_the_author_says() {
     let well = Arc::new(AtomicBool::new(true));
     let asked = Arc::clone(&well);

@@ -181,6 +181,35 @@ fn another_program_in_its_place_is_started_in_the_same_process() {
 }
 
 #[test]
+fn what_is_no_service_is_not_started_in_a_programs_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = env!("CARGO_BIN_EXE_hilum-demo");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::copy(demo, at("demo")).unwrap();
+    let (mut service, lines) = reloading(&at("demo"), &[]);
+    serves(&lines);
+    let script = format!("#!/bin/sh\ntouch {}\n", at("executed").display());
+    let mut file =
+        OpenOptions::new().create_new(true).write(true).mode(0o755).open(at("next")).unwrap();
+    file.write_all(script.as_bytes()).unwrap();
+    drop(file);
+    std::fs::rename(at("next"), at("demo")).unwrap();
+    loop {
+        let line = lines.recv_timeout(LIMIT).expect("it says so");
+        if line.contains("not a program of a service") {
+            break;
+        }
+    }
+    assert!(service.0.try_wait().unwrap().is_none(), "it goes on");
+    std::fs::copy(demo, at("next")).unwrap();
+    std::fs::rename(at("next"), at("demo")).unwrap();
+    serves(&lines);
+    assert!(!at("executed").exists());
+    service.signal(Signal::SIGTERM);
+    assert!(service.0.wait().unwrap().success());
+}
+
+#[test]
 fn a_program_that_is_named_by_a_link_is_another_when_the_link_is() {
     let folder = tempfile::tempdir().unwrap();
     let demo = env!("CARGO_BIN_EXE_hilum-demo");

@@ -44,12 +44,17 @@ pub(crate) struct CallerArgs {
 }
 
 impl CallerArgs {
+    /// Whether the user said where answers are taken.
+    pub(crate) fn names_an_address(&self) -> bool {
+        self.ip.is_some() || self.guess_external_ip
+    }
+
     /// In a shell all calls have one address of ours.
     ///
     /// # Errors
     /// When a line of it names another.
     pub(crate) fn of_the_shell(&self) -> Result<(), CliError> {
-        if self.ip.is_none() && !self.guess_external_ip {
+        if !self.names_an_address() {
             return Ok(());
         }
         Err(CliError::usage(
@@ -140,7 +145,7 @@ impl Caller<'_> {
     /// # Errors
     /// When it is not ours.
     pub(crate) async fn listen(&self) -> Result<(), CliError> {
-        if self.args.ip.is_some() || self.args.guess_external_ip {
+        if self.args.names_an_address() {
             self.client(&Place::at("", [])).await?;
         }
         Ok(())

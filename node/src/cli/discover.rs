@@ -22,8 +22,8 @@ use crate::core::target::glob;
     hilum discover --versions       each version by itself\n  \
     hilum discover echo --full      all that is known of each\n  \
     hilum discover --json | jq -r '.services[].instances[].endpoint'\n\n\
-    Services without instances are left out, which lymph calls `--only-running`; `--all` shows them. As in lymph, `--ip` must be an\n\
-    address of this machine; only calls are answered there, and this makes none.")]
+    Services without instances are left out, which lymph calls `--only-running`; `--all` shows them. `--ip` and `-g` are taken for\n\
+    lymph's sake: they say where answers to calls come, and this makes none.")]
 pub(crate) struct DiscoverArgs {
     /// Only these services (their instances are shown, too); globs
     #[arg(value_name = "NAME", add = super::completions::registered())]
@@ -70,6 +70,11 @@ pub(crate) fn run(session: &Session, args: &DiscoverArgs) -> Outcome {
     if args.only_running {
         session.out.note(
             "`--only-running` is what `discover` does; `--all` shows services without instances",
+        );
+    }
+    if args.caller.names_an_address() {
+        session.out.note(
+            "`--ip` and `-g` say where answers to calls are taken, and `discover` makes none",
         );
     }
     caller::run(session, &args.caller, async |caller| {

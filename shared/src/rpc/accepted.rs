@@ -4,10 +4,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::complaints::Peer;
 use super::endpoint::Inner;
 use super::link::{Link, LinkError, Owner};
 use super::network::{Listener, Stream};
 use super::reply;
+use super::room::Room;
 use super::wire::Wire;
 use crate::transport::endpoint::Endpoint as Address;
 use crate::wire::zmtp::Hello;
@@ -36,15 +38,18 @@ impl Inner {
             identity: self.address.as_bytes().to_vec(),
             cancels: true,
         };
+        let address = stream.peer.clone();
         let opened =
             Link::open(stream, &hello, self.config.max_message, self.config.handshake).await;
-        let link = match opened {
+        let mut link = match opened {
             Ok(link) => link,
             Err(error) => {
-                tracing::debug!(%error, "no handshake with a caller");
+                tracing::debug!(peer = address, %error, "no handshake with a caller");
                 return;
             }
         };
+        let limit = self.config.max_partial;
+        link.room = Some((Room::new(&self.held, limit), limit));
         let wire = Wire::new(self.config.max_waiting);
         let key = Arc::as_ptr(&wire) as usize;
         {
@@ -59,15 +64,18 @@ impl Inner {
         }
         let identity = String::from_utf8(link.peer.identity.clone()).unwrap_or_default();
         let back = link.peer.socket_type == "ROUTER" && Address::parse(&identity).is_ok();
-        let mut owner = Accepted { inner: &self, wire: &wire, identity, back, complained: false };
-        let error = link.run(&wire, &mut owner, self.tick()).await;
+        let peer = Peer { address, name: identity };
+        let mut owner = Accepted { inner: &self, wire: &wire, peer, back };
+        let error = link.run(&wire, &mut owner, self.tick()).await.error;
         wire.close();
         if !back {
             // Answers would go here: nobody can have one any longer.
             wire.begun.lock().unwrap_or_else(PoisonError::into_inner).cancel_all();
         }
-        if let LinkError::Zmtp(error) = &error {
-            tracing::warn!(peer = owner.identity, %error, "a caller's connection is closed");
+        if let LinkError::Zmtp(_) | LinkError::Crowded { .. } = &error {
+            if self.complaints.is_to_be_told(&owner.peer) {
+                tracing::warn!(peer = %owner.peer, %error, "a caller's connection is closed");
+            }
         } else {
             tracing::trace!(%error, "a caller's connection ended");
         }
@@ -79,34 +87,26 @@ impl Inner {
 struct Accepted<'a> {
     inner: &'a Arc<Inner>,
     wire: &'a Arc<Wire>,
-    identity: String,
+    peer: Peer,
     /// A lymph container: answers go to its address.
     back: bool,
-    /// Whether something unreadable of it was logged.
-    complained: bool,
 }
 
 impl Owner for Accepted<'_> {
     fn message(&mut self, frames: &[&[u8]]) {
         if self.back
-            && let Some(dial) = self.inner.state().dials.get(&self.identity)
+            && let Some(dial) = self.inner.state().dials.get(&self.peer.name)
         {
             dial.wire.hear();
         }
         let route = || {
             if self.back {
-                reply::Route::Back(Arc::clone(self.inner), self.identity.clone())
+                reply::Route::Back(Arc::clone(self.inner), self.peer.name.clone())
             } else {
                 reply::Route::Same(Arc::clone(self.wire))
             }
         };
-        if let Err(error) = self.inner.take(frames, route, Some(self.wire))
-            && !std::mem::replace(&mut self.complained, true)
-        {
-            let (peer, bytes) =
-                (&self.identity, frames.iter().map(|frame| frame.len()).sum::<usize>());
-            tracing::warn!(peer, bytes, %error, "a caller sends what cannot be read: passed over, as is what follows of this kind");
-        }
+        self.inner.take(frames, route, Some(self.wire), &self.peer);
     }
 
     fn cancelled(&mut self, id: &[u8]) {

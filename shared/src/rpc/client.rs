@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::error::{Error, OVERLOADED};
+use super::error::{Error, NAMELESS, OVERLOADED};
 use super::known::{Chosen, Services};
 use super::select::Balance;
 use crate::registry::{Registry, VersionRequest};
@@ -29,9 +29,10 @@ pub struct CallOptions {
     pub balance: Balance,
     /// How many times to try again after a lost connection or a try that took too long, where working on it twice does no harm. A
     /// request that did not leave goes to another instance in any case, and so does one that was refused as `Overloaded`; where no
-    /// instance is left of a service that was there a moment ago, it waits for one. Tries again have a budget, ten at once and one for
-    /// each ten answers, but for those that leave an instance which gave no sign since it was asked for one that is well. An overloaded
-    /// one is left once for nothing.
+    /// instance is left of a service that was there a moment ago, it waits for one. Tries that are given up for another by their time
+    /// have a budget, ten at once and one for each ten answers, for what they leave may be worked on still; it is the same for all of a
+    /// client, and no setting: who needs more has a service that is too slow. Lost ones cost nothing of it, nor do those that leave an
+    /// instance which gave no sign since it was asked for one that is well. An overloaded one is left once for nothing.
     pub retries: u32,
     /// After how long a try is given up for another one; `None`: it may take all the time. While there is no budget for another, it is
     /// waited for.
@@ -85,11 +86,9 @@ impl Reply {
                     OVERLOADED if is_bare(&body) => {
                         Error::Overloaded { subject: subject.to_owned(), message }
                     }
-                    "" => Error::Remote {
-                        kind: "RemoteError".to_owned(),
-                        message,
-                        body: Box::new(body),
-                    },
+                    "" => {
+                        Error::Remote { kind: NAMELESS.to_owned(), message, body: Box::new(body) }
+                    }
                     _ => Error::Remote { kind, message, body: Box::new(body) },
                 })
             }
@@ -252,7 +251,10 @@ impl Client {
                 match known.choose(&self.shared.endpoint, target, options, &tried) {
                     Ok(chosen) => (Some(known), chosen),
                     Err(error) => {
-                        if !known.may_be_back(&error, &tried, deadline).await {
+                        if !known
+                            .may_be_back(&error, options.version.as_ref(), &tried, deadline)
+                            .await
+                        {
                             return Err(error);
                         }
                         tried.clear();
@@ -305,7 +307,7 @@ impl Client {
                         Some(Ok(message)) => {
                             self.shared.budget.earn();
                             if let Some(known) = &known {
-                                known.answered();
+                                known.answered(options.version.as_ref());
                             }
                             return Ok(Reply { message, address });
                         }
@@ -320,7 +322,12 @@ impl Client {
             };
             if (error.not_sent() || matches!(error, Error::Overloaded { .. })) && !direct {
                 tried.push(address);
-            } else if again || retries > 0 && error.is_transient() && self.shared.budget.spend() {
+            } else if again
+                || retries > 0
+                    && error.is_transient()
+                    // What was lost nobody works on any more: making it again puts no more on anybody than there was.
+                    && (matches!(error, Error::Lost { .. }) || self.shared.budget.spend())
+            {
                 retries -= 1;
                 tried.push(address);
             } else {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use foldhash::HashSet;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::complaints::Peer;
 use super::endpoint::{CallId, Inner, State, call_id};
 use super::error::Error;
 use super::link::{Link, LinkError, Owner};
@@ -32,7 +34,7 @@ pub(super) struct Pending {
 pub(super) enum Ended {
     /// We closed everything.
     Closed,
-    /// It was never made.
+    /// It was never made, or the request was not wholly written.
     NotConnected(Arc<LinkError>),
     /// The request may have left.
     Lost(Arc<LinkError>),
@@ -160,23 +162,27 @@ impl Inner {
 
     /// The life of a connection that we make.
     async fn keep(self: Arc<Self>, dial: Arc<Dial>) {
-        let error = match self.connect(&dial.address).await {
+        let over = match self.connect(&dial.address).await {
             Ok(link) => {
                 dial.wire.shaken(&link.peer);
                 dial.connected.store(true, Ordering::SeqCst);
-                let mut owner =
-                    Dialled { inner: &self, dial: &dial, watched: true, complained: false };
-                link.run(&dial.wire, &mut owner, self.tick()).await
+                let peer = Peer { address: dial.address.clone(), name: String::new() };
+                let mut owner = Dialled { inner: &self, dial: &dial, watched: true, peer };
+                Ok(link.run(&dial.wire, &mut owner, self.tick()).await)
             }
-            Err(error) => error,
+            Err(error) => Err(error),
         };
-        dial.wire.close();
+        dial.wire.close(); // from here on it takes nothing more
+        let (unsent, error) = match over {
+            Ok(over) => (over.unsent(&dial.wire), over.error),
+            Err(error) => (HashSet::default(), error),
+        };
         if let (LinkError::Zmtp(error), true) = (&error, dial.connected.load(Ordering::SeqCst)) {
             tracing::warn!(peer = dial.address, %error, "the connection is closed");
         } else {
             tracing::debug!(address = dial.address, %error, "connection ended");
         }
-        self.end(&dial, Arc::new(error));
+        self.end(&dial, Arc::new(error), &unsent);
     }
 
     async fn connect(&self, address: &str) -> Result<Link, LinkError> {
@@ -190,8 +196,8 @@ impl Inner {
         Link::open(stream, &hello, self.config.max_message, limit).await
     }
 
-    /// Forgets a connection that has ended, and tells everybody who waits on it.
-    fn end(&self, dial: &Arc<Dial>, source: Arc<LinkError>) {
+    /// Forgets a connection that has ended, and tells everybody who waits on it; the requests in `unsent` did not get through.
+    fn end(&self, dial: &Arc<Dial>, source: Arc<LinkError>, unsent: &HashSet<CallId>) {
         let connected = dial.connected.load(Ordering::SeqCst);
         let address = &dial.address;
         let lost = {
@@ -207,11 +213,11 @@ impl Inner {
             let of_it = |_: &CallId, pending: &mut Pending| Arc::ptr_eq(&pending.dial, dial);
             state.pending.extract_if(of_it).collect::<Vec<_>>()
         };
-        for (_, Pending { answer, .. }) in lost {
+        for (id, Pending { answer, .. }) in lost {
             let source = Arc::clone(&source);
             let ended = match () {
                 () if self.closed.load(Ordering::SeqCst) => Ended::Closed,
-                () if connected => Ended::Lost(source),
+                () if connected && !unsent.contains(&id) => Ended::Lost(source),
                 () => Ended::NotConnected(source),
             };
             // Whoever does not wait any longer need not know.
@@ -246,20 +252,13 @@ struct Dialled<'a> {
     dial: &'a Arc<Dial>,
     /// Whether it was in use when last looked at, so that no silence was passed over.
     watched: bool,
-    /// Whether something unreadable of it was logged.
-    complained: bool,
+    peer: Peer,
 }
 
 impl Owner for Dialled<'_> {
     fn message(&mut self, frames: &[&[u8]]) {
         let wire = &self.dial.wire;
-        let took = self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None);
-        if let Err(error) = took
-            && !std::mem::replace(&mut self.complained, true)
-        {
-            let peer = &self.dial.address;
-            tracing::warn!(peer, %error, "it sends what cannot be read: passed over, as is what follows of this kind");
-        }
+        self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None, &self.peer);
     }
 
     fn tick(&mut self) -> Result<(), LinkError> {

@@ -30,15 +30,17 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::accepted::accept;
+use super::complaints::{Complaints, Peer};
 use super::dialled::{Answer, Call, Dial, Ended, Pending};
 use super::error::{Error, OVERLOADED};
 use super::network::{Network, Sockets};
 use super::reply;
 pub use super::reply::{Incoming, ReplyChannel, ReplyError};
+use super::room::Held;
 use super::trace;
 use super::wire::{Liveness, Wire};
 use crate::wire::limits::MAX_ANSWER;
-use crate::wire::message::{DecodeError, Headers, Kind, Message, NIL, new_id};
+use crate::wire::message::{Headers, Kind, Message, NIL, new_id};
 
 /// How connections are kept; lymph's keys under `container.rpc.connection` with lymph's defaults, and bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,9 @@ pub struct Config {
     pub max_waiting: usize,
     /// Requests of one connection that may be worked on at once.
     pub max_open: u32,
+    /// Bytes of memory that messages may hold that have not come whole, over all accepted connections; who needs more is closed. A
+    /// message takes up to twice its size, and 128 KiB of each connection do not count.
+    pub max_partial: usize,
     /// Connections that are accepted at once.
     pub max_connections: usize,
 }
@@ -80,6 +85,7 @@ impl Default for Config {
             max_message: MAX_ANSWER,
             max_waiting: MAX_ANSWER,
             max_open: 4096,
+            max_partial: 8 * MAX_ANSWER,
             max_connections: 4096,
         }
     }
@@ -143,6 +149,9 @@ pub(super) struct Inner {
     pub(super) address: String,
     addresses: Vec<String>,
     state: Mutex<State>,
+    pub(super) complaints: Complaints,
+    /// What accepted connections hold of messages that have not come whole.
+    pub(super) held: Arc<Held>,
     pub(super) closed: AtomicBool,
 }
 
@@ -189,6 +198,8 @@ impl Endpoint {
             address: addresses.first().cloned().unwrap_or_default(),
             addresses,
             state: Mutex::default(),
+            complaints: Complaints::default(),
+            held: Arc::default(),
             closed: AtomicBool::new(false),
         });
         for listener in listeners {
@@ -339,37 +350,40 @@ impl Inner {
         if interval.is_zero() { Duration::from_secs(1) } else { interval }
     }
 
-    /// A message from anybody: an answer finds its call, a request the handler.
-    ///
-    /// # Errors
-    /// When it cannot be read, and nobody can be told.
+    /// A message from anybody: an answer finds its call, a request the handler. What cannot be read is refused where that can be told,
+    /// or passed over.
     pub(super) fn take(
         self: &Arc<Self>,
         frames: &[&[u8]],
         route: impl FnOnce() -> reply::Route,
         open: Option<&Arc<Wire>>,
-    ) -> Result<(), DecodeError> {
+        peer: &Peer,
+    ) {
         let message = match Message::decode(frames) {
             Ok(message) => message,
             Err(error) => {
                 if let Some(id) = Message::salvage_id(frames) {
-                    let subject = frames.get(2).map(|subject| String::from_utf8_lossy(subject));
                     let trace_id = Message::salvage_trace(frames);
-                    tracing::warn!(subject = subject.as_deref(), trace_id, %error, "malformed: refused");
+                    if self.complaints.is_to_be_told(peer) {
+                        let subject = frames.get(2).map(|subject| String::from_utf8_lossy(subject));
+                        let subject = subject.as_deref();
+                        tracing::warn!(%peer, subject, trace_id, %error, "malformed: refused");
+                    }
                     let nack = Message::answer(Kind::Nack, &id, trace_id, NIL.to_vec());
                     route().send(&nack);
                 } else if let Some(id) = Message::salvage_subject(frames) {
                     self.answered(id, Err(Ended::Unreadable(Arc::new(error))));
-                } else {
-                    return Err(error);
+                } else if self.complaints.is_to_be_told(peer) {
+                    let bytes = frames.iter().map(|frame| frame.len()).sum::<usize>();
+                    tracing::warn!(%peer, bytes, %error, "malformed: passed over");
                 }
-                return Ok(());
+                return;
             }
         };
         if message.kind != Kind::Request {
             let id = message.subject.clone();
             self.answered(&id, Ok(message));
-            return Ok(());
+            return;
         }
         let message = Arc::new(message);
         let channel = ReplyChannel::new(route(), &message, open);
@@ -382,7 +396,6 @@ impl Inner {
         } else {
             self.handler.request(Incoming { message, channel });
         }
-        Ok(())
     }
 
     /// Gives an answer to the call with this id.

@@ -13,6 +13,9 @@ use crate::wire::{Value, from_value};
 /// The type of the ERROR that says that too many requests wait.
 pub(super) const OVERLOADED: &str = "Overloaded";
 
+/// The name of an error that came without one, and under which one without a name is sent.
+pub const NAMELESS: &str = "RemoteError";
+
 /// Why a call brought no result.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,7 +35,7 @@ pub enum Error {
         /// How many are registered.
         count: usize,
     },
-    /// None that is registered has a version that fits.
+    /// None that is registered has a version that fits, and where one was there a moment ago, none came back in time.
     #[error(
         "service `{service}` has no version that is compatible with {asked}: {}",
         list(available)
@@ -45,8 +48,8 @@ pub enum Error {
         /// The versions that exist; `none` stands for instances without one.
         available: Vec<String>,
     },
-    /// No connection: the request did not leave.
-    #[error("cannot connect to `{address}`: {source}")]
+    /// No connection, or it ended before all of the request was written: it was not worked on.
+    #[error("no connection to `{address}`: {source}")]
     NotConnected {
         /// Where to.
         address: String,

@@ -22,9 +22,12 @@ use super::network::Stream;
 /// # Errors
 /// When the system has no descriptor or memory for it.
 pub(super) fn split(stream: UnixStream) -> io::Result<Stream> {
+    let pid = stream.peer_cred()?.pid();
+    let peer = pid.map_or_else(|| "this machine".to_owned(), |pid| format!("process {pid}"));
     let socket = Arc::new(stream.into_std()?);
     let read = register(Arc::clone(&socket), Interest::READABLE)?;
-    Ok(Stream { read: Box::new(Reading(read)), write: Box::new(Writing { socket, full: None }) })
+    let (read, write) = (Box::new(Reading(read)), Box::new(Writing { socket, full: None }));
+    Ok(Stream { read, write, peer })
 }
 
 #[expect(unsafe_code, reason = "a descriptor is registered at epoll")]

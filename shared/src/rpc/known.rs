@@ -2,7 +2,7 @@
 //! may be back in a moment.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -103,12 +103,14 @@ pub(super) struct Known {
     turn: AtomicUsize,
     /// Whether it had an instance when it was looked up.
     was_there: bool,
+    /// The versions of all instances that are known to have been there.
+    seen: RwLock<Vec<Option<String>>>,
     /// Whether any of them has ever answered.
     has_answered: AtomicBool,
     /// Whether `away` says something.
     is_away: AtomicBool,
-    /// Since when nobody is there, as far as it was called.
-    away: Mutex<Option<Instant>>,
+    /// Since when nobody is there, as far as it was called; by the version that was asked for, if any.
+    away: Mutex<HashMap<Option<String>, Instant>>,
 }
 
 /// One instance, as a call goes to it.
@@ -119,52 +121,74 @@ pub(super) struct Chosen {
 
 impl Known {
     fn new(lookup: Lookup) -> Self {
+        let seen: Vec<_> = lookup.instances().iter().map(|one| one.version.clone()).collect();
         Self {
-            was_there: !lookup.instances().is_empty(),
+            was_there: !seen.is_empty(),
+            seen: RwLock::new(seen),
             lookup,
             turn: AtomicUsize::new(0),
             has_answered: AtomicBool::new(false),
             is_away: AtomicBool::new(false),
-            away: Mutex::new(None),
+            away: Mutex::default(),
         }
     }
 
-    /// Somebody of it answered.
-    pub(super) fn answered(&self) {
+    /// Somebody of it answered a call of this version.
+    pub(super) fn answered(&self, asked: Option<&VersionRequest>) {
         if !self.has_answered.load(Ordering::Relaxed) {
             self.has_answered.store(true, Ordering::Relaxed);
         }
         if self.is_away.load(Ordering::Relaxed) {
             let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-            *away = None;
-            self.is_away.store(false, Ordering::Relaxed);
+            away.remove(&asked.map(ToString::to_string));
+            self.is_away.store(!away.is_empty(), Ordering::Relaxed);
+        }
+    }
+
+    /// An instance of this version is there.
+    fn saw(&self, version: Option<&str>) {
+        let is_known = {
+            let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+            seen.iter().any(|one| one.as_deref() == version)
+        };
+        if !is_known {
+            let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+            seen.push(version.map(str::to_owned));
         }
     }
 
     /// Until when it is waited for, from when it was first missed.
-    fn awaited_until(&self) -> Instant {
+    fn awaited_until(&self, asked: Option<&VersionRequest>) -> Instant {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_away.store(true, Ordering::Relaxed);
-        *away.get_or_insert_with(Instant::now) + RETURN
+        *away.entry(asked.map(ToString::to_string)).or_insert_with(Instant::now) + RETURN
     }
 
     /// Nobody could be called: waits, no longer than until `deadline`, whether that was for a moment only; whether to look again.
     pub(super) async fn may_be_back(
         &self,
         error: &Error,
+        asked: Option<&VersionRequest>,
         tried: &[String],
         deadline: Instant,
     ) -> bool {
+        let fits = |version: Option<&str>| asked.is_none_or(|asked| asked.admits(version));
+        let was_there = || {
+            let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+            seen.iter().any(|version| fits(version.as_deref()))
+        };
         let until = match error {
-            Error::NoneAlive { .. } => self.awaited_until().min(deadline),
+            Error::NoneAlive { .. } => self.awaited_until(asked).min(deadline),
+            Error::NoneCompatible { .. } if was_there() => self.awaited_until(asked).min(deadline),
             _ => return false,
         };
         if Instant::now() >= until {
             return false;
         }
-        if self.lookup.instances().is_empty() {
+        let is_there = |one: &Instance| fits(one.version.as_deref());
+        if !self.lookup.instances().iter().any(is_there) {
             let mut view = self.lookup.clone();
-            let back = view.wait_for(|instances| !instances.is_empty());
+            let back = view.wait_for(|instances| instances.iter().any(is_there));
             return tokio::time::timeout_at(until, back).await.is_ok_and(|back| back.is_some());
         }
         // Those that are there and silent are known to be so; those that refuse may be about to begin, where they were well before.
@@ -207,7 +231,8 @@ impl Known {
         let all = self.lookup.instances();
         if all.is_empty() {
             let service = service.to_owned();
-            let a_moment_ago = self.was_there && Instant::now() < self.awaited_until();
+            let asked = options.version.as_ref();
+            let a_moment_ago = self.was_there && Instant::now() < self.awaited_until(asked);
             return Err(if a_moment_ago {
                 Error::NoneAlive { service, count: 0 }
             } else {
@@ -239,6 +264,9 @@ impl Known {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let pending = |at: usize| endpoint.waiting(choice[at].1);
         let (_, address, chosen) = choice[options.balance.pick(choice.len(), turn, pending)];
+        if asked.is_some() {
+            self.saw(chosen.version.as_deref());
+        }
         Ok(Chosen { address: address.to_owned(), version: chosen.version.clone() })
     }
 }

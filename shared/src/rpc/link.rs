@@ -3,10 +3,13 @@
 use std::io;
 use std::time::Duration;
 
+use foldhash::HashSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::endpoint::{CallId, call_id};
 use super::network::Stream;
+use super::room::Room;
 use super::wire::Wire;
 use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
 
@@ -28,6 +31,12 @@ pub enum LinkError {
     /// It said nothing for this long.
     #[error("nothing was heard for {0:?}")]
     Silent(Duration),
+    /// Messages that have not come whole hold too much memory, over all connections.
+    #[error("messages that have not come whole hold more than {limit} bytes over all connections")]
+    Crowded {
+        /// What they may hold.
+        limit: usize,
+    },
     /// We have no more use for it.
     #[error("it was not used any more")]
     Idle,
@@ -51,6 +60,33 @@ pub(super) struct Link {
     cancelled: Vec<Vec<u8>>,
     /// Who is there.
     pub(super) peer: Hello,
+    /// What it may hold of messages that have not come whole, and where that ends.
+    pub(super) room: Option<(Room, usize)>,
+}
+
+/// What is being written, and how much of it is.
+#[derive(Default)]
+struct Sending {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// A connection that has ended.
+pub(super) struct Over {
+    /// How.
+    pub(super) error: LinkError,
+    sending: Sending,
+}
+
+impl Over {
+    /// The requests that did not reach the other side, as not all of them was written. `wire` is closed.
+    pub(super) fn unsent(&self, wire: &Wire) -> HashSet<CallId> {
+        let mut rest = Vec::new();
+        wire.take(&mut rest);
+        let begun = zmtp::unwritten(&self.sending.bytes, self.sending.sent);
+        let ids = begun.into_iter().chain(zmtp::unwritten(&rest, 0));
+        ids.filter_map(|id| call_id(std::str::from_utf8(id).ok()?)).collect()
+    }
 }
 
 /// What a connection's task asks its owner.
@@ -101,7 +137,7 @@ impl Link {
         let (reader, peer) = tokio::time::timeout(within, shake)
             .await
             .map_err(|_| LinkError::Handshake(within))??;
-        Ok(Self { stream, reader, cancelled: Vec::new(), peer })
+        Ok(Self { stream, reader, cancelled: Vec::new(), peer, room: None })
     }
 
     /// Reads and writes until the connection ends, or its owner ends it; an orderly end writes first what waits.
@@ -110,26 +146,44 @@ impl Link {
         wire: &Wire,
         owner: &mut (impl Owner + Send),
         interval: Duration,
+    ) -> Over {
+        let mut sending = Sending::default();
+        let error = self.exchange(wire, owner, interval, &mut sending).await;
+        Over { error, sending }
+    }
+
+    async fn exchange(
+        &mut self,
+        wire: &Wire,
+        owner: &mut (impl Owner + Send),
+        interval: Duration,
+        Sending { bytes: sending, sent }: &mut Sending,
     ) -> LinkError {
         let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut sending = Vec::new();
-        let mut sent = 0;
         // Something may have come together with the handshake.
         let mut more = true;
         loop {
-            if sent == sending.len() {
+            if *sent == sending.len() {
                 sending.clear();
-                sent = 0;
-                let closed = wire.take(&mut sending);
-                if out_of_proportion(&sending) {
-                    sending = Vec::new();
+                *sent = 0;
+                let closed = wire.take(sending);
+                if out_of_proportion(sending) {
+                    *sending = Vec::new();
                 }
                 if closed && sending.is_empty() {
                     return LinkError::Idle;
                 }
             }
-            let writing = sent < sending.len();
+            if !more {
+                self.reader.space(); // a large buffer that is empty goes here
+                if let Some((room, limit)) = &mut self.room
+                    && !room.holds(self.reader.size())
+                {
+                    return LinkError::Crowded { limit: *limit };
+                }
+            }
+            let writing = *sent < sending.len();
             tokio::select! {
                 read = self.stream.read.read(self.reader.space()), if !more => match read {
                     Ok(0) => return LinkError::Closed,
@@ -149,9 +203,9 @@ impl Link {
                     Ok(rest) => more = rest,
                     Err(error) => return error,
                 },
-                written = self.stream.write.write(&sending[sent..]), if writing => match written {
+                written = self.stream.write.write(&sending[*sent..]), if writing => match written {
                     Ok(0) => return LinkError::Closed,
-                    Ok(count) => sent += count,
+                    Ok(count) => *sent += count,
                     Err(error) => return error.into(),
                 },
                 () = wire.woken(), if !writing => {}

@@ -27,6 +27,8 @@ pub struct Stream {
     pub read: Box<dyn AsyncRead + Send + Unpin>,
     /// What we send.
     pub write: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Who is there, for people: `host:port`, or a process of this machine.
+    pub peer: String,
 }
 
 /// Makes connections.
@@ -101,8 +103,9 @@ impl Network for Sockets {
 
 fn tcp(stream: TcpStream) -> io::Result<Stream> {
     stream.set_nodelay(true)?; // messages are written whole: waiting for more only delays them
+    let peer = stream.peer_addr()?.to_string();
     let (read, write) = stream.into_split();
-    Ok(Stream { read: Box::new(read), write: Box::new(write) })
+    Ok(Stream { read: Box::new(read), write: Box::new(write), peer })
 }
 
 /// Binds a path, taking it over from an owner that has gone, never from one that listens.
@@ -198,7 +201,7 @@ impl Network for MemoryNetwork {
             let (ours, theirs) = tokio::io::duplex(MEMORY_BUFFER);
             let halves = |stream| {
                 let (read, write) = tokio::io::split(stream);
-                Stream { read: Box::new(read), write: Box::new(write) }
+                Stream { read: Box::new(read), write: Box::new(write), peer: "this process".into() }
             };
             listener.send(halves(theirs)).await.map_err(|_| refused())?;
             Ok(halves(ours))

@@ -289,7 +289,7 @@ async fn subscribe(shared: Arc<Shared>, stream: Stream) {
     };
     let one = Arc::new(Subscriber { wire: Wire::new(MOST), wishes: Mutex::default() });
     shared.subscribers().push(Arc::clone(&one));
-    let error = link.run(&one.wire, &mut Ear { shared: &shared, one: &one }, TICK).await;
+    let error = link.run(&one.wire, &mut Ear { shared: &shared, one: &one }, TICK).await.error;
     tracing::debug!(%error, "a subscriber's connection ended");
     one.wire.close();
     shared.subscribers().retain(|other| !Arc::ptr_eq(other, &one));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
 use super::endpoint::Inner;
+use super::error::NAMELESS;
 use super::wire::{NotTaken, Wire};
 use crate::wire::Value;
 use crate::wire::message::{EncodeError, Kind, Message, NIL, new_id, pack};
@@ -183,7 +184,7 @@ impl ReplyChannel {
         self.shared.send(Kind::Nack, NIL.to_vec())
     }
 
-    /// A fault with a name.
+    /// A fault with a name; without one its name is [`NAMELESS`].
     ///
     /// # Errors
     /// When it is answered already.
@@ -194,6 +195,7 @@ impl ReplyChannel {
             kind: &'a str,
             message: &'a str,
         }
+        let kind = if kind.is_empty() { NAMELESS } else { kind };
         self.shared.send(Kind::Error, pack(&Fault { kind, message })?)
     }
 

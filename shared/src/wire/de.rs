@@ -455,12 +455,29 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         }
     }
 
+    /// A number that an `f32` would make infinite does not fit, like one that is too large for an `i32`.
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {
+        let start = self.at;
+        match self.head()? {
+            Head::F64(value) if value.is_finite() && !(value as f32).is_finite() => {
+                Err(de::Error::invalid_value(de::Unexpected::Float(value), &"f32"))
+            }
+            Head::Ext(EMBEDDED, bytes) => {
+                self.embedded(bytes, |inner| inner.deserialize_f32(visitor))
+            }
+            _ => {
+                self.at = start;
+                self.visit_any(visitor)
+            }
+        }
+    }
+
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {
         self.skip()?;
         visitor.visit_unit()
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 map
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f64 map
     }
 }

@@ -179,6 +179,29 @@ fn write_frame(out: &mut Vec<u8>, flags: u8, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
+/// The first frames of all messages in what was to be written, of which not all is among the first `written` bytes.
+pub fn unwritten(bytes: &[u8], written: usize) -> Vec<&[u8]> {
+    let (mut at, mut first, mut found) = (0, None, Vec::new());
+    while let Ok(Some((flags, head, length))) = Reader::head(&bytes[at..])
+        && let Some(body) = usize::try_from(length)
+            .ok()
+            .and_then(|length| bytes.get(at + head..(at + head).checked_add(length)?))
+    {
+        at += head + body.len();
+        if flags & COMMAND != 0 {
+            continue;
+        }
+        let begin = *first.get_or_insert(body);
+        if flags & MORE == 0 {
+            first = None;
+            if at > written {
+                found.push(begin);
+            }
+        }
+    }
+    found
+}
+
 /// Cuts what came from a connection into messages.
 pub struct Reader {
     /// What came, then room for more.
@@ -234,6 +257,11 @@ impl Reader {
             self.buffer.resize((2 * size).max(self.end + room), 0);
         }
         &mut self.buffer[self.end..]
+    }
+
+    /// Bytes of memory that what came, and the room for more, take.
+    pub fn size(&self) -> usize {
+        self.buffer.len()
     }
 
     /// So many bytes came into the space.
@@ -394,6 +422,21 @@ mod tests {
         }
         reader.push(&frames);
         assert!(matches!(reader.next_item(), Err(ZmtpError::TooLarge { size: 101.., limit: 100 })));
+    }
+
+    #[test]
+    fn what_was_not_wholly_written_is_known() {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::new();
+        for id in ["one", "two", "three"] {
+            write_message(&mut bytes, &[id.as_bytes(), b"", &[7; 300]]);
+            ends.push(bytes.len());
+            write_cancel(&mut bytes, "another");
+        }
+        let left = |written| unwritten(&bytes, written).len();
+        assert_eq!(unwritten(&bytes, ends[0]), [&b"two"[..], b"three"]);
+        assert_eq!((left(0), left(ends[0] - 1), left(ends[1])), (3, 3, 1));
+        assert_eq!((left(ends[1] + 1), left(bytes.len())), (1, 0));
     }
 
     #[test]

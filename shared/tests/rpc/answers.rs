@@ -288,3 +288,18 @@ async fn errors_say_what_is_missing() {
     let error = client.call::<_, Value>("nodot", &json!({}), &options).await.unwrap_err();
     assert!(matches!(error, Error::Subject { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn an_error_without_a_name_is_sent_under_the_one_that_callers_read_it_by() {
+    let world = World::memory();
+    let said = Method::raw("said", |_, channel| async move { channel.error("", "oh").unwrap() });
+    let failed =
+        Method::rpc("failed", |_: Value, _| async { Err::<(), _>(Failure::new("", "oh")) });
+    let _server = world.serve(Interface::new("e").method(said).method(failed)).await;
+    let client = world.client().await;
+    for subject in ["e.said", "e.failed"] {
+        let answer = client.exchange(subject, &json!({}), &quick()).await.unwrap();
+        let body: Value = answer.message.unpack().unwrap();
+        assert_eq!(body.get("type").and_then(Value::as_str), Some("RemoteError"));
+    }
+}

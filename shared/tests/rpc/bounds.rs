@@ -118,3 +118,45 @@ async fn an_event_that_could_not_be_delivered_is_an_error_to_who_emits_it() {
     assert!(error.to_string().contains("1048576 is the most"), "{error}");
     assert!(Event::new("a.b", &nested(65)).is_err(), "never nothing in its place");
 }
+
+#[tokio::test]
+async fn what_many_do_not_send_whole_is_bounded_over_all_and_nobody_else_suffers() {
+    use hilum_shared::wire::zmtp::Hello;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::giving_up::Peer;
+
+    let world = World::memory();
+    let config = Config { max_partial: 4 << 20, ..Config::default() };
+    let server = world.serve_with(echo(), config).await;
+    let client = world.client().await;
+    client.call::<_, Value>("echo.ack", &json!({}), &quick()).await.unwrap();
+    let mut peers = Vec::new();
+    for _ in 0..10 {
+        let stream = world.network.connect(server.address()).await.unwrap();
+        let hello = Hello { socket_type: "DEALER".into(), ..Hello::default() };
+        let mut peer = Peer::shake(stream, hello).await;
+        // A frame of 32 MiB, of which little more than 1 MiB ever comes.
+        let mut begun = vec![2];
+        begun.extend_from_slice(&(32_u64 << 20).to_be_bytes());
+        begun.resize(1_200_000, 0);
+        let written = peer.stream.write.write_all(&begun).await;
+        peers.push((peer, written.is_ok()));
+    }
+    // Each took 2 MiB: the room is for two.
+    while server.connections() > 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut ended = 0;
+    for (peer, _) in &mut peers {
+        let end = tokio::time::timeout(Duration::from_millis(50), peer.stream.read.read_u8()).await;
+        ended += usize::from(matches!(end, Ok(Err(_))));
+    }
+    assert!((7..10).contains(&ended), "{ended}");
+    client.call::<_, Value>("echo.ack", &json!({}), &quick()).await.unwrap();
+    drop(peers);
+    // What they held is there for others again.
+    let large = ByteBuf::from(vec![7; 1_500_000]);
+    let same: ByteBuf = client.call("echo.same", &large, &quick()).await.unwrap();
+    assert_eq!(same, large);
+}

@@ -8,13 +8,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 
 /// A peer whose every byte is ours to write and to see.
-struct Peer {
-    stream: Stream,
+pub(super) struct Peer {
+    pub(super) stream: Stream,
     reader: Reader,
 }
 
 impl Peer {
-    async fn shake(mut stream: Stream, hello: Hello) -> Self {
+    pub(super) async fn shake(mut stream: Stream, hello: Hello) -> Self {
         let mut bytes = zmtp::greeting().to_vec();
         zmtp::write_ready(&mut bytes, &hello);
         stream.write.write_all(&bytes).await.unwrap();
@@ -26,7 +26,7 @@ impl Peer {
     }
 
     /// What comes next, all frames in one text.
-    async fn next(&mut self) -> String {
+    pub(super) async fn next(&mut self) -> String {
         loop {
             match self.reader.next_item().unwrap() {
                 Some(Item::Message(frames)) => {

@@ -1,5 +1,9 @@
 //! Instances that are away for a moment, and such as have no room.
 
+use hilum_shared::wire::zmtp::Hello;
+use tokio::io::AsyncReadExt;
+
+use super::giving_up::Peer;
 use super::*;
 
 /// `echo` at a fixed address.
@@ -103,6 +107,100 @@ async fn a_call_that_was_sent_is_made_again_after_a_restart_only_where_it_may_be
     let never = Method::rpc("never", |_: Value, _| async move { Ok("now") });
     let _second = at(&world, "mock://two", Interface::new("echo").method(never)).await;
     assert_eq!(again.await.unwrap().unwrap(), Value::from("now"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_not_wholly_written_when_its_server_ended_is_made_at_another() {
+    let world = World::memory();
+    let mut listener = world.network.listen("mock://one").await.unwrap();
+    world.registry.register("echo", Instance::new("echo", "mock://one", None)).await.unwrap();
+    let client = world.client().await;
+    let call = |text: String| {
+        let (client, args) = (client.clone(), Value::from(text));
+        tokio::spawn(async move { client.call::<_, Value>("echo.same", &args, &quick()).await })
+    };
+    let read = call("read".into());
+    let hello = Hello { socket_type: "ROUTER".into(), ..Hello::default() };
+    let mut peer = Peer::shake(listener.accept().await.unwrap(), hello).await;
+    assert!(peer.next().await.contains("read"));
+    let (begun, waiting) = (call("x".repeat(1 << 20)), call("waits".into()));
+    peer.stream.read.read_u8().await.unwrap();
+    while client.endpoint().waiting("mock://one") < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let _other = world.serve(echo()).await;
+    drop(peer);
+    let error = read.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Lost { .. }), "{error}");
+    assert_eq!(begun.await.unwrap().unwrap(), Value::from("x".repeat(1 << 20)));
+    assert_eq!(waiting.await.unwrap().unwrap(), Value::from("waits"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_lost_together_are_all_made_again_where_they_may_be() {
+    let world = World::memory();
+    let first = at(&world, "mock://one", echo()).await;
+    let client = world.client().await;
+    let calls: Vec<_> = (0..50)
+        .map(|_| {
+            let (client, options) = (client.clone(), CallOptions { retries: 1, ..quick() });
+            let subject = "echo.never";
+            tokio::spawn(
+                async move { client.call::<_, Value>(subject, &json!({}), &options).await },
+            )
+        })
+        .collect();
+    while first.serving() < 50 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let never = Method::rpc("never", |_: Value, _| async move { Ok("now") });
+    let _second = at(&world, "mock://two", Interface::new("echo").method(never)).await;
+    leave(&world, "mock://one").await;
+    first.close(Duration::ZERO).await;
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), Value::from("now"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_restarts_is_waited_for_and_one_that_never_was_is_not() {
+    let world = World::memory();
+    let version = |text: &str| {
+        let ack = Method::raw("ack", |_, channel| async move { channel.ack().unwrap() });
+        Interface::new("echo").version(text).unwrap().method(ack)
+    };
+    let first = world.serve(version("1.0.0")).await;
+    let _second = world.serve(version("2.0.0")).await;
+    let client = world.client().await;
+    let asked = |text: &str, seconds| {
+        let version = Some(VersionRequest::parse(text).unwrap());
+        CallOptions { version, ..within(seconds) }
+    };
+    ack(&client, &asked("2", 5)).await.unwrap();
+    let one = Instance::new("echo", first.address(), Some("1.0.0"));
+    world.registry.unregister("echo", &one.id).await.unwrap();
+    first.close(Duration::ZERO).await;
+    let begun = tokio::time::Instant::now();
+    let error = ack(&client, &asked("3", 5)).await.unwrap_err();
+    assert!(matches!(error, Error::NoneCompatible { .. }), "{error}");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "nobody had it");
+    let call = {
+        let (client, options) = (client.clone(), asked("1", 5));
+        tokio::spawn(async move { ack(&client, &options).await })
+    };
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ack(&client, &asked("2", 5)).await.unwrap();
+    let again = world.serve(version("1.0.1")).await;
+    call.await.unwrap().unwrap();
+    // Gone for good, it is waited for once.
+    let one = Instance::new("echo", again.address(), Some("1.0.1"));
+    world.registry.unregister("echo", &one.id).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    for waited in [10, 10] {
+        let error = ack(&client, &asked("1", 60)).await.unwrap_err();
+        assert!(matches!(error, Error::NoneCompatible { .. }), "{error}");
+        assert_eq!(begun.elapsed().as_secs(), waited);
+    }
 }
 
 /// An instance that has no room, in the word of a service or in that of one behind it; and how often it was asked.

@@ -51,6 +51,12 @@ async fn serve(worker: Worker) -> ServiceResult {
                 tracing::info!(n, "{:100}", "numbered");
             }
             std::fs::write(format!("written.{}", std::process::id()), "")?;
+            // It is there still when its node has been silent for twice as long as it may be.
+            let silence = 2 * worker.contract().timeout;
+            std::thread::spawn(move || {
+                std::thread::sleep(silence);
+                std::fs::write(format!("patient.{}", std::process::id()), "")
+            });
             assert!(what == "leave", "planned");
             return Ok(());
         }

@@ -86,7 +86,8 @@ fn numbers(cluster: &Cluster, instance: &str) -> Vec<u64> {
 fn leaving(what: &str, count: usize) -> (Cluster, Vec<u32>, u32) {
     let worker = worker();
     let cluster = Cluster::new(&format!(
-        "instances: {{web: {{command: {worker} {what}, ready: heartbeat, restart: never, numprocesses: {count}, stop: {{timeout: 60s}}}}}}"
+        "node: {{heartbeat: {{interval: 100ms, timeout: 600ms}}}}
+instances: {{web: {{command: {worker} {what}, ready: heartbeat, restart: never, numprocesses: {count}, stop: {{timeout: 60s}}}}}}"
     ));
     cluster.ok("up -d --wait");
     let pids: Vec<u32> = (1..=count).map(|index| cluster.pid(&format!("web.{index}"))).collect();
@@ -96,8 +97,9 @@ fn leaving(what: &str, count: usize) -> (Cluster, Vec<u32>, u32) {
     cluster.write("leave", "");
     let written = |pid: &u32| cluster.path(&format!("written.{pid}")).exists();
     wait_until(LIMIT, "all to be written", || pids.iter().all(written));
-    std::thread::sleep(std::time::Duration::from_millis(2500)); // no worker may take this for a reason to give up
-    assert!(pids.iter().all(|pid| alive(*pid)), "one has given up");
+    // None may take the silence for a reason to give up: who does is not there to say so.
+    let patient = |pid: &u32| cluster.path(&format!("patient.{pid}")).exists();
+    wait_until(LIMIT, "all to have waited on", || pids.iter().all(patient));
     (cluster, pids, node)
 }
 

@@ -1,10 +1,11 @@
 //! `--reload`: another program in the file of this one takes its place.
 //!
-//! The path is found out once, at the start: after the file was replaced the system knows it as deleted only.
+//! The path is found out once, at the start: after the file was replaced the system knows it as deleted only. What is put there is
+//! started only where it is a program that this library is in: anything else that can be executed is somebody's slip, or worse.
 
 use std::ffi::OsString;
-use std::fs::Metadata;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,19 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use memchr::memmem;
+
 use crate::worker::{Cause, Drain, Worker};
 
 /// Between two looks at the file.
 const LOOK: Duration = Duration::from_secs(1);
 /// The time to drain.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Part of every program that this library is in, so that its file can be told from others.
+static MARK: [u8; 37] = *b"\x01hilum-worker: a service's program\x02\n\0";
+/// So many bytes of a file are looked through at a time.
+const PIECE: usize = 1 << 20;
 
 /// The program of this process, and who leaves when another is to take its place.
 #[derive(Clone, Debug)]
@@ -56,13 +64,24 @@ impl Program {
         };
         let worker = self.worker.get_or_init(|| worker).clone();
         tokio::spawn(async move {
-            let mut before = Some(begun);
+            let (mut before, mut refused) = (Some(begun), None);
             loop {
                 tokio::time::sleep(LOOK).await;
                 // A file that is not there, or changes still, is just being written.
                 let now = look(&self.path);
-                if now.is_some() && now != Some(begun) && now == before {
-                    break;
+                let is_another = now.is_some() && now != Some(begun) && now == before;
+                if is_another && now != refused {
+                    let path = self.path.clone();
+                    // Where it cannot be read, or the runtime ends: not started.
+                    let is_ours = tokio::task::spawn_blocking(move || has_mark(&path)).await;
+                    if matches!(is_ours, Ok(Ok(true))) {
+                        break;
+                    }
+                    refused = now;
+                    tracing::warn!(
+                        "{} is another file now, and not a program of a service (hilum-worker is not in it): not started",
+                        self.path.display()
+                    );
                 }
                 before = now;
             }
@@ -98,6 +117,25 @@ fn look(path: &Path) -> Option<State> {
         changed: (found.mtime(), found.mtime_nsec()),
         size: found.size(),
     })
+}
+
+/// Whether a file has [`MARK`] in it.
+fn has_mark(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mark = memmem::Finder::new(&MARK);
+    let (mut piece, mut kept) = (vec![0; PIECE], 0);
+    loop {
+        let count = file.read(&mut piece[kept..])?;
+        let end = kept + count;
+        if mark.find(&piece[..end]).is_some() {
+            return Ok(true);
+        }
+        if count == 0 {
+            return Ok(false);
+        }
+        kept = end.min(MARK.len() - 1); // it may lie across two pieces
+        piece.copy_within(end - kept..end, 0);
+    }
 }
 
 /// The path by which a program was started: as it was named, since a link may be set to another program; else the system's word.

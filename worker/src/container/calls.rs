@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use hilum_shared::rpc::{self, Handler, Incoming, Request, Server};
+use hilum_shared::rpc::{self, Handler, Incoming, Request, Server, TurnedAway};
 use hilum_shared::wire::{Value, to_value};
 use tokio::sync::Notify;
 
@@ -29,14 +29,24 @@ struct Shared {
     process: RwLock<Option<Arc<Process>>>,
     components: Vec<Arc<dyn AnyComponent>>,
     running: Running,
+    refused: Option<Refused>,
 }
 
+/// Hears the subject of each call that is answered with a NACK, and the reason, which the caller does not get.
+pub(crate) type Refused = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
 impl Calls {
-    pub(super) fn new(interfaces: &[Installed], components: &[Part], settings: &Settings) -> Self {
+    pub(super) fn new(
+        interfaces: &[Installed],
+        components: &[Part],
+        settings: &Settings,
+        refused: Option<Refused>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             process: RwLock::default(),
             components: components.iter().map(|part| Arc::clone(&part.component)).collect(),
             running: Running::default(),
+            refused: refused.clone(),
         });
         let asked = Arc::downgrade(&shared);
         let metrics = move || {
@@ -54,7 +64,12 @@ impl Calls {
         let mut server = Server::default()
             .change_loglevel(change_level)
             .metrics(metrics)
-            .turned_away(move |subject, why| counted.turned_away(subject, why));
+            .turned_away(move |subject, why| {
+                counted.turned_away(subject, why);
+                if let (TurnedAway::Unknown, Some(tell)) = (why, &refused) {
+                    tell(subject, "there is no such interface, version or method");
+                }
+            });
         for installed in interfaces {
             server = server.interface(interface(installed, settings, &shared, &served));
         }
@@ -172,6 +187,11 @@ async fn serve(
         let failed = FailedCall { interface: &interface, method, trace_id, error };
         shared.components.iter().for_each(|component| component.on_error(&failed));
     };
+    if let Some(tell) = &shared.refused
+        && !matches!(failure, Failure::Declared(_))
+    {
+        tell(subject, &failure.to_string());
+    }
     let outcome = match &failure {
         Failure::Arguments(_) | Failure::Unknown => Outcome::Refused,
         _ => Outcome::Nack,

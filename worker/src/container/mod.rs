@@ -34,18 +34,19 @@ use hilum_shared::transport::reach;
 
 pub(crate) use build::{Classes, ComponentClass, InterfaceClass, snake};
 use build::{Installed, Part};
-use calls::Calls;
+use calls::{Calls, Refused};
 use events::Handlers;
 pub(crate) use figures::Figures;
 use registry::Wanted;
 pub use running::Running;
+use running::StopPanicked;
 pub(crate) use served::{Open, Outcome};
 pub use settings::{Connection, Overrides, Settings};
 
 use crate::component::Component;
 use crate::context::{Context, Process};
 use crate::event::TASKS_SUFFIX;
-use crate::interface::{Error, Interface};
+use crate::interface::{Error, Interface, catch};
 use crate::metrics::{Publisher, report};
 use crate::run::ServiceResult;
 use crate::worker::Worker;
@@ -62,6 +63,8 @@ pub struct Container {
     events: events::Wanted,
     /// Whether it works on tasks, and on nothing else.
     tasks: bool,
+    /// Who hears why calls are refused.
+    refused: Option<Refused>,
 }
 
 /// Why a container does not run.
@@ -121,6 +124,7 @@ impl Container {
             registry: Wanted::Configured(Choice::default()),
             events: events::Wanted::Default,
             tasks: false,
+            refused: None,
         }
     }
 
@@ -156,6 +160,7 @@ impl Container {
             registry: Wanted::Configured(registry),
             events,
             tasks: false,
+            refused: None,
         })
     }
 
@@ -236,6 +241,13 @@ impl Container {
         self
     }
 
+    /// Telling why calls are refused.
+    #[cfg(feature = "testing")]
+    pub(crate) fn refused(mut self, tell: Refused) -> Self {
+        self.refused = Some(tell);
+        self
+    }
+
     /// Works on tasks only, as the command `worker` does: of the interfaces those that have any, each registered as `<name>.worker`.
     #[must_use]
     pub fn tasks(mut self) -> Self {
@@ -267,8 +279,7 @@ impl Container {
         worker.ready();
         let drain = worker.draining().await;
         tracing::debug!(reason = drain.reason, "draining");
-        running.stop_by(drain.deadline).await;
-        Ok(())
+        Ok(running.stop_by(drain.deadline).await?)
     }
 
     /// Starts everything and registers it.
@@ -288,7 +299,7 @@ impl Container {
             }
             started.push(part);
         }
-        let calls = Arc::new(Calls::new(&self.interfaces, &started, &self.settings));
+        let calls = Arc::new(Calls::new(&self.interfaces, &started, &self.settings, self.refused));
         let opened = open(&self.network, self.addresses, &self.settings, &worker, &calls).await;
         let endpoint = match opened {
             Ok(endpoint) => endpoint,
@@ -419,6 +430,8 @@ fn host(ip: IpAddr) -> String {
 
 async fn stop_components(started: Vec<Part>) {
     for part in started.iter().rev() {
-        part.component.stop().await;
+        if let Err(text) = catch(part.component.stop()).await {
+            let _ = StopPanicked::told("component", &part.key, text); // why there is no start is told instead
+        }
     }
 }

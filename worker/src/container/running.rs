@@ -16,6 +16,7 @@ use super::calls::Calls;
 use super::events::Handlers;
 use super::registry::Told;
 use crate::context::{Context, Process};
+use crate::interface::catch;
 
 /// How long callers get to hear that we are no longer registered, before we look whether calls are still running.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -29,6 +30,24 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 const UNREGISTER: Duration = Duration::from_secs(1);
 /// For what is left when the time of a drain is over: hooks and connections.
 const LEAST: Duration = Duration::from_millis(50);
+
+/// What an interface or a component does at the end panicked; the others did theirs.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind} `{name}` panicked while it stopped: {text}")]
+pub(super) struct StopPanicked {
+    kind: &'static str,
+    name: String,
+    text: String,
+}
+
+impl StopPanicked {
+    /// Says so in the log, too.
+    pub(super) fn told(kind: &'static str, name: &str, text: String) -> Self {
+        let panicked = Self { kind, name: name.to_owned(), text };
+        tracing::error!("{panicked}");
+        panicked
+    }
+}
 
 /// A container that serves, until it is stopped; dropping it ends it at once.
 pub struct Running {
@@ -86,10 +105,15 @@ impl Running {
 
     /// Leaves the registry, lets what runs finish within this time, and stops everything.
     pub async fn stop(self, within: Duration) {
-        self.stop_by(Instant::now() + within).await;
+        // What panicked meanwhile is in the log.
+        let _ = self.stop_by(Instant::now() + within).await;
     }
 
-    pub(super) async fn stop_by(mut self, deadline: Instant) {
+    /// Stops everything, whatever panics meanwhile.
+    ///
+    /// # Errors
+    /// The first panic of a hook.
+    pub(super) async fn stop_by(mut self, deadline: Instant) -> Result<(), StopPanicked> {
         let left = || deadline.saturating_duration_since(Instant::now());
         if timeout(left().max(LEAST), self.handlers.stop()).await.is_err() {
             tracing::warn!("the event broker did not answer: what is not begun comes again");
@@ -116,19 +140,32 @@ impl Running {
                 "event handlers were not done in time: others get their events"
             );
         }
+        let mut result = Ok(());
         for installed in self.interfaces.iter().rev() {
             let context = Context::new(Arc::clone(&self.process), &installed.name);
-            let stop = context.trace(installed.interface.stop(&context));
-            if timeout(left().max(LEAST), stop).await.is_err() {
-                tracing::warn!(interface = installed.name, "`on_stop` was not done in time");
+            let stop = catch(installed.interface.stop(&context));
+            match timeout(left().max(LEAST), context.trace(stop)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(text)) => {
+                    result =
+                        result.and(Err(StopPanicked::told("interface", &installed.name, text)));
+                }
+                Err(_) => {
+                    tracing::warn!(interface = installed.name, "`on_stop` was not done in time");
+                }
             }
         }
         for part in self.components.iter().rev() {
-            if timeout(left().max(LEAST), part.component.stop()).await.is_err() {
-                tracing::warn!(component = part.key, "did not stop in time");
+            match timeout(left().max(LEAST), catch(part.component.stop())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(text)) => {
+                    result = result.and(Err(StopPanicked::told("component", &part.key, text)));
+                }
+                Err(_) => tracing::warn!(component = part.key, "did not stop in time"),
             }
         }
         self.endpoint.clone().close(left().max(LEAST)).await;
+        result
     }
 
     pub(super) async fn subscribe(&mut self, tasks: bool) -> Result<(), EventError> {

@@ -34,6 +34,10 @@ pub(super) type Health = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Sen
 /// All that a request needs.
 pub(super) struct Site {
     pub(super) routes: TowerToHyperService<Router>,
+    /// Whether others accept on the same socket, so that the address is served when this process has left.
+    pub(super) shared: bool,
+    /// The largest head that is taken, in bytes.
+    pub(super) max_head: usize,
     /// Without its last slash.
     pub(super) health_path: Option<String>,
     pub(super) health: Health,
@@ -133,13 +137,18 @@ impl Site {
         peer: SocketAddr,
         request: hyper::Request<Incoming>,
     ) -> Response {
+        if head_length(&request) > self.max_head {
+            let close = [(CONNECTION, HeaderValue::from_static("close"))];
+            return (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, close).into_response();
+        }
         let path = request.uri().path();
         let path = path.strip_suffix('/').unwrap_or(path);
         if self.health_path.as_deref() == Some(path) {
             return match *request.method() {
                 Method::GET | Method::HEAD => {
-                    // Whoever is about to leave is to get no more work.
-                    let well = leaving.end().is_none() && (self.health)().await;
+                    // Whoever is about to leave is to get no more work; of a shared address that is no news, as others serve it.
+                    let stays = self.shared || leaving.end().is_none();
+                    let well = stays && (self.health)().await;
                     if well {
                         "OK".into_response()
                     } else {
@@ -166,6 +175,20 @@ impl Site {
             None => new_id(),
         }
     }
+}
+
+/// The bytes of a request's head, as it is usually written. hyper reads up to twice its own limit before it counts.
+fn head_length(request: &hyper::Request<Incoming>) -> usize {
+    let uri = request.uri();
+    let target = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => scheme.len() + "://".len() + authority.as_str().len(),
+        _ => 0,
+    };
+    let target = target + uri.path_and_query().map_or(0, |rest| rest.as_str().len());
+    let line = request.method().as_str().len() + target + "  HTTP/1.1\r\n".len();
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    line + fields.sum::<usize>() + "\r\n".len()
 }
 
 /// What a future answers; nothing where it panicked.

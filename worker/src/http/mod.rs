@@ -132,7 +132,10 @@ impl Server {
         }
         let health_path = endpoint.strip_suffix('/').unwrap_or(endpoint).to_owned();
         let most = usize::try_from(config.max_body.0).unwrap_or(usize::MAX);
+        let ear = listen::open(&config, &|name| std::env::var(name).ok())?;
         let site = Site {
+            shared: ear.shared,
+            max_head: max_head(&config),
             routes: TowerToHyperService::new(routes.layer(DefaultBodyLimit::max(most))),
             health_path: config.healthcheck.enabled.then_some(health_path),
             health,
@@ -140,7 +143,6 @@ impl Server {
             response_header: header(&config.tracing.response_header)?,
             figures,
         };
-        let ear = listen::open(&config, &|name| std::env::var(name).ok())?;
         Ok(Bound { ear, site, config })
     }
 }
@@ -228,6 +230,11 @@ impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound").field("address", &self.ear.address).finish_non_exhaustive()
     }
+}
+
+/// The largest head, in bytes. hyper's buffer has no less than the 8 KiB.
+fn max_head(config: &Config) -> usize {
+    usize::try_from(config.max_head.0).unwrap_or(usize::MAX).max(8 << 10)
 }
 
 /// A route at `path` that tells all figures of a registry to Prometheus.

@@ -84,7 +84,7 @@ pub(super) async fn serve(
     server
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
-        .max_buf_size(usize::try_from(config.max_head.0).unwrap_or(usize::MAX).max(8 << 10));
+        .max_buf_size(super::max_head(config));
     let place = Arc::new(Place { site, server, leaving: leaving.clone() });
     let most = config.max_connections.unwrap_or(usize::MAX).max(1);
     let mut connections = JoinSet::new();
@@ -184,5 +184,50 @@ impl Place {
             // The client's doing, most of the time: it went away, or does not speak HTTP.
             tracing::debug!(%peer, %error, "a connection ended early");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::contract::Contract;
+    use crate::http::Server;
+
+    async fn ask(stream: &mut TcpStream) -> String {
+        stream.write_all(b"GET /_health/ HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nOK") && !answer.ends_with(b"UNHEALTHY") {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// What the health page says to who was connected before the order to leave.
+    async fn asked_while_leaving(shared: bool) -> String {
+        let mut bound = Server::new(Router::new()).bind().unwrap();
+        (bound.ear.shared, bound.site.shared) = (shared, shared);
+        let serving = bound.start(&Worker::new(Contract::none()));
+        let mut client = TcpStream::connect(serving.address()).await.unwrap();
+        assert!(ask(&mut client).await.starts_with("HTTP/1.1 200"));
+        let leaving = serving.stop(Duration::from_secs(20));
+        let asking = async {
+            while serving.stop.borrow().is_none() {
+                tokio::task::yield_now().await;
+            }
+            ask(&mut client).await
+        };
+        tokio::join!(leaving, asking).1
+    }
+
+    #[tokio::test]
+    async fn who_leaves_is_unhealthy_unless_others_serve_its_address() {
+        let alone = asked_while_leaving(false).await;
+        assert!(alone.starts_with("HTTP/1.1 503"), "{alone}");
+        let shared = asked_while_leaving(true).await;
+        assert!(shared.starts_with("HTTP/1.1 200"), "{shared}");
+        assert!(shared.contains("connection: close"), "{shared}");
     }
 }

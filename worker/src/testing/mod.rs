@@ -47,5 +47,5 @@ mod real_node;
 pub use events::EventMock;
 pub use fake_node::{Beat, FakeNode, FakeNodeError, LogRecord, Order, OrderKind};
 pub use mock::{MockCall, RpcMock};
-pub use network::TestNetwork;
+pub use network::{Served, TestNetwork};
 pub use real_node::{NodeFixture, RealNode, RealNodeError};

@@ -203,8 +203,8 @@ fn item(of: &Value, key: &Value) -> Result<Value, CliError> {
 fn special(name: &str, arguments: &[Value]) -> Result<Value, JsonError> {
     let (kind, content) = match (name, arguments) {
         ("Undefined", []) => ("UndefinedType", json!("")),
-        ("set", [Value::List(members)]) => ("set", Value::List(members.clone()).to_json()),
-        ("set", members) => ("set", Value::List(members.to_vec()).to_json()),
+        ("set", [Value::List(members)]) => ("set", Value::List(each_once(members)).to_json()),
+        ("set", members) => ("set", Value::List(each_once(members)).to_json()),
         ("ext", [number @ Value::Int(_), Value::Str(bytes)]) => {
             ("ext", json!([number.to_json(), bytes]))
         }
@@ -221,6 +221,17 @@ fn special(name: &str, arguments: &[Value]) -> Result<Value, JsonError> {
     };
     Value::from_json(&json!({"__type__": kind, "_": content}))
         .map_err(|_| no_special(name, &shown()))
+}
+
+/// The members of a set, in the order in which they were written first.
+fn each_once(members: &[Value]) -> Vec<Value> {
+    let mut once: Vec<Value> = Vec::with_capacity(members.len());
+    for member in members {
+        if !once.contains(member) {
+            once.push(member.clone());
+        }
+    }
+    once
 }
 
 /// What stands in the brackets of a special value, and is none of them.
@@ -245,6 +256,8 @@ mod tests {
         }
         let set = special("set", &[Value::List(vec![1.into(), 2.into()])]).unwrap();
         assert_eq!(set.to_string(), "set(1, 2)");
+        let again = special("set", &[2.into(), 1.into(), 2.into()]).unwrap();
+        assert_eq!(again.to_string(), "set(2, 1)", "each member once");
         assert_eq!(special("Undefined", &[]).unwrap(), Value::Undefined);
         for (name, arguments, says) in [
             ("date", vec![Value::from("soon")], "`soon` is no `date` (write `date(2015-03-14)`)"),
