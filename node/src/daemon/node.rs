@@ -157,14 +157,17 @@ async fn run(startup: &Startup) -> i32 {
             return refused(refusal);
         }
     };
+    // Before the first start: what cannot be written now would end what runs by then.
+    if let Err(error) = places.announce(options, &node.cluster) {
+        let reason = error.to_string();
+        places.leave(&LastWord { code: 1, reason: &reason, ordered: false });
+        return refused(Refusal::new(reason));
+    }
     let first = node.runtime.begin(first_requests(options));
     if let Some(Reply::Fault(Fault { message, help, .. })) = first {
         let help = help.map_or(String::new(), |help| format!("\nhelp: {help}"));
         places.leave(&LastWord { code: 2, reason: &message, ordered: false });
         return refused(Refusal::usage(format!("{message}{help}")));
-    }
-    if let Err(error) = places.announce(options, &node.cluster) {
-        return refused(Refusal::new(error));
     }
     tracing::info!(pid = std::process::id(), project = node.cluster.name, "node up");
     report(

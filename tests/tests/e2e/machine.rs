@@ -150,3 +150,69 @@ fn children(pid: u32) -> Vec<u32> {
         })
         .collect()
 }
+
+/// A folder that holds so many bytes, unmounted in the end; `None` where we may not mount.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    fn mount(at: std::path::PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(&at).unwrap();
+        let size = format!("size={size}");
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(at));
+        }
+        eprintln!("skipped: a tmpfs cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_started_or_all_is_supervised_and_stopped_in_order() {
+    const PAGE: usize = 4096;
+    const PAGES: usize = 16;
+    let script = "#!/bin/sh\ntrap 'echo bye >> $1; exit 0' TERM\necho up >> $1\nwhile :; do sleep 0.02; done\n";
+    let (mut refused, mut ran) = (0, 0);
+    for room in 0..8 {
+        let cluster = Cluster::new("instances: {}");
+        let Some(disk) = SmallDisk::mount(cluster.path("disk"), &format!("{}", PAGES * PAGE))
+        else {
+            return;
+        };
+        let (service, said) = (cluster.path("service"), cluster.path("said"));
+        cluster.write("service", script);
+        std::fs::set_permissions(&service, PermissionsExt::from_mode(0o755)).unwrap();
+        let command = format!("[{}, {}]", service.display(), said.display());
+        cluster.write("disk/hilum.yml", &format!("instances: {{web: {{command: {command}}}}}\n"));
+        // The configuration has a page.
+        std::fs::write(disk.0.join("fill"), vec![1; (PAGES - 1 - room) * PAGE]).unwrap();
+        let hilum = |words: &str| cluster.run(&format!("-c disk/hilum.yml {words}"));
+        let up = hilum("up -d");
+        if !up.status.success() {
+            assert!(up.err.contains("No space left on device"), "{}", up.err);
+            assert_eq!(cluster.read("said"), "", "started and then given up: {}", up.err);
+            refused += 1;
+            continue;
+        }
+        ran += 1;
+        wait_until(LIMIT, "a start", || cluster.read("said") == "up\n");
+        // Now it is full for certain.
+        let rest = std::fs::OpenOptions::new().append(true).open(disk.0.join("fill")).unwrap();
+        while std::io::Write::write(&mut &rest, &[1; PAGE]).is_ok() {}
+        let ps: serde_json::Value = serde_json::from_str(&hilum("ps --json").code(0).out).unwrap();
+        let pid = ps["instances"][0]["pid"].as_u64().unwrap();
+        signal("KILL", u32::try_from(pid).unwrap());
+        wait_until(LIMIT, "a restart", || cluster.read("said") == "up\nup\n");
+        hilum("down").code(0);
+        assert_eq!(cluster.read("said"), "up\nup\nbye\n");
+    }
+    assert!(refused > 0 && ran > 0, "{refused} refused, {ran} ran");
+}
