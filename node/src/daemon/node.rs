@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hilum_shared::config::spec::{Cluster, OnAllExited};
 use hilum_shared::config::{LoadOptions, Loaded};
-use hilum_shared::lock::LockError;
+use hilum_shared::lock::{Lock, LockError};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
@@ -200,6 +200,8 @@ struct Node {
     processes: Processes,
     log: LogHandle,
     log_thread: std::thread::JoinHandle<()>,
+    /// The log folder is ours.
+    _log_lock: Option<Lock>,
     /// Whether all records of workers are with the log.
     records: ReadOut,
     hub: Hub,
@@ -276,6 +278,8 @@ impl Node {
 
         let logs = cluster.logs.dir.clone().unwrap_or_else(|| places.state.logs());
         log_dir::make(&places.state, &logs, cluster.logs.dir.is_some(), places.access);
+        let config = options.configs.first().cloned().unwrap_or_default();
+        let log_lock = log_dir::claim(&logs, &config).map_err(Refusal::new)?;
         let log = log::start(LogConfig {
             dir: logs,
             base: options.project_dir.clone(),
@@ -328,7 +332,7 @@ impl Node {
                 notify: notify.path.clone(),
             },
             lock: places.lock_path(),
-            config: options.configs.first().cloned().unwrap_or_default(),
+            config,
             cluster_mark: startup.mark.clone(),
             heartbeat_interval: cluster.node.heartbeat_interval,
             heartbeat_timeout: cluster.node.heartbeat_timeout,
@@ -380,6 +384,7 @@ impl Node {
             log: log.handle,
             records: read_out,
             log_thread: log.thread,
+            _log_lock: log_lock,
             hub,
             publish: publish_mender,
             _heartbeat: heartbeat,

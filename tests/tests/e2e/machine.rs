@@ -216,3 +216,37 @@ fn on_a_full_disk_nothing_is_started_or_all_is_supervised_and_stopped_in_order()
     }
     assert!(refused > 0 && ran > 0, "{refused} refused, {ran} ran");
 }
+
+#[test]
+fn two_clusters_do_not_write_into_one_log_folder() {
+    let cluster = Cluster::new("instances: {}");
+    let logs = cluster.path("shared logs");
+    for name in ["one", "two"] {
+        let yaml = format!(
+            "logs: {{dir: '{}'}}\ninstances: {{{name}: {{command: [sh, -c, 'echo here; exec sleep 1000']}}}}\n",
+            logs.display()
+        );
+        cluster.write(&format!("{name}/hilum.yml"), &yaml);
+    }
+    let hilum = |name: &str, words: &str| cluster.run(&format!("-c {name}/hilum.yml {words}"));
+    hilum("one", "up -d").code(0);
+    let node = || {
+        let ps: serde_json::Value =
+            serde_json::from_str(&hilum("one", "ps --json").code(0).out).unwrap();
+        u32::try_from(ps["node"]["pid"].as_u64().unwrap()).unwrap()
+    };
+    let first = node();
+    let refused = hilum("two", "up -d").code(1);
+    for word in ["shared logs", "one/hilum.yml", &format!("pid {first}"), "logs.dir"] {
+        assert!(refused.err.contains(word), "{word}: {}", refused.err);
+    }
+    wait_until(LIMIT, "its line", || hilum("one", "logs").code(0).out.contains("here"));
+    hilum("two", "logs").code(0);
+    // Nothing of a killed node keeps the next one away.
+    signal("KILL", first);
+    wait_until(LIMIT, "its end", || !alive(first));
+    hilum("two", "up -d").code(0);
+    hilum("two", "down").code(0);
+    hilum("one", "up -d").code(0);
+    hilum("one", "down").code(0);
+}
