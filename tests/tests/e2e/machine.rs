@@ -250,3 +250,34 @@ fn two_clusters_do_not_write_into_one_log_folder() {
     hilum("one", "up -d").code(0);
     hilum("one", "down").code(0);
 }
+
+#[test]
+fn too_few_descriptors_for_any_node_are_said_before_one_is_started() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000, numprocesses: 3}}");
+    for few in [12, 20, 30, 40, 50, 64, 79] {
+        for verb in ["up -d", "node"] {
+            let limit = format!("ulimit -n {few}; exec \"$@\"");
+            let words: Vec<&str> = verb.split(' ').collect();
+            let up = cluster.command_by(&["sh", "-c", &limit, "few"], &words).output().unwrap();
+            let said = String::from_utf8_lossy(&up.stderr);
+            assert_eq!(up.status.code(), Some(1), "{few}, {verb}: {said}");
+            for part in ["needs 80 open files", &format!("may have {few}"), "ulimit -Hn"] {
+                assert!(said.contains(part), "{few}, {verb}: {said}");
+            }
+        }
+    }
+    assert!(!cluster.path(".hilum").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_worker_with_too_few_descriptors_says_so() {
+    let yaml = format!(
+        "instances: {{web: {{command: [{}, plain], limits: {{nofile: 20}}, restart: never}}}}",
+        hilum_tests::worker()
+    );
+    let cluster = Cluster::new(&yaml);
+    cluster.run("up -d");
+    cluster.wait("web.1", "its end", |one| one["state"] == "failed");
+    cluster.wait_log("ZeroMQ needs 16 open files");
+    cluster.ok("down");
+}
