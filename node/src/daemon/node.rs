@@ -25,7 +25,7 @@ use super::guard::{Guard, NotifySocket};
 use super::launch::{NodeOptions, Startup, Status};
 use super::log_dir;
 use super::places::{LastWord, PlaceError, Places};
-use super::surroundings::{listen, report, tell_manager};
+use super::surroundings::{listen, report, tell_manager, watchdog_of_manager};
 use crate::channels::control::Control;
 use crate::channels::counters::Counters;
 use crate::channels::events::Events;
@@ -376,6 +376,7 @@ impl Node {
             metrics,
             orders,
             warnings,
+            pulse: watchdog_of_manager(),
         });
         Ok(Self {
             cluster,

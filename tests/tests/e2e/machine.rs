@@ -281,3 +281,30 @@ fn a_worker_with_too_few_descriptors_says_so() {
     cluster.wait_log("ZeroMQ needs 16 open files");
     cluster.ok("down");
 }
+
+#[test]
+fn a_service_manager_is_told_that_the_loop_goes_round() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
+    let path = cluster.path("manager");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut command = cluster.command(&["node"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let mut keeper = command.spawn().unwrap();
+    let next = || {
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    assert_eq!(next(), "READY=1\n");
+    for _ in 0..3 {
+        assert_eq!(next(), "WATCHDOG=1\n");
+    }
+    signal("TERM", keeper.id());
+    assert!(keeper.wait().unwrap().success());
+    let mut last = next();
+    while last == "WATCHDOG=1\n" {
+        last = next();
+    }
+    assert_eq!(last, "STOPPING=1\n");
+}
