@@ -10,10 +10,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Of one instance: two pipes, a pidfd, a statistics file.
 const PER_INSTANCE: u64 = 4;
 /// Of the node: sockets, log files, watches, clients.
-const OF_NODE: u64 = 64;
+const OF_NODE: u64 = 72;
 
-/// Fewer than the node itself has open and the reserve are of no use to anybody.
-const LEAST: u64 = OF_NODE + RESERVE.0;
+/// With fewer than the node itself has open and the reserve, a quarter of all, no instance would get one.
+const LEAST: u64 = OF_NODE + OF_NODE / 3;
 
 /// A limit of open files under which no node can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +101,6 @@ mod tests {
         let limit = Nofile { original: (1024, 4096), soft: 4096 };
         assert_eq!(limit.too_few_for(990), None);
         let text = limit.too_few_for(2000).unwrap();
-        assert!(text.contains("8128") && text.contains("4096"), "{text}");
+        assert!(text.contains("8136") && text.contains("4096"), "{text}");
     }
 }

@@ -77,7 +77,7 @@ fn a_user_without_room_for_more_processes_gets_what_fits_and_the_rest_later() {
 fn a_node_without_descriptors_starts_what_fits_and_refuses_clients() {
     let yaml = "instances: {web: {command: sleep 1000, numprocesses: 60}}";
     let cluster = Cluster::new(yaml);
-    let few = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "few"];
+    let few = ["sh", "-c", "ulimit -n 100; exec \"$@\"", "few"];
     let up = cluster.command_by(&few, &["up", "-d"]).output().unwrap();
     let ps = cluster.ps();
     let node = u32::try_from(ps["node"]["pid"].as_u64().unwrap()).unwrap();
@@ -254,14 +254,14 @@ fn two_clusters_do_not_write_into_one_log_folder() {
 #[test]
 fn too_few_descriptors_for_any_node_are_said_before_one_is_started() {
     let cluster = Cluster::new("instances: {web: {command: sleep 1000, numprocesses: 3}}");
-    for few in [12, 20, 30, 40, 50, 64, 79] {
+    for few in [12, 20, 30, 40, 50, 64, 80, 95] {
         for verb in ["up -d", "node"] {
             let limit = format!("ulimit -n {few}; exec \"$@\"");
             let words: Vec<&str> = verb.split(' ').collect();
             let up = cluster.command_by(&["sh", "-c", &limit, "few"], &words).output().unwrap();
             let said = String::from_utf8_lossy(&up.stderr);
             assert_eq!(up.status.code(), Some(1), "{few}, {verb}: {said}");
-            for part in ["needs 80 open files", &format!("may have {few}"), "ulimit -Hn"] {
+            for part in ["needs 96 open files", &format!("may have {few}"), "ulimit -Hn"] {
                 assert!(said.contains(part), "{few}, {verb}: {said}");
             }
         }
