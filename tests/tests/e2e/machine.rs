@@ -157,7 +157,7 @@ struct SmallDisk(std::path::PathBuf);
 impl SmallDisk {
     #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     fn mount(at: std::path::PathBuf, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(&at).unwrap();
+        std::fs::create_dir_all(&at).expect("a folder");
         let size = format!("size={size}");
         let mut mount = std::process::Command::new("mount");
         let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
