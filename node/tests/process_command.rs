@@ -94,6 +94,22 @@ fn a_command_whose_question_is_dropped_is_killed() {
     wait_until("all is gone", || marked(&token).is_empty());
 }
 
+#[test]
+fn a_question_is_told_in_a_line_with_its_references_filled_in() {
+    let (context, spec, instance) = (context(), service("web", &["x"]), web());
+    let start =
+        Start { context: &context, spec: &spec, instance: &instance, run: Run(1), token: "t" };
+    let told = |words: &[&str]| {
+        let words = words.iter().map(|word| Template::new(*word)).collect();
+        Question::new(&Probe::Exec(words), &start).unwrap().to_string()
+    };
+    assert_eq!(told(&["pg_isready", "-q"]), "exec pg_isready -q");
+    let filled = format!("exec check {}", instance.index);
+    assert_eq!(told(&["check", "$(instance.index)"]), filled);
+    let long = told(&["sh", "-c", &format!("a\n{}", "ö".repeat(100))]);
+    assert_eq!(long, format!("exec sh -c a {}…", "ö".repeat(52)));
+}
+
 /// Asks one question of a plain service.
 async fn ask(processes: &Processes, probe: Probe, timeout: Duration) -> Result<(), String> {
     let (context, spec, instance) = (context(), service("web", &["x"]), web());

@@ -43,6 +43,14 @@ impl Lock {
     /// # Errors
     /// When another process holds it, or the file cannot be made.
     pub fn take(path: &Path) -> Result<Self, LockError> {
+        Self::take_for(path, "")
+    }
+
+    /// The same; below the pid it says for what, in one line, to be read by [`purpose`].
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_for(path: &Path, purpose: &str) -> Result<Self, LockError> {
         let failed = |source| LockError::Io { path: path.to_owned(), source };
         let mut open = OpenOptions::new();
         open.read(true).write(true).create(true).truncate(false).mode(0o644);
@@ -57,7 +65,11 @@ impl Lock {
         // Only now: the former holder's pid is to be read until the lock is ours.
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        let mut text = format!("{}\n", std::process::id());
+        if !purpose.is_empty() {
+            text = format!("{text}{purpose}\n");
+        }
+        file.write_all(text.as_bytes()).map_err(failed)?;
         Ok(Self { file, path: path.to_owned() })
     }
 
@@ -107,11 +119,18 @@ pub fn holder(path: &Path) -> io::Result<Option<u32>> {
     Ok(Some(written_pid(&mut file).unwrap_or(0)))
 }
 
+/// What the lock at `path` was taken for last, if its holder said so.
+pub fn purpose(path: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().nth(1).map(str::to_owned)
+}
+
 fn written_pid(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
+    let mut text = Vec::new();
     file.rewind().ok()?;
-    file.take(32).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    file.take(32).read_to_end(&mut text).ok()?;
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
 fn whole_file() -> libc::flock {
@@ -144,7 +163,13 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert!(!lock.is_in_place() && lock.is_removed());
         drop(lock);
+        let lock =
+            Lock::take_for(&path, "/srv/größer/hilum.yml and more than the pid's bytes").unwrap();
+        assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
+        assert!(purpose(&path).is_some_and(|it| it.starts_with("/srv/größer/hilum.yml")));
+        drop(lock);
         assert!(Lock::take(&path).is_ok());
+        assert_eq!(purpose(&path), None);
     }
 
     #[test]

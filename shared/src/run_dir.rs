@@ -67,8 +67,11 @@ impl StateDir {
         fs::create_dir_all(&self.path)?;
         if let Some(root) = self.path.parent() {
             let ignore = root.join(".gitignore");
-            if !ignore.exists() {
-                fs::write(ignore, "*\n")?;
+            if !ignore.exists()
+                && let Err(error) = fs::write(&ignore, "*\n")
+            {
+                let _ = fs::remove_file(ignore); // an empty one, on a full disk, would stay so
+                return Err(error);
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use hilum_shared::lock;
 use hilum_shared::run_dir::{Access, RunDir, StateDir};
 use serde::{Deserialize, Serialize};
 
+use crate::driver::limits::{self, TooFew};
 use crate::driver::request::{NulByte, SpawnRequest, Stdio as Descriptors};
 
 /// What a node is started with.
@@ -84,6 +85,9 @@ pub enum LaunchError {
     /// Its processes could not be made.
     #[error("cannot start the node's process: {0}")]
     Spawn(#[source] io::Error),
+    /// There are too few descriptors for one.
+    #[error(transparent)]
+    TooFew(#[from] TooFew),
     /// It said why.
     #[error("{message}")]
     Refused {
@@ -125,6 +129,7 @@ pub(super) enum Status {
 /// # Errors
 /// See [`LaunchError`].
 pub fn launch(options: &NodeOptions) -> Result<Launched, LaunchError> {
+    limits::enough_for_a_node()?;
     let log = last_words(options);
     let (owner_read, owner_write) = io::pipe().map_err(LaunchError::Spawn)?;
     let (status_read, status_write) = io::pipe().map_err(LaunchError::Spawn)?;

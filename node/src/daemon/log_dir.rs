@@ -7,11 +7,44 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use hilum_shared::lock::{self, Lock, LockError};
 use hilum_shared::run_dir::{Access, StateDir};
 
 /// The file that holds the path of the log folder, where `logs.dir` sets another one.
 pub(crate) fn log_pointer(state: &StateDir) -> PathBuf {
     state.path().join("log-dir")
+}
+
+/// Another node writes there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the log folder `{}` belongs to the node of `{config}`, pid {pid}\nhelp: set another `logs.dir`, or stop that node", dir.display()
+)]
+pub(super) struct InUse {
+    dir: PathBuf,
+    config: String,
+    pid: u32,
+}
+
+/// Makes the folder this node's for as long as the lock is held: two that write to one store would take each other's lines for
+/// damage. Where no lock can be made (a full disk, a file system without them) the log goes on without.
+///
+/// # Errors
+/// Where another node has it.
+pub(super) fn claim(dir: &Path, config: &Path) -> Result<Option<Lock>, InUse> {
+    let path = dir.join("lock");
+    let config = config.display().to_string().replace('\n', "?");
+    match Lock::take_for(&path, &config) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Held { pid }) => {
+            let config = lock::purpose(&path).unwrap_or_else(|| "another project".into());
+            Err(InUse { dir: dir.to_owned(), config, pid })
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the log folder is not locked");
+            Ok(None)
+        }
+    }
 }
 
 /// Makes the folder, and notes where it is. What fails here is told by who opens the log.

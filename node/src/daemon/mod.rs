@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use self::launch::{NodeOptions, Startup};
 use crate::driver::keeper::{self, Mark};
+use crate::driver::limits;
 use crate::driver::request::{Session, SpawnRequest};
 
 /// The internal verb `__keeper`: the parent of a node in the background.
@@ -38,7 +39,10 @@ pub fn node_main(startup: &str) -> ExitCode {
 
 /// The verb `node`: this process is the keeper, the node its child; diagnostics on stderr.
 pub fn foreground(options: &NodeOptions) -> ExitCode {
-    keep(options, false)
+    match limits::enough_for_a_node() {
+        Ok(()) => keep(options, false),
+        Err(error) => complain(&error.to_string()),
+    }
 }
 
 fn keep(options: &NodeOptions, launched: bool) -> ExitCode {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hilum_shared::config::spec::{Cluster, OnAllExited};
 use hilum_shared::config::{LoadOptions, Loaded};
-use hilum_shared::lock::LockError;
+use hilum_shared::lock::{Lock, LockError};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
@@ -25,7 +25,7 @@ use super::guard::{Guard, NotifySocket};
 use super::launch::{NodeOptions, Startup, Status};
 use super::log_dir;
 use super::places::{LastWord, PlaceError, Places};
-use super::surroundings::{listen, report, tell_manager};
+use super::surroundings::{listen, report, tell_manager, watchdog_of_manager};
 use crate::channels::control::Control;
 use crate::channels::counters::Counters;
 use crate::channels::events::Events;
@@ -157,14 +157,17 @@ async fn run(startup: &Startup) -> i32 {
             return refused(refusal);
         }
     };
+    // Before the first start: what cannot be written now would end what runs by then.
+    if let Err(error) = places.announce(options, &node.cluster) {
+        let reason = error.to_string();
+        places.leave(&LastWord { code: 1, reason: &reason, ordered: false });
+        return refused(Refusal::new(reason));
+    }
     let first = node.runtime.begin(first_requests(options));
     if let Some(Reply::Fault(Fault { message, help, .. })) = first {
         let help = help.map_or(String::new(), |help| format!("\nhelp: {help}"));
         places.leave(&LastWord { code: 2, reason: &message, ordered: false });
         return refused(Refusal::usage(format!("{message}{help}")));
-    }
-    if let Err(error) = places.announce(options, &node.cluster) {
-        return refused(Refusal::new(error));
     }
     tracing::info!(pid = std::process::id(), project = node.cluster.name, "node up");
     report(
@@ -197,6 +200,8 @@ struct Node {
     processes: Processes,
     log: LogHandle,
     log_thread: std::thread::JoinHandle<()>,
+    /// The log folder is ours.
+    _log_lock: Option<Lock>,
     /// Whether all records of workers are with the log.
     records: ReadOut,
     hub: Hub,
@@ -273,6 +278,8 @@ impl Node {
 
         let logs = cluster.logs.dir.clone().unwrap_or_else(|| places.state.logs());
         log_dir::make(&places.state, &logs, cluster.logs.dir.is_some(), places.access);
+        let config = options.configs.first().cloned().unwrap_or_default();
+        let log_lock = log_dir::claim(&logs, &config).map_err(Refusal::new)?;
         let log = log::start(LogConfig {
             dir: logs,
             base: options.project_dir.clone(),
@@ -325,7 +332,7 @@ impl Node {
                 notify: notify.path.clone(),
             },
             lock: places.lock_path(),
-            config: options.configs.first().cloned().unwrap_or_default(),
+            config,
             cluster_mark: startup.mark.clone(),
             heartbeat_interval: cluster.node.heartbeat_interval,
             heartbeat_timeout: cluster.node.heartbeat_timeout,
@@ -369,6 +376,7 @@ impl Node {
             metrics,
             orders,
             warnings,
+            pulse: watchdog_of_manager(),
         });
         Ok(Self {
             cluster,
@@ -377,6 +385,7 @@ impl Node {
             log: log.handle,
             records: read_out,
             log_thread: log.thread,
+            _log_lock: log_lock,
             hub,
             publish: publish_mender,
             _heartbeat: heartbeat,

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use hilum_shared::signal::Signal;
 use nix::unistd::getppid;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::launch::{Startup, Status};
 use crate::driver::signals;
-use crate::runtime::Order;
+use crate::runtime::{LoopPulse, Order};
 
 /// Signals, and the end of whoever started a foreground node.
 pub(super) fn listen(startup: &Startup) -> std::io::Result<mpsc::Receiver<Order>> {
@@ -84,6 +85,25 @@ pub(super) fn report(startup: &Startup, status: &Status) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// What a service manager above us with `WatchdogSec=` wants to hear: at half the time after which it takes us for hung (`man 3
+/// sd_watchdog_enabled`). The process that it knows is the keeper.
+pub(super) fn watchdog_of_manager() -> Option<LoopPulse> {
+    std::env::var_os("NOTIFY_SOCKET")?;
+    let said = |name: &str| std::env::var(name).ok();
+    let every = watchdog_interval(said("WATCHDOG_USEC"), said("WATCHDOG_PID"), getppid().as_raw())?;
+    Some(LoopPulse { every, send: || tell_manager("WATCHDOG=1\n") })
+}
+
+/// Half of `WATCHDOG_USEC`, where `WATCHDOG_PID` means this node or nobody in particular.
+fn watchdog_interval(usec: Option<String>, pid: Option<String>, keeper: i32) -> Option<Duration> {
+    let ours = [keeper.to_string(), std::process::id().to_string()];
+    if pid.is_some_and(|pid| !ours.contains(&pid)) {
+        return None;
+    }
+    let micros = usec?.parse().ok().filter(|micros| *micros >= 2)?;
+    Some(Duration::from_micros(micros) / 2)
+}
+
 /// A service manager above us (`Type=notify`) is told by its own socket.
 pub(super) fn tell_manager(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").map(PathBuf::from) else { return };
@@ -98,5 +118,25 @@ pub(super) fn tell_manager(state: &str) {
     };
     if let Err(error) = sent {
         tracing::warn!(%error, "NOTIFY_SOCKET is set and does not listen");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_is_fed_at_half_its_time_when_it_watches_this_node() {
+        let interval = |usec: &str, pid: Option<&str>| {
+            watchdog_interval(Some(usec.into()), pid.map(str::to_owned), 77)
+        };
+        assert_eq!(interval("30000000", None), Some(Duration::from_secs(15)));
+        assert_eq!(interval("30000000", Some("77")), Some(Duration::from_secs(15)));
+        assert!(interval("3000000", Some(&std::process::id().to_string())).is_some());
+        assert_eq!(interval("30000000", Some("78")), None);
+        for wrong in ["", "0", "1", "-5", "soon"] {
+            assert_eq!(interval(wrong, None), None, "{wrong}");
+        }
+        assert_eq!(watchdog_interval(None, None, 77), None);
     }
 }

@@ -10,7 +10,30 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Of one instance: two pipes, a pidfd, a statistics file.
 const PER_INSTANCE: u64 = 4;
 /// Of the node: sockets, log files, watches, clients.
-const OF_NODE: u64 = 64;
+const OF_NODE: u64 = 72;
+
+/// With fewer than the node itself has open and the reserve, a quarter of all, no instance would get one.
+const LEAST: u64 = OF_NODE + OF_NODE / 3;
+
+/// A limit of open files under which no node can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a node needs {LEAST} open files and some for each instance, and may have {hard}\nhelp: raise the hard limit (`ulimit -Hn`, `LimitNOFILE=` of a unit); the soft one is raised by the node itself"
+)]
+pub struct TooFew {
+    hard: u64,
+}
+
+/// Whether a node can run in this process' place: to be asked before it is started, since what starts it needs descriptors, too.
+///
+/// # Errors
+/// When it cannot.
+pub fn enough_for_a_node() -> Result<(), TooFew> {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, hard)) if hard < LEAST => Err(TooFew { hard }),
+        _ => Ok(()),
+    }
+}
 
 /// How many files may be open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +86,10 @@ pub fn spares_reserve(descriptor: &impl AsFd) -> io::Result<()> {
     }
 }
 
-/// How many descriptors a node with so many instances needs.
+/// How many descriptors a node with so many instances needs, with what is kept in reserve.
 pub fn needed(instances: u64) -> u64 {
-    PER_INSTANCE * instances + OF_NODE
+    let used = PER_INSTANCE * instances + OF_NODE;
+    used + (used / 3).clamp(RESERVE.0, RESERVE.1) // a third of these is a quarter of all
 }
 
 #[cfg(test)]
@@ -75,8 +99,8 @@ mod tests {
     #[test]
     fn too_many_instances_are_said_with_both_numbers() {
         let limit = Nofile { original: (1024, 4096), soft: 4096 };
-        assert_eq!(limit.too_few_for(1000), None);
+        assert_eq!(limit.too_few_for(990), None);
         let text = limit.too_few_for(2000).unwrap();
-        assert!(text.contains("8064") && text.contains("4096"), "{text}");
+        assert!(text.contains("8136") && text.contains("4096"), "{text}");
     }
 }

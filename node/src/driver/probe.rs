@@ -14,7 +14,7 @@ use hilum_shared::config::template::Template;
 use hilum_shared::rpc::{Endpoint, Outgoing};
 use hilum_shared::units::format_duration;
 use hilum_shared::wire::message::Kind;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -39,7 +39,12 @@ pub enum Question {
     /// GET this.
     Http(Url),
     /// Run this and see whether it exits 0.
-    Exec(Vec<Template>),
+    Exec {
+        /// The words, filled in when it is run.
+        command: Vec<Template>,
+        /// The same for people, filled in.
+        shown: String,
+    },
     /// See whether it exists.
     File(PathBuf),
     /// Call `lymph.ping` at this address, on a connection of its own, as a new caller would.
@@ -98,8 +103,19 @@ impl Question {
             Probe::Tcp(address) => Self::Tcp(with_host(&start.expand(address, "tcp")?)),
             Probe::Unix(path) => Self::Unix(start.directory()?.join(start.expand(path, "unix")?)),
             Probe::Http(url) => Self::Http(Url::parse(&start.expand(url, "http")?)?),
-            Probe::Exec(command) => Self::Exec(command.clone()),
+            Probe::Exec(command) => Self::exec(command, start)?,
         })
+    }
+
+    fn exec(command: &[Template], start: &Start<'_>) -> Result<Self, ProbeError> {
+        let words: Result<Vec<_>, _> =
+            command.iter().map(|word| start.expand(word, "exec")).collect();
+        let words = words?.join(" ").replace('\n', " ");
+        let shown = match words.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", &words[..end]),
+            None => words,
+        };
+        Ok(Self::Exec { command: command.to_vec(), shown })
     }
 
     /// The question of `ready: {file: PATH}`.
@@ -142,10 +158,10 @@ impl Question {
                     Err(error) => Err(words(error)),
                 },
                 // It has the same limit, and kills what it started.
-                Self::Exec(command) => execute(command, start, processes, timeout).await,
+                Self::Exec { command, .. } => execute(command, start, processes, timeout).await,
             }
         };
-        if matches!(self, Self::Exec(_)) {
+        if matches!(self, Self::Exec { .. }) {
             return answer.await;
         }
         match tokio::time::timeout(timeout, answer).await {
@@ -161,14 +177,7 @@ impl fmt::Display for Question {
             Self::Tcp(address) => write!(f, "tcp {address}"),
             Self::Unix(path) => write!(f, "unix {}", path.display()),
             Self::Http(url) => write!(f, "http://{}{}", url.authority, url.path),
-            Self::Exec(command) => {
-                let words: Vec<_> = command.iter().map(Template::source).collect();
-                let words = words.join(" ").replace('\n', " ");
-                match words.char_indices().nth(SHOWN) {
-                    Some((end, _)) => write!(f, "exec {}…", &words[..end]),
-                    None => write!(f, "exec {words}"),
-                }
-            }
+            Self::Exec { shown, .. } => write!(f, "exec {shown}"),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Rpc(address) => write!(f, "lymph.ping at {address}"),
         }
@@ -226,19 +235,40 @@ async fn get(url: &Url) -> Result<(), String> {
         url.path, url.authority
     );
     stream.write_all(request.as_bytes()).await.map_err(words)?;
-    let mut answer = [0; ANSWER];
-    let mut length = 0;
-    while length < ANSWER && !answer[..length].contains(&b'\n') {
-        match stream.read(&mut answer[length..]).await.map_err(words)? {
-            0 => break,
-            more => length += more,
+    match final_status(&mut BufReader::with_capacity(ANSWER, stream)).await? {
+        200..=399 => Ok(()),
+        status => Err(format!("HTTP status {status}")),
+    }
+}
+
+/// The status of the answer itself: `100 Continue` and its like come before it (RFC 9110, 15.2), but for 101, after which there
+/// is no HTTP any more.
+async fn final_status(stream: &mut (impl AsyncBufRead + Unpin)) -> Result<u16, String> {
+    loop {
+        let line = piece(stream).await?;
+        let status = status_of(&line).ok_or("no HTTP answer")?;
+        if !(100..200).contains(&status) || status == 101 {
+            return Ok(status);
+        }
+        let mut ended = line.ends_with(b"\n");
+        loop {
+            let line = piece(stream).await?;
+            if line.is_empty() {
+                return Err(format!("HTTP status {status} and no answer after it"));
+            }
+            if ended && matches!(line.as_slice(), b"\n" | b"\r\n") {
+                break;
+            }
+            ended = line.ends_with(b"\n");
         }
     }
-    let status = status_of(&answer[..length]).ok_or("no HTTP answer")?;
-    match status {
-        200..=399 => Ok(()),
-        _ => Err(format!("HTTP status {status}")),
-    }
+}
+
+/// A line with its end, or the next part of a longer one; nothing at the end of all.
+async fn piece(stream: &mut (impl AsyncBufRead + Unpin)) -> Result<Vec<u8>, String> {
+    let mut line = Vec::new();
+    stream.take(ANSWER as u64).read_until(b'\n', &mut line).await.map_err(words)?;
+    Ok(line)
 }
 
 /// The number in `HTTP/1.1 200 OK`.
@@ -321,11 +351,6 @@ mod tests {
 
     #[test]
     fn a_question_is_told_in_a_line() {
-        let exec =
-            |words: &[&str]| Question::Exec(words.iter().map(|w| Template::new(*w)).collect());
-        assert_eq!(exec(&["pg_isready", "-q"]).to_string(), "exec pg_isready -q");
-        let long = exec(&["sh", "-c", &format!("a\n{}", "ö".repeat(100))]).to_string();
-        assert_eq!(long, format!("exec sh -c a {}…", "ö".repeat(52)));
         assert_eq!(Question::Tcp("[::1]:80".into()).to_string(), "tcp [::1]:80");
         let url = Url::parse("http://localhost:80/up?x").unwrap();
         assert_eq!(Question::Http(url).to_string(), "http://localhost:80/up?x");
@@ -352,6 +377,20 @@ mod tests {
         assert_eq!(status_of(b"SSH-2.0-x\n"), None);
         assert_eq!(status_of(b""), None);
         assert_eq!(status_of(b"HTTP/1.1 20\n"), None);
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_the_answer_is_read_over() {
+        let status = async |text: String| final_status(&mut text.as_bytes()).await;
+        let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+        assert_eq!(status(format!("{early}HTTP/1.1 503 No\r\n\r\n")).await, Ok(503));
+        assert_eq!(status(format!("{early}HTTP/1.1 200 OK\r\n\r\n")).await, Ok(200));
+        // A header as long as what is read at once is none that is empty.
+        let long = format!("HTTP/1.1 103 x\nLink: {}\n\nHTTP/1.1 204 x\n", "x".repeat(ANSWER - 6));
+        assert_eq!(status(long).await, Ok(204));
+        assert!(status(early.to_owned()).await.unwrap_err().contains("no HTTP answer"));
+        assert!(status("HTTP/1.1 100 Continue\r\n".to_owned()).await.is_err());
+        assert_eq!(status("HTTP/1.1 101 Switching\r\n\r\nxyz".to_owned()).await, Ok(101));
     }
 
     #[test]

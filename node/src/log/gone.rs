@@ -140,7 +140,7 @@ impl Gone {
             }
         }
         for ((name, why), lines) in &self.dropped {
-            let _ = writeln!(text, "dropped {lines} {name} {why}");
+            let _ = writeln!(text, "dropped {lines} {name} {why}"); // as above
         }
         let new = dir.join("gone.new");
         fs::write(&new, text)?;

@@ -114,6 +114,16 @@ pub struct Parts {
     pub orders: mpsc::Receiver<Order>,
     /// Degraded modes and the like, shown by `doctor` and `ps`.
     pub warnings: Vec<String>,
+    /// Who is to hear that the loop goes round.
+    pub pulse: Option<LoopPulse>,
+}
+
+/// A sign of life of the loop itself, for a service manager above.
+pub struct LoopPulse {
+    /// Between two signs.
+    pub every: Duration,
+    /// Gives one; never waits.
+    pub send: fn(),
 }
 
 /// What the node's own surroundings tell it: signals, its owner's end.
@@ -280,6 +290,8 @@ impl Runtime {
         let wall_clock = WallClock::watch()
             .inspect_err(|error| tracing::warn!(%error, "a step of the wall clock is noticed late"))
             .ok();
+        let next_pulse = |pulse: &LoopPulse| tokio::time::Instant::now() + pulse.every;
+        let mut pulse_at = self.parts.pulse.as_ref().map(next_pulse);
         loop {
             self.turn();
             if let Some(code) = self.exit {
@@ -299,6 +311,10 @@ impl Runtime {
                 Some(order) = self.parts.orders.recv() => self.order(order),
                 () = sleep_until(deadline) => self.tick(),
                 () = was_set(wall_clock.as_ref()) => self.queue.push_back(Input::Tick),
+                () = sleep_until(pulse_at) => {
+                    self.parts.pulse.iter().for_each(|pulse| (pulse.send)());
+                    pulse_at = self.parts.pulse.as_ref().map(next_pulse);
+                }
                 () = sleep_until(self.settles_at) => {
                     self.settles_at = None;
                     memory::give_back();

@@ -80,7 +80,7 @@ fn a_user_without_room_for_more_processes_gets_what_fits_and_the_rest_later() {
 fn a_node_without_descriptors_starts_what_fits_and_refuses_clients() {
     let yaml = "instances: {web: {command: sleep 1000, numprocesses: 60}}";
     let cluster = Cluster::new(yaml);
-    let few = ["sh", "-c", "ulimit -n 90; exec \"$@\"", "few"];
+    let few = ["sh", "-c", "ulimit -n 100; exec \"$@\"", "few"];
     let up = cluster.command_by(&few, &["up", "-d"]).output().unwrap();
     let ps = cluster.ps();
     let node = u32::try_from(ps["node"]["pid"].as_u64().unwrap()).unwrap();
@@ -199,4 +199,162 @@ fn children(pid: u32) -> Vec<u32> {
             text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// A folder that holds so many bytes, unmounted in the end; `None` where we may not mount.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    fn mount(at: std::path::PathBuf, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(&at).expect("a folder");
+        let size = format!("size={size}");
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(at));
+        }
+        eprintln!("skipped: a tmpfs cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_started_or_all_is_supervised_and_stopped_in_order() {
+    const PAGE: usize = 4096;
+    const PAGES: usize = 16;
+    let script = "#!/bin/sh\ntrap 'echo bye >> $1; exit 0' TERM\necho up >> $1\nwhile :; do sleep 0.02; done\n";
+    let (mut refused, mut ran) = (0, 0);
+    for room in 0..8 {
+        let cluster = Cluster::new("instances: {}");
+        let Some(disk) = SmallDisk::mount(cluster.path("disk"), &format!("{}", PAGES * PAGE))
+        else {
+            return;
+        };
+        let (service, said) = (cluster.path("service"), cluster.path("said"));
+        cluster.write("service", script);
+        std::fs::set_permissions(&service, PermissionsExt::from_mode(0o755)).unwrap();
+        let command = format!("[{}, {}]", service.display(), said.display());
+        cluster.write("disk/hilum.yml", &format!("instances: {{web: {{command: {command}}}}}\n"));
+        // The configuration has a page.
+        std::fs::write(disk.0.join("fill"), vec![1; (PAGES - 1 - room) * PAGE]).unwrap();
+        let hilum = |words: &str| cluster.run(&format!("-c disk/hilum.yml {words}"));
+        let up = hilum("up -d");
+        if !up.status.success() {
+            assert!(up.err.contains("No space left on device"), "{}", up.err);
+            assert_eq!(cluster.read("said"), "", "started and then given up: {}", up.err);
+            refused += 1;
+            continue;
+        }
+        ran += 1;
+        wait_until(LIMIT, "a start", || cluster.read("said") == "up\n");
+        // Now it is full for certain.
+        let rest = std::fs::OpenOptions::new().append(true).open(disk.0.join("fill")).unwrap();
+        while std::io::Write::write(&mut &rest, &[1; PAGE]).is_ok() {}
+        let ps: serde_json::Value = serde_json::from_str(&hilum("ps --json").code(0).out).unwrap();
+        let pid = ps["instances"][0]["pid"].as_u64().unwrap();
+        signal("KILL", u32::try_from(pid).unwrap());
+        wait_until(LIMIT, "a restart", || cluster.read("said") == "up\nup\n");
+        hilum("down").code(0);
+        assert_eq!(cluster.read("said"), "up\nup\nbye\n");
+    }
+    assert!(refused > 0 && ran > 0, "{refused} refused, {ran} ran");
+}
+
+#[test]
+fn two_clusters_do_not_write_into_one_log_folder() {
+    let cluster = Cluster::new("instances: {}");
+    let logs = cluster.path("shared logs");
+    for name in ["one", "two"] {
+        let yaml = format!(
+            "logs: {{dir: '{}'}}\ninstances: {{{name}: {{command: [sh, -c, 'echo here; exec sleep 1000']}}}}\n",
+            logs.display()
+        );
+        cluster.write(&format!("{name}/hilum.yml"), &yaml);
+    }
+    let hilum = |name: &str, words: &str| cluster.run(&format!("-c {name}/hilum.yml {words}"));
+    hilum("one", "up -d").code(0);
+    let node = || {
+        let ps: serde_json::Value =
+            serde_json::from_str(&hilum("one", "ps --json").code(0).out).unwrap();
+        u32::try_from(ps["node"]["pid"].as_u64().unwrap()).unwrap()
+    };
+    let first = node();
+    let refused = hilum("two", "up -d").code(1);
+    for word in ["shared logs", "one/hilum.yml", &format!("pid {first}"), "logs.dir"] {
+        assert!(refused.err.contains(word), "{word}: {}", refused.err);
+    }
+    wait_until(LIMIT, "its line", || hilum("one", "logs").code(0).out.contains("here"));
+    hilum("two", "logs").code(0);
+    // Nothing of a killed node keeps the next one away.
+    signal("KILL", first);
+    wait_until(LIMIT, "its end", || !alive(first));
+    hilum("two", "up -d").code(0);
+    hilum("two", "down").code(0);
+    hilum("one", "up -d").code(0);
+    hilum("one", "down").code(0);
+}
+
+#[test]
+fn too_few_descriptors_for_any_node_are_said_before_one_is_started() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000, numprocesses: 3}}");
+    for few in [12, 20, 30, 40, 50, 64, 80, 95] {
+        for verb in ["up -d", "node"] {
+            let limit = format!("ulimit -n {few}; exec \"$@\"");
+            let words: Vec<&str> = verb.split(' ').collect();
+            let up = cluster.command_by(&["sh", "-c", &limit, "few"], &words).output().unwrap();
+            let said = String::from_utf8_lossy(&up.stderr);
+            assert_eq!(up.status.code(), Some(1), "{few}, {verb}: {said}");
+            for part in ["needs 96 open files", &format!("may have {few}"), "ulimit -Hn"] {
+                assert!(said.contains(part), "{few}, {verb}: {said}");
+            }
+        }
+    }
+    assert!(!cluster.path(".hilum").exists(), "nothing was begun");
+}
+
+#[test]
+fn a_worker_with_too_few_descriptors_says_so() {
+    let yaml = format!(
+        "instances: {{web: {{command: [{}, plain], limits: {{nofile: 20}}, restart: never}}}}",
+        hilum_tests::worker()
+    );
+    let cluster = Cluster::new(&yaml);
+    cluster.run("up -d");
+    cluster.wait("web.1", "its end", |one| one["state"] == "failed");
+    cluster.wait_log("ZeroMQ needs 16 open files");
+    cluster.ok("down");
+}
+
+#[test]
+fn a_service_manager_is_told_that_the_loop_goes_round() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
+    let path = cluster.path("manager");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut command = cluster.command(&["node"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let mut keeper = command.spawn().unwrap();
+    let next = || {
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    assert_eq!(next(), "READY=1\n");
+    for _ in 0..3 {
+        assert_eq!(next(), "WATCHDOG=1\n");
+    }
+    signal("TERM", keeper.id());
+    assert!(keeper.wait().unwrap().success());
+    let mut last = next();
+    while last == "WATCHDOG=1\n" {
+        last = next();
+    }
+    assert_eq!(last, "STOPPING=1\n");
 }

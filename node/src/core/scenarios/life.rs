@@ -352,9 +352,12 @@ fn an_old_instance_is_recycled_one_at_a_time() {
         (2, 1),
         "the second waits for the first"
     );
+    let told = |world: &World, id: &str| world.events.contains(&format!("{id} recycled"));
+    assert_eq!((told(&world, "web.1"), told(&world, "web.2")), (true, false));
     world.all_say_ready();
     world.pass(SECOND);
     assert_eq!((world.run_of("web.1"), world.run_of("web.2")), (2, 2));
+    assert!(told(&world, "web.2"));
 }
 
 #[test]

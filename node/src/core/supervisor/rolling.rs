@@ -174,22 +174,8 @@ impl Supervisor {
 
     /// An instance is as old as it may be: it is replaced, one at a time.
     pub(super) fn recycle(&mut self, id: &InstanceId, now: Now) {
-        if let Some(instance) = self.instance(id) {
-            let age = instance
-                .life
-                .as_ref()
-                .and_then(|life| life.up_at)
-                .map_or(Duration::ZERO, |at| now.mono.since(at));
-            self.with(id, |instance, out| out.event(instance, EventKind::Recycled(age)));
-            self.roll(
-                &id.service,
-                vec![id.clone()],
-                Vec::new(),
-                "as old as max_age allows",
-                None,
-                now,
-            );
-        }
+        let why = "as old as max_age allows";
+        self.roll(&id.service, vec![id.clone()], Vec::new(), why, None, now);
     }
 
     pub(super) fn advance_rolls(&mut self, now: Now) {
@@ -265,7 +251,12 @@ impl Supervisor {
             // One that crashed and started anew since is what is wanted already.
             if instance.run == old_run {
                 let why = roll.why.clone();
-                self.with(&id, |instance, out| instance.restart(&why, None, now.mono, out));
+                self.with(&id, |instance, out| {
+                    if let Some(age) = instance.aged(now.mono) {
+                        out.event(instance, EventKind::Recycled(age));
+                    }
+                    instance.restart(&why, None, now.mono, out);
+                });
             }
             roll.flying.push(flight);
         }
