@@ -71,8 +71,8 @@ struct Mail {
     touched: Vec<PathBuf>,
     /// Some of them did not fit, here or in the kernel.
     overflow: bool,
-    /// Nothing more comes from the kernel.
-    deaf: bool,
+    /// The kernel refused a watch.
+    exhausted: bool,
     /// A new plan, and when it was made.
     plan: Option<(Plan, SystemTime)>,
     closed: bool,
@@ -197,7 +197,7 @@ impl Mail {
     fn is_empty(&self) -> bool {
         self.touched.is_empty()
             && !self.overflow
-            && !self.deaf
+            && !self.exhausted
             && self.plan.is_none()
             && !self.closed
     }

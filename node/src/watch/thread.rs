@@ -34,7 +34,7 @@ struct Thread {
 
 pub(super) fn start(shared: Arc<Shared>, changes: mpsc::Sender<Changed>) -> io::Result<()> {
     let run = move || {
-        // Before the listening thread begins, which takes the mask over.
+        // Before the kernel's own thread begins, which takes the mask over.
         let _ = nix::sys::signal::SigSet::all().thread_block(); // cannot fail with a valid set
         let thread = Thread {
             directories: Directories::new(Arc::clone(&shared)),
@@ -60,8 +60,8 @@ impl Thread {
             if let Some((plan, since)) = mail.plan {
                 self.adopt(plan, since);
             }
-            if mail.deaf {
-                self.directories.deaf();
+            if mail.exhausted {
+                self.directories.exhausted();
             }
             let now = Instant::now();
             if mail.overflow || self.next_look.is_some_and(|at| at <= now) {
