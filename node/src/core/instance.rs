@@ -395,13 +395,13 @@ impl Instance {
         }
     }
 
-    /// It is to be recycled then.
     /// Its age, where `max_age` lets it be no older.
     pub(super) fn aged(&self, now: Moment) -> Option<Duration> {
         let life = self.life.as_ref().filter(|life| life.old)?;
         life.up_at.map(|at| now.since(at))
     }
 
+    /// It is to be recycled then.
     fn too_old(&self) -> Option<Moment> {
         let (life, max_age) = (self.life.as_ref()?, self.spec.policy.max_age?);
         let extra = max_age.variance.mul_f64(fraction((&self.id, self.run)));

@@ -1,6 +1,7 @@
 //! The watched directories, and what happens when the kernel has no watches left.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use super::Shared;
 /// The watched directories. Empty, for good, once watching has failed: then everything is polled.
 pub(super) struct Directories {
     kernel: Option<RecommendedWatcher>,
-    watched: HashSet<PathBuf>,
+    /// In the order of their components: what lies below one follows it.
+    watched: BTreeSet<PathBuf>,
     shared: Arc<Shared>,
 }
 
@@ -21,7 +23,7 @@ impl Directories {
         let post = Arc::clone(&shared);
         // Its thread must never wait for ours, which waits for it in `watch`: it only leaves a note.
         let kernel = notify::recommended_watcher(move |event| hear(&post, event));
-        let mut directories = Self { kernel: None, watched: HashSet::new(), shared };
+        let mut directories = Self { kernel: None, watched: BTreeSet::new(), shared };
         match kernel {
             Ok(kernel) => directories.kernel = Some(kernel),
             Err(error) => directories.give_up(&error.to_string()),
@@ -55,8 +57,8 @@ impl Directories {
         self.drop_watch(dir);
         if dir.is_dir() {
             // After a rename nothing is heard from below, either, until it is wanted again.
-            let below: Vec<_> =
-                self.watched.iter().filter(|other| other.starts_with(dir)).cloned().collect();
+            let after = self.watched.range::<Path, _>((Bound::Excluded(dir), Bound::Unbounded));
+            let below: Vec<_> = after.take_while(|other| other.starts_with(dir)).cloned().collect();
             for other in &below {
                 self.drop_watch(other);
             }
