@@ -170,7 +170,7 @@ impl Builder<'_> {
             match sockets.iter().find(|s| s.name == name || s.port.to_string() == name) {
                 Some(socket) if out.contains(socket) => {}
                 Some(socket) => out.push(socket.clone()),
-                None if self.problems.gaps.at("") || self.problems.gaps.at("sockets") => {}
+                None if self.sockets_may_hold(name) => {}
                 None => {
                     let problem = self.problems.error(
                         item.at,
@@ -185,6 +185,12 @@ impl Builder<'_> {
             }
         }
         out
+    }
+
+    /// Whether a shared socket of this name or number may be in what could not be read.
+    fn sockets_may_hold(&self, name: &str) -> bool {
+        let gaps = &self.problems.gaps;
+        gaps.below("sockets") && gaps.may_hold(name)
     }
 
     /// `[0, 1]`, `2`, or `0-3,6`.
