@@ -98,8 +98,8 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
                 ..cluster
             };
             Ok(Loaded {
+                resolved: resolved(&root, &cluster),
                 cluster: Arc::new(cluster),
-                resolved: root.to_yaml(),
                 raw,
                 warnings,
                 notes,
@@ -107,6 +107,20 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
         }
         _ => Err(loader.problems.finish(&loader.sources)),
     }
+}
+
+/// The document as it is shown, with the one default that is another one for jobs.
+fn resolved(root: &Node, cluster: &Cluster) -> serde_yaml::Value {
+    let mut document = root.to_yaml();
+    for (name, service) in &cluster.services {
+        let one = document.get_mut("instances").and_then(|all| all.get_mut(name.as_str()));
+        let restart = one.and_then(|one| one.get_mut("restart")?.as_mapping_mut());
+        if let Some(restart) = restart {
+            let policy = service.policy.restart.when.as_str();
+            restart.entry("policy".into()).or_insert_with(|| policy.into());
+        }
+    }
+    document
 }
 
 /// A warning in one line, for where there is no room for more.
