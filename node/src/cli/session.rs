@@ -191,8 +191,9 @@ impl Session {
         if found.as_ref().is_some_and(runs) {
             return found;
         }
-        let gone = config::NAMES.iter().map(|name| folder.join(name)).filter(|path| !path.exists());
-        gone.into_iter().find(runs).or(found)
+        let mut gone =
+            config::NAMES.iter().map(|name| folder.join(name)).filter(|path| !path.exists());
+        gone.find(runs).or(found)
     }
 
     /// The profiles: `--profile`, else `$HILUM_PROFILES`.

@@ -80,9 +80,9 @@ fn later<'a>(cluster: &'a Cluster, snapshot: &Snapshot) -> BTreeSet<&'a str> {
     loop {
         let known = later.len();
         for service in cluster.services.values() {
-            let needed = service.policy.depends_on.iter();
+            let mut needed = service.policy.depends_on.iter();
             let found = service.policy.schedule.is_some()
-                || needed.into_iter().any(|other| later.contains(other.service.as_str()));
+                || needed.any(|other| later.contains(other.service.as_str()));
             if found && !later.contains(service.name.as_str()) && waits(service.name.as_str()) {
                 later.insert(service.name.as_str());
             }
