@@ -29,7 +29,7 @@ pub enum UnitError {
 }
 
 /// Units of time, longest spelling first where one is the prefix of another; factors in seconds.
-const TIME_UNITS: &[(&str, f64)] = &[
+pub(crate) const TIME_UNITS: &[(&str, f64)] = &[
     ("ms", 1e-3),
     ("us", 1e-6),
     ("µs", 1e-6),
@@ -91,7 +91,7 @@ pub fn format_duration(duration: Duration) -> String {
 }
 
 /// Units of size with their factors in bytes; a unit is matched without regard to case.
-const SIZE_UNITS: &[(&str, u64)] = &[
+pub(crate) const SIZE_UNITS: &[(&str, u64)] = &[
     ("", 1),
     ("b", 1),
     ("k", 1000),

@@ -145,6 +145,17 @@ fn heartbeats_take_the_nodes_times_and_probes_their_own() {
 }
 
 #[test]
+fn what_is_shown_has_the_restart_policy_that_the_kind_brings() {
+    let loaded = loaded(&Project::new(
+        "instances:\n  a: {command: x}\n  b: {command: x, kind: job}\n  c: {command: x, restart: never}\n",
+    ));
+    let policies = ["a", "b", "c"].map(|name| {
+        loaded.resolved["instances"][name]["restart"]["policy"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(policies, ["always", "on-failure", "never"]);
+}
+
+#[test]
 fn profiles_say_what_up_starts() {
     let project = Project::new(
         "instances:\n  a: {command: x}\n  b: {command: x, profiles: [dev]}\n  c: {command: x, autostart: false}\n",

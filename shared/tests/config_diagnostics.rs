@@ -55,6 +55,8 @@ cases! {
     machine: "instances:\n  a: {command: x, user: nobody-here, group: none-here, cpus: 4000}\n  b: {command: x, directory: missing/folder}\n";
     sizes_and_logs: "instances:\n  a: {command: x, log: {max_line: 2MiB}, limits: {nofile: -1, memory: lots}}\nlogs: {budget: 1MB, segment: 1MiB, keep_free: 100%}\ncontainer: {ip: localhost, log_endpoint: '127.0.0.1:5600'}\n";
     levels_and_records: "instances:\n  a: {command: x, log: {level_from: josn, multiline: '('}}\n  b: {command: x, log: {level_from: 'json:', multiline: off}}\n  c: {command: x, log: {level_from: 'regex:('}}\n";
+    words_of_a_shell: "instances:\n  a: {command: 'cat x | sort > $HOME/y'}\n  b: {command: 'cat x | sort', shell: true}\n  c: {command: [ls, '*', '|']}\n  d: {command: x, ready: {exec: 'test -e /run/*.pid'}, hooks: {before_start: 'mkdir a && mkdir b'}}\n  e: {command: x $(port.p) '| $X', ports: {p: auto}}\n";
+    paths_of_sockets_are_short: "instances:\n  a: {command: x, ready: {unix: /run/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.sock}}\n";
     names: "instances:\n  'a b': {command: x}\n  '': {command: x}\n  ok: {command: []}\n  nothing:\n";
     wrong_shapes: "name: [a]\nenv: [A=1]\ninstances:\n  a: ./a\n  b: {command: {x: y}, env: A=1, depends_on: 5, hooks: ./x, ports: [80]}\nsockets: 80\n";
     merge_key_of_a_text: "x-a: &a text\ninstances:\n  web:\n    <<: *a\n    command: x\n";

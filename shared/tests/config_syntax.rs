@@ -140,6 +140,31 @@ fn what_a_broken_part_would_have_said_is_not_missed_elsewhere() {
 }
 
 #[test]
+fn unknown_names_are_told_unless_they_may_be_in_what_could_not_be_read() {
+    // `db` and its port are lost, and so are the defaults.
+    let text = "defaults: {nice: 5]\ninstances:\n  web:\n    command: x $(port.http) $(port.db.1.sql) $(port.api.1.http)\n    depends_on: [db, dbb, api]\n    sockets: [front]\n  db: {command: y, ports: {sql: auto]\n  api: {command: z}\n";
+    let found = errors(text);
+    let said: Vec<&str> = found.iter().map(|(_, message)| message.as_str()).collect();
+    let expected = ["no port `http`", "no service `dbb`", "no socket `front`"];
+    for expected in expected {
+        assert!(said.iter().any(|said| said.contains(expected)), "{expected}: {said:#?}");
+    }
+    // Two brackets, `$(port.http)` of web and of api, and the two others.
+    assert_eq!(found.len(), 6, "{found:#?}");
+}
+
+#[test]
+fn a_part_that_is_brought_in_from_elsewhere_may_hold_any_name() {
+    for lost in ["  <<: *services ]", "  \"d\\x62\": ]"] {
+        let text = format!(
+            "x-all: &services {{a: {{command: y}}}}\ninstances:\n  web: {{command: x, depends_on: [db]}}\n{lost}\n"
+        );
+        let found = errors(&text);
+        assert_eq!(found.len(), 1, "{lost}: {found:#?}");
+    }
+}
+
+#[test]
 fn the_rest_of_a_broken_service_is_judged_too() {
     let text = "instances:\n  web:\n    description: web: the front\n    comand: x\n    ready: {interval: 1s, tcp: *x}\n    tty: yes\n  db: {command: x, depends_on: [webb]}\n";
     let found = errors(text);

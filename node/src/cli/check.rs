@@ -11,6 +11,7 @@ use super::session::Session;
     hilum check                       the config that `up` would use\n  \
     hilum check hilum.yml prod.yml    these, merged in order\n  \
     hilum check --json | jq '.diagnostics[] | .message'\n\n\
+    `$(env.NAME)` is read from this shell's environment, over `--env-file`, over the `.env` beside the config.\n\
     0 when it is valid, 2 when not; findings go to stderr.")]
 pub(crate) struct CheckArgs {
     /// Files to check, merged in order; none = the config that `up` would use

@@ -15,7 +15,8 @@ use super::target::nearest;
     hilum config instances.web.command      one key, or its default\n  \
     hilum config --raw                      the files as they are\n  \
     hilum config --schema > hilum.schema.json\n\n\
-    Secrets are masked unless --reveal is given.")]
+    `$(env.NAME)` is read from this shell's environment, over `--env-file`, over the `.env` beside the config; a running\n\
+    node reads its own. Secrets are masked unless --reveal is given.")]
 pub(crate) struct ConfigArgs {
     /// One key: `instances.web.env.PORT`
     #[arg(value_name = "KEY", conflicts_with_all = ["raw", "schema"])]

@@ -114,7 +114,7 @@ fn reason(failed: CallFailed, session: &Session) -> String {
 }
 
 /// clap's parser of a level: lymph's names, and tracing's `trace`.
-fn level(text: &str) -> Result<String, String> {
+pub(super) fn level(text: &str) -> Result<String, String> {
     if text.eq_ignore_ascii_case("trace") {
         return Ok("TRACE".to_owned());
     }

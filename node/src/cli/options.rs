@@ -39,11 +39,21 @@ pub(crate) struct Common {
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Level of the node's own diagnostics: error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = diagnostics_level)]
     pub(crate) loglevel: Option<String>,
     /// File for the node's own diagnostics
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) logfile: Option<PathBuf>,
+}
+
+/// clap's parser of `--loglevel`.
+fn diagnostics_level(text: &str) -> Result<String, String> {
+    match super::loglevel::level(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            Err(format!("`{text}` is no level: write `error`, `warn`, `info`, `debug` or `trace`"))
+        }
+    }
 }
 
 impl Common {

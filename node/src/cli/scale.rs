@@ -148,7 +148,7 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<(PathBuf, St
     let project = session.project()?;
     let before = session.load(&project.configs, project.name.clone())?.map_err(CliError::Config)?;
     let mut why = None;
-    for (path, text) in by_weight(&project.configs, &before.raw) {
+    for (path, text) in by_weight(&project.configs, &before.raw, service) {
         let new = match edit::set_numprocesses(text, service, count) {
             Ok(new) => new,
             // This file decides, and another one would not be heard.
@@ -183,10 +183,12 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<(PathBuf, St
     Err(CliError::failed(why.unwrap_or_else(|| "no file has it".into())))
 }
 
-/// The files, those that win first: what lies over another file before it, included ones last.
+/// The files, those that have the count of the service before those that do not, and of each those that win first: what
+/// lies over another file before it, included ones last.
 fn by_weight<'a>(
     configs: &[PathBuf],
     files: &'a [(PathBuf, String)],
+    service: &str,
 ) -> Vec<&'a (PathBuf, String)> {
     let over = configs.first().map(|first| first.with_file_name(OVERRIDE));
     let weight = |path: &PathBuf| match configs.iter().position(|config| config == path) {
@@ -196,7 +198,8 @@ fn by_weight<'a>(
         None => -1,
     };
     let mut files: Vec<_> = files.iter().collect();
-    files.sort_by_key(|(path, _)| -weight(path));
+    files
+        .sort_by_cached_key(|(path, text)| (!edit::has_numprocesses(text, service), -weight(path)));
     files
 }
 
@@ -247,11 +250,15 @@ mod tests {
         let files =
             [file("common.yml"), file("hilum.yml"), file("hilum.override.yml"), file("b.yml")];
         let configs = [PathBuf::from("/srv/hilum.yml"), PathBuf::from("/srv/b.yml")];
-        let order: Vec<_> = by_weight(&configs, &files)
-            .into_iter()
-            .map(|(path, _)| path.file_name().unwrap().to_str().unwrap())
-            .collect();
-        assert_eq!(order, ["b.yml", "hilum.override.yml", "hilum.yml", "common.yml"]);
+        let order = |files: &[(PathBuf, String)]| -> Vec<String> {
+            let files = by_weight(&configs, files, "web").into_iter();
+            files.map(|(path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(order(&files), ["b.yml", "hilum.override.yml", "hilum.yml", "common.yml"]);
+        let mut files = files;
+        files[1].1 = "instances: {web: {numprocesses: 2}}".into();
+        files[3].1 = "instances: {web: {command: x}, db: {numprocesses: 2}}".into();
+        assert_eq!(order(&files)[0], "hilum.yml", "the value comes from there");
     }
 
     #[test]

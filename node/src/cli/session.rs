@@ -180,14 +180,20 @@ impl Session {
         Ok(Project { configs, name: self.project_name.clone(), folder: project_folder, state })
     }
 
-    /// The config of this very folder, also one that was deleted under a node that still runs.
+    /// The config of this very folder, also one that was deleted or renamed under a node that still runs: what runs is
+    /// meant before a file of another name that nobody has started.
     fn config_in(&self, folder: &Path) -> Option<PathBuf> {
         let runs = |path: &PathBuf| {
             let state = StateDir::of(path, self.project_name.as_deref());
             launch::node_pid(&state).is_ok_and(|pid| pid.is_some())
         };
-        let deleted = || config::NAMES.iter().map(|name| folder.join(name)).find(runs);
-        config::find_in(folder).or_else(deleted)
+        let found = config::find_in(folder);
+        if found.as_ref().is_some_and(runs) {
+            return found;
+        }
+        let mut gone =
+            config::NAMES.iter().map(|name| folder.join(name)).filter(|path| !path.exists());
+        gone.find(runs).or(found)
     }
 
     /// The profiles: `--profile`, else `$HILUM_PROFILES`.
@@ -240,8 +246,11 @@ impl Session {
         let missing = project.configs.iter().find(|path| !path.exists());
         if let Some(missing) = missing {
             return Err(CliError::usage(
-                format!("config `{}` was deleted; its cluster still runs", missing.display()),
-                "put it back, or `hilum down` stops the cluster",
+                format!(
+                    "config `{}` was deleted or renamed; its cluster still runs",
+                    missing.display()
+                ),
+                "put it back under this name, or `hilum down` stops the cluster",
             ));
         }
         let loaded =

@@ -25,6 +25,8 @@ const AUTO: std::ops::Range<u16> = 20000..32000;
 #[derive(Clone, Debug, Default)]
 pub struct PortTable {
     numbers: Ports,
+    /// Whose each number is; made of `numbers`.
+    users: BTreeMap<u16, BTreeSet<InstanceId>>,
     /// Who has been started with its numbers. The others' are only known, and one that the file fixes yields to whoever
     /// starts with it.
     taken: BTreeSet<InstanceId>,
@@ -84,7 +86,11 @@ impl From<PortError> for SpawnFailure {
 impl PortTable {
     /// A table for the cluster with this id, with the numbers of an earlier node's life.
     pub fn new(cluster_id: &str, stored: Ports) -> Self {
-        Self { numbers: stored, taken: BTreeSet::new(), cluster_id: cluster_id.to_owned() }
+        let mut table = Self { cluster_id: cluster_id.to_owned(), ..Self::default() };
+        for (instance, ports) in stored {
+            table.set(&instance, ports);
+        }
+        table
     }
 
     /// The numbers that are given.
@@ -102,8 +108,9 @@ impl PortTable {
                     if (insists(spec) == insisted)
                         && let Some(port) = self.reserved(instance, spec, ip)
                     {
-                        let ports = self.numbers.entry(instance.clone()).or_default();
+                        let mut ports = self.numbers.get(instance).cloned().unwrap_or_default();
                         ports.insert(spec.name.clone(), port);
+                        self.set(instance, ports);
                     }
                 }
             }
@@ -145,7 +152,7 @@ impl PortTable {
         if chosen.is_empty() {
             self.release(instance);
         } else {
-            self.numbers.insert(instance.clone(), chosen);
+            self.set(instance, chosen);
             self.taken.insert(instance.clone());
         }
         Ok(())
@@ -153,8 +160,28 @@ impl PortTable {
 
     /// Gives up the numbers of an instance that is gone for good.
     pub fn release(&mut self, instance: &InstanceId) {
-        self.numbers.remove(instance);
+        self.forget(instance);
         self.taken.remove(instance);
+    }
+
+    /// Gives an instance these numbers, and those that it had no longer.
+    fn set(&mut self, instance: &InstanceId, ports: BTreeMap<String, u16>) {
+        self.forget(instance);
+        for port in ports.values() {
+            self.users.entry(*port).or_default().insert(instance.clone());
+        }
+        self.numbers.insert(instance.clone(), ports);
+    }
+
+    fn forget(&mut self, instance: &InstanceId) {
+        for port in self.numbers.remove(instance).into_iter().flat_map(BTreeMap::into_values) {
+            if let Some(users) = self.users.get_mut(&port) {
+                users.remove(instance);
+                if users.is_empty() {
+                    self.users.remove(&port);
+                }
+            }
+        }
     }
 
     fn choose(
@@ -230,14 +257,13 @@ impl PortTable {
             return Some(Given::To(instance.clone()));
         }
         let counts = |other| !insists(spec) || self.taken.contains(other);
-        let (other, ports) = self.numbers.iter().find(|(other, ports)| {
-            *other != instance && ports.values().any(|&p| p == port) && counts(*other)
-        })?;
+        let users = self.users.get(&port)?;
+        let other = users.iter().find(|&other| other != instance && counts(other))?;
         // "This number for every instance" is asked for by name: they share it (SO_REUSEPORT).
         let shared = spec.choice == PortChoice::Fixed(port)
             && spec.conflict == PortConflict::Fail
             && other.service == instance.service
-            && ports.get(&spec.name) == Some(&port);
+            && self.numbers.get(other).and_then(|ports| ports.get(&spec.name)) == Some(&port);
         Some(if shared { Given::Sharing } else { Given::To(other.clone()) })
     }
 }

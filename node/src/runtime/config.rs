@@ -74,9 +74,7 @@ impl Runtime {
                 let sockets = &self.context.sockets;
                 let taken =
                     if dry_run { sockets.check(&cluster.sockets) } else { self.take(&cluster) };
-                if !dry_run {
-                    self.refused = taken.as_ref().err().map(ToString::to_string);
-                }
+                self.refused = taken.as_ref().err().map(ToString::to_string);
                 if let Err(error) = taken {
                     match request {
                         Some(id) => self.unbound(id, &error),
@@ -89,12 +87,19 @@ impl Runtime {
                 self.queue.push_back(Input::Reconfigure { request, cluster, dry_run });
             }
             (Purpose::Restart { request, targets }, cluster) => {
-                if let Err(message) = &cluster {
-                    self.refused = Some(format!("it is not valid: {}", first_error(message)));
-                    self.say(
-                        "the configuration is not valid, restarted with the last valid one",
-                        message,
-                    );
+                match &cluster {
+                    Err(message) => {
+                        self.refused = Some(format!("it is not valid: {}", first_error(message)));
+                        self.say(
+                            "the configuration is not valid, restarted with the last valid one",
+                            message,
+                        );
+                    }
+                    // What was wrong with it is mended, also where only some of it is put in force.
+                    Ok(cluster) => {
+                        let taken = self.context.sockets.check(&cluster.sockets);
+                        self.refused = taken.err().map(|error| error.to_string());
+                    }
                 }
                 let note = cluster.is_err().then(|| {
                     "the configuration file is not valid now: restarted with the last valid one; `hilum check` says more".to_owned()

@@ -5,6 +5,7 @@ mod env;
 mod launch;
 mod policy;
 mod section;
+mod shell_syntax;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

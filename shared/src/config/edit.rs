@@ -81,6 +81,15 @@ pub fn set_numprocesses(text: &str, service: &str, count: u32) -> Result<String,
         .ok_or_else(unsafe_here)
 }
 
+/// Whether this file itself says how many processes the service has.
+pub fn has_numprocesses(text: &str, service: &str) -> bool {
+    let has = |root: Node| {
+        let instances = root.as_map()?.get("instances")?.as_map()?;
+        instances.get(service)?.as_map()?.get("numprocesses").map(|_| ())
+    };
+    read(text).ok().and_then(has).is_some()
+}
+
 fn read(text: &str) -> Result<Node, EditError> {
     let mut problems = Problems::default();
     let tree = raw::parse(0, text, &mut Budget::default(), &mut problems);

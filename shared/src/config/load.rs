@@ -9,7 +9,7 @@ use super::diagnostic::{Diagnostics, Problems, Severity, quote};
 use super::keys;
 use super::raw::Budget;
 use super::read::ReadError;
-use super::recover::{self, Gaps};
+use super::recover;
 use super::shape::Shape;
 use super::source::{Pos, Sources};
 use super::spec::Cluster;
@@ -98,8 +98,8 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
                 ..cluster
             };
             Ok(Loaded {
+                resolved: resolved(&root, &cluster),
                 cluster: Arc::new(cluster),
-                resolved: root.to_yaml(),
                 raw,
                 warnings,
                 notes,
@@ -107,6 +107,20 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
         }
         _ => Err(loader.problems.finish(&loader.sources)),
     }
+}
+
+/// The document as it is shown, with the one default that is another one for jobs.
+fn resolved(root: &Node, cluster: &Cluster) -> serde_yaml::Value {
+    let mut document = root.to_yaml();
+    for (name, service) in &cluster.services {
+        let one = document.get_mut("instances").and_then(|all| all.get_mut(name.as_str()));
+        let restart = one.and_then(|one| one.get_mut("restart")?.as_mapping_mut());
+        if let Some(restart) = restart {
+            let policy = service.policy.restart.when.as_str();
+            restart.entry("policy".into()).or_insert_with(|| policy.into());
+        }
+    }
+    document
 }
 
 /// A warning in one line, for where there is no room for more.
@@ -136,7 +150,7 @@ impl Loader<'_> {
         if self.problems.errors() > 0 && root.as_map().is_none() {
             return None;
         }
-        self.problems.gaps = Gaps::take(&mut root);
+        self.problems.gaps.take(&mut root);
         Variables { env: &env, vars: vars.as_ref(), sources: &self.sources }.apply_to_root(
             &mut root,
             &mut self.budget,
@@ -254,7 +268,7 @@ impl Loader<'_> {
         let mut merged: Option<Node> = None;
         for file in files {
             let node = self.file(&file, Pos::NONE, "", &mut Vec::new(), env);
-            lay_over(&mut merged, node.unwrap_or_else(recover::unread));
+            lay_over(&mut merged, node.unwrap_or_else(|| self.unread()));
         }
         merged
     }
@@ -332,11 +346,17 @@ impl Loader<'_> {
         for (target, at, path) in self.includes(includes, env) {
             let target = file.parent().unwrap_or(Path::new("/")).join(target);
             let node = self.file(&target, at, &path, chain, env);
-            lay_over(&mut merged, node.unwrap_or_else(recover::unread));
+            lay_over(&mut merged, node.unwrap_or_else(|| self.unread()));
         }
         chain.pop();
         lay_over(&mut merged, root);
         merged
+    }
+
+    /// What stands for a file that is not there or holds nothing.
+    fn unread(&mut self) -> Node {
+        self.problems.gaps.lost_a_file();
+        recover::unread()
     }
 
     fn empty(&mut self, number: u32) {

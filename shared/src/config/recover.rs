@@ -99,12 +99,14 @@ pub(crate) fn parse(
                 problems.error(at, "", "too many syntax errors: what follows was not read");
             }
             problems.append(said);
+            problems.gaps.lost(text);
             return Some(finish(None, &holes));
         };
         let whole = Lines::of(text);
         let (from, to) = (whole.0[block.start].at, whole.0[block.end - 1].end);
         holes.anchors.extend(text[from..to].split('&').skip(1).map(|part| name(part).to_owned()));
         holes.owners.insert(whole.owner(block.start));
+        problems.gaps.lost(&text[from..to]);
         let blank = |byte| if byte == b'\n' { '\n' } else { ' ' };
         let blanked: String = rest.as_bytes()[from..to].iter().copied().map(blank).collect();
         rest.replace_range(from..to, &blanked);
@@ -297,16 +299,41 @@ impl Lines {
     }
 }
 
-/// What of a configuration could not be read, as keys: `instances.web`, or empty for the whole.
+/// What of a configuration could not be read.
 #[derive(Debug, Default)]
-pub(crate) struct Gaps(Vec<String>);
+pub(crate) struct Gaps {
+    /// Where, as keys: `instances.web`, or empty for the whole.
+    paths: Vec<String>,
+    /// The texts that were blanked.
+    texts: Vec<String>,
+    /// A file could not be read at all: it may have held any name.
+    unread: bool,
+}
 
 impl Gaps {
     /// Finds the holes of a tree, and takes them out.
-    pub(crate) fn take(root: &mut Node) -> Self {
-        let mut gaps = Self::default();
-        gaps.look(root, "");
-        gaps
+    pub(crate) fn take(&mut self, root: &mut Node) {
+        self.look(root, "");
+    }
+
+    /// Notes a text that was blanked.
+    pub(crate) fn lost(&mut self, text: &str) {
+        self.texts.push(text.to_owned());
+    }
+
+    /// Notes that a file is missing.
+    pub(crate) fn lost_a_file(&mut self) {
+        self.unread = true;
+    }
+
+    /// Whether a key of this name may stand in what could not be read: there in so many letters, or brought by what
+    /// has it elsewhere (an alias, an included file, an escape).
+    pub(crate) fn may_hold(&self, name: &str) -> bool {
+        const BRINGS: [&str; 3] = ["*", "include", "\\"];
+        let holds = |text: &String| {
+            text.contains(name) || BRINGS.iter().any(|brings| text.contains(brings))
+        };
+        self.unread || self.texts.iter().any(holds)
     }
 
     fn look(&mut self, node: &mut Node, path: &str) {
@@ -315,7 +342,7 @@ impl Gaps {
                 let all = entries.len();
                 entries.retain(|entry| !entry.is_hole());
                 if entries.len() < all {
-                    self.0.push(path.to_owned());
+                    self.paths.push(path.to_owned());
                 }
                 for entry in entries {
                     self.look(&mut entry.value, &join(path, &entry.key));
@@ -328,12 +355,12 @@ impl Gaps {
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.paths.is_empty()
     }
 
     /// Whether keys of this very map may be missing.
     pub(crate) fn at(&self, path: &str) -> bool {
-        self.0.iter().any(|gap| gap == path)
+        self.paths.iter().any(|gap| gap == path)
     }
 
     /// Whether something of this key or below it may be missing.
@@ -341,7 +368,7 @@ impl Gaps {
         let below = |gap: &str| {
             gap.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        self.0.iter().any(|gap| gap.is_empty() || below(gap))
+        self.paths.iter().any(|gap| gap.is_empty() || below(gap))
     }
 
     /// Whether something of this service may be missing.
@@ -349,13 +376,13 @@ impl Gaps {
         self.below("defaults") || self.below(&join("instances", name))
     }
 
-    /// Whether a service may be missing.
-    pub(crate) fn in_names(&self) -> bool {
-        self.at("") || self.at("instances")
+    /// Whether a service of this name may be missing.
+    pub(crate) fn may_hold_service(&self, name: &str) -> bool {
+        (self.at("") || self.at("instances")) && self.may_hold(name)
     }
 
     /// Whether something beside the services may be missing.
     pub(crate) fn beside_services(&self) -> bool {
-        self.0.iter().any(|gap| !gap.starts_with("instances"))
+        self.paths.iter().any(|gap| !gap.starts_with("instances"))
     }
 }

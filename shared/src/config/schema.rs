@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::top::TOP;
 use super::keys::{Key, Type};
+use crate::units;
 
 /// The schema (draft 7, which editors understand best).
 pub fn schema() -> Value {
@@ -22,6 +23,20 @@ pub fn schema() -> Value {
 
 /// A reference that is replaced when the file is read, or filled in at each start.
 const REFERENCE: &str = r"\$\(";
+
+/// What [`units::parse_duration`] takes, or a reference.
+fn duration() -> String {
+    let names: Vec<&str> = units::TIME_UNITS.iter().map(|(name, _)| *name).collect();
+    format!(r"^\s*([0-9.]+|([0-9.]+({})\s*)+)\s*$|{REFERENCE}", names.join("|"))
+}
+
+/// What [`units::parse_size`] takes, or a reference. Patterns of a schema know no "either case".
+fn size() -> String {
+    let either = |c: char| format!("[{}{c}]", c.to_ascii_uppercase());
+    let names = units::SIZE_UNITS.iter().map(|(name, _)| name.chars().map(either).collect());
+    let names: Vec<String> = names.collect();
+    format!(r"^\s*[0-9.]+\s*({})\s*$|{REFERENCE}", names.join("|"))
+}
 
 fn object(keys: &'static [Key]) -> Value {
     let mut properties = Map::new();
@@ -94,13 +109,17 @@ fn of(ty: &'static Type) -> Value {
             json!({"type": "number", "minimum": 0, "maximum": 1}),
             json!({"type": "string", "pattern": r"%$|\$\("}),
         ]),
-        Type::Duration | Type::Positive => any_of(vec![
+        Type::Duration => any_of(vec![
             json!({"type": "number", "minimum": 0}),
-            json!({"type": "string", "pattern": r"^[0-9.]|\$\("}),
+            json!({"type": "string", "pattern": duration()}),
+        ]),
+        Type::Positive => any_of(vec![
+            json!({"type": "number", "exclusiveMinimum": 0}),
+            json!({"type": "string", "pattern": duration()}),
         ]),
         Type::Size => any_of(vec![
             json!({"type": "integer", "minimum": 0}),
-            json!({"type": "string", "pattern": r"^[0-9.]|\$\("}),
+            json!({"type": "string", "pattern": size()}),
         ]),
         Type::Mode | Type::Signal => json!({"type": ["string", "integer"]}),
         Type::Word(words) => {
@@ -149,6 +168,28 @@ fn of(ty: &'static Type) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_of_durations_and_sizes_take_what_the_reader_takes() {
+        let durations = [
+            "10s", "250ms", "2h30m", "1m 30s", "1.5h", ".5s", "7", " 3s ", "1d", "10x", "s", "",
+            "-1s", "1h30", "ten",
+        ];
+        let pattern = regex::Regex::new(&duration()).unwrap();
+        for text in durations {
+            assert_eq!(pattern.is_match(text), units::parse_duration(text).is_ok(), "{text:?}");
+        }
+        let sizes = [
+            "64KiB", "10MB", "1.5gib", "4096", "1 MiB", "3k", " 5M ", "lots", "5X", "", "-1", "MiB",
+        ];
+        let pattern = regex::Regex::new(&size()).unwrap();
+        for text in sizes {
+            assert_eq!(pattern.is_match(text), units::parse_size(text).is_ok(), "{text:?}");
+        }
+        for pattern in [duration(), size()] {
+            assert!(regex::Regex::new(&pattern).unwrap().is_match("$(var.x)"));
+        }
+    }
 
     #[test]
     fn the_schema_has_every_key_that_is_read() {

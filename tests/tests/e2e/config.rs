@@ -175,6 +175,48 @@ fn a_cluster_whose_configuration_was_deleted_is_still_the_one_that_is_meant_belo
     assert_eq!(cluster.state("web.1"), "running", "the parent's was not meant");
 }
 
+#[test]
+fn a_cluster_whose_configuration_was_renamed_is_found_in_its_folder() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    std::fs::rename(cluster.path("hilum.yml"), cluster.path("hilum.yaml")).unwrap();
+    assert_eq!(cluster.state("web.1"), "running");
+    cluster.run("up -d").code(2).says("hilum.yml").says("renamed");
+    cluster.run("down").code(0).says("stopped 1 instance");
+    cluster.ok("up -d");
+    assert!(cluster.ps()["config"].as_str().unwrap().ends_with("hilum.yaml"));
+    cluster.ok("down");
+}
+
+#[test]
+fn a_file_that_was_mended_is_not_said_to_be_refused_any_more() {
+    let good = "instances: {web: {command: sleep 1000}}";
+    let cluster = Cluster::up(good);
+    cluster.write("hilum.yml", "instances: {web: {comand: sleep 1000}}");
+    cluster.run("reload").code(2);
+    cluster.run("ps").code(0).says("not in force");
+    cluster.write("hilum.yml", good);
+    cluster.ok("restart web");
+    let ps = cluster.run("ps");
+    assert!(!ps.err.contains("not in force"), "{}", ps.err);
+}
+
+#[test]
+fn nobody_waits_for_the_time_of_a_schedule_nor_for_what_waits_for_it() {
+    let yaml = "
+instances:
+  job: {command: 'true', kind: job, schedule: {cron: '0 3 1 1 *'}}
+  after: {command: sleep 1000, depends_on: {job: {condition: completed}}}
+  last: {command: sleep 1000, depends_on: [after]}
+";
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
+    cluster.ok("up -d");
+    cluster.write("hilum.yml", yaml);
+    cluster.ok("reload --no-wait");
+    cluster.ok("up -d --wait");
+    assert_eq!(cluster.state("last.1"), "waiting");
+    cluster.ok("scale job=2");
+}
+
 /// Four instances of which those whose file `bad` says so never become ready.
 fn rolled(version: &str, more: &str) -> String {
     format!(

@@ -105,8 +105,10 @@ instances:
 ",
     );
     let up = cluster.run("up -d --wait").code(1).says("error: `web.1`").says("it ended too soon ");
-    let up =
-        up.says(" times in a row, last: exit 7").says("`api.1` waiting: it waits for web.1 to be");
+    let up = up
+        .says(" times in a row, each within 1s of its start")
+        .says("last: exit 7")
+        .says("`api.1` waiting: it waits for web.1 to be");
     up.says("hilum crash show");
     assert_eq!(cluster.state("other.1"), "running");
     let restart = cluster

@@ -1,10 +1,11 @@
 //! `up -d`: when all are started, or ready with `--wait`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hilum_shared::config::spec::{Kind, ServiceSpec};
-use hilum_shared::status::{Flag, InstanceStatus, State};
+use hilum_shared::config::spec::{Cluster, Kind, ServiceSpec};
+use hilum_shared::status::{Flag, InstanceStatus, Snapshot, State};
 
 use super::UpArgs;
 use super::verdict::{forsaken, spoke};
@@ -59,13 +60,36 @@ fn stand(one: &InstanceStatus, ready: bool, sort: Sort) -> Stand {
         State::Starting if !ready && one.pid.is_some() => Stand::There,
         // One that could not be executed yet, its port being taken, has not been started.
         State::Backoff if !ready && (one.exit.is_some() || one.in_vain.is_none()) => Stand::There,
-        State::Waiting if scheduled => Stand::There,
+        State::Waiting if scheduled && one.in_vain.is_none() => Stand::There,
         // A job that fails now is tried again when its time comes.
         State::Backoff if scheduled && one.in_vain.is_none() => Stand::There,
         // One that is restarted `always` has done its work once.
         State::Backoff if sort == Sort::Job && succeeded => Stand::There,
         _ if one.state == State::Failed || one.in_vain.is_some() => Stand::InVain,
         _ => Stand::OnTheWay,
+    }
+}
+
+/// The services that wait for a schedule's time, or for one that does. Their time will come, too.
+fn later<'a>(cluster: &'a Cluster, snapshot: &Snapshot) -> BTreeSet<&'a str> {
+    let waits = |name: &str| {
+        let mut instances = snapshot.instances.iter().filter(|one| one.service.as_str() == name);
+        instances.any(|one| one.state == State::Waiting)
+    };
+    let mut later = BTreeSet::new();
+    loop {
+        let known = later.len();
+        for service in cluster.services.values() {
+            let mut needed = service.policy.depends_on.iter();
+            let found = service.policy.schedule.is_some()
+                || needed.any(|other| later.contains(other.service.as_str()));
+            if found && !later.contains(service.name.as_str()) && waits(service.name.as_str()) {
+                later.insert(service.name.as_str());
+            }
+        }
+        if later.len() == known {
+            return later;
+        }
     }
 }
 
@@ -107,12 +131,19 @@ pub(super) fn settle(
                 };
             }
         };
+        let later = later(&loaded.cluster, &snapshot);
         let mut on_the_way = 0;
         let mut starved = Vec::new();
         let mut failed = Vec::new();
         for one in &snapshot.instances {
             let spec = loaded.cluster.services.get(one.service.as_str());
-            match stand(one, args.wait, Sort::of(spec)) {
+            let sort = match Sort::of(spec) {
+                Sort::Service | Sort::Job if later.contains(one.service.as_str()) => {
+                    Sort::Scheduled
+                }
+                sort => sort,
+            };
+            match stand(one, args.wait, sort) {
                 Stand::There => {}
                 Stand::OnTheWay => {
                     on_the_way += 1;

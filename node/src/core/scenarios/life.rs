@@ -383,6 +383,27 @@ fn a_scheduled_job_runs_when_its_time_comes_and_skips_or_queues() {
 }
 
 #[test]
+fn nobody_waits_for_the_time_of_a_scheduled_job_that_is_new() {
+    let mut job = service("job", 1);
+    job.policy.kind = Kind::Job;
+    job.policy.restart.when = RestartWhen::OnFailure;
+    let yearly = ScheduleWhen::Cron("0 3 1 1 *".into());
+    job.policy.schedule = Some(Schedule { when: yearly, overlap: Overlap::Skip });
+    let web = service("web", 1);
+    let mut world = World::up(cluster(vec![web.clone()]));
+    let request = RequestId(999);
+    let new = cluster(vec![web, job]);
+    world.open(request.0);
+    world.feed(Input::Reconfigure { request: Some(request), cluster: new, dry_run: false });
+    let Some(Reply::Reloaded(reloaded)) = world.replies.get(&request.0) else { panic!() };
+    let wait = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
+    assert_eq!(outcome(&world, wait), [pair("job.1", "scheduled")]);
+    let scaled = scale(&mut world, "job", 2);
+    let Reply::Accepted(scaled) = &world.replies[&scaled.0] else { panic!() };
+    assert_eq!(scaled.changed[0].result.as_deref(), Some("scheduled"));
+}
+
+#[test]
 fn a_scheduled_job_that_fails_keeps_to_its_schedule() {
     let mut job = service("job", 1);
     job.policy.kind = Kind::Job;

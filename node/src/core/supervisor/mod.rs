@@ -209,6 +209,13 @@ impl Supervisor {
                     blocked.push(format!("{} to hold: all of them crash", tried.id));
                 }
                 let mut status = instance.status(now, service, blocked);
+                // The time of the whole cluster may be over before the instance's own.
+                if let Some(at) = self.going.as_ref().and_then(Going::deadline)
+                    && matches!(instance.phase, Phase::Stopping(_))
+                {
+                    let left = at.since(now.mono).as_secs_f64();
+                    status.next_at = status.next_at.map(|next| next.min(left));
+                }
                 status.in_vain = vain.why(instance);
                 if let Some(shortage) = self.shortage.as_ref().filter(|_| instance.waits()) {
                     status.flags.push(Flag::Starved);

@@ -214,11 +214,7 @@ impl Supervisor {
                         let ids = self.services.get(name).map_or(Vec::new(), |service| {
                             service.instances.values().map(|instance| instance.id.clone()).collect()
                         });
-                        let expect = if want == Want::Up {
-                            Ok(Expect::UpAfter(Run(0)))
-                        } else {
-                            Err("stopped")
-                        };
+                        let expect = self.expect_of_new(name, want, Run(0), now);
                         items.extend(ids.into_iter().map(|id| (id, "start", expect)));
                     }
                 }

@@ -309,6 +309,25 @@ impl Supervisor {
         Ok(accepted)
     }
 
+    /// What is waited for of an instance that is new: nobody waits for a schedule's time.
+    pub(super) fn expect_of_new(
+        &self,
+        name: &ServiceName,
+        want: Want,
+        run: Run,
+        now: Now,
+    ) -> Result<Expect, &'static str> {
+        let later = |service: &Service| {
+            let due = service.due || service.fires_at.is_some_and(|at| at <= now.mono);
+            service.spec.policy.schedule.is_some() && !due
+        };
+        match want {
+            Want::Down => Err("stopped"),
+            Want::Up if self.services.get(name).is_some_and(later) => Err("scheduled"),
+            Want::Up => Ok(Expect::UpAfter(run)),
+        }
+    }
+
     /// Starts or ends the difference; the highest indexes go first.
     pub(super) fn rescale(&mut self, name: &ServiceName, count: u32, items: &mut Items, now: Now) {
         let Some(service) = self.services.get_mut(name) else { return };
@@ -320,7 +339,7 @@ impl Supervisor {
         }
         for id in self.grow(name, count, want, now) {
             let run = self.instance(&id).map_or(Run(0), |instance| instance.run);
-            let expect = if want == Want::Up { Ok(Expect::UpAfter(run)) } else { Err("stopped") };
+            let expect = self.expect_of_new(name, want, run, now);
             items.push((id, "start", expect));
         }
         let Some(service) = self.services.get(name) else { return };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hilum_shared::config::spec::Dependency;
 use hilum_shared::name::{InstanceId, ServiceName};
+use hilum_shared::units::format_duration;
 
 use super::Supervisor;
 use crate::core::input::FailureClass;
@@ -50,8 +51,15 @@ impl<'a> Vain<'a> {
         }
         let crashes = service.crashes_of(instance);
         if crashes >= TRIES {
-            let how = if is_job(&instance.spec) { "failed" } else { "ended too soon" };
-            return Some(format!("it {how} {crashes} times in a row, last: {last}"));
+            if is_job(&instance.spec) {
+                return Some(format!("it failed {crashes} times in a row, last: {last}"));
+            }
+            let policy = &instance.spec.policy;
+            let within = format_duration(policy.restart.min_uptime);
+            let or = if policy.ready.is_some() { " or before it was ready" } else { "" };
+            return Some(format!(
+                "it ended too soon {crashes} times in a row, each within {within} of its start{or}, last: {last}"
+            ));
         }
         if instance.waits() && !instance.ignore_deps { self.needs(service) } else { None }
     }

@@ -9,6 +9,7 @@ use super::super::tree::{Node, Value};
 use super::Builder;
 use super::env::Env;
 use super::section::Section;
+use super::shell_syntax;
 
 /// The most processors that a list may name (`CPU_SETSIZE` is 1024, the kernel's largest NR_CPUS 8192).
 const MAX_CPU: usize = 4095;
@@ -53,7 +54,21 @@ impl Builder<'_> {
                 items.iter().filter_map(Node::as_scalar_text).map(Template::new).collect()
             }
             Value::Scalar(scalar) => match shlex::split(&scalar.text) {
-                Some(words) if !words.is_empty() => words.into_iter().map(Template::new).collect(),
+                Some(words) if !words.is_empty() => {
+                    if let Some(found) = shell_syntax::find(&scalar.text) {
+                        let message = format!(
+                            "no shell reads this command: {} is passed to the program as it stands",
+                            quote(found)
+                        );
+                        let help = if path.ends_with(".command") && !path.contains(".hooks.") {
+                            "add `shell: true` for a shell's meaning, or put it in quotes if it is meant so"
+                        } else {
+                            "write `[sh, -c, 'COMMAND']` for a shell's meaning, or put it in quotes if it is meant so"
+                        };
+                        self.problems.warning(node.at, path, message).help(help);
+                    }
+                    words.into_iter().map(Template::new).collect()
+                }
                 Some(_) => {
                     self.problems.error(node.at, path, "the command is empty");
                     Vec::new()
@@ -170,7 +185,7 @@ impl Builder<'_> {
             match sockets.iter().find(|s| s.name == name || s.port.to_string() == name) {
                 Some(socket) if out.contains(socket) => {}
                 Some(socket) => out.push(socket.clone()),
-                None if self.problems.gaps.at("") || self.problems.gaps.at("sockets") => {}
+                None if self.sockets_may_hold(name) => {}
                 None => {
                     let problem = self.problems.error(
                         item.at,
@@ -185,6 +200,12 @@ impl Builder<'_> {
             }
         }
         out
+    }
+
+    /// Whether a shared socket of this name or number may be in what could not be read.
+    fn sockets_may_hold(&self, name: &str) -> bool {
+        let gaps = &self.problems.gaps;
+        gaps.below("sockets") && gaps.may_hold(name)
     }
 
     /// `[0, 1]`, `2`, or `0-3,6`.

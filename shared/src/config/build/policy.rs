@@ -16,6 +16,7 @@ use super::super::tree::Node;
 use super::Builder;
 use super::section::Section;
 use crate::name::ServiceName;
+use crate::run_dir::MAX_SOCKET_PATH;
 use crate::signal::Signal;
 use crate::units::Bytes;
 
@@ -169,6 +170,14 @@ impl Builder<'_> {
             return Some(Probe::Tcp(Template::new(text)));
         }
         if let Some(text) = section.text("unix") {
+            // What a reference stands for is not known yet; the connection says it then.
+            if text.len() > MAX_SOCKET_PATH && !text.contains("$(") {
+                let message = format!(
+                    "the path of a socket has at most {MAX_SOCKET_PATH} bytes, this one has {}",
+                    text.len()
+                );
+                self.problems.error(section.at("unix"), &join(path, "unix"), message);
+            }
             return Some(Probe::Unix(Template::new(text)));
         }
         if let Some(text) = section.text("http") {

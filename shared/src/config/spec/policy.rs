@@ -147,6 +147,17 @@ pub enum RestartWhen {
     Never,
 }
 
+impl RestartWhen {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::OnFailure => "on-failure",
+            Self::Never => "never",
+        }
+    }
+}
+
 /// What happens to the others when a service has failed for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {

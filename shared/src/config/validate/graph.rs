@@ -34,7 +34,7 @@ impl Check<'_> {
             return;
         }
         let Some(other) = self.cluster.service(name) else {
-            if self.problems.gaps.in_names() {
+            if self.problems.gaps.may_hold_service(name) {
                 return;
             }
             let known = self.cluster.services.keys().map(ServiceName::as_str);

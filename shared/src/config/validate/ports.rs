@@ -141,10 +141,11 @@ impl Check<'_> {
             }
         };
         let gaps = &self.problems.gaps;
-        if gaps.in_names() || gaps.in_service(service) {
-            return Ok(());
-        }
+        let partly = gaps.in_service(service);
         let Some(spec) = self.cluster.service(service) else {
+            if gaps.may_hold_service(service) || (partly && gaps.may_hold(service)) {
+                return Ok(());
+            }
             let near = nearest(service, self.cluster.services.keys().map(ServiceName::as_str));
             let help = near.map(|near| format!("did you mean `{near}`?"));
             return Err((format!("{shown}: there is no service {}", quote(service)), help));
@@ -152,6 +153,8 @@ impl Check<'_> {
         if let Some(index) = index {
             match index.parse::<u32>() {
                 Ok(number) if (1..=spec.numprocesses).contains(&number) => {}
+                // Its `numprocesses` may be what could not be read.
+                Ok(number) if number > 0 && partly => {}
                 Ok(number) if number > 0 => {
                     let count = spec.numprocesses;
                     return Err((
@@ -165,7 +168,7 @@ impl Check<'_> {
                 }
             }
         }
-        if has_port(spec, port) {
+        if has_port(spec, port) || (partly && gaps.may_hold(port)) {
             return Ok(());
         }
         let ports = spec.launch.ports.iter().map(|port| port.name.as_str());
