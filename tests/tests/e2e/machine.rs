@@ -1,5 +1,6 @@
 //! What the machine may do to a node: no more processes, a namespace of its own. Both need root, and a test without it
 //! says so and passes.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
