@@ -196,7 +196,7 @@ fn what_is_no_service_is_not_started_in_a_programs_place() {
     std::fs::rename(at("next"), at("demo")).unwrap();
     loop {
         let line = lines.recv_timeout(LIMIT).expect("it says so");
-        if line.contains("not a program of a service") {
+        if line.contains("not one that is known to be a program of a service") {
             break;
         }
     }

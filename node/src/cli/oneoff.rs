@@ -93,8 +93,7 @@ impl<'a> Oneoff<'a> {
     /// What it inherits is the node's, but the terminal is this one.
     pub(crate) fn at_this_terminal(mut self) -> Self {
         if let Some(term) = std::env::var_os("TERM") {
-            self.context.inherited.retain(|(name, _)| name != "TERM");
-            self.context.inherited.push(("TERM".into(), term));
+            self.context.inherited.insert("TERM".into(), term);
         }
         self
     }

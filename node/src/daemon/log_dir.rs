@@ -41,6 +41,11 @@ pub(super) fn claim(dir: &Path, config: &Path) -> Result<Option<Lock>, InUse> {
             Err(InUse { dir: dir.to_owned(), config, pid })
         }
         Err(error) => {
+            // Another user's lock cannot be taken, but be looked at.
+            if let Ok(Some(pid)) = lock::holder(&path) {
+                let config = lock::purpose(&path).unwrap_or_else(|| "another project".into());
+                return Err(InUse { dir: dir.to_owned(), config, pid });
+            }
             tracing::warn!(%error, "the log folder is not locked");
             Ok(None)
         }

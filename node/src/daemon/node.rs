@@ -1,5 +1,6 @@
 //! The node's process: from its folders to its last line.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -449,13 +450,11 @@ fn listen_for_prometheus(at: SocketAddr) -> Result<std::net::TcpListener, Refusa
 }
 
 /// The node's environment without its own, in order; `--vars` reaches lymph's services, too.
-fn inherited(options: &NodeOptions) -> Vec<(OsString, OsString)> {
+fn inherited(options: &NodeOptions) -> BTreeMap<OsString, OsString> {
     let mut variables = inheritable(std::env::vars_os());
-    if let Some(vars) = &options.vars {
-        variables.retain(|(name, _)| name != "LYMPH_VARS");
-        variables.push(("LYMPH_VARS".into(), vars.clone().into_os_string()));
-    }
-    variables.sort_unstable();
+    let vars =
+        options.vars.as_ref().map(|vars| ("LYMPH_VARS".into(), vars.clone().into_os_string()));
+    variables.extend(vars);
     variables
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hilum_shared::signal::Signal;
@@ -108,6 +109,10 @@ fn watchdog_interval(usec: Option<String>, pid: Option<String>, keeper: i32) -> 
 pub(super) fn tell_manager(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").map(PathBuf::from) else { return };
     let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return };
+    // Who does not read its messages misses them: nobody here waits for that.
+    if socket.set_nonblocking(true).is_err() {
+        return;
+    }
     let sent = match path.to_str().and_then(|path| path.strip_prefix('@')) {
         Some(name) => {
             use std::os::linux::net::SocketAddrExt;
@@ -116,8 +121,11 @@ pub(super) fn tell_manager(state: &str) {
         }
         None => socket.send_to(state.as_bytes(), &path),
     };
-    if let Err(error) = sent {
-        tracing::warn!(%error, "NOTIFY_SOCKET is set and does not listen");
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if let Err(error) = sent
+        && !TOLD.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!(%error, "NOTIFY_SOCKET is set and does not take what it is told");
     }
 }
 

@@ -11,7 +11,7 @@ use super::request::Identity;
 pub struct Account {
     /// For the spawn; `None` where the node is that user already.
     pub identity: Option<Identity>,
-    /// `USER`, `LOGNAME`, `HOME`, `SHELL`, where the user is known to the system.
+    /// `USER`, `LOGNAME`, `HOME`, `SHELL`; for a number that the system has no name for the number, and `/`.
     pub variables: Vec<(&'static str, String)>,
 }
 
@@ -60,6 +60,11 @@ pub fn resolve(user: Option<&str>, group: Option<&str>) -> Result<Account, Ident
         variables.push(("SHELL", known.shell.to_string_lossy().into_owned()));
         variables.push(("USER", known.name.clone()));
         variables.push(("LOGNAME", known.name));
+    } else if user.is_some() {
+        // What is said of the node's user is not true of this one.
+        variables.push(("HOME", "/".to_owned()));
+        variables.push(("USER", uid.to_string()));
+        variables.push(("LOGNAME", uid.to_string()));
     }
     let already = uid == nix::unistd::geteuid() && gid == nix::unistd::getegid();
     let unprivileged = !nix::unistd::geteuid().is_root();
@@ -103,8 +108,10 @@ mod tests {
         let root = resolve(Some("root"), None).unwrap();
         assert!(root.variables.contains(&("USER", "root".into())));
         let number = resolve(Some("54321"), Some("54322")).unwrap();
-        let identity = number.identity.unwrap();
+        let identity = number.identity.clone().unwrap();
         assert_eq!((identity.uid, identity.gid), (54321, 54322));
+        assert!(number.variables.contains(&("HOME", "/".into())));
+        assert!(number.variables.contains(&("USER", "54321".into())));
         assert_eq!(identity.groups, Some(vec![54322]));
         assert_eq!(
             resolve(Some("no-such-user"), None),

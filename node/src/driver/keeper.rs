@@ -124,8 +124,14 @@ fn watch(node: &OwnedFd, pid: u32, arrivals: &mut SignalFd, mark: &Mark) -> io::
                 }
             }
         }
-        if let Some(exit) = sys::wait(node.as_fd(), Look::Reap)? {
-            return Ok(exit);
+        match sys::wait(node.as_fd(), Look::Reap) {
+            Ok(Some(exit)) => return Ok(exit),
+            Ok(None) => {}
+            // `end_all` reaped it when it was let go. How it ended is lost, that it ended is not.
+            Err(error) if held && error.raw_os_error() == Some(libc::ECHILD) => {
+                return Ok(Exit::Code(255));
+            }
+            Err(error) => return Err(error),
         }
         if ended && !held {
             // In the hands of a debugger, who keeps its status, not what it started. CHLD comes when it lets go.

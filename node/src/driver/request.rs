@@ -113,6 +113,18 @@ pub enum Stdio {
     Inherit,
 }
 
+impl Stdio {
+    /// What was made for the child's output.
+    pub fn outputs(&self) -> impl Iterator<Item = &OwnedFd> {
+        let (one, other) = match self {
+            Self::Pipes { stdout, stderr } => (Some(&**stdout), Some(&**stderr)),
+            Self::Terminal(slave) | Self::OutputTerminal(slave) => (Some(slave), None),
+            Self::Null | Self::Inherit => (None, None),
+        };
+        one.into_iter().chain(other)
+    }
+}
+
 /// To which session and group the child belongs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Session {

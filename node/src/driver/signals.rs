@@ -16,7 +16,7 @@ const QUEUE: usize = 16;
 
 /// Sets what the node inherits by chance: SIGCHLD to default (ignored, the kernel would reap for us), PIPE
 /// ignored (a broken pipe is an error code), TTOU and TTIN ignored (the node is in the background of its keeper's
-/// terminal), and a mask of SIGCHLD only, which is read from a descriptor (`Processes::wait`) and interrupts nobody. Children
+/// terminal), what timers and descriptors send ignored (the node has asked for none of it), and a mask of SIGCHLD only, which is read from a descriptor (`Processes::wait`) and interrupts nobody. Children
 /// get defaults for all of it. Call it first in `main`: threads inherit the mask.
 ///
 /// # Errors
@@ -27,6 +27,10 @@ pub fn reset_dispositions() -> io::Result<()> {
         (Number::SIGPIPE, SigHandler::SigIgn),
         (Number::SIGTTOU, SigHandler::SigIgn),
         (Number::SIGTTIN, SigHandler::SigIgn),
+        (Number::SIGALRM, SigHandler::SigIgn),
+        (Number::SIGVTALRM, SigHandler::SigIgn),
+        (Number::SIGPROF, SigHandler::SigIgn),
+        (Number::SIGIO, SigHandler::SigIgn),
     ] {
         let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
         // SAFETY: no handler of ours, only default and ignore.

@@ -155,7 +155,9 @@ mod tests {
 
     #[test]
     fn a_socket_takes_connections_until_it_is_not_kept_whoever_has_a_copy_of_the_table() {
-        let (one, two) = (spec("127.0.0.1", free()), spec("127.0.0.1", free()));
+        let one = spec("127.0.0.1", free());
+        let two = std::iter::repeat_with(free).find(|port| *port != one.port).unwrap();
+        let two = spec("127.0.0.1", two);
         let sockets = Sockets::default();
         let copy = sockets.clone();
         sockets.bind(std::slice::from_ref(&one)).unwrap();

@@ -33,8 +33,8 @@ pub struct Context {
     pub heartbeat_interval: Duration,
     /// As in `node.heartbeat`.
     pub heartbeat_timeout: Duration,
-    /// The node's own environment without what is meant for the node, in the order of the names: see [`inheritable`].
-    pub inherited: Vec<(OsString, OsString)>,
+    /// The node's own environment without what is meant for the node: see [`inheritable`].
+    pub inherited: BTreeMap<OsString, OsString>,
     /// The shared sockets.
     pub sockets: Sockets,
     /// The ports of all instances.
@@ -65,11 +65,10 @@ pub struct Endpoints {
     pub notify: PathBuf,
 }
 
-/// Takes out of an environment what was meant for the node alone: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*`, `HILUM_*`. The
-/// rest is in the order of the names, the last value of each.
+/// Takes out of an environment what was meant for the node alone: `NOTIFY_SOCKET`, `WATCHDOG_*`, `LISTEN_*`, `HILUM_*`.
 pub fn inheritable(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Vec<(OsString, OsString)> {
+) -> BTreeMap<OsString, OsString> {
     let own = |name: &OsStr| {
         let name = name.as_encoded_bytes();
         name == b"NOTIFY_SOCKET"
@@ -77,16 +76,7 @@ pub fn inheritable(
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
     };
-    let rest: BTreeMap<OsString, OsString> =
-        variables.into_iter().filter(|(name, _)| !own(name)).collect();
-    rest.into_iter().collect()
-}
-
-impl Context {
-    /// Whether instances inherit a variable of this name.
-    pub fn inherits(&self, name: &str) -> bool {
-        self.inherited.binary_search_by(|(other, _)| (**other).cmp(OsStr::new(name))).is_ok()
-    }
+    variables.into_iter().filter(|(name, _)| !own(name)).collect()
 }
 
 /// What `$(…)` stands for in one instance.
@@ -147,7 +137,7 @@ mod tests {
         let names =
             ["PATH", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "HILUM_TOKEN", "LISTENER"];
         let kept = inheritable(names.map(|name| (name.into(), "x".into())));
-        let kept: Vec<&OsStr> = kept.iter().map(|(name, _)| name.as_os_str()).collect();
+        let kept: Vec<&OsStr> = kept.keys().map(|name| name.as_os_str()).collect();
         assert_eq!(kept, ["LISTENER", "PATH"]);
     }
 }

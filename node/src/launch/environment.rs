@@ -63,10 +63,10 @@ pub fn environment<'a>(
     token: &'a str,
 ) -> Result<Vec<EnvVar<'a>>, LaunchError> {
     let added = added(context, spec, account, instance, run, token)?;
-    let inherited = if spec.launch.inherit_env { context.inherited.as_slice() } else { &[] };
-    let mut all = Vec::with_capacity(inherited.len() + added.len());
-    let mut inherited = inherited.iter().peekable();
-    let as_it_was = |(name, value): &'a (OsString, OsString)| EnvVar {
+    let mut all = Vec::with_capacity(context.inherited.len() + added.len());
+    let inherited = spec.launch.inherit_env.then_some(&context.inherited);
+    let mut inherited = inherited.into_iter().flatten().peekable();
+    let as_it_was = |(name, value): (&'a OsString, &'a OsString)| EnvVar {
         name: name.into(),
         value: value.into(),
         origin: INHERITED.into(),
@@ -112,7 +112,7 @@ fn added<'a>(
     let mut all = Variables::with_capacity(spec.launch.env.len() + USUAL);
     // A program that buffers its lines in blocks looks dead through a pipe.
     const UNBUFFERED: &str = "PYTHONUNBUFFERED";
-    if !(spec.launch.inherit_env && context.inherits(UNBUFFERED)) {
+    if !(spec.launch.inherit_env && context.inherited.contains_key(OsStr::new(UNBUFFERED))) {
         set(&mut all, UNBUFFERED, text("1"), OURS);
     }
     if let Some(user) = &spec.launch.user {

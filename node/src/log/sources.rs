@@ -361,20 +361,28 @@ impl Feed {
         line: &[u8],
         end: End,
     ) {
-        if let Some(ready) = &run.ready
-            && ready.is_match(line)
-        {
-            run.ready = None;
-            self.reports.send(LogReport::Matched { instance: run.instance.clone(), run: run.run });
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let colored = memchr::memchr(0x1b, line).is_some();
+        if let Some(ready) = &run.ready {
+            // As it is read by people, too.
+            let plain = colored && {
+                strip_colors(line, &mut scratch);
+                ready.is_match(&scratch)
+            };
+            if plain || ready.is_match(line) {
+                run.ready = None;
+                self.reports
+                    .send(LogReport::Matched { instance: run.instance.clone(), run: run.run });
+            }
         }
         if let Some(rate) = &mut run.rate
             && !rate.allows(self.now)
         {
             run.limited += 1;
+            self.scratch = scratch;
             return;
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let text = if run.policy.color == Color::Strip && memchr::memchr(0x1b, line).is_some() {
+        let text = if run.policy.color == Color::Strip && colored {
             strip_colors(line, &mut scratch);
             &scratch
         } else {

@@ -54,6 +54,13 @@ impl Runtime {
             prepared.request.stdio = Stdio::Pipes { stdout, stderr };
             (out, Some(err))
         };
+        if let Some(identity) = &prepared.request.identity {
+            // `/dev/stdout` is opened by its path, which only an owner may do.
+            for end in prepared.request.stdio.outputs() {
+                let (uid, gid) = (Some(identity.uid), Some(identity.gid));
+                std::os::unix::fs::fchown(end, uid, gid).map_err(shortage)?;
+            }
+        }
         if let Some(number) = prepared.notify_fd {
             let (reader, writer) = pipes::output().map_err(shortage)?;
             prepared.request.descriptors.push((writer, number));

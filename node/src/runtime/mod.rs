@@ -211,6 +211,8 @@ pub struct Runtime {
     /// What crash dossiers call the state of a service's configuration, made at its first crash.
     hashes: HashMap<ServiceName, (Arc<ServiceSpec>, String)>,
     oom: crate::driver::oom::Watch,
+    /// The `on_crash` hooks that run.
+    crash_hooks: HashMap<InstanceId, tokio::task::AbortHandle>,
     /// Crashes of this turn: what is started again does not wait until their dossiers are written.
     dossiers: Vec<dossier::Dossier>,
     to_read: VecDeque<config::Purpose>,
@@ -255,6 +257,7 @@ impl Runtime {
             settles_at: None,
             hashes: HashMap::new(),
             oom: crate::driver::oom::Watch::start(),
+            crash_hooks: HashMap::new(),
             dossiers: Vec::new(),
             to_read: VecDeque::new(),
             reason: String::new(),

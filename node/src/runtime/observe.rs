@@ -8,6 +8,7 @@ use std::time::Duration;
 use hilum_shared::config::spec::{AliveKind, Hook, ReadyKind, ServiceSpec};
 use hilum_shared::config::template::Template;
 use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::protocol::Level;
 use hilum_shared::signal::Exit;
 use hilum_shared::wire::message::new_id;
 use tokio::io::AsyncReadExt;
@@ -21,7 +22,7 @@ use crate::driver::request::{SpawnRequest, Stdio};
 use crate::driver::stats::Breadth;
 use crate::driver::{command, pipes};
 use crate::launch::prepare::{LaunchError, Start};
-use crate::log::handle::Source;
+use crate::log::handle::{NodeRecord, Source};
 
 impl Runtime {
     pub(super) fn start_probe(
@@ -78,6 +79,9 @@ impl Runtime {
         spec: &Arc<ServiceSpec>,
         exit: Option<Exit>,
     ) {
+        if point == HookPoint::OnCrash && self.is_reporting_a_crash(&instance, run) {
+            return;
+        }
         let mut facts = vec![("HILUM_HOOK", point.as_str().to_owned())];
         if let Some(pid) = self.parts.processes.pid(&instance, run) {
             facts.push(("HILUM_PID", pid.to_string()));
@@ -103,16 +107,37 @@ impl Runtime {
         let processes = self.parts.processes.clone();
         let inbox = self.parts.inbox.clone();
         let timeout = hook.timeout;
-        let key = (instance.clone(), run);
+        let (key, id) = ((instance.clone(), run), instance.clone());
         let task = tokio::task::spawn_local(async move {
             let result =
                 command::run(&processes, request, timeout).await.map_err(|error| error.to_string());
             let report = Report::HookDone { point, result };
             let _ = inbox.send(Input::Report { instance, run, report }).await; // the loop may be gone already
         });
+        if point == HookPoint::OnCrash {
+            self.crash_hooks.insert(id, task.abort_handle());
+        }
         let hooks = &mut self.held.entry(key).or_default().hooks;
         hooks.retain(|hook| !hook.is_finished());
         hooks.push(task);
+    }
+
+    /// Whether the `on_crash` of an earlier crash still runs: one at a time, or a hook that hangs piles up in a crash loop.
+    fn is_reporting_a_crash(&mut self, instance: &InstanceId, run: Run) -> bool {
+        self.crash_hooks.retain(|_, hook| !hook.is_finished());
+        let busy = self.crash_hooks.contains_key(instance);
+        if busy {
+            self.parts.log.node(NodeRecord {
+                at: self.parts.clock.now().wall,
+                service: Some(instance.service.clone()),
+                instance: Some(instance.clone()),
+                run: Some(run),
+                level: Some(Level::Warning),
+                text: "on_crash is left out: that of an earlier crash still runs".to_owned(),
+                ..NodeRecord::default()
+            });
+        }
+        busy
     }
 
     pub(super) fn run_watch_command(&mut self, spec: &Arc<ServiceSpec>, words: &[String]) {

@@ -37,11 +37,9 @@ pub(crate) fn context() -> Context {
         cluster_mark: "0123456789ab.n".into(),
         heartbeat_interval: SECOND,
         heartbeat_timeout: 5 * SECOND,
-        inherited: vec![
-            ("PATH".into(), "/usr/bin:/bin".into()),
-            ("LANG".into(), "C".into()),
-            ("HOME".into(), "/node".into()),
-        ],
+        inherited: [("PATH", "/usr/bin:/bin"), ("LANG", "C"), ("HOME", "/node")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
         sockets: Sockets::default(),
         ports: Ports::new(),
         nofile: None,

@@ -307,7 +307,7 @@ impl Client {
                         Some(Ok(message)) => {
                             self.shared.budget.earn();
                             if let Some(known) = &known {
-                                known.answered(options.version.as_ref());
+                                known.answered(request.headers.version.as_deref());
                             }
                             return Ok(Reply { message, address });
                         }
@@ -325,8 +325,8 @@ impl Client {
             } else if again
                 || retries > 0
                     && error.is_transient()
-                    // What was lost nobody works on any more: making it again puts no more on anybody than there was.
-                    && (matches!(error, Error::Lost { .. }) || self.shared.budget.spend())
+                    // What is lost with its connection nobody works on any more: making it again puts no more on anybody than there was.
+                    && (error.ended_its_work() || self.shared.budget.spend())
             {
                 retries -= 1;
                 tried.push(address);

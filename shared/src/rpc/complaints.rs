@@ -27,7 +27,11 @@ pub(super) struct Peer {
 impl Peer {
     /// The same for all connections of one host or process.
     fn key(&self) -> &str {
-        self.address.rsplit_once(':').map_or(&self.address, |(host, _)| host)
+        let port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match self.address.rsplit_once(':') {
+            Some((host, number)) if port(number) => host,
+            _ => &self.address,
+        }
     }
 }
 

@@ -166,6 +166,11 @@ impl Error {
         self.not_sent() || matches!(self, Self::Lost { .. } | Self::Timeout { .. })
     }
 
+    /// Whether who worked on the request stopped doing so: the connection is gone, and not only given up for its silence.
+    pub(super) fn ended_its_work(&self) -> bool {
+        matches!(self, Self::Lost { source, .. } if !matches!(**source, LinkError::Silent(_)))
+    }
+
     /// The name of a remote fault.
     pub fn kind(&self) -> Option<&str> {
         match self {

@@ -110,8 +110,17 @@ pub(super) struct Known {
     /// Whether `away` says something.
     is_away: AtomicBool,
     /// Since when nobody is there, as far as it was called; by the version that was asked for, if any.
-    away: Mutex<HashMap<Option<String>, Instant>>,
+    away: Mutex<HashMap<Option<String>, Missed>>,
 }
+
+/// Since when a version is missed.
+struct Missed {
+    asked: Option<VersionRequest>,
+    since: Instant,
+}
+
+/// So many versions are missed at a time at most; more are asked for only by a program that takes them from strangers.
+const MOST_MISSED: usize = 64;
 
 /// One instance, as a call goes to it.
 pub(super) struct Chosen {
@@ -133,14 +142,16 @@ impl Known {
         }
     }
 
-    /// Somebody of it answered a call of this version.
-    pub(super) fn answered(&self, asked: Option<&VersionRequest>) {
+    /// An instance of this version answered a call.
+    pub(super) fn answered(&self, version: Option<&str>) {
         if !self.has_answered.load(Ordering::Relaxed) {
             self.has_answered.store(true, Ordering::Relaxed);
         }
         if self.is_away.load(Ordering::Relaxed) {
             let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-            away.remove(&asked.map(ToString::to_string));
+            away.retain(|_, missed| {
+                missed.asked.as_ref().is_some_and(|asked| !asked.admits(version))
+            });
             self.is_away.store(!away.is_empty(), Ordering::Relaxed);
         }
     }
@@ -161,7 +172,12 @@ impl Known {
     fn awaited_until(&self, asked: Option<&VersionRequest>) -> Instant {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_away.store(true, Ordering::Relaxed);
-        *away.entry(asked.map(ToString::to_string)).or_insert_with(Instant::now) + RETURN
+        if away.len() >= MOST_MISSED {
+            away.retain(|_, missed| missed.since.elapsed() < RETURN);
+        }
+        let missed = away.entry(asked.map(ToString::to_string));
+        missed.or_insert_with(|| Missed { asked: asked.cloned(), since: Instant::now() }).since
+            + RETURN
     }
 
     /// Nobody could be called: waits, no longer than until `deadline`, whether that was for a moment only; whether to look again.
@@ -185,7 +201,9 @@ impl Known {
         if Instant::now() >= until {
             return false;
         }
-        let is_there = |one: &Instance| fits(one.version.as_deref());
+        // Where this version never was, anybody's return says that it is not there.
+        let any = !was_there();
+        let is_there = |one: &Instance| any || fits(one.version.as_deref());
         if !self.lookup.instances().iter().any(is_there) {
             let mut view = self.lookup.clone();
             let back = view.wait_for(|instances| instances.iter().any(is_there));

@@ -103,7 +103,10 @@ impl Network for Sockets {
 
 fn tcp(stream: TcpStream) -> io::Result<Stream> {
     stream.set_nodelay(true)?; // messages are written whole: waiting for more only delays them
-    let peer = stream.peer_addr()?.to_string();
+    // One that is gone by now has none, which its first read tells.
+    let peer = stream
+        .peer_addr()
+        .map_or_else(|_| "a peer that is gone".to_owned(), |peer| peer.to_string());
     let (read, write) = stream.into_split();
     Ok(Stream { read: Box::new(read), write: Box::new(write), peer })
 }

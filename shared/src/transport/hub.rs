@@ -189,7 +189,10 @@ const ROOM: u64 = 16;
 /// Where libzmq would end the process.
 fn room_for_libzmq() -> io::Result<()> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let open = std::fs::read_dir("/proc/self/fd")?.count() as u64;
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return Ok(()); // no /proc here: nobody can tell
+    };
+    let open = open.count() as u64;
     if soft.saturating_sub(open) >= ROOM {
         return Ok(());
     }

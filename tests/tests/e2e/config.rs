@@ -211,9 +211,10 @@ instances:
     let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
     cluster.ok("up -d");
     cluster.write("hilum.yml", yaml);
-    cluster.ok("reload --no-wait");
+    cluster.ok("reload");
     cluster.ok("up -d --wait");
     assert_eq!(cluster.state("last.1"), "waiting");
+    cluster.ok("start last");
     cluster.ok("scale job=2");
 }
 

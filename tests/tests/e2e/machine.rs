@@ -145,6 +145,27 @@ fn a_node_that_is_process_one_reaps_and_ends_with_its_code() {
     cluster.assert_empty();
 }
 
+#[test]
+fn a_service_of_another_user_can_open_its_output_by_name() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::new(
+        "instances: {web: {command: sh say.sh, user: '12345', directory: /}, tty: {command: sh say.sh, user: '12345', directory: /, tty: true}}",
+    );
+    let script = cluster.path("say.sh");
+    let yaml = cluster.read("hilum.yml").replace("say.sh", script.to_str().unwrap());
+    cluster.write("hilum.yml", &yaml);
+    cluster.write("say.sh", "echo opened by $USER of $HOME > /dev/stdout; exec sleep 1000");
+    std::fs::set_permissions(cluster.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    cluster.ok("up -d");
+    for name in ["web", "tty"] {
+        wait_until(LIMIT, "the line", || {
+            cluster.logs(&format!("{name} --no-prefix")).contains("opened by 12345 of /")
+        });
+    }
+}
+
 /// What a debugger holds has ended and cannot be waited for: nobody is told how, until it is let go.
 fn dies_in_the_hands_of_a_debugger(pid: u32) -> Pid {
     let debugged = Pid::from_raw(pid.try_into().unwrap());

@@ -124,3 +124,26 @@ fn abort_on_failure_ends_the_cluster() {
     cluster.run("up --abort-on-failure").code(1);
     cluster.assert_empty();
 }
+
+#[test]
+fn a_colored_line_may_be_the_one_that_says_that_it_is_ready() {
+    let cluster =
+        Cluster::new("instances: {web: {command: sh say.sh, ready: {log: 'listening on \\d+'}}}");
+    cluster.write("say.sh", "printf '\\033[32mlistening\\033[0m on 80\\n'; exec sleep 1000");
+    cluster.ok("up -d --wait");
+    assert_eq!(cluster.instance("web.1")["ready"], true);
+}
+
+#[test]
+fn a_crash_hook_that_hangs_does_not_pile_up() {
+    let cluster = Cluster::new(
+        "instances: {bad: {command: sh -c 'exit 1', hooks: {on_crash: sh hook.sh}, restart: {delay: 10ms, max_delay: 10ms}}}",
+    );
+    cluster.write("hook.sh", "echo told >> told; exec sleep 1000");
+    cluster.run("up -d");
+    let left_out = || cluster.logs("bad").matches("on_crash is left out").count();
+    wait_until(LIMIT, "crashes whose hook is left out", || left_out() > 3);
+    assert_eq!(cluster.read("told"), "told\n");
+    cluster.ok("down");
+    cluster.assert_empty();
+}

@@ -79,7 +79,7 @@ impl Program {
                     }
                     refused = now;
                     tracing::warn!(
-                        "{} is another file now, and not a program of a service (hilum-worker is not in it): not started",
+                        "{} is another file now, and not one that is known to be a program of a service (it cannot be read, or this version of hilum-worker is not in it): not started",
                         self.path.display()
                     );
                 }

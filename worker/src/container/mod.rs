@@ -430,7 +430,7 @@ fn host(ip: IpAddr) -> String {
 
 async fn stop_components(started: Vec<Part>) {
     for part in started.iter().rev() {
-        if let Err(text) = catch(part.component.stop()).await {
+        if let Err(text) = catch(Box::pin(async { part.component.stop().await })).await {
             let _ = StopPanicked::told("component", &part.key, text); // why there is no start is told instead
         }
     }

@@ -143,7 +143,7 @@ impl Running {
         let mut result = Ok(());
         for installed in self.interfaces.iter().rev() {
             let context = Context::new(Arc::clone(&self.process), &installed.name);
-            let stop = catch(installed.interface.stop(&context));
+            let stop = catch(Box::pin(async { installed.interface.stop(&context).await }));
             match timeout(left().max(LEAST), context.trace(stop)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(text)) => {
@@ -156,7 +156,9 @@ impl Running {
             }
         }
         for part in self.components.iter().rev() {
-            match timeout(left().max(LEAST), catch(part.component.stop())).await {
+            match timeout(left().max(LEAST), catch(Box::pin(async { part.component.stop().await })))
+                .await
+            {
                 Ok(Ok(())) => {}
                 Ok(Err(text)) => {
                     result = result.and(Err(StopPanicked::told("component", &part.key, text)));

@@ -19,7 +19,7 @@ const ANYWHERE: &str = "tcp://test:*";
 /// The time that a service has to end: far more than anything takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Services that find and call one another inside the test. What it serves lives as long as it does.
+/// Services that find and call one another inside the test. What it serves lives as long as it does, or as a [`Served`] that is kept.
 ///
 /// Names are those of a configuration: `shop`, or `shop@1.2` for a version of it, several of which stand side by side.
 ///

@@ -52,6 +52,13 @@ impl Supervisor {
             if request.is_some() || !lines.is_empty() {
                 self.out.event_of(None, EventKind::Reloaded(lines));
             }
+            // Who needs a scheduled job is known when all services are there.
+            for (id, action, expect) in &mut items {
+                let is_up = self.instance(id).is_some_and(Instance::is_up);
+                if *action == "start" && !is_up && self.waits_for_a_time(&id.service, now, true) {
+                    *expect = expect.and(Err("scheduled"));
+                }
+            }
             // What an earlier change still does is waited for, too.
             for (id, action, expect) in self.operations.open_items(self.reloading) {
                 if !items.iter().any(|(other, ..)| *other == id) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hilum_shared::config::MAX_PROCESSES;
+use hilum_shared::config::spec::Dependency;
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::control::{
     Accepted, Await, AwaitState, Change, Fault, Outcome, Scale, ScaleTo, Targets,
@@ -18,7 +19,7 @@ use crate::core::event::EventKind;
 use crate::core::input::{Request, RequestId};
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::operation::{Awaiting, Expect, Waiting};
-use crate::core::service::Service;
+use crate::core::service::{Service, meets};
 use crate::core::target;
 use crate::core::time::Now;
 
@@ -151,10 +152,19 @@ impl Supervisor {
             }
         }
         self.set_want(&all, Want::Up);
+        // A scheduled job that was not named waits for its time.
+        for name in asked.iter().filter(|_| named) {
+            if let Some(service) = self.services.get_mut(name)
+                && service.spec.policy.schedule.is_some()
+            {
+                service.due = true;
+            }
+        }
         let mut items = Items::new();
         for id in all {
             self.wave.remove(&id);
             let Some(instance) = self.instance(&id) else { continue };
+            let instance_is_up = instance.is_up();
             let expect = if instance.ready() && instance.want == Want::Up {
                 Err("unchanged")
             } else if instance.is_up() {
@@ -162,18 +172,9 @@ impl Supervisor {
             } else {
                 Ok(Expect::UpAfter(instance.run))
             };
-            // A scheduled job that was not named waits for its time.
-            let scheduled =
-                self.services.get(&id.service).is_some_and(|s| s.spec.policy.schedule.is_some());
-            let by_name = named && asked.contains(&id.service);
-            if scheduled
-                && by_name
-                && let Some(service) = self.services.get_mut(&id.service)
-            {
-                service.due = true;
-            }
-            let expect = if scheduled && !by_name { Err("scheduled") } else { expect };
             let deps = targets.deps;
+            let later = self.waits_for_a_time(&id.service, now, deps) && !instance_is_up;
+            let expect = if later { Err("scheduled") } else { expect };
             self.with(&id, |instance, out| {
                 instance.ignore_deps = !deps;
                 instance.want_up(now.mono, out);
@@ -317,15 +318,27 @@ impl Supervisor {
         run: Run,
         now: Now,
     ) -> Result<Expect, &'static str> {
-        let later = |service: &Service| {
-            let due = service.due || service.fires_at.is_some_and(|at| at <= now.mono);
-            service.spec.policy.schedule.is_some() && !due
-        };
         match want {
             Want::Down => Err("stopped"),
-            Want::Up if self.services.get(name).is_some_and(later) => Err("scheduled"),
+            Want::Up if self.waits_for_a_time(name, now, true) => Err("scheduled"),
             Want::Up => Ok(Expect::UpAfter(run)),
         }
+    }
+
+    /// Whether what a service starts next waits for a schedule's time: its own, or with `deps` that of one that it needs.
+    pub(super) fn waits_for_a_time(&self, name: &ServiceName, now: Now, deps: bool) -> bool {
+        let Some(service) = self.services.get(name) else { return false };
+        let due = service.due || service.fires_at.is_some_and(|at| at <= now.mono);
+        let own = service.spec.policy.schedule.is_some() && !due;
+        // No service needs itself: a configuration with a circle is refused.
+        let needs = |dependency: &Dependency| {
+            let met = |other: &Service| {
+                other.quorum(dependency, |instance| meets(instance, dependency.condition))
+            };
+            self.services.get(&dependency.service).is_some_and(|other| !met(other))
+                && self.waits_for_a_time(&dependency.service, now, deps)
+        };
+        own || deps && service.spec.policy.depends_on.iter().any(needs)
     }
 
     /// Starts or ends the difference; the highest indexes go first.

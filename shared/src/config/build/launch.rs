@@ -5,7 +5,7 @@ use super::super::keys::service::{LIMITS, PORT};
 use super::super::raw::join;
 use super::super::spec::{Launch, Limits, PortChoice, PortConflict, PortSpec, SocketSpec};
 use super::super::template::Template;
-use super::super::tree::{Node, Value};
+use super::super::tree::{Node, Style, Value};
 use super::Builder;
 use super::env::Env;
 use super::section::Section;
@@ -55,7 +55,9 @@ impl Builder<'_> {
             }
             Value::Scalar(scalar) => match shlex::split(&scalar.text) {
                 Some(words) if !words.is_empty() => {
-                    if let Some(found) = shell_syntax::find(&scalar.text) {
+                    // What variables stand for may be secret, and is not what somebody wrote.
+                    let found = Some(&scalar.text).filter(|_| scalar.style != Style::Variable);
+                    if let Some(found) = found.and_then(|text| shell_syntax::find(text)) {
                         let message = format!(
                             "no shell reads this command: {} is passed to the program as it stands",
                             quote(found)

@@ -190,7 +190,7 @@ impl Builder<'_> {
 
     fn http(&mut self, text: &str, section: &Section<'_>, path: &str) {
         match text.strip_prefix("http://") {
-            Some(rest) if !rest.is_empty() && !rest.starts_with('/') => {}
+            Some(rest) if rest.contains("$(") || has_host_and_port(rest) => {}
             _ => {
                 let found = super::super::diagnostic::quote(text);
                 self.problems
@@ -360,4 +360,12 @@ fn labels(section: &Section<'_>) -> BTreeMap<String, String> {
     entries
         .filter_map(|entry| Some((entry.key.clone(), entry.value.as_scalar()?.text.clone())))
         .collect()
+}
+
+/// Whether what follows `http://` names somebody who can be asked.
+fn has_host_and_port(rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let after_host = authority.rsplit(']').next().unwrap_or_default();
+    let port = after_host.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    !authority.is_empty() && port.is_none_or(|port| port.is_ok_and(|port| port != 0))
 }

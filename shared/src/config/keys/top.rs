@@ -83,6 +83,7 @@ pub static CONTAINER: &[Key] = &[
     .or_as("a free one"),
     Key::new("service_name", Any, "Read by services, passed over by the node."),
     Key::new("pool", Any, "Read by services, passed over by the node."),
+    Key::new("pool_size", Any, "Read by services, passed over by the node."),
     Key::new("rpc", Any, "Read by services, passed over by the node."),
     Key::new("metrics", Any, "Read by services, passed over by the node."),
 ];
