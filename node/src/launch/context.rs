@@ -137,7 +137,7 @@ mod tests {
         let names =
             ["PATH", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "HILUM_TOKEN", "LISTENER"];
         let kept = inheritable(names.map(|name| (name.into(), "x".into())));
-        let kept: Vec<&OsStr> = kept.keys().map(|name| name.as_os_str()).collect();
+        let kept: Vec<&OsStr> = kept.keys().map(OsString::as_os_str).collect();
         assert_eq!(kept, ["LISTENER", "PATH"]);
     }
 }
