@@ -43,7 +43,7 @@ impl Pager {
         }
         let mut child = pager.spawn().ok()?;
         let stdin = child.stdin.take()?;
-        Some((Self { child, _interrupts: Interrupts::listen().ok() }, stdin))
+        Some((Self { child, _interrupts: Interrupts::pass_over().ok() }, stdin))
     }
 }
 

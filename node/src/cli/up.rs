@@ -165,6 +165,12 @@ pub(crate) fn scales(counts: &[Count]) -> Vec<(String, i64, bool)> {
     counts.iter().map(|one| (one.service.clone(), one.count, one.relative)).collect()
 }
 
+/// The instances with which something is done now.
+fn begun(accepted: &control::Accepted) -> Vec<String> {
+    let begun = accepted.changed.iter().filter(|change| change.result.is_none());
+    begun.filter_map(|change| change.instance.as_ref().map(ToString::to_string)).collect()
+}
+
 /// Brings a running node to the config as it is now, and starts what was asked for.
 fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliError> {
     let node = session.node()?;
@@ -176,7 +182,8 @@ fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliE
     for warning in changed.warnings.iter().chain(ours) {
         session.out.warn(warning);
     }
-    if !session.out.json {
+    let only_scaled = changed.plan.is_empty() && !args.scale.is_empty();
+    if !session.out.json && !only_scaled {
         reload::plan(session.out, &changed.plan)?;
     }
     if !args.scale.is_empty() {
@@ -192,14 +199,16 @@ fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliE
         let accepted: control::Accepted =
             node.call("scale", &control::Scale { changes }, ANSWER)?;
         operation::accepted(session.out, &accepted);
+        match begun(&accepted) {
+            begun if begun.is_empty() => session.out.note("nothing to scale"),
+            begun => session.out.note(&format!("scaling: {}", ps::list(&begun))),
+        }
     }
     let start = |targets| -> Result<(), CliError> {
         let order = control::Targets { targets, deps: !args.no_deps, rolling: false, grace: None };
         let accepted: control::Accepted = node.call("start", &order, ANSWER)?;
         operation::accepted(session.out, &accepted);
-        let begun = accepted.changed.iter().filter(|change| change.result.is_none());
-        let begun = begun.filter_map(|change| change.instance.as_ref().map(ToString::to_string));
-        let begun: Vec<String> = begun.collect();
+        let begun = begun(&accepted);
         if args.targets.is_empty() && !begun.is_empty() {
             session.out.note(&format!("starting what did not run: {}", ps::list(&begun)));
         }

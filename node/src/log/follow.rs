@@ -34,6 +34,8 @@ pub struct Follower {
     inotify: Option<Inotify>,
     /// Whether the folder itself is watched.
     watched: bool,
+    /// Whether the folder that was watched is gone. The next one may have its number.
+    gone: bool,
     identity: Option<Identity>,
     filter: Filter,
     /// The last number that was shown, and the latest wall time.
@@ -53,6 +55,7 @@ impl Follower {
             reader: Reader::follow(dir, filter.clone(), start)?,
             inotify: Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok(),
             watched: false,
+            gone: false,
             identity: None,
             filter,
             shown: (0, 0),
@@ -127,7 +130,11 @@ impl Follower {
             && fds.first().and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
         drop(fds);
         if let Some(inotify) = &self.inotify {
-            while inotify.read_events().is_ok() {} // what happened does not matter, that it did does
+            // Of files it does not matter what happened, but that something did.
+            let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_IGNORED;
+            while let Ok(events) = inotify.read_events() {
+                self.gone |= events.iter().any(|event| event.mask.intersects(gone));
+            }
         }
         self.watch();
         woken || polled == Err(Errno::EINTR)
@@ -136,10 +143,12 @@ impl Follower {
     /// Watches the folder, or the nearest parent while there is none, and notices when it was replaced.
     fn watch(&mut self) {
         let identity = identity(&self.dir);
-        if self.watched && identity == self.identity {
+        let is_another = self.gone || identity != self.identity;
+        if self.watched && !is_another {
             return;
         }
-        if self.identity.is_some() && identity.is_some() && identity != self.identity {
+        if self.identity.is_some() && identity.is_some() && is_another {
+            self.gone = false;
             // Another folder under the same name, made by the same life of the node or by another one.
             if let Ok(mut reader) = Reader::follow(&self.dir, self.filter.clone(), Start::All) {
                 reader.go_on_from(&self.reader);
@@ -151,6 +160,14 @@ impl Follower {
             self.identity = identity;
             return;
         };
+        // That it goes is told above it: a folder that somebody holds open says nothing of its own end.
+        let entries = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_DELETE;
+        if let Some(parent) = self.dir.ancestors().skip(1).find(|parent| parent.is_dir()) {
+            let _ = inotify.add_watch(parent, entries); // the slow look stands behind it
+        }
         let files = AddWatchFlags::IN_MODIFY
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_MOVED_TO
@@ -159,11 +176,6 @@ impl Follower {
         self.watched = identity.is_some() && inotify.add_watch(&self.dir, files).is_ok();
         if self.watched {
             self.identity = identity;
-            return;
-        }
-        let made = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-        if let Some(parent) = self.dir.ancestors().skip(1).find(|parent| parent.is_dir()) {
-            let _ = inotify.add_watch(parent, made); // the slow look stands behind it
         }
     }
 }

@@ -232,3 +232,21 @@ fn times_are_moments_and_in_order() {
     assert_eq!(refused.status.code(), Some(2), "{}", refused.err);
     assert!(refused.err.contains("is later than"), "{}", refused.err);
 }
+
+#[test]
+fn following_goes_on_when_somebody_removes_the_folder() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: sh -c 'while :; do i=$((i+1)); echo line $i.; sleep 0.02; done'}}",
+    );
+    let follow = cluster.start(&["logs", "-f", "web"]);
+    let last = |text: &str| -> u64 {
+        let numbers = text.split("line ").filter_map(|rest| rest.split('.').next()?.parse().ok());
+        numbers.max().unwrap_or(0)
+    };
+    for _ in 0..3 {
+        follow.wait_out(&format!("line {}.", last(&follow.out()) + 5));
+        std::fs::remove_dir_all(cluster.path(".hilum/hilum.yml/logs")).unwrap();
+        let before = last(&follow.out());
+        wait_until(LIMIT, "lines of the new folder", || last(&follow.out()) > before + 20);
+    }
+}

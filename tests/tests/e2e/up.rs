@@ -1,5 +1,6 @@
 //! `up` beside others: what ends its cluster, what runs already, who was a moment faster.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use hilum_tests::{Cluster, LIMIT, signal, wait_until};
@@ -146,4 +147,18 @@ fn a_run_folder_that_is_too_long_is_found_by_check() {
     let long = "x".repeat(100);
     let yaml = format!("node: {{run_dir: {long}}}\ninstances: {{web: {{command: sleep 1000}}}}");
     Cluster::new(&yaml).run("check").code(2).says("node.run_dir").says("107 is the most");
+}
+
+#[test]
+fn whoever_is_not_read_ends_when_it_is_told_to_and_its_node_with_it() {
+    let cluster = Cluster::new(
+        "instances: {web: {command: sh -c 'yes no line of interest | head -c 1000000; echo the last; exec sleep 1000'}}",
+    );
+    let mut up = cluster.command(&["up"]);
+    let mut up = up.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // By then it has more to write than a pipe holds.
+    wait_until(LIMIT, "the log", || cluster.run("logs web -n 1").out.contains("the last"));
+    signal("TERM", up.id());
+    wait_until(LIMIT, "its end", || up.try_wait().unwrap().is_some());
+    cluster.assert_empty();
 }
