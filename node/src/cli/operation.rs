@@ -284,7 +284,7 @@ pub(crate) fn survivors(pids: &[u32]) -> String {
 }
 
 fn is_bad(change: &control::Change) -> bool {
-    matches!(change.result.as_deref(), Some("failed"))
+    matches!(change.result.as_deref(), Some("failed" | "kept" | "superseded"))
 }
 
 /// From so many instances of one service on that fared alike, one line tells it of all.

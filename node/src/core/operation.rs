@@ -21,6 +21,9 @@ pub enum Expect {
     Down,
 }
 
+/// What is begun: of each instance the action, and what is waited for or, where nothing is to be done, the result.
+pub type Items = Vec<(InstanceId, &'static str, Result<Expect, &'static str>)>;
+
 #[derive(Clone, Debug)]
 struct Item {
     change: Change,
@@ -61,11 +64,7 @@ pub type Answers = Vec<(RequestId, Outcome)>;
 impl Operations {
     /// Begins an operation with these instances: action, and what is expected (`None`: nothing to
     /// wait for, the result stands already).
-    pub fn begin(
-        &mut self,
-        items: Vec<(InstanceId, &'static str, Result<Expect, &'static str>)>,
-        notes: Vec<String>,
-    ) -> Accepted {
+    pub fn begin(&mut self, items: Items, notes: Vec<String>) -> Accepted {
         self.next += 1;
         let mut operation = Operation::default();
         for (id, action, expect) in items {
@@ -193,7 +192,7 @@ impl Operations {
             operation.items.values().map(|item| item.change.clone()).collect();
         let ok = !changed
             .iter()
-            .any(|change| matches!(change.result.as_deref(), Some("failed" | "kept")));
+            .any(|change| matches!(change.result.as_deref(), Some("failed" | "kept" | SUPERSEDED)));
         let outcome = Outcome { changed, survivors: operation.survivors.clone(), ok };
         self.finished.push_back((number, outcome.clone()));
         if self.finished.len() > REMEMBERED {

@@ -66,22 +66,26 @@ impl Instance {
                     self.tell(now, out);
                 }
             }
+            // It ends already: what was asked for last is what it ends for.
             Phase::Stopping(stop) => {
-                let asked_before = stop.cause == Cause::Asked;
                 stop.cause = Cause::Asked;
                 if let Some(grace) = grace {
                     stop.kill_at = stop.kill_at.min(now + grace);
                 }
                 let over = stop.kill_at <= now;
-                if !asked_before {
-                    self.reason = Some(why.to_owned());
-                }
+                self.reason = Some(why.to_owned());
                 if over {
                     self.kill(Cause::Asked, now, out);
                 }
             }
-            Phase::Killing(killing) => killing.cause = Cause::Asked,
-            Phase::Closing(cause) => *cause = Cause::Asked,
+            Phase::Killing(killing) => {
+                killing.cause = Cause::Asked;
+                self.reason = Some(why.to_owned());
+            }
+            Phase::Closing(cause) => {
+                *cause = Cause::Asked;
+                self.reason = Some(why.to_owned());
+            }
         }
     }
 

@@ -18,6 +18,35 @@ fn what_the_user_stopped_stays_stopped_through_reloads() {
 }
 
 #[test]
+fn an_order_that_another_overtook_was_not_done_and_the_later_one_is_the_reason() {
+    let mut world = World::up(cluster(vec![service("web", 1)]));
+    world.stubborn(true);
+    world.deaf(5);
+    let restart = |world: &mut World| {
+        world.ask(Request::Restart { targets: named("web"), fresh: None, note: None })
+    };
+    restart(&mut world); // from here on it heeds no signal
+    let asked = restart(&mut world);
+    let Reply::Accepted(accepted) = world.replies[&asked.0].clone() else { panic!("refused") };
+    let waited = world.ask(Request::Wait(Wait { operation: accepted.operation }));
+    assert_eq!(world.status("web.1").reason.as_deref(), Some("restarted by hand"));
+    world.ask(Request::Stop(named("web")));
+    assert_eq!(world.status("web.1").reason.as_deref(), Some("stopped by hand"));
+
+    world.pass(11 * SECOND); // KILL, which it outlives twice
+    assert_eq!(world.state("web.1"), "stopping");
+    restart(&mut world);
+    assert_eq!(world.status("web.1").reason.as_deref(), Some("restarted by hand"));
+    world.ask(Request::Stop(named("web")));
+    world.pass(SECOND);
+    assert_eq!((world.state("web.1"), world.run_of("web.1")), ("stopped", 2));
+    assert_eq!(world.status("web.1").reason.as_deref(), Some("stopped by hand"));
+    assert_eq!(outcome(&world, waited), [pair("web.1", "superseded")]);
+    let Reply::Outcome(told) = &world.replies[&waited.0] else { panic!("no outcome") };
+    assert!(!told.ok, "it was not restarted");
+}
+
+#[test]
 fn a_reload_touches_only_the_difference() {
     let before = cluster(vec![service("db", 1), service("web", 2), service("old", 1)]);
     let mut world = World::up(before.clone());

@@ -8,6 +8,7 @@ mod registry;
 mod reload;
 mod request;
 mod rolling;
+mod scale;
 mod settle;
 mod start;
 mod stop;

@@ -14,13 +14,11 @@ use crate::core::event::EventKind;
 use crate::core::graph::Graph;
 use crate::core::input::{ProbePurpose, RequestId};
 use crate::core::instance::{Instance, Phase, Want};
-use crate::core::operation::Expect;
+use crate::core::operation::{Expect, Items};
 use crate::core::plan::{Change, Plan, diff, launch_keys, watchdog};
 use crate::core::service::Service;
 use crate::core::target;
 use crate::core::time::Now;
-
-type Items = Vec<(InstanceId, &'static str, Result<Expect, &'static str>)>;
 
 impl Supervisor {
     pub(super) fn reconfigure(
