@@ -214,7 +214,7 @@ fn what_is_shown_means_the_same_when_it_is_read_again() {
 #[test]
 fn a_file_of_lymph_works_unchanged() {
     let project = Project::new(
-        "container: {ip: 127.0.0.1, pool: {size: 5}, rpc: {port: 3000}, registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: {hosts: '$(env.ZK:-zk:2181)'}}}\nregistry: {class: 'lymph.discovery.static:StaticServiceRegistryHub'}\nevent_system: {class: old}\ninterfaces: {echo: {class: 'a:B', x: $(var.nothing)}}\nplugins: {a: b}\nlogging: {version: 1}\ndebug: {backdoor_ip: 127.0.0.1}\ninstances:\n  echo:\n    command: lymph instance --config=conf/echo.yml\n    numprocesses: 10\nsockets:\n  web: {port: 4080}\n",
+        "container: {ip: 127.0.0.1, pool: {size: 5}, pool_size: 5, rpc: {port: 3000}, registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: {hosts: '$(env.ZK:-zk:2181)'}}}\nregistry: {class: 'lymph.discovery.static:StaticServiceRegistryHub'}\nevent_system: {class: old}\ninterfaces: {echo: {class: 'a:B', x: $(var.nothing)}}\nplugins: {a: b}\nlogging: {version: 1}\ndebug: {backdoor_ip: 127.0.0.1}\ninstances:\n  echo:\n    command: lymph instance --config=conf/echo.yml\n    numprocesses: 10\nsockets:\n  web: {port: 4080}\n",
     )
     .rename("hilum.yml", ".lymph.yml");
     let loaded = loaded(&project);

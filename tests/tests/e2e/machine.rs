@@ -380,3 +380,40 @@ fn a_service_manager_is_told_that_the_loop_goes_round() {
     }
     assert_eq!(last, "STOPPING=1\n");
 }
+
+#[test]
+fn a_service_manager_that_does_not_read_holds_nobody_up() {
+    let cluster = Cluster::new("instances: {web: {command: sleep 1000}}");
+    let path = cluster.path("manager");
+    let _manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let mut command = cluster.command(&["node"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "20000");
+    let mut keeper = command.spawn().unwrap();
+    let more = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    more.set_nonblocking(true).unwrap();
+    let is_full = || {
+        let sent = more.send_to(b"", &path);
+        sent.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    wait_until(LIMIT, "a full queue", is_full);
+    signal("KILL", cluster.pid("web.1"));
+    cluster.wait("web.1", "started again", |one| one["run"] == 2 && one["state"] == "running");
+    signal("TERM", keeper.id());
+    assert!(keeper.wait().unwrap().success());
+    cluster.assert_empty();
+}
+
+#[test]
+fn signals_of_timers_that_nobody_set_do_nothing_to_a_node() {
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    let node = cluster.ps()["node"]["pid"].clone();
+    let pid = u32::try_from(node.as_u64().unwrap()).unwrap();
+    for name in ["ALRM", "VTALRM", "PROF", "IO"] {
+        signal(name, pid);
+    }
+    signal("KILL", cluster.pid("web.1"));
+    cluster.wait("web.1", "started again", |one| one["run"] == 2 && one["state"] == "running");
+    assert_eq!(cluster.ps()["node"]["pid"], node);
+    cluster.ok("down");
+    cluster.assert_empty();
+}

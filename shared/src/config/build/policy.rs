@@ -194,7 +194,7 @@ impl Builder<'_> {
             _ => {
                 let found = super::super::diagnostic::quote(text);
                 self.problems
-                    .error(section.at("http"), &join(path, "http"), format!("{found} is no `http://` address"))
+                    .error(section.at("http"), &join(path, "http"), format!("{found} is no `http://` address with a host and a port from 1 to 65535"))
                     .help("write `http://127.0.0.1:$(port.NAME)/health`; for `https` use `exec: [curl, …]`");
             }
         }
