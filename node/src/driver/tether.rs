@@ -78,17 +78,20 @@ pub fn run(mut program: SpawnRequest, end: End) -> Result<Exit, TetherError> {
         program.death_signal = Some(Signal::CONT);
     }
     let child = Spawner::new()?.spawn(&mut program, None).map_err(TetherError::Spawn)?;
+    let mut held = false;
     let exit = loop {
-        {
+        let ended = {
             let mut fds = [
-                PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(arrivals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, PollTimeout::NONE) {
+            let watched = if held { &mut fds[..1] } else { &mut fds[..] };
+            match poll(watched, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(io::Error::from(error).into()),
             }
-        }
+            fds[1].any() == Some(true)
+        };
         while let Ok(Some(arrival)) = arrivals.read_signal() {
             if let Some(signal) = handed_on(&arrival) {
                 let _ = sys::send(child.pidfd.as_fd(), signal); // our child: only "gone" is possible
@@ -97,6 +100,8 @@ pub fn run(mut program: SpawnRequest, end: End) -> Result<Exit, TetherError> {
         if let Some(exit) = sys::wait(child.pidfd.as_fd(), Look::Reap)? {
             break exit;
         }
+        // Ended and not to be had: a debugger has it, and CHLD comes when it lets go.
+        held |= ended;
         if end.cut() {
             break Exit::Signal { signal: Signal::KILL, core: false };
         }

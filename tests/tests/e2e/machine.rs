@@ -196,6 +196,29 @@ fn a_service_that_dies_in_the_hands_of_a_debugger_holds_up_nobody_else() {
 }
 
 #[test]
+fn a_one_off_that_dies_in_the_hands_of_a_debugger_is_waited_for_at_rest() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::new("instances: {web: {command: sleep}}");
+    let time = format!("1000.{}", std::process::id());
+    let run = cluster.start(&["run", "web", "--", &time]);
+    let program = || with_text(&time).into_iter().find(|one| one.command.starts_with("sleep"));
+    wait_until(LIMIT, "the program", || program().is_some());
+    let program = program().unwrap().pid;
+    let stat = std::fs::read_to_string(format!("/proc/{program}/stat")).unwrap();
+    let guard = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().to_owned();
+    let program = dies_in_the_hands_of_a_debugger(program);
+    // who asks again and again is seldom seen asleep
+    let asleep =
+        || std::fs::read_to_string(format!("/proc/{guard}/status")).unwrap().contains("State:\tS");
+    wait_until(LIMIT, "a guard that sleeps", || (0..50).all(|_| asleep()));
+    waitpid(program, None).unwrap();
+    run.finish(LIMIT).code(137);
+    cluster.assert_empty();
+}
+
+#[test]
 fn a_node_that_dies_in_the_hands_of_a_debugger_leaves_nothing_running() {
     if !is_root() {
         return;
