@@ -17,7 +17,13 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// The state folder of the cluster with this first config (canonical path) and `-p` name.
+    /// A state folder that is known by its path.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The state folder of the cluster with this first config and `-p` name. The path of the config is to be free of links but
+    /// for its last part, so that it is the same however it was named.
     pub fn of(config: &Path, project: Option<&str>) -> Self {
         let mut name = config.file_name().unwrap_or_default().to_os_string();
         if let Some(project) = project {
