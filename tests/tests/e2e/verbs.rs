@@ -235,3 +235,22 @@ fn an_index_that_is_not_there_has_no_environment_and_a_stopped_one_gets_no_signa
     assert!(told.out.contains("web.1  not sent: it does not run"), "{}", told.out);
     cluster.ok("signal WINCH web");
 }
+
+#[test]
+fn a_service_without_processes_is_said_to_have_none() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: sleep 1000, numprocesses: 0}, db: {command: sleep 1000}}",
+    );
+    for (verb, code) in
+        [("start", 0), ("restart", 0), ("restart --rolling", 0), ("stop", 0), ("signal HUP", 1)]
+    {
+        let told = cluster.run(&format!("{verb} web")).code(code);
+        assert!(told.err.contains("`web` has no processes"), "{verb}: {told:?}");
+    }
+    let told = cluster.run("restart db").code(0);
+    assert!(!told.err.contains("has no processes"), "{told:?}");
+    // who was told to run does so when there is somebody
+    cluster.ok("restart web");
+    cluster.ok("scale web=1");
+    cluster.wait_state("web.1", "running");
+}
