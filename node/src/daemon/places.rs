@@ -169,7 +169,7 @@ impl Places {
         }
         if self.writable {
             let _ = fs::remove_file(self.state.run_pointer()); // a stale one is told by the free lock
-            if let Err(error) = fs::remove_dir_all(self.run.path()) {
+            if let Err(error) = self.run.remove() {
                 tracing::warn!(%error, "run folder not removed");
             }
         }

@@ -202,3 +202,22 @@ fn two_clusters_do_not_share_a_run_folder() {
     cluster.run("-c other.yml up -d").code(0);
     cluster.run("-c other.yml down").code(0);
 }
+
+#[test]
+fn a_run_folder_of_the_users_keeps_what_is_in_it() {
+    let cluster = Cluster::new("node: {run_dir: mine}\ninstances: {web: {command: sleep 1000}}");
+    cluster.write("mine/precious/file", "kept");
+    cluster.ok("up -d");
+    cluster.down();
+    assert_eq!(cluster.read("mine/precious/file"), "kept");
+    assert_eq!(std::fs::read_dir(cluster.path("mine")).unwrap().count(), 1, "no socket is left");
+    cluster.ok("up -d");
+    cluster.down();
+    // nothing of others: it goes as it came
+    std::fs::remove_dir_all(cluster.path("mine")).unwrap();
+    cluster.ok("up -d");
+    cluster.down();
+    assert!(!cluster.path("mine").exists());
+    cluster.write("mine", "a file");
+    cluster.run("up -d").code(1).says("is a file, a link or another user's");
+}
