@@ -209,9 +209,12 @@ fn number(path: &str) -> Option<u64> {
 /// Whether `memory_max`, `cpu_max` and `pids_max` can be in force.
 fn cgroup(session: &Session, findings: &mut Findings) {
     let asked = session.config().is_ok_and(|loaded| loaded.cluster.needs_cgroups());
-    let mut missing = |why: String, mend: &str| match asked {
-        true => findings.warn("cgroup", why, mend),
-        false => findings.ok("cgroup", format!("{why}; no service asks for its limits")),
+    let mut missing = |why: String, mend: &str| {
+        if asked {
+            findings.warn("cgroup", why, mend);
+        } else {
+            findings.ok("cgroup", format!("{why}; no service asks for its limits"));
+        }
     };
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else {

@@ -60,9 +60,9 @@ fn name() -> String {
 
 /// Patterns of a schema know no "either case".
 fn either_case(text: &str) -> String {
-    let either = |c: char| match c.is_ascii_alphabetic() {
-        true => format!("[{}{}]", c.to_ascii_uppercase(), c.to_ascii_lowercase()),
-        false => c.to_string(),
+    let either = |c: char| {
+        let (upper, lower) = (c.to_ascii_uppercase(), c.to_ascii_lowercase());
+        if upper == lower { c.to_string() } else { format!("[{upper}{lower}]") }
     };
     text.chars().map(either).collect()
 }

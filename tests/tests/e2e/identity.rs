@@ -1,5 +1,7 @@
 //! Which cluster is meant: by the path of its configuration, also where links are on the way that somebody switches.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
+
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
