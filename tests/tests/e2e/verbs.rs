@@ -255,6 +255,8 @@ fn a_service_without_processes_is_said_to_have_none() {
     }
     let told = cluster.run("restart db").code(0);
     assert!(!told.err.contains("has no processes"), "{told:?}");
+    // none are asked for, not none there
+    assert_eq!(cluster.run("logs -n 0").code(0).err, "");
     // who was told to run does so when there is somebody
     cluster.ok("restart web");
     cluster.ok("scale web=1");
