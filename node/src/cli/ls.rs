@@ -1,6 +1,7 @@
 //! `ls`: every running project of this user on this machine.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hilum_shared::run_dir::{RunDir, StateDir};
@@ -75,10 +76,16 @@ pub(crate) fn run_folders() -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
+        .filter(|path| is_ours(path))
         .collect();
     folders.sort();
     folders
+}
+
+/// Whether a folder is this user's: in `/tmp` others may have been faster, and what they say would be believed.
+fn is_ours(folder: &Path) -> bool {
+    let me = nix::unistd::geteuid().as_raw();
+    fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir() && meta.uid() == me)
 }
 
 /// The nodes that run now.
@@ -153,6 +160,19 @@ pub(crate) fn run(session: &Session, _args: &LsArgs) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_another_user_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mine, link) = (dir.path().join("mine"), dir.path().join("link"));
+        fs::create_dir(&mine).unwrap();
+        std::os::unix::fs::symlink(&mine, &link).unwrap();
+        assert!(is_ours(&mine) && !is_ours(&link));
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&mine, Some(65534), None).unwrap();
+            assert!(!is_ours(&mine));
+        }
+    }
 
     #[test]
     fn a_folder_of_a_dead_node_is_not_a_running_project() {
