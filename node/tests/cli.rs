@@ -86,6 +86,22 @@ fn a_first_run_without_config_says_how_to_begin_and_init_does_it() {
 }
 
 #[test]
+fn init_does_not_take_the_place_of_a_configuration_of_another_name() {
+    for name in ["hilum.yaml", ".hilum.yml", ".lymph.yml"] {
+        let place = Place::empty();
+        let config = place.path().join(name);
+        std::fs::write(&config, CONFIG).unwrap();
+        let refused = place.run(&["init"]).ends(1);
+        assert!(refused.err().contains(name), "{}", refused.err());
+        assert!(!place.path().join("hilum.yml").exists());
+        place.run(&["init", "--stdout"]).ends(0);
+        place.run(&["-c", "new.yml", "init"]).ends(0);
+        place.run(&["init", "--force"]).ends(0);
+        assert_eq!(std::fs::read_to_string(&config).unwrap(), CONFIG);
+    }
+}
+
+#[test]
 fn a_slip_in_a_word_or_name_names_what_is_near() {
     let place = Place::with(CONFIG);
     assert!(place.run(&["lgos"]).ends(2).err().contains("'logs'"));

@@ -17,7 +17,13 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// The state folder of the cluster with this first config (canonical path) and `-p` name.
+    /// A state folder that is known by its path.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The state folder of the cluster with this first config and `-p` name. The path of the config is to be free of links but
+    /// for its last part, so that it is the same however it was named.
     pub fn of(config: &Path, project: Option<&str>) -> Self {
         let mut name = config.file_name().unwrap_or_default().to_os_string();
         if let Some(project) = project {
@@ -78,6 +84,20 @@ impl StateDir {
     }
 }
 
+/// What a node makes in its run folder.
+const ITS_FILES: [&str; 10] = [
+    "node.sock",
+    "shutdown.sock",
+    "heartbeat.sock",
+    "log.sock",
+    "events.sock",
+    "pub.sock",
+    "notify.sock",
+    "project.json",
+    "exit",
+    "lock",
+];
+
 /// The folder of a running node's sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir {
@@ -87,8 +107,8 @@ pub struct RunDir {
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
-    /// A link, or somebody else's.
-    #[error("run folder `{}` is a link or belongs to another user: remove it or set `node.run_dir`", path.display())]
+    /// A file, a link, or somebody else's.
+    #[error("run folder `{}` is a file, a link or another user's: remove it or set `node.run_dir`", path.display())]
     NotOurs {
         /// The folder.
         path: PathBuf,
@@ -102,7 +122,7 @@ pub enum RunDirError {
         length: usize,
     },
     /// The file system said no.
-    #[error("run folder `{}`: {source}", path.display())]
+    #[error("run folder `{}` cannot be made: {source}\nhelp: set `node.run_dir` to a folder that can be", path.display())]
     Io {
         /// The folder.
         path: PathBuf,
@@ -195,6 +215,23 @@ impl RunDir {
         Ok(())
     }
 
+    /// Removes what a node made in it, and the folder where nothing else is in it: `node.run_dir` may be a folder of the user's.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(&self) -> io::Result<()> {
+        for name in ITS_FILES {
+            match fs::remove_file(self.socket(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => other,
+        }
+    }
+
     fn create_level(path: &Path, mode: u32) -> Result<(), RunDirError> {
         let failed = |source| RunDirError::Io { path: path.to_owned(), source };
         match fs::DirBuilder::new().mode(mode).recursive(true).create(path) {
@@ -240,9 +277,28 @@ mod tests {
             RunDir::at(long).create(Access::Private),
             Err(RunDirError::TooLong { .. })
         ));
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(matches!(
+            RunDir::at(dir.path().join("file")).create(Access::Private),
+            Err(RunDirError::NotOurs { .. })
+        ));
         let ours = RunDir::at(dir.path().join("r"));
         ours.create(Access::Private).unwrap();
         let mode = fs::metadata(ours.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_others_have_in_a_run_folder_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::at(dir.path().join("run"));
+        run.create(Access::Private).unwrap();
+        fs::write(run.socket("node.sock"), "").unwrap();
+        fs::write(run.socket("precious"), "").unwrap();
+        run.remove().unwrap();
+        assert!(run.socket("precious").exists() && !run.socket("node.sock").exists());
+        fs::remove_file(run.socket("precious")).unwrap();
+        run.remove().unwrap();
+        assert!(!run.path().exists());
     }
 }

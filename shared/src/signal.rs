@@ -36,6 +36,12 @@ signals! {
     TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS
 }
 
+/// All names, without `SIG`.
+#[cfg(feature = "config")]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name)
+}
+
 /// The last signal number of Linux (`SIGRTMAX`).
 const LAST: i32 = 64;
 

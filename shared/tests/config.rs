@@ -5,6 +5,7 @@
 #[path = "config_support/mod.rs"]
 mod config_support;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -189,15 +190,37 @@ fn what_is_shown_means_the_same_when_it_is_read_again() {
     let project = Project::new(
         "env: {A: 1.10, B: 'true', C: $$(x)}\ninstances:\n  web: {command: 'run \"a b\"', restart: never, watch: ['*.py'], ready: notify, numprocesses: 2, ports: {p: 80, q: auto}, umask: '022', labels: {v: '1e3'}}\n  db: {command: x, shell: true, depends_on: [web]}\n",
     );
-    let first = loaded(&project);
+    means_the_same(&project);
+    let resolved = loaded(&project).resolved;
+    assert_eq!(lookup(&resolved, "instances.web.restart.policy").unwrap(), "never");
+    assert_eq!(lookup(&resolved, "instances.web.watch.paths.0").unwrap(), "*.py");
+    assert_eq!(lookup(&resolved, "instances.nobody"), None);
+}
+
+/// What is shown of a configuration, put anywhere, is valid, is not complained of, and means the same.
+#[track_caller]
+fn means_the_same(project: &Project) {
+    let first = loaded(project);
     let shown = render(&first.resolved);
-    let second = loaded(&Project::new(&shown));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("shown.yml");
+    std::fs::write(&file, &shown).unwrap();
+    let options =
+        LoadOptions { files: vec![file], env: BTreeMap::new(), ..project.options.clone() };
+    let second = match load(&options) {
+        Ok(loaded) => loaded,
+        Err(errors) => panic!("{}\n{shown}", errors.render(false)),
+    };
+    let words = |loaded: &Loaded| -> Vec<String> {
+        loaded.warnings.0.iter().map(|warning| warning.message.clone()).collect()
+    };
+    assert_eq!(words(&first), words(&second), "{shown}");
+    assert!(second.resolved == first.resolved, "{shown}\n---\n{}", render(&second.resolved));
     let mut pair = [first, second].map(|loaded| (*loaded.cluster).clone());
     for cluster in &mut pair {
         cluster.files.clear();
         cluster.content = 0; // of the texts, which differ
-        cluster.name.clear();
-        cluster.warnings.clear();
+        cluster.warnings.clear(); // they say where
         for service in cluster.services.values_mut() {
             for value in std::sync::Arc::make_mut(service).launch.env.values_mut() {
                 value.origin.clear();
@@ -205,10 +228,47 @@ fn what_is_shown_means_the_same_when_it_is_read_again() {
         }
     }
     assert_eq!(pair[0], pair[1], "{shown}");
-    let resolved = loaded(&project).resolved;
-    assert_eq!(lookup(&resolved, "instances.web.restart.policy").unwrap(), "never");
-    assert_eq!(lookup(&resolved, "instances.web.watch.paths.0").unwrap(), "*.py");
-    assert_eq!(lookup(&resolved, "instances.nobody"), None);
+}
+
+#[test]
+fn what_is_shown_of_files_that_include_one_another_means_the_same_anywhere() {
+    let project = Project::new(
+        "include: [common/base.yml, common/more/db.yml]\nenv_file: top.env\ndefaults: {env_file: [every.env]}\ninstances:\n  web: {command: './web $(env.HOME)', env: {RAW: '$(env.RAW)', HOME: null}}\n  api: {env_file: [own.env]}\n",
+    )
+    .file("top.env", "TOP=top")
+    .file("every.env", "EVERY=every")
+    .file("own.env", "OWN='$(port.x) $$(y)'")
+    .file("common/base.env", "BASE=base\nOWN=base")
+    .file("common/more/db.env", "DB=db")
+    .file("common/base.yml", "env_file: base.env\ninstances: {api: {command: ./api, env_file: base.env}}\n")
+    .file("common/more/db.yml", "instances: {db: {command: ./db, env_file: [db.env, ../base.env], restart: {delay: 1s}, ready: {log: 'a\\$\\(b\\)'}}}\n")
+    .env("RAW", "$(env.HOME) $$(x) $(port.http)");
+    let first = loaded(&project).cluster;
+    let value = |service: &str, name: &str| {
+        let value = first.service(service).unwrap().launch.env.get(name).cloned().unwrap().value;
+        format!("{:?}", value.unwrap())
+    };
+    assert!(value("db", "DB").contains("db") && value("db", "BASE").contains("base"));
+    means_the_same(&project);
+}
+
+#[test]
+fn what_is_shown_of_the_samples_means_the_same() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let file = entry.unwrap().path();
+        let text = std::fs::read_to_string(&file).unwrap();
+        if file.extension().is_none_or(|end| end != "yml") || !text.contains("instances:") {
+            continue;
+        }
+        let mut project = Project::new("");
+        project.options.files = vec![file];
+        project.options.project_dir.clone_from(&folder);
+        means_the_same(&project);
+        seen += 1;
+    }
+    assert!(seen >= 2, "{seen}");
 }
 
 #[test]

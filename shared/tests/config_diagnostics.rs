@@ -63,6 +63,8 @@ cases! {
     lymph_backends_are_a_warning: "container:\n  registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: 'dep:kz'}\n  events: {class: 'lymph.events.kombu:KombuEventSystem'}\ndependencies: {kz: {hosts: 'a:1'}}\ninstances: {web: {command: x}}\n";
     registry_that_is_not_the_nodes: "instances:\n  web: {command: x, alive: rpc}\ncontainer: {registry: {class: static, hosts: {echo: tcp://127.0.0.1:1}}}\n";
     registry_of_ones_own: "container: {registry: {class: 'our.package:Registry', x: y}}\ninstances: {web: {command: x}}\n";
+    defaults_that_are_no_map: "defaults: fast\ninstances: {web: {command: x}}\n";
+    registry_of_lymphs_coordinator: "container:\n  registry: {class: 'lymph.discovery.service:CoordinatorServiceRegistry', coordinator_endpoint: 'tcp://127.0.0.1:9000'}\ninstances: {web: {command: x}}\n";
     registry_class: "container: {registry: {class: zookeper, hosts: 'a:1'}}\n";
     registry_without_hosts: "container: {registry: {class: zookeeper}}\n";
     registry_with_odd_hosts: "container: {registry: {class: zookeeper, hosts: 'http://a:1'}}\n";

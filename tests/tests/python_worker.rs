@@ -9,6 +9,7 @@
 )]
 
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -127,4 +128,30 @@ fn it_takes_the_stop_signal_as_the_same_order() {
     assert_eq!(worker.end().code(), Some(0));
     node.wait_for_beat(|beat| beat.state == WorkerState::Draining);
     node.wait_for_record(|record| record.message == "drained");
+}
+
+#[test]
+fn without_a_node_it_writes_to_stderr_and_drains_by_signal() {
+    let Some(python) = python() else { return };
+    // what `hilum run` leaves of the variables of an instance, and what a shell has
+    let one_off = [
+        ("HILUM_INSTANCE", "echo.3"),
+        ("HILUM_SERVICE", "echo"),
+        ("HILUM_HEARTBEAT_INTERVAL", "1"),
+    ];
+    for variables in [&one_off[..], &[]] {
+        let mut command = Command::new(&python);
+        command.args(["-c", &script()]).stdin(Stdio::null()).stderr(Stdio::piped());
+        for name in ["HILUM_RUN", "HILUM_TOKEN", "HILUM_HEARTBEAT", "HILUM_SHUTDOWN", "HILUM_LOG"] {
+            command.env_remove(name);
+        }
+        let mut worker = Worker(command.envs(variables.iter().copied()).spawn().unwrap());
+        let mut lines = BufReader::new(worker.0.stderr.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        assert!(first.starts_with("INFO ready"), "{first}");
+        kill(Pid::from_raw(worker.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(worker.end().code(), Some(0));
+        let last = lines.map(Result::unwrap).last().unwrap();
+        assert!(last.starts_with("INFO drained"), "{last}");
+    }
 }

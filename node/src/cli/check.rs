@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::exit::{CliError, ExitStatus, Outcome};
+use super::named;
 use super::session::Session;
 
 /// The words of `check`.
@@ -27,9 +28,11 @@ pub(crate) fn run(session: &Session, args: &CheckArgs) -> Outcome {
     } else {
         let mut files = Vec::with_capacity(args.files.len());
         for path in &args.files {
-            files.push(path.canonicalize().map_err(|error| CliError::Usage {
-                message: format!("cannot read config `{}`: {error}", path.display()),
-                help: None,
+            files.push(path.metadata().and_then(|_| named::named(path)).map_err(|error| {
+                CliError::Usage {
+                    message: format!("cannot read config `{}`: {error}", path.display()),
+                    help: None,
+                }
             })?);
         }
         (files, None)

@@ -14,7 +14,8 @@ use super::target::nearest;
     hilum config                            after includes, variables and defaults\n  \
     hilum config instances.web.command      one key, or its default\n  \
     hilum config --raw                      the files as they are\n  \
-    hilum config --schema > hilum.schema.json\n\n\
+    hilum config --schema > hilum.schema.json\n  \
+    hilum config --reveal > all.yml         one file that means the same, for `up` from this folder\n\n\
     `$(env.NAME)` is read from this shell's environment, over `--env-file`, over the `.env` beside the config; a running\n\
     node reads its own. Secrets are masked unless --reveal is given.")]
 pub(crate) struct ConfigArgs {
@@ -49,7 +50,13 @@ pub(crate) fn run(session: &Session, args: &ConfigArgs) -> Outcome {
     let mut value = serde_json::to_value(&loaded.resolved)
         .map_err(|error| CliError::failed(format!("cannot show the configuration: {error}")))?;
     if !args.reveal {
+        let before = value.clone();
         mask(&mut value);
+        if value != before && args.key.is_none() {
+            session
+                .out
+                .note("secrets are masked; `--reveal` shows them, for a file that is to run");
+        }
     }
     let default;
     let shown = match &args.key {

@@ -78,7 +78,7 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Outcome {
     kernel(&mut findings);
     config(session, &mut findings);
     limits(session, &mut findings);
-    cgroup(&mut findings);
+    cgroup(session, &mut findings);
     run_folders(&mut findings);
     if session.project().is_ok() {
         state_folder(session, &mut findings);
@@ -207,12 +207,19 @@ fn number(path: &str) -> Option<u64> {
 }
 
 /// Whether `memory_max`, `cpu_max` and `pids_max` can be in force.
-fn cgroup(findings: &mut Findings) {
+fn cgroup(session: &Session, findings: &mut Findings) {
+    let asked = session.config().is_ok_and(|loaded| loaded.cluster.needs_cgroups());
+    let mut missing = |why: String, mend: &str| {
+        if asked {
+            findings.warn("cgroup", why, mend);
+        } else {
+            findings.ok("cgroup", format!("{why}; no service asks for its limits"));
+        }
+    };
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
-        findings.warn(
-            "cgroup",
-            "no cgroup v2 here",
+        missing(
+            "no cgroup v2 here".to_owned(),
             "nothing breaks; `memory_max`, `cpu_max` and `pids_max` are not in force",
         );
         return;
@@ -222,29 +229,27 @@ fn cgroup(findings: &mut Findings) {
         .map(|root| Path::new(root).join(own.trim_start_matches('/')))
         .find(|path| path.join("cgroup.controllers").exists());
     let Some(folder) = root else {
-        findings.warn(
-            "cgroup",
-            "the cgroup v2 tree is not mounted",
+        missing(
+            "the cgroup v2 tree is not mounted".to_owned(),
             "mount -t cgroup2 none /sys/fs/cgroup",
         );
         return;
     };
     let controllers = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
-    let missing: Vec<&str> = ["cpu", "memory", "pids"]
+    let absent: Vec<&str> = ["cpu", "memory", "pids"]
         .into_iter()
         .filter(|wanted| !controllers.split_whitespace().any(|one| one == *wanted))
         .collect();
     let writable = nix::unistd::access(&folder, nix::unistd::AccessFlags::W_OK).is_ok();
-    if missing.is_empty() && writable {
+    if absent.is_empty() && writable {
         findings.ok("cgroup", format!("v2 at {}, with cpu, memory, pids", folder.display()));
     } else {
         let why = if writable {
-            format!("v2 without {}", missing.join(", "))
+            format!("v2 without {}", absent.join(", "))
         } else {
             format!("{} is not delegated to this user", folder.display())
         };
-        findings.warn(
-            "cgroup",
+        missing(
             why,
             "`memory_max`, `cpu_max`, `pids_max` need it: `systemd-run --user --scope -p Delegate=yes hilum up`",
         );

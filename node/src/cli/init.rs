@@ -19,7 +19,7 @@ pub(crate) struct InitArgs {
     /// Print it instead of writing a file
     #[arg(long)]
     stdout: bool,
-    /// Overwrite a config that is there
+    /// Overwrite a config that is there, or write one that is taken before another
     #[arg(long, conflicts_with = "stdout")]
     force: bool,
 }
@@ -33,7 +33,24 @@ pub(crate) fn run(session: &Session, args: &InitArgs) -> Outcome {
     }
     let path: PathBuf = match session.common.config.first() {
         Some(path) => path.clone(),
-        None => session.folder()?.join("hilum.yml"),
+        None => {
+            let folder = session.folder()?;
+            let path = folder.join("hilum.yml");
+            let other = config::find_in(&folder).filter(|other| *other != path && !args.force);
+            if let Some(other) = other {
+                return Err(CliError::Failed {
+                    message: format!(
+                        "`{}` is this folder's configuration already: nothing would read it beside `hilum.yml`",
+                        other.display()
+                    ),
+                    help: Some(
+                        "`--force` writes one all the same, `--stdout` only shows the starter"
+                            .into(),
+                    ),
+                });
+            }
+            path
+        }
     };
     let mut options = OpenOptions::new();
     options.write(true);

@@ -230,7 +230,7 @@ pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
         show(&gap, &mut out)?;
     }
     out.flush()?;
-    if !any {
+    if !any && args.tail != Some(Tail::Last(0)) {
         session.out.note("no records");
     }
     Ok(ExitStatus::Done)

@@ -1,6 +1,7 @@
 //! `ls`: every running project of this user on this machine.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hilum_shared::run_dir::{RunDir, StateDir};
@@ -30,6 +31,16 @@ pub(crate) struct Running {
     pub(crate) pid: u32,
     /// Its sockets' folder.
     pub(crate) run_dir: RunDir,
+    /// Its state folder.
+    pub(crate) state: StateDir,
+}
+
+impl Running {
+    /// `-p` of the command that started it: what its state folder's name has after the config's.
+    pub(crate) fn name(&self) -> Option<&str> {
+        let (state, config) = (self.state.path().file_name()?, self.config.file_name()?);
+        state.to_str()?.strip_prefix(config.to_str()?)?.strip_prefix('@')
+    }
 }
 
 /// `project.json` of a run folder.
@@ -41,24 +52,19 @@ struct ProjectFile {
     state: PathBuf,
 }
 
-impl ProjectFile {
-    fn state(&self) -> Option<StateDir> {
-        let name = self.state.file_name()?.to_string_lossy();
-        let suffix = name.rsplit_once('@').map(|(_, project)| project);
-        [suffix, None]
-            .into_iter()
-            .map(|project| StateDir::of(&self.config, project))
-            .find(|state| state.path() == self.state)
-    }
-}
-
 /// The folders that hold run folders of this user.
 pub(crate) fn roots() -> Vec<PathBuf> {
     let mut roots = Vec::new();
     let dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     // an empty one is none, as it is for the node
     roots.extend(dir.filter(|dir| dir.is_absolute()).map(|dir| dir.join("hilum")));
-    roots.push(PathBuf::from(format!("/tmp/hilum-{}", nix::unistd::geteuid())));
+    let user = nix::unistd::geteuid();
+    roots.push(PathBuf::from(format!("/tmp/hilum-{user}")));
+    // where a login's XDG_RUNTIME_DIR is, which cron and services do not have
+    let login = PathBuf::from(format!("/run/user/{user}/hilum"));
+    if login.is_dir() && !roots.contains(&login) {
+        roots.push(login);
+    }
     roots
 }
 
@@ -70,10 +76,16 @@ pub(crate) fn run_folders() -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
+        .filter(|path| is_ours(path))
         .collect();
     folders.sort();
     folders
+}
+
+/// Whether a folder is this user's: in `/tmp` others may have been faster, and what they say would be believed.
+fn is_ours(folder: &Path) -> bool {
+    let me = nix::unistd::geteuid().as_raw();
+    fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir() && meta.uid() == me)
 }
 
 /// The nodes that run now.
@@ -90,7 +102,7 @@ pub(crate) fn config_of(folder: &Path) -> Option<PathBuf> {
 
 /// The state folder of the node that a run folder was made for.
 pub(crate) fn state_of(folder: &Path) -> Option<StateDir> {
-    project_file(folder)?.state()
+    Some(StateDir::at(project_file(folder)?.state))
 }
 
 fn project_file(folder: &Path) -> Option<ProjectFile> {
@@ -102,9 +114,8 @@ pub(crate) fn node_of(folder: PathBuf) -> Option<Running> {
     let file = project_file(&folder)?;
     Process::find(file.pid)?;
     // the lock decides who is the node; a pid may have been given to somebody else
-    if let Some(state) = file.state()
-        && launch::node_pid(&state).ok()? != Some(file.pid)
-    {
+    let state = StateDir::at(file.state);
+    if launch::node_pid(&state).ok()? != Some(file.pid) {
         return None;
     }
     Some(Running {
@@ -112,6 +123,7 @@ pub(crate) fn node_of(folder: PathBuf) -> Option<Running> {
         config: file.config,
         pid: file.pid,
         run_dir: RunDir::at(folder),
+        state,
     })
 }
 
@@ -148,6 +160,19 @@ pub(crate) fn run(session: &Session, _args: &LsArgs) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_another_user_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mine, link) = (dir.path().join("mine"), dir.path().join("link"));
+        fs::create_dir(&mine).unwrap();
+        std::os::unix::fs::symlink(&mine, &link).unwrap();
+        assert!(is_ours(&mine) && !is_ours(&link));
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&mine, Some(65534), None).unwrap();
+            assert!(!is_ours(&mine));
+        }
+    }
 
     #[test]
     fn a_folder_of_a_dead_node_is_not_a_running_project() {

@@ -41,6 +41,7 @@ mod loglevel;
 mod logs;
 mod ls;
 mod man;
+mod named;
 mod node;
 mod nodes;
 mod oneoff;

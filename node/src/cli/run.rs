@@ -12,7 +12,7 @@ use super::session::Session;
     hilum run web                    its command with its environment, folder and limits\n  \
     hilum run web -- --port 9000     with more arguments\n  \
     hilum exec web -- sh             another program in its place\n\n\
-    It has the environment that the running node has, else this shell's. It is not supervised and not counted; the exit code is the program's. What it leaves running is ended with it.")]
+    It has the environment that the running node has, else this shell's. It is not supervised and not counted, and as a worker it has no node; the exit code is the program's. What it leaves running is ended with it.")]
 pub(crate) struct RunArgs {
     /// A service, or an instance for its index and ports
     #[arg(value_name = "SERVICE", add = super::completions::services())]

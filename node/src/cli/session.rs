@@ -1,7 +1,8 @@
 //! What every verb needs: which cluster is meant, its config, its node.
 //!
-//! A cluster is known by the canonical path of its first config, never by its content, so that what is
-//! only about the running node works while the file is broken.
+//! A cluster is known by where its first config is, never by its content, so that what is only about the running node
+//! works while the file is broken: by the config's name in its folder, whatever that file is a link to. Where no node
+//! runs under it, one that was started by the same path before a link was switched is meant, or one that runs the same file.
 
 use std::cell::{Cell, OnceCell};
 use std::ffi::OsString;
@@ -15,6 +16,8 @@ use hilum_shared::status::Snapshot;
 
 use super::exit::CliError;
 use super::link::{ANSWER, Node, Nothing, silence};
+use super::ls::{self, Running};
+use super::named;
 use super::options::Common;
 use super::output::Output;
 use super::process::{self, Process};
@@ -33,7 +36,7 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// The cluster that a command line means.
 #[derive(Clone, Debug)]
 pub(crate) struct Project {
-    /// All configs in order, absolute; the first one canonical.
+    /// All configs in order, absolute, as they were named.
     pub(crate) configs: Vec<PathBuf>,
     /// `-p`.
     pub(crate) name: Option<String>,
@@ -91,7 +94,7 @@ impl Session {
     /// The folder that the search begins in: `-C`, else the current one.
     pub(crate) fn folder(&self) -> Result<PathBuf, CliError> {
         let here = || {
-            std::env::current_dir().map_err(|source| CliError::File {
+            named::here().map_err(|source| CliError::File {
                 doing: "cannot use the current folder",
                 path: ".".into(),
                 source,
@@ -99,9 +102,11 @@ impl Session {
         };
         match &self.directory {
             None => here(),
-            Some(path) => path.canonicalize().map_err(|source| CliError::Usage {
-                message: format!("cannot use folder `{}`: {source}", path.display()),
-                help: None,
+            Some(path) => path.canonicalize().and_then(|_| named::named(path)).map_err(|source| {
+                CliError::Usage {
+                    message: format!("cannot use folder `{}`: {source}", path.display()),
+                    help: None,
+                }
             }),
         }
     }
@@ -133,36 +138,45 @@ impl Session {
         }
         let searched = given.is_empty();
         if searched {
-            let found = folder.ancestors().find_map(|folder| self.config_in(folder));
+            let real = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            let found = real.ancestors().find_map(|above| {
+                let name = self.config_in(above)?.file_name()?.to_owned();
+                Some(named::on_the_way(above, &folder).join(name))
+            });
             given = vec![found.ok_or_else(|| CliError::NoConfig {
                 names: config::NAMES.join(", "),
                 folder: folder.clone(),
             })?];
         }
+        let unread = |path: &Path, error| CliError::Usage {
+            message: format!("cannot read config `{}`, given by {source}: {error}", path.display()),
+            help: None,
+        };
         let mut configs = Vec::with_capacity(given.len());
-        for path in given {
-            let full = path.canonicalize().or_else(|error| {
-                // a config that was deleted under a running node still names it
-                let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-                let parent = parent.unwrap_or(Path::new(".")).canonicalize();
-                match (parent, path.file_name()) {
-                    (Ok(parent), Some(name))
-                        if StateDir::of(&parent.join(name), self.project_name.as_deref())
-                            .path()
-                            .exists() =>
-                    {
-                        Ok(parent.join(name))
-                    }
-                    _ => Err(error),
-                }
-            });
-            configs.push(full.map_err(|error| CliError::Usage {
-                message: format!(
-                    "cannot read config `{}`, given by {source}: {error}",
-                    path.display()
-                ),
-                help: None,
-            })?);
+        for path in &given {
+            configs.push(named::named(path).map_err(|error| unread(path, error))?);
+        }
+        let identity = named::identity(&configs[0]).unwrap_or_else(|_| configs[0].clone());
+        let mut state = StateDir::of(&identity, self.project_name.as_deref());
+        let runs = launch::node_pid(&state).is_ok_and(|pid| pid.is_some());
+        if let Some(other) = (!runs).then(|| self.runs_elsewhere(&configs[0])).flatten() {
+            if other.config != configs[0] {
+                self.out.note(&format!(
+                    "`{}` is the same file as `{}`, whose cluster runs: that one is meant",
+                    configs[0].display(),
+                    other.config.display()
+                ));
+            }
+            state = other.state;
+            configs[0] = other.config;
+        }
+        for (path, config) in given.iter().zip(&configs) {
+            // a config that was deleted under a running node still names it
+            let known = config == &configs[0] && state.path().exists();
+            match config.metadata() {
+                Err(error) if !known => return Err(unread(path, error)),
+                _ => {}
+            }
         }
         if let Some(folder) = configs.iter().find(|path| path.is_dir()) {
             return Err(CliError::usage(
@@ -176,8 +190,18 @@ impl Session {
             (None, true) => parent.to_owned(),
             (None, false) => folder,
         };
-        let state = StateDir::of(&configs[0], self.project_name.as_deref());
         Ok(Project { configs, name: self.project_name.clone(), folder: project_folder, state })
+    }
+
+    /// The running cluster that was started by this path, though a link on the way led elsewhere then, or by another name of
+    /// the same file.
+    fn runs_elsewhere(&self, config: &Path) -> Option<Running> {
+        let mut all = ls::running();
+        all.retain(|one| one.name() == self.project_name.as_deref());
+        let real = config.canonicalize().ok();
+        let same = |one: &Running| real.is_some() && one.config.canonicalize().ok() == real;
+        let found = all.iter().position(|one| one.config == config);
+        found.or_else(|| all.iter().position(same)).map(|index| all.swap_remove(index))
     }
 
     /// The config of this very folder, also one that was deleted or renamed under a node that still runs: what runs is
@@ -215,6 +239,7 @@ impl Session {
         let (vars, env_files) = self.given_files()?;
         Ok(NodeOptions {
             configs: project.configs.clone(),
+            state: project.state.path().to_owned(),
             vars,
             env_files,
             profiles: self.profiles(),
@@ -388,6 +413,6 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
 
 /// A path as short as it can be said from here.
 pub(crate) fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().unwrap_or_default();
+    let here = named::here().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }

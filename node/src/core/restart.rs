@@ -129,8 +129,11 @@ impl History {
             }
             if self.recent.len() >= limit as usize {
                 let within = format_duration(policy.within);
-                let times = if limit == 1 { "once".to_owned() } else { format!("{limit} times") };
-                return Verdict::GiveUp(Some(format!("restarted {times} within {within}")));
+                return Verdict::GiveUp(Some(match limit {
+                    0 => "not restarted: `restart.limit` is 0".to_owned(),
+                    1 => format!("restarted once within {within}"),
+                    _ => format!("restarted {limit} times within {within}"),
+                }));
             }
             self.recent.push_back(now);
         }
@@ -275,6 +278,11 @@ mod tests {
             Verdict::GiveUp(Some(_))
         ));
         assert!(matches!(judge(&mut history, &policy, ended(1, 0.0), 305), Verdict::Again(_)));
+        let none = RestartPolicy { limit: Some(0), ..policy };
+        let Verdict::GiveUp(Some(why)) = judge(&mut history, &none, ended(1, 0.0), 700) else {
+            panic!("restarted")
+        };
+        assert_eq!(why, "not restarted: `restart.limit` is 0");
     }
 
     #[test]

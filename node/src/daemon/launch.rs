@@ -24,8 +24,10 @@ use crate::driver::request::{NulByte, SpawnRequest, Stdio as Descriptors};
 /// What a node is started with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeOptions {
-    /// All configs in order, absolute; the first one canonical.
+    /// All configs in order, absolute, as they were named: a link may be switched meanwhile.
     pub configs: Vec<PathBuf>,
+    /// The path of the cluster's state folder.
+    pub state: PathBuf,
     /// `--vars`.
     pub vars: Option<PathBuf>,
     /// `--env-file`.
@@ -55,8 +57,7 @@ pub struct NodeOptions {
 impl NodeOptions {
     /// The state folder of the cluster.
     pub fn state_dir(&self) -> StateDir {
-        let first = self.configs.first().map_or(Path::new(""), PathBuf::as_path);
-        StateDir::of(first, self.project.as_deref())
+        StateDir::at(self.state.clone())
     }
 }
 

@@ -232,7 +232,7 @@ impl Node {
         warnings.extend(nofile.too_few_for(wanted));
         sys::become_subreaper().map_err(Refusal::new)?;
         let processes = Processes::new(&id).map_err(Refusal::new)?;
-        let cgroups = match needs_cgroups(&cluster).then(Cgroups::detect) {
+        let cgroups = match cluster.needs_cgroups().then(Cgroups::detect) {
             Some(Ok(cgroups)) => Some(cgroups),
             Some(Err(why)) => {
                 warnings.push(format!(
@@ -456,13 +456,6 @@ fn inherited(options: &NodeOptions) -> BTreeMap<OsString, OsString> {
         options.vars.as_ref().map(|vars| ("LYMPH_VARS".into(), vars.clone().into_os_string()));
     variables.extend(vars);
     variables
-}
-
-fn needs_cgroups(cluster: &Cluster) -> bool {
-    cluster.services.values().any(|spec| {
-        let limits = &spec.launch.limits;
-        limits.memory_max.is_some() || limits.cpu_max.is_some() || limits.pids_max.is_some()
-    })
 }
 
 /// Structured records go to the log thread; while that is behind, workers wait. Whoever waits is

@@ -45,6 +45,8 @@ pub(super) enum PlaceError {
     Lock(#[from] LockError),
     #[error(transparent)]
     Run(#[from] RunDirError),
+    #[error("the run folder `{}` belongs to the node of `{config}`, pid {pid}\nhelp: set another `node.run_dir`, or stop that node", path.display())]
+    Taken { path: PathBuf, config: String, pid: u32 },
     #[error("`{}` cannot be written ({source}): set `logs.dir`, then the run folder holds the rest", path.display())]
     NoState { path: PathBuf, source: io::Error },
     #[error("`{}`: {source}", path.display())]
@@ -76,6 +78,9 @@ impl Places {
         let lock = Lock::take(&lock_path)?;
         if let Some(pid) = launch::bereft(&run, &state) {
             return Err(LockError::Held { pid }.into());
+        }
+        if let Some(taken) = taken(&run, &state) {
+            return Err(taken);
         }
         run.create(access)?;
         let bereaved = writable && state.run_pointer().exists();
@@ -164,11 +169,21 @@ impl Places {
         }
         if self.writable {
             let _ = fs::remove_file(self.state.run_pointer()); // a stale one is told by the free lock
-            if let Err(error) = fs::remove_dir_all(self.run.path()) {
+            if let Err(error) = self.run.remove() {
                 tracing::warn!(%error, "run folder not removed");
             }
         }
     }
+}
+
+/// The living node of another cluster that has its sockets there: `node.run_dir` may be written in two configurations.
+fn taken(run: &RunDir, state: &StateDir) -> Option<PlaceError> {
+    let text = fs::read_to_string(run.socket("project.json")).ok()?;
+    let project: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let other = StateDir::at(project["state"].as_str()?.into());
+    let pid = launch::node_pid(&other).ok()?.filter(|_| other != *state)?;
+    let config = project["config"].as_str()?.to_owned();
+    Some(PlaceError::Taken { path: run.path().to_owned(), config, pid })
 }
 
 /// What the file `exit` says of a node's end.

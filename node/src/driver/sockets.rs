@@ -58,12 +58,17 @@ impl SocketError {
     }
 }
 
+/// All that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct Unbound(pub Vec<SocketError>);
+
 impl Sockets {
     /// Binds what is not bound yet. When one cannot be bound, nothing has changed.
     ///
     /// # Errors
-    /// The first that cannot be bound, with its holder.
-    pub fn bind(&self, specs: &[SocketSpec]) -> Result<(), SocketError> {
+    /// All that cannot be bound, with their holders.
+    pub fn bind(&self, specs: &[SocketSpec]) -> Result<(), Unbound> {
         let fresh = self.fresh(specs)?;
         self.0.borrow_mut().extend(fresh);
         Ok(())
@@ -73,26 +78,31 @@ impl Sockets {
     ///
     /// # Errors
     /// As [`Self::bind`].
-    pub fn check(&self, specs: &[SocketSpec]) -> Result<(), SocketError> {
+    pub fn check(&self, specs: &[SocketSpec]) -> Result<(), Unbound> {
         self.fresh(specs).map(drop)
     }
 
-    fn fresh(&self, specs: &[SocketSpec]) -> Result<BTreeMap<Address, Arc<OwnedFd>>, SocketError> {
+    fn fresh(&self, specs: &[SocketSpec]) -> Result<BTreeMap<Address, Arc<OwnedFd>>, Unbound> {
         let bound = self.0.borrow();
         let mut fresh = BTreeMap::new();
+        let mut errors = Vec::new();
         for SocketSpec { host, port, .. } in specs {
             let address = (host.clone(), *port);
             if bound.contains_key(&address) || fresh.contains_key(&address) {
                 continue;
             }
-            let (listener, _) = listener(host, *port).map_err(|mut error| {
-                let ours = |(other, bound): &&Address| bound == port && other != host;
-                error.ours = bound.keys().find(ours).map(|(other, _)| other.clone());
-                error
-            })?;
-            fresh.insert(address, Arc::new(OwnedFd::from(listener)));
+            match listener(host, *port) {
+                Ok((listener, _)) => {
+                    fresh.insert(address, Arc::new(OwnedFd::from(listener)));
+                }
+                Err(mut error) => {
+                    let ours = |(other, bound): &&Address| bound == port && other != host;
+                    error.ours = bound.keys().find(ours).map(|(other, _)| other.clone());
+                    errors.push(error);
+                }
+            }
         }
-        Ok(fresh)
+        if errors.is_empty() { Ok(fresh) } else { Err(Unbound(errors)) }
     }
 
     /// The listening socket, where it is bound.

@@ -90,9 +90,7 @@ impl Runtime {
 
     /// The instance's control group, where it has limits that need one and the node has a part of the tree.
     fn leaf(&self, instance: &InstanceId, limits: &Limits) -> Option<Leaf> {
-        let wanted =
-            limits.memory_max.is_some() || limits.cpu_max.is_some() || limits.pids_max.is_some();
-        let cgroups = self.parts.cgroups.as_ref().filter(|_| wanted)?;
+        let cgroups = self.parts.cgroups.as_ref().filter(|_| limits.need_cgroup())?;
         match cgroups.leaf(instance, limits) {
             Ok(leaf) => {
                 if !leaf.missing.is_empty() {

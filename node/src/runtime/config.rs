@@ -10,7 +10,7 @@ use hilum_shared::protocol::control::{Fault, Targets};
 use super::{Aside, Runtime};
 use crate::channels::roster::Rhythm;
 use crate::core::input::{Input, Request, RequestId};
-use crate::driver::sockets::SocketError;
+use crate::driver::sockets::Unbound;
 
 /// Why the file was read.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl Runtime {
     }
 
     /// Takes what the drivers need of a new configuration; the core takes the rest.
-    fn take(&mut self, cluster: &Arc<Cluster>) -> Result<(), SocketError> {
+    fn take(&mut self, cluster: &Arc<Cluster>) -> Result<(), Unbound> {
         self.context.sockets.bind(&cluster.sockets)?;
         let (old, new) = (&self.parts.cluster.node, &cluster.node);
         if (old.heartbeat_interval, old.heartbeat_timeout)
@@ -134,6 +134,15 @@ impl Runtime {
             if before.is_some_and(|before| before.policy.log != spec.policy.log) {
                 self.parts.log.policy(name.clone(), Arc::new(spec.policy.log.clone()));
             }
+        }
+        if self.parts.cgroups.is_none()
+            && cluster.needs_cgroups()
+            && !self.parts.cluster.needs_cgroups()
+        {
+            self.say(
+                "limits memory_max, cpu_max and pids_max are not in force",
+                "a node looks for its part of the cgroup tree at its start: `hilum down`, then `hilum up`",
+            );
         }
         let paced = self.parts.cluster.node.stats_interval != cluster.node.stats_interval;
         self.parts.cluster = Arc::clone(cluster);
@@ -159,7 +168,7 @@ impl Runtime {
         self.parts.control.fault(id, &Fault { code: "invalid-config".into(), message, help });
     }
 
-    fn unbound(&self, id: RequestId, error: &SocketError) {
+    fn unbound(&self, id: RequestId, error: &Unbound) {
         let help = Some("nothing was changed: free the port, or give another one".to_owned());
         let message = error.to_string();
         self.parts.control.fault(id, &Fault { code: "failed".into(), message, help });

@@ -191,18 +191,16 @@ impl Builder<'_> {
         }
         let root = Whole::of(root.clone(), self.sources.clone());
         let class_section = Choice::class(&Choice::section(&root));
-        let foreign = class_section
-            .text()
-            .ok()
-            .flatten()
-            .filter(|class| class.contains(':') && !class.starts_with("lymph.discovery."));
-        if let Some(class) = foreign {
-            // A class of somebody's own, in Python: the services know it.
+        let class = class_section.text().ok().flatten();
+        if let Some(class) = class.filter(|class| Choice::is_foreign(class)) {
+            // Services in Python know it; those on our library say themselves that they do not.
             let message = format!(
                 "the registry {} is not known to the node, which uses its own",
                 quote(&class)
             );
-            let help = "services still read theirs from this file".to_owned();
+            let help = "services still read theirs from this file; `discover` and calls by name see only who is in the node's, \
+                        use `zookeeper` where both are to meet";
+            let help = help.to_owned();
             let mut said = class_section.error(message, Some(help));
             said.0.iter_mut().for_each(|one| one.severity = Severity::Warning);
             self.problems.take(said);

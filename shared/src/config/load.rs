@@ -179,7 +179,7 @@ impl Loader<'_> {
             &mut self.sources,
             &mut self.problems,
         );
-        validate::validate(
+        let idle_defaults = validate::validate(
             &cluster,
             &root,
             &references,
@@ -187,7 +187,31 @@ impl Loader<'_> {
             &mut self.problems,
             &mut self.notes,
         );
+        for path in &idle_defaults {
+            remove(&mut root, path);
+        }
+        self.place_env_files(&mut root);
         Some((cluster, root))
+    }
+
+    /// Files of variables are named relative to the file that names them, which what is shown does not tell.
+    fn place_env_files(&self, root: &mut Node) {
+        let place = |node: &mut Node| {
+            let Value::Map(map) = &mut node.value else { return };
+            let files = map.get_mut("env_file").map(|files| &mut files.value);
+            let Some(Value::List(items)) = files else { return };
+            for item in items {
+                let base = self.sources.file(item.at).and_then(|file| file.path.parent());
+                if let (Value::Scalar(scalar), Some(base)) = (&mut item.value, base) {
+                    scalar.text = base.join(&scalar.text).to_string_lossy().into_owned();
+                }
+            }
+        };
+        place(root);
+        let Value::Map(map) = &mut root.value else { return };
+        if let Some(Value::Map(all)) = map.get_mut("instances").map(|all| &mut all.value) {
+            all.0.iter_mut().for_each(|entry| place(&mut entry.value));
+        }
     }
 
     /// The process's environment over `--env-file` over the `.env` beside the first config.
@@ -408,6 +432,15 @@ impl Loader<'_> {
     fn shown(&self, path: &Path) -> String {
         let path = path.strip_prefix(&self.options.project_dir).unwrap_or(path);
         path.display().to_string()
+    }
+}
+
+fn remove(node: &mut Node, path: &[String]) {
+    if let (Some((key, rest)), Value::Map(map)) = (path.split_first(), &mut node.value) {
+        match map.get_mut(key) {
+            Some(inner) if !rest.is_empty() => remove(inner, rest),
+            _ => drop(map.remove(key)),
+        }
     }
 }
 

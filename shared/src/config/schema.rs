@@ -14,6 +14,8 @@ pub fn schema() -> Value {
     definitions.insert("service".to_owned(), object(super::keys::service::SERVICE));
     let mut root = object(TOP);
     if let Value::Object(root) = &mut root {
+        root.remove("pattern");
+        root.insert("type".to_owned(), json!("object"));
         root.insert("$schema".to_owned(), json!("http://json-schema.org/draft-07/schema#"));
         root.insert("title".to_owned(), json!("hilum configuration"));
         root.insert("definitions".to_owned(), Value::Object(definitions));
@@ -30,25 +32,50 @@ fn duration() -> String {
     format!(r"^\s*([0-9.]+|([0-9.]+({})\s*)+)\s*$|{REFERENCE}", names.join("|"))
 }
 
-/// What [`units::parse_size`] takes, or a reference. Patterns of a schema know no "either case".
+/// What [`units::parse_size`] takes, or a reference.
 fn size() -> String {
-    let either = |c: char| format!("[{}{c}]", c.to_ascii_uppercase());
-    let names = units::SIZE_UNITS.iter().map(|(name, _)| name.chars().map(either).collect());
-    let names: Vec<String> = names.collect();
+    let names: Vec<String> = units::SIZE_UNITS.iter().map(|(name, _)| either_case(name)).collect();
     format!(r"^\s*[0-9.]+\s*({})\s*$|{REFERENCE}", names.join("|"))
 }
 
+/// The names of [`Signal`](crate::signal::Signal) in either case, with or without `SIG`, or a number; or a reference.
+fn signal() -> String {
+    let names: Vec<String> = crate::signal::names().map(either_case).collect();
+    let number = "0*([1-9]|[1-5][0-9]|6[0-4])";
+    let real_time = format!("{}([+]0*([0-9]|[12][0-9]|30))?", either_case("RTMIN"));
+    let sig = either_case("SIG");
+    format!(r"^\s*({sig})?({}|{real_time}|[+]?{number})\s*$|{REFERENCE}", names.join("|"))
+}
+
+/// A share as a text, from 0% to 100%, or a reference.
+fn share() -> String {
+    let percent = r"0*100([.]0*)?|0*[0-9]{1,2}([.][0-9]*)?|[.][0-9]+|[0-9.]+[eE][+-]?[0-9]+";
+    format!(r"^\s*[+]?({percent})\s*%\s*$|{REFERENCE}")
+}
+
+/// A name of a service, or a key of the user's own.
+fn name() -> String {
+    format!("^(x-.*|[A-Za-z0-9_-]{{1,{}}})$", crate::name::MAX_NAME)
+}
+
+/// Patterns of a schema know no "either case".
+fn either_case(text: &str) -> String {
+    let either = |c: char| {
+        let (upper, lower) = (c.to_ascii_uppercase(), c.to_ascii_lowercase());
+        if upper == lower { c.to_string() } else { format!("[{upper}{lower}]") }
+    };
+    text.chars().map(either).collect()
+}
+
+/// A map with these keys. None of them is required: a file may lie over another, or over `defaults`.
 fn object(keys: &'static [Key]) -> Value {
     let mut properties = Map::new();
-    let mut needed = Vec::new();
     for key in keys.iter().filter(|key| !key.refused) {
         let mut value = match key.name {
             // Both hold the same keys; `defaults` may lack the required ones, so may an instance that has defaults.
             "defaults" => json!({"$ref": "#/definitions/service"}),
-            "instances" => {
-                json!({"type": "object", "additionalProperties": {"$ref": "#/definitions/service"}})
-            }
-            _ => of(&key.ty),
+            "instances" => named(json!({"$ref": "#/definitions/service"})),
+            _ => or_nothing(of(&key.ty)),
         };
         if let Value::Object(value) = &mut value {
             if value.contains_key("$ref") {
@@ -60,9 +87,6 @@ fn object(keys: &'static [Key]) -> Value {
             }
         }
         properties.insert(key.name.to_owned(), value);
-        if key.required && key.name != "command" {
-            needed.push(key.name);
-        }
     }
     let mut out = json!({
         "type": ["object", "null"],
@@ -70,10 +94,29 @@ fn object(keys: &'static [Key]) -> Value {
         "patternProperties": {"^x-": {}},
         "additionalProperties": false,
     });
-    if !needed.is_empty() {
-        out["required"] = json!(needed);
+    let kinds = super::keys::service::SCHEDULE_KINDS;
+    if kinds.iter().all(|kind| super::keys::find(keys, kind).is_some()) {
+        out["oneOf"] = at_most_one(kinds);
     }
-    out
+    or_reference(out)
+}
+
+/// Of these keys one or none: the kind may come from another file.
+fn at_most_one(kinds: &[&str]) -> Value {
+    let given = kinds.iter().map(|kind| json!({"type": "object", "required": [kind]}));
+    let mut ways: Vec<Value> = given.collect();
+    ways.push(json!({"not": {"anyOf": ways.clone()}}));
+    json!(ways)
+}
+
+/// A map from names to these.
+fn named(value: Value) -> Value {
+    or_reference(or_nothing(json!({
+        "type": "object",
+        "propertyNames": {"pattern": name()},
+        "patternProperties": {"^x-": {}},
+        "additionalProperties": value,
+    })))
 }
 
 /// A default of the table as JSON.
@@ -87,52 +130,78 @@ fn any_of(types: Vec<Value>) -> Value {
     json!({"anyOf": types})
 }
 
-fn text_or_reference(value: Value) -> Value {
-    any_of(vec![value, json!({"type": "string", "pattern": REFERENCE})])
+/// Whatever it is, a variable may stand for it.
+fn or_reference(value: Value) -> Value {
+    or(value, "string", Some(REFERENCE))
+}
+
+/// A key without a value is one that is not given.
+fn or_nothing(value: Value) -> Value {
+    or(value, "null", None)
+}
+
+/// One more type that fits. What else a schema says of numbers or maps does not concern a text.
+fn or(mut value: Value, ty: &str, pattern: Option<&str>) -> Value {
+    let more = || match pattern {
+        Some(pattern) => json!({"type": ty, "pattern": pattern}),
+        None => json!({"type": ty}),
+    };
+    if let Some(types) = value.get_mut("anyOf").and_then(Value::as_array_mut) {
+        if !types.contains(&more()) {
+            types.push(more());
+        }
+        return value;
+    }
+    let Some(types) = value.get_mut("type") else {
+        // without one it is anything already, or one of some words
+        return if value.get("enum").is_some() { any_of(vec![value, more()]) } else { value };
+    };
+    if let Value::String(only) = &*types {
+        *types = json!([only]);
+    }
+    let known = types.as_array().is_some_and(|types| types.contains(&json!(ty)));
+    if let (Value::Array(types), false) = (types, known) {
+        types.push(json!(ty));
+        if let Some(pattern) = pattern {
+            value["pattern"] = json!(pattern);
+        }
+    }
+    value
 }
 
 fn of(ty: &'static Type) -> Value {
-    let text = || json!({"type": ["string", "number", "boolean"]});
-    match ty {
-        Type::Bool => text_or_reference(json!({"type": "boolean"})),
+    let text = |min: u32| json!({"type": ["string", "number", "boolean"], "minLength": min});
+    or_reference(match ty {
+        Type::Bool => json!({"type": "boolean"}),
         Type::Int(min, max) => {
             let mut value = json!({"type": "integer", "minimum": min});
             if *max != i64::MAX {
                 value["maximum"] = json!(max);
             }
-            text_or_reference(value)
+            value
         }
-        Type::Number(min, max) => {
-            text_or_reference(json!({"type": "number", "minimum": min, "maximum": max}))
+        Type::Number(min, max) => json!({"type": "number", "minimum": min, "maximum": max}),
+        Type::Share => {
+            json!({"type": ["number", "string"], "minimum": 0, "maximum": 1, "pattern": share()})
         }
-        Type::Share => any_of(vec![
-            json!({"type": "number", "minimum": 0, "maximum": 1}),
-            json!({"type": "string", "pattern": r"%$|\$\("}),
-        ]),
-        Type::Duration => any_of(vec![
-            json!({"type": "number", "minimum": 0}),
-            json!({"type": "string", "pattern": duration()}),
-        ]),
-        Type::Positive => any_of(vec![
-            json!({"type": "number", "exclusiveMinimum": 0}),
-            json!({"type": "string", "pattern": duration()}),
-        ]),
-        Type::Size => any_of(vec![
-            json!({"type": "integer", "minimum": 0}),
-            json!({"type": "string", "pattern": size()}),
-        ]),
-        Type::Mode | Type::Signal => json!({"type": ["string", "integer"]}),
-        Type::Word(words) => {
-            any_of(vec![json!({"enum": words}), json!({"type": "string", "pattern": REFERENCE})])
+        Type::Duration => {
+            json!({"type": ["number", "string"], "minimum": 0, "pattern": duration()})
         }
-        Type::Command => any_of(vec![
-            json!({"type": "string", "minLength": 1}),
-            json!({"type": "array", "items": text(), "minItems": 1}),
-        ]),
-        Type::Text | Type::Template => text(),
-        Type::Path | Type::Regex | Type::Cron | Type::Glob | Type::Ip | Type::Address => {
-            json!({"type": "string"})
+        Type::Positive => {
+            json!({"type": ["number", "string"], "exclusiveMinimum": 0, "pattern": duration()})
         }
+        Type::Size => json!({"type": ["number", "string"], "minimum": 0, "pattern": size()}),
+        Type::Signal => {
+            json!({"type": ["string", "integer"], "minimum": 1, "maximum": 64, "pattern": signal()})
+        }
+        Type::Mode => json!({"type": ["string", "integer"]}),
+        Type::Word(words) => json!({"enum": words}),
+        Type::Command => {
+            any_of(vec![text(1), json!({"type": "array", "items": text(0), "minItems": 1})])
+        }
+        Type::Text | Type::Path => text(1),
+        Type::Template | Type::Regex | Type::Glob => text(0),
+        Type::Cron | Type::Ip | Type::Address => json!({"type": "string"}),
         Type::LevelFrom => {
             json!({"type": "string", "pattern": format!("^(auto|json:.+|regex:.+)$|{REFERENCE}")})
         }
@@ -151,18 +220,33 @@ fn of(ty: &'static Type) -> Value {
                 None => long,
             }
         }
-        Type::Kinds(kinds) => any_of(vec![json!({"enum": kinds.words}), object(kinds.keys)]),
-        Type::Named(keys) => json!({"type": "object", "additionalProperties": object(keys)}),
-        Type::NamedOrList(keys) => any_of(vec![
-            json!({"type": "array", "items": {"type": "string"}}),
-            json!({"type": "object", "additionalProperties": object(keys)}),
-        ]),
+        Type::Kinds(kinds) => {
+            let mut map = object(kinds.keys);
+            map["oneOf"] = at_most_one(kinds.kinds);
+            any_of(vec![json!({"enum": kinds.words}), map])
+        }
+        Type::Named(keys) => named(object(keys)),
+        Type::NamedOrList(keys) => {
+            any_of(vec![text(1), json!({"type": "array", "items": text(1)}), named(object(keys))])
+        }
         Type::ListOrNamed(keys) => any_of(vec![
-            json!({"type": "array", "items": object(keys)}),
-            json!({"type": "object", "additionalProperties": object(keys)}),
+            json!({"type": "array", "items": whole(keys)}),
+            json!({
+                "type": "object",
+                "patternProperties": {"^x-": {}},
+                "additionalProperties": object(keys),
+            }),
         ]),
         Type::Table(item) => json!({"type": "object", "additionalProperties": of(item)}),
-    }
+    })
+}
+
+/// A map in a list, which no other file adds to: what is required stands in it.
+fn whole(keys: &'static [Key]) -> Value {
+    let mut map = object(keys);
+    let needed: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
+    map["required"] = json!(needed);
+    map
 }
 
 #[cfg(test)]
@@ -186,7 +270,25 @@ mod tests {
         for text in sizes {
             assert_eq!(pattern.is_match(text), units::parse_size(text).is_ok(), "{text:?}");
         }
-        for pattern in [duration(), size()] {
+        let pattern = regex::Regex::new(&signal()).unwrap();
+        let signals = [
+            "TERM", "sigterm", " Hup ", "9", "SIG9", "64", "65", "0", "RTMIN", "rtmin+30",
+            "RTMIN+31", "TREM", "", "SIG", "-1", "+9",
+        ];
+        for text in signals {
+            let known = text.parse::<crate::signal::Signal>().is_ok();
+            assert_eq!(pattern.is_match(text), known, "{text:?}");
+        }
+        let pattern = regex::Regex::new(&share()).unwrap();
+        for text in ["20%", "100%", "0.5 %", " 7% ", ".5%", "5.%", "101%", "-1%", "x%", "20", "%"] {
+            let node = super::super::tree::Scalar {
+                text: text.to_owned(),
+                style: super::super::tree::Style::Quoted,
+            };
+            let known = super::super::shape::read_share(&node).is_some();
+            assert_eq!(pattern.is_match(text), known, "{text:?}");
+        }
+        for pattern in [duration(), size(), signal(), share()] {
             assert!(regex::Regex::new(&pattern).unwrap().is_match("$(var.x)"));
         }
     }

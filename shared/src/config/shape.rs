@@ -55,6 +55,7 @@ impl<'a> Shape<'a> {
     pub(crate) fn defaults(&mut self, defaults: &Node) {
         let mut copy = defaults.clone();
         let Value::Map(map) = &mut copy.value else {
+            self.wrong_shape(&mut copy, &Type::Map(keys::service::SERVICE), "defaults");
             return;
         };
         // What is required is for the instances to give.

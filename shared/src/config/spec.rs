@@ -153,6 +153,11 @@ impl Cluster {
     pub fn service(&self, name: &str) -> Option<&Arc<ServiceSpec>> {
         self.services.get(name)
     }
+
+    /// Whether any service has limits that need a control group.
+    pub fn needs_cgroups(&self) -> bool {
+        self.services.values().any(|spec| spec.launch.limits.need_cgroup())
+    }
 }
 
 impl ServiceSpec {

@@ -24,7 +24,8 @@ const MAX_LINE: (Bytes, Bytes) = (Bytes(256), Bytes(1 << 20));
 /// The smallest and largest `logs.segment`.
 const SEGMENT: (Bytes, Bytes) = (Bytes(64 << 10), Bytes(1 << 30));
 
-/// Checks a cluster against itself and the machine. What only `hilum check` shows goes to `notes`.
+/// Checks a cluster against itself and the machine. What only `hilum check` shows goes to `notes`. The answer is the paths of
+/// the defaults that do nothing where they are: to write them would be complained of.
 pub(super) fn validate(
     cluster: &Cluster,
     root: &Node,
@@ -32,8 +33,9 @@ pub(super) fn validate(
     context: &Context<'_>,
     problems: &mut Problems,
     notes: &mut Problems,
-) {
-    let mut check = Check { cluster, root, sources: context.sources, problems };
+) -> Vec<Vec<String>> {
+    let mut check =
+        Check { cluster, root, sources: context.sources, problems, idle_defaults: Vec::new() };
     // What a part that could not be read would have said is not known.
     if !check.problems.gaps.beside_services() {
         check.cluster();
@@ -54,6 +56,7 @@ pub(super) fn validate(
     check.dependencies();
     check.references(references);
     check.machine(context.options, notes);
+    check.idle_defaults
 }
 
 /// What the checks need to know beside the cluster.
@@ -69,6 +72,7 @@ struct Check<'a> {
     root: &'a Node,
     sources: &'a Sources,
     problems: &'a mut Problems,
+    idle_defaults: Vec<Vec<String>>,
 }
 
 impl<'a> Check<'a> {
@@ -178,6 +182,10 @@ impl Check<'_> {
         if self.written_in(service, key) {
             let name = key.last().copied().unwrap_or_default();
             self.warning(service, key, format!("`{name}` has no effect {because}"), help);
+        } else {
+            let mut whole = vec!["instances", service.name.as_str()];
+            whole.extend(key);
+            self.idle_defaults.push(whole.into_iter().map(ToOwned::to_owned).collect());
         }
     }
 

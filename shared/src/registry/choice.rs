@@ -47,6 +47,10 @@ enum OneOrMore {
 #[serde(deny_unknown_fields)]
 struct NoKeys {}
 
+/// How the paths of lymph's classes begin that mean the same as ours.
+const LYMPHS_STATIC: &str = "lymph.discovery.static:";
+const LYMPHS_ZOOKEEPER: &str = "lymph.discovery.zookeeper:";
+
 /// ZooKeeper's own port, where none is given.
 const ZOOKEEPER_PORT: u16 = 2181;
 
@@ -68,11 +72,11 @@ impl Choice {
                 }
                 Ok(Self::Embedded)
             }
-            Some(name) if name == "static" || name.starts_with("lymph.discovery.static:") => {
+            Some(name) if name == "static" || name.starts_with(LYMPHS_STATIC) => {
                 let is_lymphs = name != "static";
                 static_hosts(&section, &rest, is_lymphs).map(Self::Static)
             }
-            Some(name) if name == "zookeeper" || name.starts_with("lymph.discovery.zookeeper:") => {
+            Some(name) if name == "zookeeper" || name.starts_with(LYMPHS_ZOOKEEPER) => {
                 if !cfg!(feature = "zookeeper") {
                     let help = "build it with the cargo feature `zookeeper` (of `hilum-worker` in a service's Cargo.toml)";
                     let message = "this binary was built without ZooKeeper";
@@ -85,6 +89,12 @@ impl Choice {
                 Err(class.error(format!("there is no registry `{other}`"), Some(help)))
             }
         }
+    }
+
+    /// Whether this is the path of a class that only Python has: lymph's coordinator, or somebody's own.
+    pub(crate) fn is_foreign(class: &str) -> bool {
+        class.contains(':')
+            && ![LYMPHS_STATIC, LYMPHS_ZOOKEEPER].iter().any(|ours| class.starts_with(ours))
     }
 
     /// Where it is read from: `container.registry`, else `registry`.

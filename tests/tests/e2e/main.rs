@@ -9,6 +9,7 @@ mod empty;
 mod events;
 mod files;
 mod http;
+mod identity;
 mod launch;
 mod lifecycle;
 mod logs;

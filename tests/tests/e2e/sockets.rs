@@ -117,3 +117,19 @@ fn a_rolling_restart_that_goes_back_goes_back_to_the_old_socket() {
     assert_eq!(asked(there).as_deref(), Some("two"));
     wait_until(LIMIT, "the end of the old one", || asked(here).is_none());
 }
+
+#[test]
+fn all_shared_sockets_that_cannot_be_bound_are_named() {
+    let taken = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = taken.each_ref().map(|listener| listener.local_addr().unwrap().port());
+    let sockets = ports.map(|port| format!("{{host: 127.0.0.1, port: {port}}}")).join(", ");
+    let own = "instances: {web: {command: sleep 1000}}";
+    let cluster = Cluster::new(&format!("sockets: [{sockets}]\n{own}"));
+    let refused = cluster.run("up -d").code(1);
+    assert!(ports.iter().all(|port| refused.err.contains(&port.to_string())), "{refused:?}");
+    cluster.configure(own);
+    cluster.ok("up -d");
+    cluster.configure(&format!("sockets: [{sockets}]\n{own}"));
+    let refused = cluster.run("reload --dry-run").code(1);
+    assert!(ports.iter().all(|port| refused.err.contains(&port.to_string())), "{refused:?}");
+}

@@ -15,10 +15,16 @@ fn a_starter_config_comes_up() {
 #[test]
 fn ls_and_doctor_know_the_node() {
     let cluster = Cluster::up("name: shop\ninstances: {web: {command: sleep 1000}}");
-    assert!(cluster.ok("ls").contains("shop"));
-    cluster.ok("doctor");
+    let config = cluster.path("hilum.yml");
+    let listed = cluster.ok("ls");
+    let line = listed.lines().find(|line| line.contains(config.to_str().unwrap()));
+    assert!(line.is_some_and(|line| line.starts_with("shop")), "{listed}");
+    let doctor = cluster.ok("doctor");
+    let cgroup = doctor.lines().find(|line| line.contains("cgroup")).unwrap();
+    assert!(cgroup.starts_with("ok"), "nobody asks for its limits: {cgroup}");
     cluster.down();
-    assert!(!cluster.ok("ls").contains("shop"));
+    // others may run one of the same name
+    assert!(!cluster.ok("ls").contains(cluster.dir().to_str().unwrap()));
 }
 
 #[test]
@@ -234,4 +240,25 @@ fn an_index_that_is_not_there_has_no_environment_and_a_stopped_one_gets_no_signa
     let told = cluster.run("signal HUP web.1").code(1);
     assert!(told.out.contains("web.1  not sent: it does not run"), "{}", told.out);
     cluster.ok("signal WINCH web");
+}
+
+#[test]
+fn a_service_without_processes_is_said_to_have_none() {
+    let cluster = Cluster::up(
+        "instances: {web: {command: sleep 1000, numprocesses: 0}, db: {command: sleep 1000}}",
+    );
+    for (verb, code) in
+        [("start", 0), ("restart", 0), ("restart --rolling", 0), ("stop", 0), ("signal HUP", 1)]
+    {
+        let told = cluster.run(&format!("{verb} web")).code(code);
+        assert!(told.err.contains("`web` has no processes"), "{verb}: {told:?}");
+    }
+    let told = cluster.run("restart db").code(0);
+    assert!(!told.err.contains("has no processes"), "{told:?}");
+    // none are asked for, not none there
+    assert_eq!(cluster.run("logs -n 0").code(0).err, "");
+    // who was told to run does so when there is somebody
+    cluster.ok("restart web");
+    cluster.ok("scale web=1");
+    cluster.wait_state("web.1", "running");
 }

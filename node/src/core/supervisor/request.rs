@@ -184,18 +184,23 @@ impl Supervisor {
     /// A service without processes is started, too: those that it is scaled to come up. The answer is what to tell
     /// whoever asked for it by name.
     fn start_without_processes(&mut self, targets: &Targets) -> Vec<String> {
-        let mut notes = Vec::new();
+        let notes = self.without_processes(&targets.targets);
         for service in self.services.values_mut().filter(|service| service.instances.is_empty()) {
             let name = service.spec.name.as_str();
             let named = targets.targets.iter().any(|pattern| target::matches(pattern, name, 1));
-            if named {
-                notes.push(format!("`{name}` has no processes: scale it"));
-            }
             if named || (targets.targets.is_empty() && enabled(service, &self.options)) {
                 service.want = Want::Up;
             }
         }
         notes
+    }
+
+    /// What to tell whoever names services that have nobody to be told.
+    fn without_processes(&self, patterns: &[String]) -> Vec<String> {
+        let empty = self.services.values().filter(|service| service.instances.is_empty());
+        let names = empty.map(|service| service.spec.name.as_str());
+        let named = |name: &&str| patterns.iter().any(|one| target::matches(one, name, 1));
+        names.filter(named).map(|name| format!("`{name}` has no processes: scale it")).collect()
     }
 
     /// Remembers what a whole service is wanted to be, for instances that come later.
@@ -220,7 +225,7 @@ impl Supervisor {
         let names: BTreeSet<ServiceName> = ids.iter().map(|id| id.service.clone()).collect();
         let names: Vec<ServiceName> = names.into_iter().collect();
         let dependents = self.running_dependents(&names);
-        let mut notes = Vec::new();
+        let mut notes = self.without_processes(&targets.targets);
         if !dependents.is_empty() {
             let list: Vec<&str> = dependents.iter().map(ServiceName::as_str).collect();
             notes.push(format!("still running, though they depend on it: {}", list.join(", ")));
@@ -249,6 +254,7 @@ impl Supervisor {
     fn restart(&mut self, targets: &Targets, now: Now) -> Result<Accepted, Fault> {
         self.refuse_while_stopping()?;
         let ids = self.resolve_staying(&targets.targets)?;
+        let notes = self.start_without_processes(targets);
         self.set_want(&ids, Want::Up);
         let mut items = Items::new();
         let mut by_service: Vec<(ServiceName, Vec<InstanceId>)> = Vec::new();
@@ -263,7 +269,7 @@ impl Supervisor {
                 _ => by_service.push((id.service.clone(), vec![id])),
             }
         }
-        let accepted = self.operations.begin(items, Vec::new());
+        let accepted = self.operations.begin(items, notes);
         for (name, ids) in by_service {
             if targets.rolling {
                 self.roll(&name, ids, Vec::new(), "restarted by hand", None, now);
@@ -335,7 +341,8 @@ impl Supervisor {
             });
             items.push((id, "signal", Err("sent")));
         }
-        Ok(self.operations.begin(items, Vec::new()))
+        let notes = self.without_processes(patterns);
+        Ok(self.operations.begin(items, notes))
     }
 
     fn shutdown(&mut self, grace: Option<Duration>, reason: &str, now: Now) -> Accepted {

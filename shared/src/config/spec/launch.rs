@@ -102,3 +102,10 @@ pub struct Limits {
     /// cgroup `pids.max`.
     pub pids_max: Option<u64>,
 }
+
+impl Limits {
+    /// Whether any of them needs a control group.
+    pub fn need_cgroup(&self) -> bool {
+        self.memory_max.is_some() || self.cpu_max.is_some() || self.pids_max.is_some()
+    }
+}
