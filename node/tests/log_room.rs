@@ -246,6 +246,7 @@ fn what_is_too_old_goes_when_nothing_more_is_written() {
         base: dir.path().to_owned(),
         spec: LogsSpec { max_age: Some(hour), ..spec(1 << 20, 16 << 10) },
         subscriber: None,
+        untold: Vec::new(),
     })
     .unwrap();
     // A quarter of the age is how often it is looked; a second now.
