@@ -16,6 +16,7 @@ use super::output::{Stream as Output, reader_gone, written};
 use super::pager::Pager;
 use super::session::Session;
 use super::time;
+use crate::log::by_time::ByTime;
 use crate::log::console::to_json;
 use crate::log::context::{Context, Part};
 use crate::log::expr::Expr;
@@ -215,16 +216,31 @@ pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
     // Programs get each, people those between two records at once.
     let joins_gaps = form == Form::Text && filter.picks_some() && args.context.is_none();
     let mut gaps = Gaps::default();
-    while reader.read(&mut entry).map_err(lines::unreadable)? {
-        any = true;
+    let mut take = |entry: &Entry| {
         if joins_gaps && entry.dropped.is_some() {
-            gaps.add(&entry);
-            continue;
+            gaps.add(entry);
+            return Ok(());
         }
         for gap in gaps.take() {
             show(&gap, &mut out)?;
         }
-        show(&entry, &mut out)?;
+        show(entry, &mut out)
+    };
+    let sorts = args.trace.is_some() && args.context.is_none();
+    let mut by_time = ByTime::default();
+    while reader.read(&mut entry).map_err(lines::unreadable)? {
+        any = true;
+        if sorts {
+            by_time.add(std::mem::take(&mut entry));
+            while let Some(first) = by_time.passed() {
+                take(&first)?;
+            }
+        } else {
+            take(&entry)?;
+        }
+    }
+    for entry in by_time.rest() {
+        take(&entry)?;
     }
     for gap in gaps.take() {
         show(&gap, &mut out)?;

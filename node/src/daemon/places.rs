@@ -88,7 +88,8 @@ impl Places {
         run.create(access)?;
         let bereaved = writable && state.run_pointer().exists();
         let lock = RefCell::new(lock);
-        let places = Self { state, writable, lock, run, access, bereaved, untold: RefCell::default() };
+        let places =
+            Self { state, writable, lock, run, access, bereaved, untold: RefCell::default() };
         if let Some(untold) = read_untold(&places.exit_file()) {
             places.untold.replace(untold);
         }

@@ -295,8 +295,7 @@ fn what_a_full_disk_takes_to_the_end_is_told_by_down_and_by_up_and_is_a_gap_of_t
     let Some(disk) = SmallDisk::mount(cluster.path("disk"), "1m") else {
         return;
     };
-    let script =
-        "echo here; until test -e ../go; do sleep 0.02; done; seq 1 3000; touch ../said; exec sleep 1000";
+    let script = "echo here; until test -e ../go; do sleep 0.02; done; seq 1 3000; touch ../said; exec sleep 1000";
     cluster.write(
         "disk/hilum.yml",
         &format!("instances: {{web: {{command: [sh, -c, '{script}']}}}}\n"),
