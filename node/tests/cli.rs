@@ -307,6 +307,35 @@ fn a_shell_without_a_terminal_goes_through_its_lines_and_tells_by_its_code() {
     assert!(ran.err().contains("no configuration found"), "{}", ran.err());
 }
 
+/// What fish is told of the last of these words.
+fn completed(place: &Place, words: &[&str]) -> Vec<String> {
+    let mut command = place.command(&["--", "hilum"]);
+    let ran = command.args(words).env("HILUM_COMPLETE", "fish").output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    said.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn values_of_options_and_signals_are_completed() {
+    let place = Place::with(CONFIG);
+    let of = |words: &[&str]| completed(&place, words);
+    assert_eq!(of(&["logs", "--stream", ""]), ["out", "err", "log", "node"]);
+    assert_eq!(of(&["logs", "--stream=n"]), ["--stream=node"]);
+    assert_eq!(of(&["logs", "--stream", "out,e"]), ["out,err"]);
+    assert_eq!(of(&["logs", "--level", ""]), ["debug", "info", "warning", "error", "critical"]);
+    assert_eq!(of(&["tail", "-l", "w"]), ["warning"]);
+    assert_eq!(of(&["change-loglevel", "-l", "e"]), ["error"]);
+    assert_eq!(of(&["signal", "US"]), ["USR1", "USR2"]);
+    assert_eq!(of(&["signal", "SIGUS"]), ["SIGUSR1", "SIGUSR2"]);
+    assert!(of(&["signal", ""]).contains(&"TERM".to_owned()));
+    assert_eq!(of(&["kill", "-s", "HU"]), ["HUP"]);
+    for value in of(&["signal", "S"]) {
+        assert!(value.parse::<hilum_shared::signal::Signal>().is_ok(), "{value}");
+    }
+    assert!(of(&["signal", "HUP", "w"]).contains(&"web".to_owned()));
+}
+
 #[test]
 fn a_trace_is_shown_in_the_order_of_its_records_own_times() {
     let place = Place::with(CONFIG);

@@ -73,10 +73,16 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "ID")]
     trace: Option<String>,
     /// At least this grave: debug, info, warning, error, critical; unknown counts as info
-    #[arg(long, value_name = "L", value_parser = level)]
+    #[arg(long, value_name = "L", value_parser = level, add = super::completions::levels())]
     level: Option<Level>,
     /// Only these: out, err, log (structured), node (what the node did)
-    #[arg(long, value_name = "S", value_delimiter = ',', value_parser = stream)]
+    #[arg(
+        long,
+        value_name = "S",
+        value_delimiter = ',',
+        value_parser = stream,
+        add = super::completions::streams()
+    )]
     stream: Vec<Stream>,
     /// N more records before and after each that --grep, --where, --trace or --level finds
     #[arg(long, value_name = "N")]
