@@ -146,12 +146,11 @@ fn what_is_lost_at_the_end_on_a_full_disk_is_a_gap_of_the_next_start() {
     assert!(lost > 0 && rated == 100, "{untold:?}");
     drop(full);
     std::fs::remove_file(&filler).unwrap();
-    let mut log = Log::start_after(&dir, spec(), untold.clone());
-    let told = log.reports.blocking_recv();
+    let Log { handle, mut reports, thread } = Log::start_after(&dir, spec(), untold.clone());
+    handle.stop();
+    thread.join().unwrap();
     let (name, why) = ("a.1".into(), "disk full".into());
-    assert_eq!(told, Some(LogReport::Dropped { name, lines: lost, why }));
-    let handle = log.handle.clone();
-    log.stop();
+    assert_eq!(reports.try_recv(), Ok(LogReport::Dropped { name, lines: lost, why }));
     assert_eq!(handle.untold(), []);
     assert_eq!(handle.account().total().dropped(), 0, "nothing is lost by this one");
     let entries = all(&dir);
