@@ -2,9 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
 
+#[path = "common/logs.rs"]
+mod logs;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use hilum_node::log::LogConfig;
+use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::protocol::LogRecord;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -120,7 +128,7 @@ fn without_a_node_commands_end_with_3_and_down_with_0() {
     place.run(&["down"]).ends(0);
     assert_eq!(
         place.run(&["down", "--json"]).ends(0).out().replace(['\n', ' '], ""),
-        r#"{"changed":[],"survivors":[]}"#
+        r#"{"changed":[],"survivors":[],"lost":[]}"#
     );
     let ran = place.run(&["ps", "--json"]).ends(3);
     let error: Value = serde_json::from_str(&ran.err()).unwrap();
@@ -313,4 +321,81 @@ fn a_shell_without_a_terminal_goes_through_its_lines_and_tells_by_its_code() {
     assert!(ran.err().contains("the 2 lines after it"), "{}", ran.err());
     let ran = shell("proxy.echo.upper(text=\"x\")\n").ends(1);
     assert!(ran.err().contains("no configuration found"), "{}", ran.err());
+}
+
+/// What fish is told of the last of these words.
+fn completed(place: &Place, words: &[&str]) -> Vec<String> {
+    let mut command = place.command(&["--", "hilum"]);
+    let ran = command.args(words).env("HILUM_COMPLETE", "fish").output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    said.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn values_of_options_and_signals_are_completed() {
+    let place = Place::with(CONFIG);
+    let of = |words: &[&str]| completed(&place, words);
+    assert_eq!(of(&["logs", "--stream", ""]), ["out", "err", "log", "node"]);
+    assert_eq!(of(&["logs", "--stream=n"]), ["--stream=node"]);
+    assert_eq!(of(&["logs", "--stream", "out,e"]), ["out,err"]);
+    assert_eq!(of(&["logs", "--level", ""]), ["debug", "info", "warning", "error", "critical"]);
+    assert_eq!(of(&["tail", "-l", "w"]), ["warning"]);
+    assert_eq!(of(&["change-loglevel", "-l", "e"]), ["error"]);
+    assert_eq!(of(&["signal", "US"]), ["USR1", "USR2"]);
+    assert_eq!(of(&["signal", "SIGUS"]), ["SIGUSR1", "SIGUSR2"]);
+    assert!(of(&["signal", ""]).contains(&"TERM".to_owned()));
+    assert_eq!(of(&["kill", "-s", "HU"]), ["HUP"]);
+    for value in of(&["signal", "S"]) {
+        assert!(value.parse::<hilum_shared::signal::Signal>().is_ok(), "{value}");
+    }
+    assert!(of(&["signal", "HUP", "w"]).contains(&"web".to_owned()));
+}
+
+#[test]
+fn a_trace_is_shown_in_the_order_of_its_records_own_times() {
+    let place = Place::with(CONFIG);
+    let started = hilum_node::log::start(LogConfig {
+        dir: place.path().join(".hilum/hilum.yml/logs"),
+        base: place.path().to_owned(),
+        spec: logs::spec(1 << 20, 1 << 18),
+        subscriber: None,
+        untold: Vec::new(),
+    })
+    .unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() - 1.0;
+    // What was called has sent its records first, the caller both of its own at once.
+    let batches: [(&str, &[(&str, f64)]); 2] = [
+        ("called.1", &[("called", 0.001), ("called on", 0.002)]),
+        ("caller.1", &[("calls", 0.0), ("answered", 0.003), ("as late", 0.003)]),
+    ];
+    for (name, said) in batches {
+        let record = |(message, after): &(&str, f64)| LogRecord {
+            instance: InstanceId::parse(name).unwrap(),
+            seq: None,
+            at: now + after,
+            level: "INFO".into(),
+            logger: "x".into(),
+            message: (*message).to_owned(),
+            fields: BTreeMap::new(),
+            trace_id: Some("abc".into()),
+        };
+        let records = said.iter().map(record).collect();
+        started.handle.structured(InstanceId::parse(name).unwrap(), Run(1), 7, records).unwrap();
+    }
+    started.handle.stop();
+    started.thread.join().unwrap();
+    let shown = |words: &[&str]| -> Vec<String> {
+        let all = place.run(words).ends(0).out();
+        let lines = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| line["line"].as_str().unwrap().to_owned()).collect()
+    };
+    let read = ["called", "called on", "calls", "answered", "as late"];
+    assert_eq!(shown(&["logs", "--json"]), read);
+    let in_time = ["calls", "called", "called on", "answered", "as late"];
+    assert_eq!(shown(&["logs", "--trace", "abc", "--json"]), in_time);
+    assert_eq!(
+        shown(&["logs", "--trace", "abc", "--json", "-n", "3"]),
+        ["calls", "answered", "as late"]
+    );
 }

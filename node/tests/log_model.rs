@@ -152,6 +152,7 @@ impl World {
                     ..logs::spec(1 << 30, 256 << 10)
                 },
                 subscriber: None,
+                untold: Vec::new(),
             })
             .unwrap(),
         );

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
 use hilum_node::log::record::{Batch, Flags, Stamps, Stream, Who, wall};
-use hilum_node::log::segment::{list, path};
+use hilum_node::log::segment::{files, list, path};
 use hilum_node::log::store::Store;
 use hilum_shared::config::spec::LogsSpec;
 use proptest::prelude::*;
@@ -246,6 +246,7 @@ fn what_is_too_old_goes_when_nothing_more_is_written() {
         base: dir.path().to_owned(),
         spec: LogsSpec { max_age: Some(hour), ..spec(1 << 20, 16 << 10) },
         subscriber: None,
+        untold: Vec::new(),
     })
     .unwrap();
     // A quarter of the age is how often it is looked; a second now.
@@ -462,5 +463,47 @@ fn with_the_smallest_budget_and_the_largest_writes_nobody_loses_all() {
                 assert!(bytes >= ((budget << 10) / 8).min(size as u64 * 900), "{what}: {bytes}");
             }
         }
+    }
+}
+
+#[test]
+fn what_was_folded_shrinks_with_the_budget_and_does_not_go_whole() {
+    const ROUNDS: u64 = 25;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path(), &spec(1 << 20, 256 << 10)).unwrap();
+    let line = |of: u64, round: u64, at: u64| format!("{of} {round} {at} {:x>100}", "");
+    let folded = || list(dir.path()).unwrap().into_iter().find(|id| id.from.is_some());
+    let mut round = 0;
+    while folded().is_none() {
+        round += 1;
+        assert!(round < 10_000, "nothing is folded");
+        let say = |of: u64| (0..20).map(|at| line(of, round, at)).collect::<Vec<_>>();
+        let loud = [say(0), say(0), say(0)].concat();
+        store.append(&batch("loud.1", BASE + round, &loud)).unwrap();
+        for of in (1..=4).filter(|_| round < ROUNDS) {
+            store.append(&batch(&format!("s.{of}"), BASE + round, &say(of))).unwrap();
+        }
+    }
+    drop(store);
+    // Nothing but what was folded is left.
+    let only = folded().unwrap();
+    for (id, ending) in files(dir.path()).unwrap() {
+        if id != only {
+            fs::remove_file(path(dir.path(), id, &ending)).unwrap();
+        }
+    }
+    assert!(size(dir.path()) > 100 << 10, "it is more than the next budget");
+    let lines = |of: u64| -> Vec<String> {
+        let mut found = read(dir.path(), self::of(&format!("s.{of}")), Start::All);
+        found.retain(|entry| entry.dropped.is_none());
+        texts(&found)
+    };
+    let before: Vec<Vec<String>> = (2..=4).map(lines).collect();
+    let (mut store, _) = Store::open(dir.path(), &spec(64 << 10, 16 << 10)).unwrap();
+    store.append(&batch("s.1", BASE + round + 1, &["new".to_owned()])).unwrap();
+    assert!(store.size() <= 64 << 10, "{}", store.size());
+    for (of, before) in (2..=4).zip(before) {
+        let found = lines(of);
+        assert!(before.ends_with(&found) && found.len() > 20, "{} left of s.{of}", found.len());
     }
 }

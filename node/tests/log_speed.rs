@@ -115,6 +115,7 @@ fn ours(dir: &Path, kind: Kind) -> (Duration, u64) {
         base: dir.to_owned(),
         spec: logs::spec(4 << 30, 64 << 20),
         subscriber: None,
+        untold: Vec::new(),
     })
     .unwrap();
     let policy = Arc::new(logs::policy());

@@ -51,6 +51,11 @@ impl Signal {
         (1..=LAST).contains(&number).then_some(Self(number))
     }
 
+    /// All that have a name.
+    pub fn named() -> impl Iterator<Item = Self> {
+        NAMES.iter().map(|(_, number)| Self(*number))
+    }
+
     /// Its number.
     pub fn number(self) -> i32 {
         self.0

@@ -183,6 +183,9 @@ pub struct InstanceStatus {
     /// Why nobody should wait for it to come up: it has failed, ended again and again too soon, or needs one that did.
     #[serde(default)]
     pub in_vain: Option<String>,
+    /// The hook before whose end it goes no further.
+    #[serde(default)]
+    pub hook: Option<Hook>,
     /// Its lines that the timeline misses, in all its lives under this node.
     #[serde(default)]
     pub dropped: u64,
@@ -192,6 +195,15 @@ pub struct InstanceStatus {
     /// Its lines that the timeline has, and a copy of it misses.
     #[serde(default)]
     pub missed_by: BTreeMap<String, u64>,
+}
+
+/// A hook that runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// As in the configuration: `before_stop`.
+    pub name: String,
+    /// Seconds since it was begun.
+    pub uptime: f64,
 }
 
 /// The end of a run.

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
+use hilum_shared::protocol::Level;
+use hilum_shared::signal::Signal;
 
 use super::caller::{self, CallerArgs};
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::options::Common;
 use super::output::{ColorChoice, Output, Surroundings};
 use super::session::Session;
+use crate::log::record::Stream;
 
 /// The variable by which a script asks; its value is the shell.
 const ASKED_BY: &str = "HILUM_COMPLETE";
@@ -95,6 +98,34 @@ pub(crate) fn scales() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &std::ffi::OsStr| {
         let services = names(Wanted::Services);
         candidates(typed, services.iter().map(|name| format!("{name}=")).collect())
+    })
+}
+
+/// Completes a level of a record.
+pub(crate) fn levels() -> ArgValueCandidates {
+    let all = [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
+    words(all.map(|level| level.as_str().to_ascii_lowercase()).into())
+}
+
+/// Completes a stream of the log.
+pub(crate) fn streams() -> ArgValueCandidates {
+    let all = [Stream::Out, Stream::Err, Stream::Log, Stream::Node];
+    words(all.map(|stream| stream.as_str().to_owned()).into())
+}
+
+fn words(words: Vec<String>) -> ArgValueCandidates {
+    ArgValueCandidates::new(move || words.iter().map(CompletionCandidate::new).collect())
+}
+
+/// Completes SIGNAL, with or without SIG.
+pub(crate) fn signals() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &std::ffi::OsStr| {
+        let sig = if typed.to_string_lossy().starts_with('S') { "SIG" } else { "" };
+        let both = ["", sig].map(|sig| Signal::named().map(move |one| format!("{sig}{one}")));
+        let mut names: Vec<String> = both.into_iter().flatten().collect();
+        names.sort();
+        names.dedup();
+        candidates(typed, names)
     })
 }
 

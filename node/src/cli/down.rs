@@ -8,9 +8,11 @@ use nix::sys::signal::Signal;
 
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::farewell::{Farewell, Ordered};
+use super::last_word::{losses, warn_of_losses};
 use super::operation;
 use super::session::Session;
 use super::time;
+use crate::log::account::Untold;
 
 /// The words of `down`.
 #[derive(Debug, clap::Args)]
@@ -36,12 +38,12 @@ pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
     let pid = session.node_pid()?;
     let Some(farewell) = pid.and_then(|pid| Farewell::of(session, pid)) else {
         session.out.note("no node is running");
-        return report(session, Vec::new(), &[], Ordered::Told);
+        return report(session, Vec::new(), &[], &[], Ordered::Told);
     };
     // what runs now is what will have been stopped
     let changed = if farewell.answers() { running(session) } else { Vec::new() };
     let mut ordered = farewell.order(args.now.then_some(0.0), "hilum down")?;
-    let begun = Instant::now();
+    let (begun, began) = (Instant::now(), time::now());
     while !farewell.over() {
         if let Some(limit) = args.timeout
             && begun.elapsed() >= limit
@@ -63,7 +65,8 @@ pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
     }
     farewell.clear();
     let survivors = farewell.survivors();
-    report(session, changed, &survivors, ordered)
+    let lost = losses(session, began);
+    report(session, changed, &survivors, &lost, ordered)
 }
 
 fn running(session: &Session) -> Vec<Change> {
@@ -83,10 +86,16 @@ fn running(session: &Session) -> Vec<Change> {
         .collect()
 }
 
-fn report(session: &Session, changed: Vec<Change>, survivors: &[u32], ordered: Ordered) -> Outcome {
+fn report(
+    session: &Session,
+    changed: Vec<Change>,
+    survivors: &[u32],
+    lost: &[Untold],
+    ordered: Ordered,
+) -> Outcome {
     let out = session.out;
     if out.json {
-        out.json(&serde_json::json!({ "changed": changed, "survivors": survivors }))?;
+        out.json(&serde_json::json!({ "changed": changed, "survivors": survivors, "lost": lost }))?;
     } else if let (Ordered::Signalled(signal), []) = (ordered, survivors) {
         out.note(&match signal {
             Signal::SIGKILL => {
@@ -103,6 +112,7 @@ fn report(session: &Session, changed: Vec<Change>, survivors: &[u32], ordered: O
     } else if survivors.is_empty() && changed.is_empty() {
         out.detail("nothing is left");
     }
+    warn_of_losses(session, lost);
     if survivors.is_empty() {
         return Ok(ExitStatus::Done);
     }

@@ -30,7 +30,7 @@ pub(crate) struct LoglevelArgs {
     #[arg(short, long, value_name = "LOGGER", default_value = "", hide_default_value = true)]
     name: String,
     /// The level that it gets: debug, info, warning, error, critical; of services in Rust also trace
-    #[arg(short, long, value_name = "LEVEL", default_value = "debug", value_parser = level)]
+    #[arg(short, long, value_name = "LEVEL", default_value = "debug", value_parser = level, add = super::completions::levels())]
     level: String,
     /// How long; then its level is as before
     #[arg(short, long, value_name = "PERIOD", default_value = "60s", value_parser = period)]

@@ -16,6 +16,7 @@ use super::output::{Stream as Output, reader_gone, written};
 use super::pager::Pager;
 use super::session::Session;
 use super::time;
+use crate::log::by_time::ByTime;
 use crate::log::console::to_json;
 use crate::log::context::{Context, Part};
 use crate::log::expr::Expr;
@@ -72,10 +73,16 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "ID")]
     trace: Option<String>,
     /// At least this grave: debug, info, warning, error, critical; unknown counts as info
-    #[arg(long, value_name = "L", value_parser = level)]
+    #[arg(long, value_name = "L", value_parser = level, add = super::completions::levels())]
     level: Option<Level>,
     /// Only these: out, err, log (structured), node (what the node did)
-    #[arg(long, value_name = "S", value_delimiter = ',', value_parser = stream)]
+    #[arg(
+        long,
+        value_name = "S",
+        value_delimiter = ',',
+        value_parser = stream,
+        add = super::completions::streams()
+    )]
     stream: Vec<Stream>,
     /// N more records before and after each that --grep, --where, --trace or --level finds
     #[arg(long, value_name = "N")]
@@ -215,16 +222,31 @@ pub(crate) fn run(session: &Session, args: &LogsArgs) -> Outcome {
     // Programs get each, people those between two records at once.
     let joins_gaps = form == Form::Text && filter.picks_some() && args.context.is_none();
     let mut gaps = Gaps::default();
-    while reader.read(&mut entry).map_err(lines::unreadable)? {
-        any = true;
+    let mut take = |entry: &Entry| {
         if joins_gaps && entry.dropped.is_some() {
-            gaps.add(&entry);
-            continue;
+            gaps.add(entry);
+            return Ok(());
         }
         for gap in gaps.take() {
             show(&gap, &mut out)?;
         }
-        show(&entry, &mut out)?;
+        show(entry, &mut out)
+    };
+    let sorts = args.trace.is_some() && args.context.is_none();
+    let mut by_time = ByTime::default();
+    while reader.read(&mut entry).map_err(lines::unreadable)? {
+        any = true;
+        if sorts {
+            by_time.add(std::mem::take(&mut entry));
+            while let Some(first) = by_time.passed() {
+                take(&first)?;
+            }
+        } else {
+            take(&entry)?;
+        }
+    }
+    for entry in by_time.rest() {
+        take(&entry)?;
     }
     for gap in gaps.take() {
         show(&gap, &mut out)?;

@@ -34,6 +34,7 @@ mod init;
 mod inspect;
 mod instance;
 mod interrupts;
+mod last_word;
 mod lines;
 mod link;
 mod list;

@@ -91,7 +91,10 @@ impl Display {
         waiting.sort_by_key(|one| one.state == State::Waiting);
         if !self.out.live {
             let texts: Vec<String> = waiting.iter().map(|one| plain_text(one, job(one))).collect();
-            let who = waiting.iter().map(|one| format!("{} {:?} ", one.instance, one.state));
+            let hook = |one: &InstanceStatus| one.hook.as_ref().map(|hook| hook.name.clone());
+            let who = waiting
+                .iter()
+                .map(|one| format!("{} {:?} {:?} ", one.instance, one.state, hook(one)));
             let who: String = who.collect(); // a time that runs down is no news
             if !texts.is_empty() && inner.said != who {
                 self.out.note(&format!("waiting for: {}", ps::list(&texts)));
@@ -151,10 +154,14 @@ fn plain_text(one: &InstanceStatus, job: bool) -> String {
         State::Stopping if one.flags.contains(&Flag::Stuck) => {
             format!("{} (survives SIGKILL)", one.instance)
         }
-        State::Stopping => match one.next_at {
-            Some(next) => format!("{} (kill in {})", one.instance, time::seconds(next.ceil())),
-            None => one.instance.to_string(),
-        },
+        State::Stopping => {
+            let kill = one.next_at.map(|next| format!("kill in {}", time::seconds(next.ceil())));
+            let parts: Vec<String> = ps::hook(one).into_iter().chain(kill).collect();
+            if parts.is_empty() {
+                return one.instance.to_string();
+            }
+            format!("{} ({})", one.instance, parts.join(", "))
+        }
         State::Running => format!("{} (not ready)", one.instance),
         State::Starting => format!("{} (starting{})", one.instance, colon(one)),
         state => format!("{} ({})", one.instance, state.as_str()),
@@ -163,7 +170,8 @@ fn plain_text(one: &InstanceStatus, job: bool) -> String {
 
 /// The reason after a colon.
 fn colon(one: &InstanceStatus) -> String {
-    one.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"))
+    let reason = ps::hook(one).or_else(|| one.reason.clone());
+    reason.map_or(String::new(), |reason| format!(": {reason}"))
 }
 
 /// What an instance is waited for, or nothing when it is where it should be.
@@ -175,7 +183,7 @@ pub(crate) fn waiting_text(one: &InstanceStatus, since: Duration) -> Option<Stri
         State::Waiting => format!("waits for {}", ps::list(&one.blocked_by)),
         State::Starting => match one.uptime {
             Some(up) => format!("started {} ago, not ready yet{}", time::seconds(up), colon(one)),
-            None => "starting".into(),
+            None => format!("starting{}", colon(one)),
         },
         State::Running if !one.ready => format!("not ready{}", colon(one)),
         State::Backoff => ps::info(one),
@@ -183,9 +191,10 @@ pub(crate) fn waiting_text(one: &InstanceStatus, since: Duration) -> Option<Stri
             "survives SIGKILL: stuck in the kernel".into()
         }
         State::Stopping => {
-            let mut text = match since.as_secs() {
-                0 => "told to stop just now".to_owned(),
-                ago => format!("told to stop {} ago", time::seconds(ago as f64)),
+            let mut text = match (ps::hook(one), since.as_secs()) {
+                (Some(hook), _) => hook,
+                (None, 0) => "told to stop just now".to_owned(),
+                (None, ago) => format!("told to stop {} ago", time::seconds(ago as f64)),
             };
             if let Some(next) = one.next_at {
                 let _ = write!(text, ", kill in {}", time::seconds(next.ceil())); // a String takes all
@@ -351,6 +360,7 @@ pub(crate) fn finish(
 mod tests {
     use super::super::ps::tests::instance;
     use super::*;
+    use hilum_shared::status::Hook;
 
     #[test]
     fn what_is_waited_for_says_how_long_and_what_comes_then() {
@@ -360,6 +370,13 @@ mod tests {
             waiting_text(&one, Duration::from_millis(7300)).unwrap(),
             "told to stop 7s ago, kill in 3s"
         );
+        one.hook = Some(Hook { name: "before_stop".into(), uptime: 3.2 });
+        let text = waiting_text(&one, Duration::from_millis(7300)).unwrap();
+        assert_eq!(text, "its hook before_stop has run for 3.2s, kill in 3s");
+        let text = plain_text(&one, false);
+        assert_eq!(text, "x.2 (its hook before_stop has run for 3.2s, kill in 3s)");
+        one.next_at = None;
+        assert_eq!(plain_text(&one, false), "x.2 (its hook before_stop has run for 3.2s)");
         one.flags = vec![Flag::Stuck];
         assert!(waiting_text(&one, Duration::ZERO).unwrap().contains("SIGKILL"));
         let mut one = instance("x.2", State::Waiting);

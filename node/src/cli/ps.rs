@@ -334,6 +334,10 @@ pub(crate) fn info(one: &InstanceStatus) -> String {
             _ if own.is_empty() => String::new(),
             _ => own.to_owned(),
         },
+        State::Starting | State::Stopping if one.hook.is_some() => {
+            let parts = [one.reason.clone(), hook(one)];
+            parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+        }
         State::Waiting if !one.blocked_by.is_empty() => {
             format!("waits for {}", list(&one.blocked_by))
         }
@@ -359,6 +363,12 @@ pub(crate) fn info(one: &InstanceStatus) -> String {
         let _ = write!(text, "{step} in {}", time::seconds(next)); // a String takes all
     }
     printable(&text).into_owned()
+}
+
+/// "its hook before_stop has run for 3s".
+pub(crate) fn hook(one: &InstanceStatus) -> Option<String> {
+    let hook = one.hook.as_ref()?;
+    Some(format!("its hook {} has run for {}", hook.name, time::seconds(hook.uptime)))
 }
 
 /// "a, b and 3 more".
@@ -422,6 +432,7 @@ pub(crate) mod tests {
             labels: [].into(),
             blocked_by: vec![],
             in_vain: None,
+            hook: None,
             dropped: 0,
             dropped_by: [].into(),
             missed_by: [].into(),

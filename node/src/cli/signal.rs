@@ -17,7 +17,7 @@ use super::target::Names;
     1 when none of them runs, so that nothing was sent.")]
 pub(crate) struct SignalArgs {
     /// A name, with or without SIG, or a number
-    #[arg(value_name = "SIGNAL", value_parser = signal)]
+    #[arg(value_name = "SIGNAL", value_parser = signal, add = super::completions::signals())]
     signal: Signal,
     /// Services, instances or globs
     #[arg(value_name = "TARGET", required = true, add = super::completions::targets())]
@@ -32,7 +32,7 @@ pub(crate) struct SignalArgs {
     hilum kill -s HUP web     another signal")]
 pub(crate) struct KillArgs {
     /// A name, with or without SIG, or a number
-    #[arg(short, long, value_name = "SIG", default_value = "KILL", value_parser = signal)]
+    #[arg(short, long, value_name = "SIG", default_value = "KILL", value_parser = signal, add = super::completions::signals())]
     signal: Signal,
     /// Services, instances or globs
     #[arg(value_name = "TARGET", required = true, add = super::completions::targets())]

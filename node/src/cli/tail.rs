@@ -37,7 +37,7 @@ pub(crate) struct TailArgs {
     #[arg(value_name = "ADDRESS", required = true, add = super::completions::targets())]
     addresses: Vec<String>,
     /// At least this grave
-    #[arg(short, long, value_name = "LEVEL", default_value = "info", value_parser = super::logs::level)]
+    #[arg(short, long, value_name = "LEVEL", default_value = "info", value_parser = super::logs::level, add = super::completions::levels())]
     level: Level,
 }
 

@@ -5,7 +5,6 @@
 
 mod foreground;
 mod settle;
-mod verdict;
 
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use hilum_shared::protocol::control;
 
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::interrupts::{Interrupt, Interrupts};
+use super::last_word::verdict;
 use super::lines::Feed;
 use super::link::ANSWER;
 use super::operation;
@@ -24,7 +24,6 @@ use super::{ps, reload, time};
 
 use self::foreground::Foreground;
 use self::settle::settle;
-use self::verdict::verdict;
 use crate::daemon::launch::{self, Launched};
 
 /// The words of `up`.

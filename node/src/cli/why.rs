@@ -47,6 +47,7 @@ pub(crate) fn run(session: &Session, args: &WhyArgs) -> Outcome {
                 serde_json::json!({
                     "instance": one.instance, "state": one.state, "sentence": sentence, "reason": one.reason,
                     "next_at": one.next_at, "blocked_by": one.blocked_by, "exit": one.exit, "last_line": last,
+                    "hook": one.hook,
                 })
             })
             .collect();
@@ -103,6 +104,7 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
                 say(" for ", &time::seconds(uptime));
             }
             say(": ", reason);
+            say(": ", &ps::hook(one).unwrap_or_default());
             if !one.ready {
                 say(", ", "not ready yet");
             }
@@ -110,7 +112,10 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
         State::Completed => {
             say(": ", if reason.is_empty() { "it ended with success" } else { reason });
         }
-        _ => say(": ", reason),
+        _ => {
+            say(": ", reason);
+            say("; ", &ps::hook(one).unwrap_or_default());
+        }
     }
     let told = |fragment: &str| reason.contains(fragment);
     if let Some(exit) = &one.exit
@@ -191,7 +196,7 @@ pub(crate) fn sentence(one: &InstanceStatus, last_line: Option<&str>) -> String 
 mod tests {
     use super::super::ps::tests::instance;
     use super::*;
-    use hilum_shared::status::ExitStatus as End;
+    use hilum_shared::status::{ExitStatus as End, Hook};
 
     #[test]
     fn a_crash_loop_is_told_with_the_next_try_and_the_last_words() {
@@ -202,6 +207,26 @@ mod tests {
             sentence(&one, Some("no such table: users\n")),
             "backoff: exit 1 three times in 20s, next try in 6s; last line: no such table: users"
         );
+    }
+
+    #[test]
+    fn a_hook_that_is_waited_for_is_named() {
+        let mut one = instance("web.1", State::Stopping);
+        one.reason = Some("hilum down".into());
+        one.hook = Some(Hook { name: "before_stop".into(), uptime: 3.0 });
+        one.next_at = Some(7.0);
+        assert_eq!(
+            sentence(&one, None),
+            "stopping: hilum down; its hook before_stop has run for 3s, kill in 7s"
+        );
+        assert_eq!(ps::info(&one), "hilum down; its hook before_stop has run for 3s");
+        let mut one = instance("web.1", State::Starting);
+        one.hook = Some(Hook { name: "before_start".into(), uptime: 3.0 });
+        assert_eq!(
+            sentence(&one, None),
+            "starting: its hook before_start has run for 3s, not ready yet"
+        );
+        assert_eq!(ps::info(&one), "its hook before_start has run for 3s");
     }
 
     #[test]

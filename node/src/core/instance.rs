@@ -22,7 +22,7 @@ use hilum_shared::config::spec::ServiceSpec;
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::signal::{Exit, Signal};
 
-use super::input::{FailureClass, Report};
+use super::input::{FailureClass, HookPoint, Report};
 use super::output::Output;
 use super::plan::launch_keys;
 use super::restart::History;
@@ -163,6 +163,8 @@ pub struct Life {
     pub signalled: Option<Signal>,
     /// Its turn to be recycled has been asked for.
     old: bool,
+    /// The last hook that was waited for, and since when.
+    hook: Option<(HookPoint, Moment)>,
 }
 
 /// Why an inspection was asked for.

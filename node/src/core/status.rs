@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hilum_shared::config::spec::ReadyKind;
-use hilum_shared::status::{ExitStatus, Flag, InstanceStatus, ServiceStatus, State};
+use hilum_shared::status::{ExitStatus, Flag, Hook, InstanceStatus, ServiceStatus, State};
 use hilum_shared::units::format_duration;
 
 use super::input::FailureClass;
@@ -81,6 +81,10 @@ impl Instance {
             labels: service.spec.policy.labels.clone(),
             blocked_by,
             in_vain: None,
+            hook: self.awaited_hook().map(|(point, since)| Hook {
+                name: point.as_str().to_owned(),
+                uptime: now.mono.since(since).as_secs_f64(),
+            }),
             dropped: 0,
             dropped_by: [].into(),
             missed_by: [].into(),

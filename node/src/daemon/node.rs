@@ -47,7 +47,7 @@ use crate::driver::ports::PortTable;
 use crate::driver::sockets::{self, Sockets};
 use crate::driver::{signals, sys};
 use crate::launch::context::{Context, Endpoints, inheritable};
-use crate::log::account::causes;
+use crate::log::account::Untold;
 use crate::log::handle::{self as log, LogConfig, LogHandle, NodeRecord, QueueFull};
 use crate::runtime::{Clock, Parts, Published, Runtime};
 use crate::watch::Watcher;
@@ -185,7 +185,8 @@ async fn run(startup: &Startup) -> i32 {
     tell_manager("STOPPING=1\n");
     node.runtime.leave().await;
     let (reason, ordered) = (node.runtime.reason().to_owned(), node.runtime.was_ordered());
-    let survivors = node.end().await;
+    let (survivors, untold) = node.end().await;
+    places.untold.replace(untold);
     // without its keeper it was not to end, however orderly it did
     let good = survivors.is_empty() && getppid() == keeper;
     let code = if good { code } else { code.max(1) };
@@ -286,6 +287,7 @@ impl Node {
             base: options.project_dir.clone(),
             spec: cluster.logs.clone(),
             subscriber: Some(Box::new(Published::new(publish))),
+            untold: places.untold.take(),
         })
         .map_err(Refusal::new)?;
         let (held_sender, held) = mpsc::unbounded_channel();
@@ -408,8 +410,8 @@ impl Node {
         })
     }
 
-    /// Ends whatever is left, writes the last lines. The answer is what survived.
-    async fn end(self) -> Vec<u32> {
+    /// Ends whatever is left, writes the last lines. The answer is what survived, and what could not be written.
+    async fn end(self) -> (Vec<u32>, Vec<Untold>) {
         let until = Instant::now() + LAST_PATIENCE;
         let mut survivors = self.processes.kill_everything();
         while !survivors.is_empty() && Instant::now() < until {
@@ -427,13 +429,14 @@ impl Node {
         if self.log_thread.join().is_err() {
             tracing::error!("the log thread panicked");
         }
-        if self.log.stats().degraded {
-            let lost = causes(&self.log.account().total().by_word(false));
+        let untold = self.log.untold();
+        if !untold.is_empty() {
+            let lost: u64 = untold.iter().map(|one| one.lines).sum();
             tracing::error!(lost, "the log could not be written to its end");
         }
         let report = self.hub.close(Duration::from_millis(200));
         tracing::debug!(?report, "sockets closed");
-        survivors
+        (survivors, untold)
     }
 }
 

@@ -2,16 +2,22 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use hilum_shared::config::spec::Cluster;
 use hilum_shared::lock::{Lock, LockError};
 use hilum_shared::run_dir::{Access, RunDir, RunDirError, StateDir};
-use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::launch::{self, NodeOptions};
+use crate::log::account::Untold;
+use crate::log::record::NODE_NAME;
+
+/// The file `exit` has this size from the start on, so that there is room for the last word on a full disk.
+const ROOM: usize = 4096;
+/// Bytes of what the last word says besides losses, at most.
+const REASON: usize = 1024;
 
 /// The folders of a node that holds its lock.
 #[derive(Debug)]
@@ -25,6 +31,8 @@ pub(super) struct Places {
     pub(super) access: Access,
     /// The node before did not take its leave.
     pub(super) bereaved: bool,
+    /// Lost lines without a gap in the log: of the node before until the log has them, of this one in the end.
+    pub(super) untold: RefCell<Vec<Untold>>,
 }
 
 /// Where the lock of a living node may be.
@@ -84,7 +92,13 @@ impl Places {
         }
         run.create(access)?;
         let bereaved = writable && state.run_pointer().exists();
-        Ok(Self { state, writable, lock: RefCell::new(lock), run, access, bereaved })
+        let lock = RefCell::new(lock);
+        let places =
+            Self { state, writable, lock, run, access, bereaved, untold: RefCell::default() };
+        if let Some(untold) = read_untold(&places.exit_file()) {
+            places.untold.replace(untold);
+        }
+        Ok(places)
     }
 
     /// Says where the run folder is, and in the run folder whose it is.
@@ -95,7 +109,7 @@ impl Places {
     ) -> Result<(), PlaceError> {
         if self.writable {
             self.point()?;
-            let _ = fs::remove_file(self.exit_file()); // of an earlier life
+            let _ = overwrite(&self.exit_file(), ""); // that of an earlier life
         }
         let (path, text) = self.project(options, cluster);
         write(&path, &text)
@@ -163,8 +177,7 @@ impl Places {
 
     /// Takes the sockets away. The lock goes last, with the value.
     pub(super) fn leave(&self, last: &LastWord<'_>) {
-        let end = serde_json::to_string(last).unwrap_or_default(); // plain data
-        if let Err(error) = write(&self.exit_file(), &end) {
+        if let Err(error) = overwrite(&self.exit_file(), &last.text(self.untold.take())) {
             tracing::warn!(%error, "no word left of the end");
         }
         if self.writable {
@@ -187,7 +200,7 @@ fn taken(run: &RunDir, state: &StateDir) -> Option<PlaceError> {
 }
 
 /// What the file `exit` says of a node's end.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(super) struct LastWord<'a> {
     /// Its exit code.
     pub(super) code: i32,
@@ -195,6 +208,48 @@ pub(super) struct LastWord<'a> {
     pub(super) reason: &'a str,
     /// Whether it was told to end, and did not end of its own accord.
     pub(super) ordered: bool,
+}
+
+impl LastWord<'_> {
+    /// As JSON, within the room that is kept for it: those who lost least are told as one.
+    fn text(&self, mut lost: Vec<Untold>) -> String {
+        lost.sort_by_key(|one| std::cmp::Reverse(one.lines));
+        let reason = &self.reason[..self.reason.floor_char_boundary(REASON)];
+        let mut size: usize = lost.iter().map(size).sum();
+        while size > ROOM - 2 * REASON && lost.len() > 1 {
+            let (Some(least), Some(next)) = (lost.pop(), lost.last_mut()) else { break };
+            size -= self::size(&least) + self::size(next);
+            next.name = NODE_NAME.into();
+            next.lines = next.lines.saturating_add(least.lines);
+            size += self::size(next);
+        }
+        json!({"code": self.code, "reason": reason, "ordered": self.ordered, "lost": lost})
+            .to_string()
+    }
+}
+
+/// Bytes of one of them as JSON, about.
+fn size(one: &Untold) -> usize {
+    json!(one).to_string().len() + 1
+}
+
+/// What the node before could not write down.
+fn read_untold(exit: &Path) -> Option<Vec<Untold>> {
+    let word: Value = serde_json::from_slice(&fs::read(exit).ok()?).ok()?;
+    serde_json::from_value(word.get("lost")?.clone()).ok()
+}
+
+/// Writes over what is there, which needs no room on a full disk.
+fn overwrite(path: &Path, text: &str) -> Result<(), PlaceError> {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(bytes.len().max(ROOM), b' ');
+    let write = || {
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let mut file = file?;
+        file.write_all(&bytes)?;
+        file.set_len(bytes.len() as u64)
+    };
+    write().map_err(|source| PlaceError::Io { path: path.to_owned(), source })
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PlaceError> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hilum_shared::name::{InstanceId, Run};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::record::Who;
@@ -144,6 +145,17 @@ impl Losses {
 pub fn causes(by: &BTreeMap<String, u64>) -> String {
     let each: Vec<String> = by.iter().map(|(why, lines)| format!("{why} {lines}")).collect();
     each.join(", ")
+}
+
+/// Lines that are lost without a gap in the files, since the disk failed until the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untold {
+    /// Whose: a name of the timeline.
+    pub name: Arc<str>,
+    /// How many.
+    pub lines: u64,
+    /// What their gap will say in its brackets.
+    pub why: String,
 }
 
 /// Losses since the node's start, by the name in the timeline.

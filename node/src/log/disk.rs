@@ -16,13 +16,13 @@ use hilum_shared::name::Run;
 use hilum_shared::protocol::Level;
 use serde_json::Value;
 
-use super::account::{self, DISK, Why};
+use super::account::{self, DISK, Untold, Why};
 use super::console::structured_text;
 use super::copies::{Copied, News};
 use super::crashes;
 use super::handle::{Done, LogReport};
 use super::post::{Reports, Shared};
-use super::record::{Batch, Draft, NODE_NAME, Stamps, Stream, Who, wall};
+use super::record::{Batch, NODE_NAME, Stamps, Stream, Who, wall};
 use super::store::{Note, Store};
 
 /// Bytes of batches that wait for a disk that fails.
@@ -56,7 +56,7 @@ pub(super) struct Disk {
     kept: VecDeque<Batch>,
     kept_bytes: usize,
     /// What found no room while the disk fails: of whom, and what a gap that is among it said.
-    lost: BTreeMap<(Arc<str>, Option<String>), (Draft, u64)>,
+    lost: BTreeMap<(Arc<str>, Option<String>), Lost>,
     degraded: Option<String>,
     tried: Instant,
     files: HashMap<PathBuf, Copied>,
@@ -65,17 +65,25 @@ pub(super) struct Disk {
     stamps: Stamps,
 }
 
+/// Lines that found no room.
+struct Lost {
+    who: Arc<Who>,
+    /// 0: of several lives, or nobody knows.
+    run: u32,
+    pid: u32,
+    lines: u64,
+}
+
 impl Disk {
-    /// A disk thread's state around an open store; `notes` are written down as its first records.
+    /// A disk thread's state around an open store.
     pub(super) fn new(
         store: Store,
-        notes: Vec<Note>,
         crashes: crashes::Writer,
         shared: Arc<Shared>,
         reports: Reports,
         returned: Sender<Batch>,
     ) -> Self {
-        let mut disk = Self {
+        Self {
             store,
             crashes,
             shared,
@@ -89,11 +97,22 @@ impl Disk {
             files: HashMap::new(),
             shown: Vec::new(),
             stamps: Stamps::default(),
-        };
-        for note in notes {
-            disk.note(&note);
         }
-        disk
+    }
+
+    /// Writes its first records: the gaps that the log before this one could not write, then what happened to the files.
+    pub(super) fn beginning_with(mut self, untold: Vec<Untold>, notes: &[Note]) -> Self {
+        for Untold { name, lines, why } in untold {
+            let who = Arc::new(Who { name: name.clone(), file: None });
+            self.lost.insert((name, Some(why)), Lost { who, run: 0, pid: 0, lines });
+        }
+        if let Err(error) = self.write_gaps() {
+            self.degrade(&error);
+        }
+        for note in notes {
+            self.note(note);
+        }
+        self
     }
 
     /// Runs until it is told to stop or nobody is left to tell it.
@@ -212,10 +231,11 @@ impl Disk {
                 self.shared.lose(name, Run(draft.run), Why::Disk, lines);
             }
             let lost = self.lost.entry((name.clone(), said));
-            let (first, sum) = lost.or_insert_with(|| (draft.clone(), 0));
-            *sum += lines;
-            if first.run != draft.run {
-                (first.run, first.pid) = (0, 0); // of several lives
+            let new = || Lost { who: draft.who.clone(), run: draft.run, pid: draft.pid, lines: 0 };
+            let lost = lost.or_insert_with(new);
+            lost.lines += lines;
+            if lost.run != draft.run {
+                (lost.run, lost.pid) = (0, 0);
             }
         }
     }
@@ -235,9 +255,6 @@ impl Disk {
     /// Tries a disk that failed.
     fn retry(&mut self) {
         self.tried = Instant::now();
-        let Some(reason) = self.degraded.clone() else {
-            return;
-        };
         while let Some(batch) = self.kept.pop_front() {
             if let Err(error) = self.append(&batch) {
                 self.kept.push_front(batch);
@@ -246,31 +263,51 @@ impl Disk {
             }
             self.kept_bytes = self.kept_bytes.saturating_sub(batch.size());
         }
-        let mut gaps = Batch::default();
-        for ((_, said), (draft, lines)) in &self.lost {
-            let (at, Draft { who, run, pid, .. }) = (wall(), draft);
-            gaps.begin(who, *run, *pid, Stream::Node, at, self.stamps.write(at));
-            gaps.gap(*lines, said.as_ref().unwrap_or(&reason));
-        }
-        if let Err(error) = self.append(&gaps) {
+        if let Err(error) = self.write_gaps() {
             self.degrade(&error);
             return;
-        }
-        for ((name, said), (_, lines)) in std::mem::take(&mut self.lost) {
-            if said.is_none() {
-                self.reports.send(LogReport::Dropped { name, lines, why: reason.clone() });
-            }
         }
         self.degraded = None;
         self.shared.degraded.store(false, Ordering::Relaxed);
         self.reports.send(LogReport::Recovered);
     }
 
-    /// The node ends: where the disk still fails, what is kept is lost, too.
+    /// Writes a gap for all that found no room.
+    fn write_gaps(&mut self) -> io::Result<()> {
+        let reason = self.reason();
+        let mut gaps = Batch::default();
+        for ((_, said), Lost { who, run, pid, lines }) in &self.lost {
+            let at = wall();
+            gaps.begin(who, *run, *pid, Stream::Node, at, self.stamps.write(at));
+            gaps.gap(*lines, said.as_ref().unwrap_or(&reason));
+        }
+        self.append(&gaps)?;
+        for ((name, said), Lost { lines, .. }) in std::mem::take(&mut self.lost) {
+            let why = said.unwrap_or_else(|| reason.clone());
+            // Who lost lines by another cause has told of it.
+            if Why::said(&why) == Why::Disk {
+                self.reports.send(LogReport::Dropped { name, lines, why });
+            }
+        }
+        Ok(())
+    }
+
+    fn reason(&self) -> String {
+        self.degraded.clone().unwrap_or_else(|| Why::Disk.phrase().to_owned())
+    }
+
+    /// The node ends: where the disk still fails, what is kept is lost, too, and has to be told elsewhere.
     fn give_up(&mut self) {
         for batch in std::mem::take(&mut self.kept) {
             self.count_lost(&batch);
         }
+        let reason = self.reason();
+        let lost = std::mem::take(&mut self.lost).into_iter();
+        let untold = lost.map(|((name, said), Lost { lines, .. })| {
+            let why = said.unwrap_or_else(|| reason.clone());
+            Untold { name, lines, why }
+        });
+        self.shared.leave_untold(untold.collect());
     }
 
     /// Writes down what happened to the files, and what was lost by it. The loss itself shows in the numbers that are missing.

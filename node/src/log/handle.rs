@@ -13,7 +13,7 @@ use hilum_shared::config::spec::{LogPolicy, LogsSpec};
 use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::{Level, LogRecord};
 
-use super::account::Account;
+use super::account::{Account, Untold};
 use super::capture::Capture;
 use super::crashes;
 use super::disk::Disk;
@@ -40,6 +40,8 @@ pub struct LogConfig {
     pub spec: LogsSpec,
     /// Gets every finished record.
     pub subscriber: Option<Box<dyn Subscriber>>,
+    /// What [`LogHandle::untold`] said of the log before this one: gaps are written for it.
+    pub untold: Vec<Untold>,
 }
 
 /// Sees every finished record, on the log thread: it must never block.
@@ -201,7 +203,7 @@ pub struct Started {
 ///
 /// # Errors
 /// See [`LogError`].
-pub fn start(config: LogConfig) -> Result<Started, LogError> {
+pub fn start(mut config: LogConfig) -> Result<Started, LogError> {
     let (store, notes) = Store::open(&config.dir, &config.spec)?;
     let shared = Arc::new(Shared::new()?);
     shared.store_bytes.store(store.size(), Ordering::Relaxed);
@@ -211,8 +213,10 @@ pub fn start(config: LogConfig) -> Result<Started, LogError> {
     let (work, works) = mpsc::channel();
     let (returned, spare) = mpsc::channel();
     let writer = crashes::Writer::open(&config.dir);
-    let disk =
-        Disk::new(store, notes, writer, shared.clone(), Reports::new(report.clone()), returned);
+    let untold = std::mem::take(&mut config.untold);
+    let reports_of_disk = Reports::new(report.clone());
+    let disk = Disk::new(store, writer, shared.clone(), reports_of_disk, returned);
+    let disk = disk.beginning_with(untold, &notes);
     let capture = Capture::new(config, shared.clone(), Reports::new(report), inbox, work, spare)?;
     let writer = std::thread::Builder::new().name("log-disk".into()).spawn(move || {
         block_signals();
@@ -360,6 +364,11 @@ impl LogHandle {
     /// What is missing since the start, whose, and why.
     pub fn account(&self) -> Account {
         self.0.shared.account()
+    }
+
+    /// What is lost without a gap in the files, once the thread has ended: the disk failed to the end.
+    pub fn untold(&self) -> Vec<Untold> {
+        self.0.shared.untold()
     }
 
     /// The state of the log.

@@ -9,6 +9,7 @@
 //! the files and nothing else.
 
 pub mod account;
+pub mod by_time;
 pub mod console;
 pub mod context;
 pub mod crashes;

@@ -12,7 +12,7 @@ use hilum_shared::name::{InstanceId, Run, ServiceName};
 use hilum_shared::protocol::LogRecord;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::account::{Account, Why};
+use super::account::{Account, Untold, Why};
 use super::handle::{Done, LogReport, NodeRecord, Refused, Source};
 
 /// What all threads see.
@@ -33,6 +33,7 @@ pub(super) struct Shared {
     pub(super) records: AtomicU64,
     pub(super) bytes: AtomicU64,
     account: Mutex<Account>,
+    untold: Mutex<Vec<Untold>>,
     pub(super) sources: AtomicU64,
     pub(super) store_bytes: AtomicU64,
     pub(super) next_seq: AtomicU64,
@@ -56,6 +57,7 @@ impl Shared {
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             account: Mutex::default(),
+            untold: Mutex::default(),
             sources: AtomicU64::new(0),
             store_bytes: AtomicU64::new(0),
             next_seq: AtomicU64::new(0),
@@ -95,6 +97,16 @@ impl Shared {
     /// The account of losses.
     pub(super) fn account(&self) -> Account {
         self.account.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what the end left without a gap.
+    pub(super) fn leave_untold(&self, untold: Vec<Untold>) {
+        *self.untold.lock().unwrap_or_else(PoisonError::into_inner) = untold;
+    }
+
+    /// What the end left without a gap.
+    pub(super) fn untold(&self) -> Vec<Untold> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn taken(&self, bytes: usize) {

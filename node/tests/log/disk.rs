@@ -117,6 +117,62 @@ fn what_was_lost_before_the_disk_failed_keeps_its_cause() {
 }
 
 #[test]
+fn what_is_lost_at_the_end_on_a_full_disk_is_a_gap_of_the_next_start() {
+    const LINES: u64 = 500;
+    let Some(disk) = SmallDisk::mount("1m") else {
+        return;
+    };
+    let dir = disk.0.path().join("logs");
+    let filler = disk.0.path().join("filler");
+    let log = Log::start(&dir, spec());
+    let (mut out, e1) = log.attach("a.1", 1, policy());
+    let (mut fast, e2) = log.attach("fast.1", 1, LogPolicy { rate: Some(5), ..policy() });
+    let mut full = std::fs::File::create(&filler).unwrap();
+    while full.write_all(&[1; 4096]).is_ok() {}
+    for number in 0..LINES {
+        writeln!(out, "{number:>99}").unwrap();
+    }
+    fast.write_all(&b"x\n".repeat(105)).unwrap();
+    drop((out, e1, fast, e2));
+    let handle = log.handle.clone();
+    log.stop();
+    let untold = handle.untold();
+    let of = |name: &str, why: &str| -> u64 {
+        let found = untold.iter().filter(|one| &*one.name == name && one.why == why);
+        found.map(|one| one.lines).sum()
+    };
+    let (lost, slow, rated) =
+        (of("a.1", "disk full"), of("fast.1", "disk full"), of("fast.1", "rate limit"));
+    assert!(lost > 0 && rated == 100, "{untold:?}");
+    drop(full);
+    std::fs::remove_file(&filler).unwrap();
+    let Log { handle, mut reports, thread } = Log::start_after(&dir, spec(), untold.clone());
+    handle.stop();
+    thread.join().unwrap();
+    let (name, why) = ("a.1".into(), "disk full".into());
+    assert_eq!(reports.try_recv(), Ok(LogReport::Dropped { name, lines: lost, why }));
+    assert_eq!(handle.untold(), []);
+    assert_eq!(handle.account().total().dropped(), 0, "nothing is lost by this one");
+    let entries = all(&dir);
+    let gaps: Vec<(String, u64, String)> = entries
+        .iter()
+        .filter_map(|entry| {
+            let text = String::from_utf8_lossy(&entry.text).into_owned();
+            Some((entry.name.to_string(), entry.dropped?, text))
+        })
+        .collect();
+    let gap = |name: &str, lines: u64, why: &str| {
+        (name.to_owned(), lines, format!("… {lines} lines dropped ({why})"))
+    };
+    let mut wanted = vec![gap("a.1", lost, "disk full")];
+    wanted.extend((slow > 0).then(|| gap("fast.1", slow, "disk full")));
+    wanted.push(gap("fast.1", 100, "rate limit"));
+    assert_eq!(gaps, wanted);
+    let kept = entries.iter().filter(|entry| &*entry.name == "a.1" && entry.dropped.is_none());
+    assert_eq!(kept.count() as u64 + lost, LINES);
+}
+
+#[test]
 fn old_segments_make_room_on_a_full_disk() {
     let Some(disk) = SmallDisk::mount("2m") else {
         return;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use hilum_node::log::account::Why;
+use hilum_node::log::account::{Untold, Why};
 use hilum_node::log::expr::Expr;
 use hilum_node::log::follow::{Followed, Follower};
 use hilum_node::log::query::{Entry, Filter, Reader, Start};
@@ -48,11 +48,17 @@ struct Log {
 
 impl Log {
     fn start(dir: &Path, spec: LogsSpec) -> Self {
+        Self::start_after(dir, spec, Vec::new())
+    }
+
+    /// The same after one that could not write all.
+    fn start_after(dir: &Path, spec: LogsSpec, untold: Vec<Untold>) -> Self {
         let Started { handle, reports, thread } = hilum_node::log::start(LogConfig {
             dir: dir.to_owned(),
             base: dir.to_owned(),
             spec,
             subscriber: None,
+            untold,
         })
         .unwrap();
         Self { handle, reports, thread }

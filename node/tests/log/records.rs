@@ -267,6 +267,7 @@ fn a_subscriber_sees_every_record() {
         base: dir.path().to_owned(),
         spec: spec(),
         subscriber: Some(Box::new(Listener(tell))),
+        untold: Vec::new(),
     })
     .unwrap();
     let log = Log { handle: started.handle, reports: started.reports, thread: started.thread };

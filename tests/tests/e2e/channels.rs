@@ -156,3 +156,46 @@ while True: tell("WATCHDOG=1"); time.sleep(0.05)
         assert_eq!(web["run"], 1, "after {stop} ms: {:?}", cluster.events("web"));
     }
 }
+
+#[test]
+fn a_hook_that_is_waited_for_is_named_with_its_time() {
+    let wait = |name: &str| format!("sh -c 'until test -e {name}; do sleep 0.02; done'");
+    let cluster = Cluster::new(&format!(
+        "
+instances:
+  web:
+    command: sleep 1000
+    hooks:
+      before_start: {}
+      before_stop: {}
+      after_stop: {}
+",
+        wait("one"),
+        wait("two"),
+        wait("three")
+    ));
+    let up = cluster.start(&["up", "-d"]);
+    wait_until(LIMIT, "a node", || cluster.run("ps").status.success());
+    let asked = |name: &str| {
+        let web = cluster.wait("web.1", name, |web| web["hook"]["name"] == name);
+        assert!(web["hook"]["uptime"].as_f64().unwrap() < 60.0, "{web}");
+        let said = format!("its hook {name} has run for ");
+        for verb in ["ps", "why web"] {
+            let out = cluster.ok(verb);
+            assert!(out.contains(&said), "{verb}: {out}");
+        }
+        said
+    };
+    let said = asked("before_start");
+    wait_until(LIMIT, "the word of up", || up.err().contains(&said));
+    cluster.write("one", "");
+    up.finish(LIMIT).code(0);
+    cluster.wait("web.1", "its start", |web| web["state"] == "running" && web["hook"].is_null());
+    let down = cluster.start(&["down"]);
+    for (name, file) in [("before_stop", "two"), ("after_stop", "three")] {
+        let said = asked(name);
+        wait_until(LIMIT, "the word of down", || down.err().contains(&said));
+        cluster.write(file, "");
+    }
+    down.finish(LIMIT).code(0);
+}

@@ -313,6 +313,60 @@ fn on_a_full_disk_nothing_is_started_or_all_is_supervised_and_stopped_in_order()
 }
 
 #[test]
+fn what_a_full_disk_takes_to_the_end_is_told_by_down_and_by_up_and_is_a_gap_of_the_next_start() {
+    let cluster = Cluster::new("instances: {}");
+    let Some(disk) = SmallDisk::mount(cluster.path("disk"), "1m") else {
+        return;
+    };
+    let script = "echo here; until test -e ../go; do sleep 0.02; done; seq 1 3000; touch ../said; exec sleep 1000";
+    cluster.write(
+        "disk/hilum.yml",
+        &format!("instances: {{web: {{command: [sh, -c, '{script}']}}}}\n"),
+    );
+    let hilum = |words: &str| cluster.run(&format!("-c disk/hilum.yml -C disk {words}"));
+    let lost_in = |text: &str| -> u64 {
+        let rest = text.split(" lines are lost: ").nth(1).unwrap_or_else(|| panic!("{text}"));
+        assert!(rest.contains("of web.1 (disk full)"), "{text}");
+        text.split(" lines are lost").next().unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let fill = || {
+        let fill = std::fs::OpenOptions::new().create(true).append(true).open(disk.0.join("fill"));
+        let fill = fill.unwrap();
+        while std::io::Write::write(&mut &fill, &[1; 4096]).is_ok() {}
+        cluster.write("go", "");
+        wait_until(LIMIT, "its lines", || cluster.path("said").exists());
+        std::fs::remove_file(cluster.path("said")).unwrap();
+    };
+    let gaps = || -> Vec<u64> {
+        let all = hilum("logs web --json").code(0).out;
+        let all = all.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        all.filter_map(|line| line["dropped"].as_u64()).collect()
+    };
+    hilum("up -d").code(0);
+    wait_until(LIMIT, "its first line", || hilum("logs web").out.contains("here"));
+    fill();
+    let by_down = lost_in(&hilum("down").code(0).err);
+    assert!(by_down > 2000, "{by_down}");
+    std::fs::remove_file(disk.0.join("fill")).unwrap();
+    std::fs::remove_file(cluster.path("go")).unwrap();
+    // In the foreground the end is known, too, and no node has died.
+    let up = cluster.start(&["-c", "disk/hilum.yml", "-C", "disk", "up"]);
+    wait_until(LIMIT, "the gap", || !gaps().is_empty());
+    up.wait_out("here");
+    fill();
+    signal("INT", up.pid());
+    let by_up = lost_in(&up.finish(LIMIT).code(0).err);
+    std::fs::remove_file(disk.0.join("fill")).unwrap();
+    hilum("up -d").code(0);
+    let events = hilum("events web --json").code(0).out;
+    assert_eq!(events.matches("lines-dropped").count(), 2, "{events}");
+    hilum("down").code(0);
+    let told = gaps();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0] <= by_down && told[1] <= by_up, "{told:?} {by_down} {by_up}");
+}
+
+#[test]
 fn two_clusters_do_not_write_into_one_log_folder() {
     let cluster = Cluster::new("instances: {}");
     let logs = cluster.path("shared logs");

@@ -3,11 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::verdict::{spoke, verdict};
 use super::{TICK, UpArgs};
 use crate::cli::exit::{CliError, ExitStatus, Outcome};
 use crate::cli::farewell::Farewell;
 use crate::cli::interrupts::{Interrupt, Interrupts};
+use crate::cli::last_word::{spoke, verdict};
 use crate::cli::lines::Feed;
 use crate::cli::link::Node;
 use crate::cli::operation::{self, Display};

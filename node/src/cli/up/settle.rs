@@ -8,8 +8,8 @@ use hilum_shared::config::spec::{Cluster, Kind, ServiceSpec};
 use hilum_shared::status::{Flag, InstanceStatus, Snapshot, State};
 
 use super::UpArgs;
-use super::verdict::{forsaken, spoke};
 use crate::cli::exit::{CliError, ExitStatus, Outcome};
+use crate::cli::last_word::{forsaken, spoke};
 use crate::cli::operation::Display;
 use crate::cli::output::printable;
 use crate::cli::process::Process;

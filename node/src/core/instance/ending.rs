@@ -60,7 +60,7 @@ impl Instance {
                     self.kill(Cause::Asked, now, out);
                 } else if self.spec.policy.hooks.before_stop.is_some() {
                     self.stopping(Cause::Asked, Step::Hook, now, timeout, out);
-                    self.hook(HookPoint::BeforeStop, out);
+                    self.wait_for(HookPoint::BeforeStop, now, out);
                 } else {
                     self.stopping(Cause::Asked, Step::Hook, now, timeout, out);
                     self.tell(now, out);
@@ -251,7 +251,7 @@ impl Instance {
         }
         self.phase = Phase::Closing(cause);
         if self.spec.policy.hooks.after_stop.is_some() {
-            self.hook(HookPoint::AfterStop, out);
+            self.wait_for(HookPoint::AfterStop, now, out);
         } else {
             self.close(now, out);
         }

@@ -46,10 +46,11 @@ impl Instance {
             killed: false,
             signalled: None,
             old: false,
+            hook: None,
         });
         if self.spec.policy.hooks.before_start.is_some() {
             self.phase = Phase::Preparing;
-            self.hook(HookPoint::BeforeStart, out);
+            self.wait_for(HookPoint::BeforeStart, now, out);
         } else {
             self.spawn(out);
         }
@@ -184,6 +185,25 @@ impl Instance {
                 .as_ref()
                 .is_some_and(|check| matches!(check.kind, AliveKind::Probe(_) | AliveKind::Rpc)),
         }
+    }
+
+    /// Runs a hook before which nothing goes on.
+    pub(super) fn wait_for(&mut self, point: HookPoint, now: Moment, out: &mut Output) {
+        if let Some(life) = &mut self.life {
+            life.hook = Some((point, now));
+        }
+        self.hook(point, out);
+    }
+
+    /// The hook that is waited for, and since when.
+    pub(in crate::core) fn awaited_hook(&self) -> Option<(HookPoint, Moment)> {
+        let point = match &self.phase {
+            Phase::Preparing => HookPoint::BeforeStart,
+            Phase::Stopping(stop) if stop.step == Step::Hook => HookPoint::BeforeStop,
+            Phase::Closing(_) => HookPoint::AfterStop,
+            _ => return None,
+        };
+        self.life.as_ref()?.hook.filter(|(of, _)| *of == point)
     }
 
     pub(super) fn hook(&self, point: HookPoint, out: &mut Output) {

@@ -36,6 +36,7 @@ impl Slow {
             base: PathBuf::new(),
             spec: LogsSpec { overflow, ..logs::spec(1 << 30, 1 << 26) },
             subscriber: None,
+            untold: Vec::new(),
         };
         let shared = Arc::new(Shared::new().unwrap());
         let (report, reports) = tokio::sync::mpsc::channel(1000);

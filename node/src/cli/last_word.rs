@@ -1,16 +1,22 @@
-//! How a cluster ended, by the last word of its node.
+//! How a cluster ended, by the last word of its node: the file `exit`.
 
 use std::time::UNIX_EPOCH;
 
 use serde::Deserialize;
 
-use crate::cli::exit::{CliError, ExitStatus, Outcome};
-use crate::cli::session::Session;
+use super::exit::{CliError, ExitStatus, Outcome};
+use super::ps;
+use super::session::Session;
+use crate::log::account::Untold;
+use crate::log::record::NODE_NAME;
 
 /// What the node with this pid left as its last word, in a command that began at this Unix time.
-pub(super) fn verdict(session: &Session, pid: u32, began: f64) -> Outcome {
+pub(crate) fn verdict(session: &Session, pid: u32, began: f64) -> Outcome {
     match last_word(session, began) {
-        Some(last) => last.verdict(),
+        Some(last) => {
+            warn_of_losses(session, &last.lost);
+            last.verdict()
+        }
         None => Err(CliError::Failed {
             message: format!("the node (pid {pid}) was killed; its keeper ended what it left"),
             help: Some("`hilum logs --stream node` shows its last words".into()),
@@ -19,7 +25,7 @@ pub(super) fn verdict(session: &Session, pid: u32, began: f64) -> Outcome {
 }
 
 /// The same for a command that waits for instances: an order to end came in its way.
-pub(super) fn forsaken(session: &Session, pid: u32, began: f64) -> Outcome {
+pub(crate) fn forsaken(session: &Session, pid: u32, began: f64) -> Outcome {
     match last_word(session, began) {
         None => Err(CliError::Gone { pid }),
         Some(LastWord { code: 0, ordered: true, reason, .. }) => Err(CliError::Failed {
@@ -31,8 +37,33 @@ pub(super) fn forsaken(session: &Session, pid: u32, began: f64) -> Outcome {
 }
 
 /// Whether the node has left a last word.
-pub(super) fn spoke(session: &Session, began: f64) -> bool {
+pub(crate) fn spoke(session: &Session, began: f64) -> bool {
     last_word(session, began).is_some()
+}
+
+/// The lines that the node could not write down to its end, in a command that began at this Unix time.
+pub(crate) fn losses(session: &Session, began: f64) -> Vec<Untold> {
+    last_word(session, began).map(|last| last.lost).unwrap_or_default()
+}
+
+/// Says how many lines are lost, and whose.
+pub(crate) fn warn_of_losses(session: &Session, lost: &[Untold]) {
+    if !lost.is_empty() {
+        session.out.warn(&told(lost));
+    }
+}
+
+fn told(lost: &[Untold]) -> String {
+    let lines = lost.iter().map(|one| one.lines).sum::<u64>();
+    let lines = if lines == 1 { "1 line is".to_owned() } else { format!("{lines} lines are") };
+    let each = lost.iter().map(|Untold { name, lines, why }| {
+        let name = if &**name == NODE_NAME { "others" } else { name };
+        format!("{lines} of {name} ({why})")
+    });
+    format!(
+        "the log could not be written to its end, {lines} lost: {}; the next start notes it in the timeline",
+        ps::list(&each.collect::<Vec<_>>())
+    )
 }
 
 fn last_word(session: &Session, began: f64) -> Option<LastWord> {
@@ -56,6 +87,8 @@ struct LastWord {
     service: Option<String>,
     #[serde(default)]
     ordered: bool,
+    #[serde(default)]
+    lost: Vec<Untold>,
 }
 
 fn why(reason: Option<String>) -> String {
@@ -95,5 +128,16 @@ mod tests {
         let word: LastWord = serde_json::from_str(word).unwrap();
         let text = word.verdict().unwrap_err().to_string();
         assert_eq!(text, "the node ended: its keeper, pid 7, was killed (code 1)");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_told_with_whose_it_was() {
+        let word = r#"{"code": 0, "lost": [{"name": "web.1", "lines": 12, "why": "disk full"}, {"name": "*", "lines": 3, "why": "disk full"}]}    "#;
+        let word: LastWord = serde_json::from_str(word).unwrap();
+        assert_eq!(
+            told(&word.lost),
+            "the log could not be written to its end, 15 lines are lost: 12 of web.1 (disk full), 3 of others (disk full); \
+             the next start notes it in the timeline"
+        );
     }
 }
