@@ -14,7 +14,15 @@ use super::session::Session;
 /// When the configuration cannot be read, or the node is asked and does not run.
 pub(crate) async fn open(session: &Session) -> Result<Arc<dyn Registry>, CliError> {
     let choice = match session.config() {
-        Ok(loaded) => loaded.cluster.container.registry.clone(),
+        Ok(loaded) => {
+            // Whoever looks for services of another registry must not take them for absent.
+            let of_it = |path: &str| path.trim_end_matches(".class").ends_with("registry");
+            let warnings = loaded.warnings.0.iter();
+            for one in warnings.filter(|one| one.path.as_deref().is_some_and(of_it)) {
+                session.out.warn(&one.message);
+            }
+            loaded.cluster.container.registry.clone()
+        }
         // What runs can be found while its file is broken.
         Err(CliError::Config(_)) if session.node_pid()?.is_some() => Choice::Embedded,
         Err(error) => return Err(error),

@@ -462,3 +462,15 @@ async fn a_service_whose_zookeeper_is_away_serves_is_registered_later_and_ends_i
     );
     cluster.down();
 }
+
+#[test]
+fn a_registry_that_only_python_has_is_said_where_services_are_looked_for() {
+    let class = "lymph.discovery.service:CoordinatorServiceRegistry";
+    let cluster = Cluster::up(&format!(
+        "container: {{registry: {{class: '{class}', coordinator_endpoint: 'tcp://127.0.0.1:1'}}}}\ninstances: {{web: {{command: sleep 1000}}}}"
+    ));
+    assert_eq!(cluster.state("web.1"), "running");
+    cluster.run("discover").code(0).says(class).says("uses its own");
+    let told = cluster.run("ps").code(0);
+    assert!(!told.err.contains(class), "{told:?}");
+}
