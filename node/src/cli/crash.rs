@@ -13,9 +13,9 @@ use super::session::Session;
 use super::table::{Align, Table};
 use super::target::{Names, Selection};
 use super::time;
-use crate::log::console::to_json;
 use crate::log::crashes::{self, Crash};
 use crate::log::expr::Expr;
+use crate::log::json::to_json;
 use crate::log::query::{Filter, Reader, Start};
 use crate::log::record::Stream;
 

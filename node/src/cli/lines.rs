@@ -172,7 +172,7 @@ impl Feed {
                 session.out.stream()
             });
             if session.out.json {
-                stream.json(&crate::log::console::to_json(&self.entry))?;
+                stream.json(&crate::log::json::to_json(&self.entry))?;
             } else {
                 text.clear();
                 self.console.render(&self.entry, &mut text);

@@ -17,11 +17,11 @@ use super::pager::Pager;
 use super::session::Session;
 use super::time;
 use crate::log::by_time::ByTime;
-use crate::log::console::to_json;
 use crate::log::context::{Context, Part};
 use crate::log::expr::Expr;
 use crate::log::follow::{Followed, Follower};
 use crate::log::gaps::Gaps;
+use crate::log::json::to_json;
 use crate::log::query::{Entry, Filter, Reader, Start};
 use crate::log::record::Stream;
 

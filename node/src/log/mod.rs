@@ -20,6 +20,7 @@ pub mod gaps;
 pub mod handle;
 pub mod index;
 pub mod join;
+pub mod json;
 pub mod level;
 pub mod line;
 pub mod query;

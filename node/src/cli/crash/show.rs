@@ -12,7 +12,8 @@ use super::super::output::{Style, printable};
 use super::super::session::Session;
 use super::super::time;
 use super::number;
-use crate::log::console::{Console, from_json};
+use crate::log::console::Console;
+use crate::log::json::from_json;
 
 /// Shows an exported dossier.
 pub(super) fn file(session: &Session, path: &Path) -> Outcome {
