@@ -48,8 +48,7 @@ impl Inner {
                 return;
             }
         };
-        let limit = self.config.max_partial;
-        link.room = Some((Room::new(&self.held, limit), limit));
+        link.room = Some(Room::new(&self.held));
         let wire = Wire::new(self.config.max_waiting);
         let key = Arc::as_ptr(&wire) as usize;
         {

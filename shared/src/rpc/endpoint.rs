@@ -65,8 +65,9 @@ pub struct Config {
     pub max_waiting: usize,
     /// Requests of one connection that may be worked on at once.
     pub max_open: u32,
-    /// Bytes of memory that messages may hold that have not come whole, over all accepted connections; who needs more is closed. A
-    /// message takes up to twice its size, and 128 KiB of each connection do not count.
+    /// Bytes of memory that messages may hold that have not come whole, over all accepted connections; where there is no room
+    /// left, who has come no further for the longest is closed. A message takes up to twice its size, and 128 KiB of each connection
+    /// do not count.
     pub max_partial: usize,
     /// Connections that are accepted at once.
     pub max_connections: usize,
@@ -192,6 +193,7 @@ impl Endpoint {
         let addresses: Vec<String> =
             listeners.iter().map(|listener| listener.address().to_owned()).collect();
         let inner = Arc::new(Inner {
+            held: Held::new(config.max_partial),
             config,
             network,
             handler,
@@ -199,7 +201,6 @@ impl Endpoint {
             addresses,
             state: Mutex::default(),
             complaints: Complaints::default(),
-            held: Arc::default(),
             closed: AtomicBool::new(false),
         });
         for listener in listeners {

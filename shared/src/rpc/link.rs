@@ -31,8 +31,10 @@ pub enum LinkError {
     /// It said nothing for this long.
     #[error("nothing was heard for {0:?}")]
     Silent(Duration),
-    /// Messages that have not come whole hold too much memory, over all connections.
-    #[error("messages that have not come whole hold more than {limit} bytes over all connections")]
+    /// Messages that have not come whole hold too much memory, over all connections, and this one's came no further for the longest.
+    #[error(
+        "messages that have not come whole hold more than {limit} bytes over all connections, and here one stood still"
+    )]
     Crowded {
         /// What they may hold.
         limit: usize,
@@ -60,8 +62,8 @@ pub(super) struct Link {
     cancelled: Vec<Vec<u8>>,
     /// Who is there.
     pub(super) peer: Hello,
-    /// What it may hold of messages that have not come whole, and where that ends.
-    pub(super) room: Option<(Room, usize)>,
+    /// What it may hold of messages that have not come whole.
+    pub(super) room: Option<Room>,
 }
 
 /// What is being written, and how much of it is.
@@ -177,10 +179,10 @@ impl Link {
             }
             if !more {
                 self.reader.space(); // a large buffer that is empty goes here
-                if let Some((room, limit)) = &mut self.room
+                if let Some(room) = &mut self.room
                     && !room.holds(self.reader.size())
                 {
-                    return LinkError::Crowded { limit: *limit };
+                    return LinkError::Crowded { limit: room.limit() };
                 }
             }
             let writing = *sent < sending.len();
@@ -209,6 +211,7 @@ impl Link {
                     Err(error) => return error.into(),
                 },
                 () = wire.woken(), if !writing => {}
+                limit = put_out(self.room.as_ref()) => return LinkError::Crowded { limit },
                 _ = ticks.tick() => if let Err(error) = owner.tick() {
                     return error;
                 },
@@ -274,6 +277,17 @@ impl Link {
             }
         }
         Ok(true)
+    }
+}
+
+/// Waits until others have taken the room of what has not come whole; what all may hold.
+async fn put_out(room: Option<&Room>) -> usize {
+    match room.filter(|room| room.is_taken()) {
+        Some(room) => {
+            room.put_out().await;
+            room.limit()
+        }
+        None => std::future::pending().await,
     }
 }
 
