@@ -440,6 +440,59 @@ async fn who_panics_while_it_stops_keeps_nobody_from_stopping_and_the_end_is_no_
     assert_eq!(stops, ["two stops as two", "one stops as one", "part stops"]);
 }
 
+#[derive(Default)]
+struct Stumbling;
+
+#[interface]
+impl Stumbling {
+    async fn on_start(&self) -> Result<()> {
+        panic!("it tripped")
+    }
+
+    async fn on_stop(&self) {
+        panic!("it never ran");
+    }
+}
+
+impl Component for Stumbling {
+    type Config = NeverRead;
+    const TYPE: &'static str = "Stumbling";
+
+    fn create(_: NeverRead) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn start(&self) -> Result<()> {
+        panic!("it tripped, too")
+    }
+}
+
+#[tokio::test]
+async fn who_panics_while_it_starts_is_named_and_what_had_started_stops() {
+    for (is_component, told, diary_has) in [
+        (
+            false,
+            "interface `last` did not start: panicked: it tripped",
+            &["part starts", "one starts", "two starts", "two stops as two", "one stops as one", "part stops"][..],
+        ),
+        (true, "`Stumbling` did not start: panicked: it tripped, too", &["part starts", "part stops"]),
+    ] {
+        let diary = Diary::default();
+        let node = FakeNode::start().unwrap();
+        let container = noted(&diary, &Arc::default(), false);
+        let container = if is_component {
+            container.component(Stumbling)
+        } else {
+            container.interface("last", Stumbling)
+        };
+        let service = Builder::with_contract(node.contract()).without_logging().without_signals();
+        let error = service.try_run(|worker| container.run(worker)).await.unwrap_err();
+        assert_eq!(error.to_string(), told);
+        assert_eq!(error.exit_code(), std::process::ExitCode::FAILURE);
+        assert_eq!(diary.read(), diary_has);
+    }
+}
+
 #[tokio::test]
 async fn a_test_network_names_versions_as_a_configuration_does_and_lets_services_leave() {
     let network = TestNetwork::new();
