@@ -336,6 +336,30 @@ async fn a_stop_leaves_the_registry_first_finishes_what_runs_and_goes_backwards(
 }
 
 #[tokio::test]
+async fn who_leaves_begins_nothing_more_while_a_call_still_runs() {
+    let (network, diary, gate) = (TestNetwork::new(), Diary::default(), Arc::new(Notify::new()));
+    let running = network.start(noted(&diary, &gate, false)).await;
+    let one = network.proxy("one").await.timeout(Duration::from_secs(30));
+    let by_address = network.proxy("two").await.at(running.address());
+    let waiting = one.defer::<String>("wait", args! {});
+    while running.running_calls() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let stop = tokio::spawn(running.stop(Duration::from_secs(30)));
+    let error = loop {
+        match by_address.call::<()>("fail", args! {}).await.unwrap_err() {
+            rpc::Error::Nack { .. } => tokio::task::yield_now().await,
+            error => break error,
+        }
+    };
+    assert!(matches!(error, rpc::Error::NotConnected { .. }), "{error}");
+    assert!(!stop.is_finished(), "a call still runs");
+    gate.notify_one();
+    assert_eq!(waiting.await.unwrap(), "done");
+    stop.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_stop_does_not_wait_longer_than_it_may() {
     let (network, diary, gate) = (TestNetwork::new(), Diary::default(), Arc::new(Notify::new()));
     let running = network.start(noted(&diary, &gate, false)).await;
@@ -473,9 +497,20 @@ async fn who_panics_while_it_starts_is_named_and_what_had_started_stops() {
         (
             false,
             "interface `last` did not start: panicked: it tripped",
-            &["part starts", "one starts", "two starts", "two stops as two", "one stops as one", "part stops"][..],
+            &[
+                "part starts",
+                "one starts",
+                "two starts",
+                "two stops as two",
+                "one stops as one",
+                "part stops",
+            ][..],
         ),
-        (true, "`Stumbling` did not start: panicked: it tripped, too", &["part starts", "part stops"]),
+        (
+            true,
+            "`Stumbling` did not start: panicked: it tripped, too",
+            &["part starts", "part stops"],
+        ),
     ] {
         let diary = Diary::default();
         let node = FakeNode::start().unwrap();

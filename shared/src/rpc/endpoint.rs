@@ -164,6 +164,8 @@ pub(super) struct State {
     /// Addresses that refused a connection, and how long they count as such.
     pub(super) refused: HashMap<String, Instant>,
     pub(super) accepted: HashMap<usize, Arc<Wire>>,
+    /// Nobody is served anew.
+    pub(super) leaving: bool,
     tasks: Vec<AbortHandle>,
 }
 
@@ -294,12 +296,23 @@ impl Endpoint {
         state.accepted.values().map(|wire| wire.open.load(Ordering::Relaxed)).sum()
     }
 
-    /// Listens no longer, lets what is being worked on finish within this time, and closes everything.
+    /// Listens no longer, and begins nothing more for callers of ours: they are told, and make elsewhere what comes too late. Others are
+    /// served until [`Self::close`].
+    pub fn leave(&self) {
+        let mut state = self.inner.state();
+        state.leaving = true;
+        state.tasks.drain(..).for_each(|task| task.abort());
+        state.accepted.values().for_each(|wire| wire.say_leave());
+    }
+
+    /// Leaves, lets what is being worked on finish within this time, and closes everything.
     pub async fn close(self, within: Duration) {
-        let tasks = std::mem::take(&mut self.inner.state().tasks);
-        tasks.iter().for_each(AbortHandle::abort);
-        let deadline = Instant::now() + within;
-        while self.serving() > 0 && Instant::now() < deadline {
+        self.leave();
+        let (begun, deadline) = (Instant::now(), Instant::now() + within);
+        let is_awaited = || self.inner.state().accepted.values().any(|wire| wire.is_awaited());
+        while (self.serving() > 0 || begun.elapsed() < LAST_REQUESTS && is_awaited())
+            && Instant::now() < deadline
+        {
             tokio::time::sleep(CLOSE_POLL).await;
         }
         self.inner.shut();
@@ -340,6 +353,8 @@ impl Asked<'_> {
 
 /// How often a closing endpoint looks whether it is done.
 const CLOSE_POLL: Duration = Duration::from_millis(5);
+/// How long it waits for what callers wrote before they heard of the end: one that does not read holds up nobody.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 impl Inner {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -386,9 +401,14 @@ impl Inner {
             self.answered(&id, Ok(message));
             return;
         }
+        let is_ping = message.subject == "lymph.ping";
+        if let Some(wire) = open.filter(|wire| !is_ping && wire.is_leaving()) {
+            wire.refuse(&message.id);
+            return;
+        }
         let message = Arc::new(message);
         let channel = ReplyChannel::new(route(), &message, open);
-        if message.subject == "lymph.ping" {
+        if is_ping {
             channel.pong(&message);
         } else if open.is_some_and(|wire| wire.open.load(Ordering::Relaxed) > self.config.max_open)
         {
@@ -400,7 +420,7 @@ impl Inner {
     }
 
     /// Gives an answer to the call with this id.
-    fn answered(&self, id: &str, answer: Result<Message, Ended>) {
+    pub(super) fn answered(&self, id: &str, answer: Result<Message, Ended>) {
         let pending = call_id(id).and_then(|id| self.state().pending.remove(&id));
         if let Some(pending) = pending {
             // Whoever does not wait any longer need not know.

@@ -11,6 +11,7 @@ use super::endpoint::{CallId, call_id};
 use super::network::Stream;
 use super::room::Room;
 use super::wire::Wire;
+use crate::wire::words::Word;
 use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
 
 /// Why a connection ended, or never began.
@@ -39,6 +40,9 @@ pub enum LinkError {
         /// What they may hold.
         limit: usize,
     },
+    /// The service said that it ends: the request came too late, and nothing of it was begun.
+    #[error("the service ends")]
+    Leaving,
     /// We have no more use for it.
     #[error("it was not used any more")]
     Idle,
@@ -96,8 +100,8 @@ pub(super) trait Owner {
     /// A message came.
     fn message(&mut self, frames: &[&[u8]]);
 
-    /// Nobody waits any longer for the answer to this request.
-    fn cancelled(&mut self, _id: &[u8]) {}
+    /// The other side said something that concerns its requests, or ours.
+    fn word(&mut self, _word: Word<'_>) {}
 
     /// Called in every interval: whether the connection is to go on.
     fn tick(&mut self) -> Result<(), LinkError>;
@@ -267,9 +271,11 @@ impl Link {
                     owner.message(&frames);
                 }
                 Item::Command(body) => {
-                    if let Some(id) = zmtp::cancelled(body) {
-                        self.cancelled.retain(|known| known != id);
-                        owner.cancelled(id);
+                    if let Some(word) = Word::read(body) {
+                        if let Word::Cancel(id) = word {
+                            self.cancelled.retain(|known| known != id);
+                        }
+                        owner.word(word);
                     } else if let Some(pong) = zmtp::pong(body) {
                         wire.put(&pong);
                     }

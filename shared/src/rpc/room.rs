@@ -201,7 +201,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_holds_little_keeps_it() {
         let held = Held::new(1000);
-        let (mut little, mut much, mut new) = (Room::new(&held), Room::new(&held), Room::new(&held));
+        let (mut little, mut much, mut new) =
+            (Room::new(&held), Room::new(&held), Room::new(&held));
         assert!(little.holds(FREE + 10));
         later().await;
         assert!(much.holds(FREE + 900));

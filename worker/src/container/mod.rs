@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start: components → endpoint (tcp, and ipc under a node) → on_start of each interface → subscribed to events → registered → ready
-//! drain: no more events → unregistered → running calls and handlers finish → on_stop in reverse → components in reverse → connections closed
+//! drain: no more events → unregistered → callers told → running calls and handlers finish → on_stop in reverse → components in reverse → connections closed
 //! ```
 //! It is a service like others ([`crate::run()`]): heartbeats, orders, signals and the log come from there. Without a node and a
 //! registry it serves all the same.
