@@ -215,7 +215,9 @@ mod tests {
     async fn who_gathers_much_in_small_parts_cannot_put_out_one_large_message() {
         let held = Held::new(1000);
         let mut crowd: Vec<Room> = (0..60).map(|_| Room::new(&held)).collect();
-        crowd.iter_mut().for_each(|room| assert!(room.holds(FREE + 15)));
+        for room in &mut crowd {
+            assert!(room.holds(FREE + 15));
+        }
         later().await;
         let mut large = Room::new(&held);
         for size in [100, 200, 400] {

@@ -53,7 +53,9 @@ mod tests {
     fn words_come_as_they_were_written() {
         let words = [Word::Cancel(b"one"), Word::Leave, Word::Left, Word::Refused(b"two")];
         let mut bytes = Vec::new();
-        words.iter().for_each(|word| word.write(&mut bytes));
+        for word in words {
+            word.write(&mut bytes);
+        }
         let mut reader = Reader::new(1000);
         reader.push(&bytes);
         for word in words {
