@@ -386,6 +386,8 @@ mod tests {
         is_shown("sh|-c|exec redis-cli -a pw ping", "sh|-c|exec redis-cli -a ******** ping");
         is_shown("curl|-u|me:pw|http://h", "curl|-u|me:********|http://h");
         is_shown("./own|-u|me|-p|pw", "./own|-u|me|-p|********");
+        is_shown("mongosh|-p|pw|shop", "mongosh|-p|********|shop");
+        is_shown("ldapsearch|-w|1234|-b|x", "ldapsearch|-w|********|-b|x");
         for plain in [
             "mkdir|-p|a",
             "./own|-p|8080",

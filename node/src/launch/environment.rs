@@ -7,12 +7,12 @@ use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use hilum_shared::config::spec::{AliveKind, ServiceSpec};
-use hilum_shared::name::{InstanceId, Run};
+use hilum_shared::name::InstanceId;
 use hilum_shared::protocol::env;
 use serde_json::{Map, Value};
 
 use super::context::{Context, References};
-use super::prepare::LaunchError;
+use super::prepare::{LaunchError, Start};
 use crate::driver::identity::Account;
 
 /// One variable of an instance. Most of it is borrowed: an environment is made at each start and at each crash.
@@ -55,16 +55,13 @@ type Variables<'a> = Vec<(Cow<'a, OsStr>, Option<Cow<'a, OsStr>>, Cow<'a, str>)>
 /// # Errors
 /// When a `$(…)` has no value.
 pub fn environment<'a>(
-    context: &'a Context,
-    spec: &'a ServiceSpec,
+    start: Start<'a>,
     account: &'a Account,
-    instance: &'a InstanceId,
-    run: Run,
-    token: &'a str,
 ) -> Result<Vec<EnvVar<'a>>, LaunchError> {
-    let added = added(context, spec, account, instance, run, token)?;
-    let mut all = Vec::with_capacity(context.inherited.len() + added.len());
-    let inherited = spec.launch.inherit_env.then_some(&context.inherited);
+    let added = added(start, account)?;
+    let from = &start.context.inherited;
+    let mut all = Vec::with_capacity(from.len() + added.len());
+    let inherited = start.spec.launch.inherit_env.then_some(from);
     let mut inherited = inherited.into_iter().flatten().peekable();
     let as_it_was = |(name, value): (&'a OsString, &'a OsString)| EnvVar {
         name: name.into(),
@@ -87,28 +84,16 @@ pub fn environment<'a>(
 ///
 /// # Errors
 /// When a `$(…)` has no value.
-pub fn given<'a>(
-    context: &'a Context,
-    spec: &'a ServiceSpec,
-    account: &'a Account,
-    instance: &'a InstanceId,
-    run: Run,
-) -> Result<Vec<EnvVar<'a>>, LaunchError> {
-    let added = added(context, spec, account, instance, run, "")?.into_iter();
+pub fn given<'a>(start: Start<'a>, account: &'a Account) -> Result<Vec<EnvVar<'a>>, LaunchError> {
+    let added = added(start, account)?.into_iter();
     Ok(added
         .filter_map(|(name, value, origin)| Some(EnvVar { name, value: value?, origin }))
         .collect())
 }
 
 /// What a run has or lacks besides what it inherits, in the order of the names.
-fn added<'a>(
-    context: &'a Context,
-    spec: &'a ServiceSpec,
-    account: &'a Account,
-    instance: &'a InstanceId,
-    run: Run,
-    token: &'a str,
-) -> Result<Variables<'a>, LaunchError> {
+fn added<'a>(start: Start<'a>, account: &'a Account) -> Result<Variables<'a>, LaunchError> {
+    let Start { context, spec, instance, .. } = start;
     let mut all = Variables::with_capacity(spec.launch.env.len() + USUAL);
     // A program that buffers its lines in blocks looks dead through a pipe.
     const UNBUFFERED: &str = "PYTHONUNBUFFERED";
@@ -127,7 +112,7 @@ fn added<'a>(
             value.map_err(|source| LaunchError::Template { key: format!("env.{name}"), source })?;
         all.push((text(name), value.map(own), entry.origin.as_str().into()));
     }
-    identify(&mut all, context, spec, instance, run, token);
+    identify(&mut all, start);
     ports(&mut all, context, spec, instance);
     sockets(&mut all, context, spec);
     Ok(settled(all))
@@ -168,14 +153,8 @@ fn own<'a>(text: String) -> Cow<'a, OsStr> {
     Cow::Owned(OsString::from(text))
 }
 
-fn identify<'a>(
-    all: &mut Variables<'a>,
-    context: &'a Context,
-    spec: &'a ServiceSpec,
-    instance: &InstanceId,
-    run: Run,
-    token: &'a str,
-) {
+fn identify<'a>(all: &mut Variables<'a>, start: Start<'a>) {
+    let Start { context, spec, instance, run, token } = start;
     let Context { endpoints, .. } = context;
     let (mut interval, mut timeout) = (context.heartbeat_interval, context.heartbeat_timeout);
     let alive = spec.policy.alive.as_ref();

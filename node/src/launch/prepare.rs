@@ -148,7 +148,7 @@ impl Start<'_> {
     /// # Errors
     /// When a `$(…)` has no value.
     pub fn environment<'a>(&'a self, account: &'a Account) -> Result<Vec<EnvVar<'a>>, LaunchError> {
-        environment(self.context, self.spec, account, self.instance, self.run, self.token)
+        environment(*self, account)
     }
 
     /// Fills in one text; `key` is where it stands.

@@ -22,6 +22,7 @@ use crate::driver::oom::Verdict;
 use crate::driver::sys::Usage;
 use crate::launch::context::References;
 use crate::launch::environment::{EnvVar, OURS, given};
+use crate::launch::prepare::Start;
 
 /// What has to be noted at the moment of the crash; the rest is made of it when there is time.
 pub(super) struct Dossier {
@@ -95,7 +96,14 @@ impl Runtime {
                 oom,
                 environment: known.and_then(|known| {
                     // What it inherited is the node's own: it says little of the crash and may say much of its user.
-                    given(&self.context, &known.spec, &nobody, &crash.instance, crash.run).ok()
+                    let start = Start {
+                        context: &self.context,
+                        spec: &known.spec,
+                        instance: &crash.instance,
+                        run: crash.run,
+                        token: "",
+                    };
+                    given(start, &nobody).ok()
                 }),
                 command: known.map_or(Vec::new(), |known| {
                     let values =

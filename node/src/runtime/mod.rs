@@ -17,13 +17,14 @@ mod config;
 mod dossier;
 mod figures;
 mod observe;
+mod output;
 mod publish;
 mod registry;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hilum_shared::config::LoadOptions;
@@ -162,14 +163,6 @@ struct Output {
     stderr: Option<OwnedFd>,
 }
 
-/// Ended runs whose output is still being read. Who ends one wakes the loop only when somebody waits for that: crashes
-/// come by the hundred a second.
-#[derive(Default)]
-struct Draining {
-    numbers: BTreeSet<u64>,
-    awaited: bool,
-}
-
 /// What is held for one run.
 #[derive(Default)]
 struct Held {
@@ -195,7 +188,7 @@ pub struct Runtime {
     held: HashMap<(InstanceId, Run), Held>,
     sweeps: Vec<(InstanceId, Run)>,
     kills: Vec<(InstanceId, Run)>,
-    draining: Arc<Mutex<Draining>>,
+    draining: Arc<Mutex<output::Draining>>,
     next_drain: u64,
     /// Answers of this turn. Each wakes three threads, which on few processors would go before the processes that are being started.
     answers: Vec<(RequestId, Reply)>,
@@ -417,30 +410,6 @@ impl Runtime {
         self.sweeps.extend(runs.into_iter().filter(|run| self.held.contains_key(run)));
     }
 
-    /// The leader is gone: its output is read to the end, and `late` answers may follow.
-    fn output_ends(&mut self, instance: &InstanceId, run: Run) {
-        let held = self.held.entry((instance.clone(), run)).or_default();
-        if std::mem::replace(&mut held.output_ended, true) {
-            return;
-        }
-        self.next_drain += 1;
-        let number = self.next_drain;
-        self.draining().numbers.insert(number);
-        let (draining, sender) = (Arc::clone(&self.draining), self.aside.0.clone());
-        self.parts.log.ended(instance.clone(), run, move || {
-            let mut draining = draining.lock().unwrap_or_else(PoisonError::into_inner);
-            draining.numbers.remove(&number);
-            if draining.awaited {
-                let _ = sender.send(Aside::OutputDone); // the loop may be gone already
-            }
-        });
-    }
-
-    fn draining(&self) -> MutexGuard<'_, Draining> {
-        // Whoever held it did nothing that could be half done.
-        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn aside(&mut self, aside: Aside) {
         match aside {
             Aside::OutputDone => self.answer_late(),
@@ -449,32 +418,6 @@ impl Runtime {
             Aside::SampleMemory => self.sample_memory(),
             Aside::Registry(away) => self.registry_news(away),
             Aside::Scrape(answer) => self.scraped(answer),
-        }
-    }
-
-    /// Tells a client that its operation is done, once all that the ended runs wrote can be read.
-    fn answer_when_written(&mut self, id: RequestId, outcome: Outcome) {
-        self.write_dossiers();
-        self.late.push((self.next_drain, id, outcome));
-        self.answer_late();
-    }
-
-    fn answer_late(&mut self) {
-        let oldest = {
-            let mut draining = self.draining();
-            draining.awaited = !self.late.is_empty();
-            draining.numbers.first().copied().unwrap_or(u64::MAX)
-        };
-        let late = std::mem::take(&mut self.late);
-        for (number, id, outcome) in late {
-            if number >= oldest {
-                self.late.push((number, id, outcome));
-                continue;
-            }
-            let sender = self.aside.0.clone();
-            self.parts.log.flush(move || {
-                let _ = sender.send(Aside::Tell(id, Box::new(outcome))); // the loop may be gone already
-            });
         }
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EventError, PREFETCH, Subscription};
 use crate::wire::message::{EncodeError, pack};
-use crate::wire::{Event, Value, limits};
+use crate::wire::{Event, Value};
 
 /// The interface.
 pub const INTERFACE: &str = "events";
@@ -120,10 +120,7 @@ pub struct Deliver {
 /// # Errors
 /// When it has no MessagePack form, or is nested too deep or too large for that.
 pub fn deliverable(event: &Event) -> Result<Vec<u8>, EventError> {
-    let packed = event.encode().map_err(|error| EventError::Body { reason: error.to_string() })?;
-    limits::check_inside(&packed, 1)
-        .map_err(|error| EventError::Body { reason: error.to_string() })?;
-    Ok(packed)
+    event.encode().map_err(|error| EventError::Body { reason: error.to_string() })
 }
 
 /// The body of `events.deliver`, around an event that is packed already.

@@ -12,6 +12,7 @@ use super::reply;
 use super::room::Room;
 use super::wire::Wire;
 use crate::transport::endpoint::Endpoint as Address;
+use crate::wire::words::Word;
 use crate::wire::zmtp::Hello;
 
 /// After the system had no descriptor for a new connection.
@@ -37,6 +38,7 @@ impl Inner {
             socket_type: "ROUTER".into(),
             identity: self.address.as_bytes().to_vec(),
             cancels: true,
+            leaves: false,
         };
         let address = stream.peer.clone();
         let opened =
@@ -48,18 +50,19 @@ impl Inner {
                 return;
             }
         };
-        let limit = self.config.max_partial;
-        link.room = Some((Room::new(&self.held, limit), limit));
+        link.room = Some(Room::new(&self.held));
         let wire = Wire::new(self.config.max_waiting);
         let key = Arc::as_ptr(&wire) as usize;
         {
             let mut state = self.state();
-            if self.closed.load(Ordering::SeqCst)
-                || state.accepted.len() >= self.config.max_connections
-            {
+            if state.leaving || self.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            if state.accepted.len() >= self.config.max_connections {
                 tracing::warn!(limit = self.config.max_connections, "connection refused: too many");
                 return;
             }
+            wire.shaken(&link.peer);
             state.accepted.insert(key, Arc::clone(&wire));
         }
         let identity = String::from_utf8(link.peer.identity.clone()).unwrap_or_default();
@@ -109,8 +112,14 @@ impl Owner for Accepted<'_> {
         self.inner.take(frames, route, Some(self.wire), &self.peer);
     }
 
-    fn cancelled(&mut self, id: &[u8]) {
-        self.wire.begun.lock().unwrap_or_else(PoisonError::into_inner).cancel(id);
+    fn word(&mut self, word: Word<'_>) {
+        match word {
+            Word::Cancel(id) => {
+                self.wire.begun.lock().unwrap_or_else(PoisonError::into_inner).cancel(id);
+            }
+            Word::Left => self.wire.nothing_follows(),
+            Word::Leave | Word::Refused(_) => {} // we have asked it nothing
+        }
     }
 
     fn tick(&mut self) -> Result<(), LinkError> {

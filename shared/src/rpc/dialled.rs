@@ -16,6 +16,7 @@ use super::link::{Link, LinkError, Owner};
 use super::reply;
 use super::wire::{Doubt, Liveness, NotTaken, Since, Wire};
 use crate::wire::message::{DecodeError, Message, pack};
+use crate::wire::words::Word;
 use crate::wire::zmtp::Hello;
 
 /// Times a call looks for a connection that does not end in the same moment.
@@ -34,7 +35,7 @@ pub(super) struct Pending {
 pub(super) enum Ended {
     /// We closed everything.
     Closed,
-    /// It was never made, or the request was not wholly written.
+    /// It was never made, or the request was not wholly written, or came when the service had said that it ends.
     NotConnected(Arc<LinkError>),
     /// The request may have left.
     Lost(Arc<LinkError>),
@@ -127,7 +128,7 @@ impl Inner {
             dial.wire.open.fetch_add(1, Ordering::Relaxed);
             dial.wire.mark_used();
             let call = Call { inner: self, id, dial };
-            match call.dial.wire.send(message) {
+            match call.dial.wire.request(message) {
                 Ok(()) => return Ok((answer, call)),
                 Err(NotTaken::Full) => {
                     return Err(Error::Congested { address: address.to_owned() });
@@ -144,7 +145,8 @@ impl Inner {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
-        if let Some(dial) = state.dials.get(address).filter(|dial| !dial.wire.is_closed()) {
+        let takes = |dial: &&Arc<Dial>| dial.wire.takes_requests();
+        if let Some(dial) = state.dials.get(address).filter(takes) {
             return Ok(Arc::clone(dial));
         }
         let dial = Arc::new(Dial {
@@ -192,7 +194,7 @@ impl Inner {
         // A local socket needs no name: nobody dials back there, and the name may be taken by our own last connection.
         let identity = if address.starts_with("ipc:") { "" } else { &self.address };
         let identity = identity.as_bytes().to_vec();
-        let hello = Hello { socket_type: "DEALER".into(), identity, cancels: false };
+        let hello = Hello { socket_type: "DEALER".into(), identity, cancels: false, leaves: true };
         Link::open(stream, &hello, self.config.max_message, limit).await
     }
 
@@ -206,9 +208,7 @@ impl Inner {
                 state.dials.remove(address);
             }
             if !matches!(*source, LinkError::Idle) {
-                let now = Instant::now();
-                state.refused.retain(|_, until| *until > now);
-                state.refused.insert(address.clone(), now + self.config.retry_after);
+                self.pass_over(&mut state, address);
             }
             let of_it = |_: &CallId, pending: &mut Pending| Arc::ptr_eq(&pending.dial, dial);
             state.pending.extract_if(of_it).collect::<Vec<_>>()
@@ -223,6 +223,23 @@ impl Inner {
             // Whoever does not wait any longer need not know.
             let _ = answer.send(Err(ended));
         }
+    }
+
+    /// For a while an address is called only where there is no other.
+    fn pass_over(&self, state: &mut State, address: &str) {
+        let now = Instant::now();
+        state.refused.retain(|_, until| *until > now);
+        state.refused.insert(address.to_owned(), now + self.config.retry_after);
+    }
+
+    /// A service ends: it gets no request of ours any more, and may still answer those that it has begun.
+    fn leave(&self, dial: &Arc<Dial>) {
+        let mut state = self.state();
+        if state.dials.get(&dial.address).is_some_and(|kept| Arc::ptr_eq(kept, dial)) {
+            state.dials.remove(&dial.address);
+        }
+        self.pass_over(&mut state, &dial.address);
+        dial.wire.say_left();
     }
 
     /// Sends an answer to a lymph container by dialling it.
@@ -261,9 +278,20 @@ impl Owner for Dialled<'_> {
         self.inner.take(frames, || reply::Route::Same(Arc::clone(wire)), None, &self.peer);
     }
 
+    fn word(&mut self, word: Word<'_>) {
+        match word {
+            Word::Leave => self.inner.leave(self.dial),
+            Word::Refused(id) => {
+                let ended = Ended::NotConnected(Arc::new(LinkError::Leaving));
+                self.inner.answered(&String::from_utf8_lossy(id), Err(ended));
+            }
+            Word::Cancel(_) | Word::Left => {} // it has asked us nothing
+        }
+    }
+
     fn tick(&mut self) -> Result<(), LinkError> {
         let (wire, config) = (&self.dial.wire, &self.inner.config);
-        if wire.is_closed() {
+        if wire.is_closed() || self.inner.closed.load(Ordering::SeqCst) {
             return Err(LinkError::Idle);
         }
         let late = wire.tick() > 2 * self.inner.tick();

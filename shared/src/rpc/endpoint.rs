@@ -65,8 +65,9 @@ pub struct Config {
     pub max_waiting: usize,
     /// Requests of one connection that may be worked on at once.
     pub max_open: u32,
-    /// Bytes of memory that messages may hold that have not come whole, over all accepted connections; who needs more is closed. A
-    /// message takes up to twice its size, and 128 KiB of each connection do not count.
+    /// Bytes of memory that messages may hold that have not come whole, over all accepted connections; where there is no room
+    /// left, who has come no further for the longest is closed. A message takes up to twice its size, and 128 KiB of each connection
+    /// do not count.
     pub max_partial: usize,
     /// Connections that are accepted at once.
     pub max_connections: usize,
@@ -163,6 +164,8 @@ pub(super) struct State {
     /// Addresses that refused a connection, and how long they count as such.
     pub(super) refused: HashMap<String, Instant>,
     pub(super) accepted: HashMap<usize, Arc<Wire>>,
+    /// Nobody is served anew.
+    pub(super) leaving: bool,
     tasks: Vec<AbortHandle>,
 }
 
@@ -192,6 +195,7 @@ impl Endpoint {
         let addresses: Vec<String> =
             listeners.iter().map(|listener| listener.address().to_owned()).collect();
         let inner = Arc::new(Inner {
+            held: Held::new(config.max_partial),
             config,
             network,
             handler,
@@ -199,7 +203,6 @@ impl Endpoint {
             addresses,
             state: Mutex::default(),
             complaints: Complaints::default(),
-            held: Arc::default(),
             closed: AtomicBool::new(false),
         });
         for listener in listeners {
@@ -293,12 +296,23 @@ impl Endpoint {
         state.accepted.values().map(|wire| wire.open.load(Ordering::Relaxed)).sum()
     }
 
-    /// Listens no longer, lets what is being worked on finish within this time, and closes everything.
+    /// Listens no longer, and begins nothing more for callers of ours: they are told, and make elsewhere what comes too late. Others are
+    /// served until [`Self::close`].
+    pub fn leave(&self) {
+        let mut state = self.inner.state();
+        state.leaving = true;
+        state.tasks.drain(..).for_each(|task| task.abort());
+        state.accepted.values().for_each(|wire| wire.say_leave());
+    }
+
+    /// Leaves, lets what is being worked on finish within this time, and closes everything.
     pub async fn close(self, within: Duration) {
-        let tasks = std::mem::take(&mut self.inner.state().tasks);
-        tasks.iter().for_each(AbortHandle::abort);
-        let deadline = Instant::now() + within;
-        while self.serving() > 0 && Instant::now() < deadline {
+        self.leave();
+        let (begun, deadline) = (Instant::now(), Instant::now() + within);
+        let is_awaited = || self.inner.state().accepted.values().any(|wire| wire.is_awaited());
+        while (self.serving() > 0 || begun.elapsed() < LAST_REQUESTS && is_awaited())
+            && Instant::now() < deadline
+        {
             tokio::time::sleep(CLOSE_POLL).await;
         }
         self.inner.shut();
@@ -339,6 +353,8 @@ impl Asked<'_> {
 
 /// How often a closing endpoint looks whether it is done.
 const CLOSE_POLL: Duration = Duration::from_millis(5);
+/// How long it waits for what callers wrote before they heard of the end: one that does not read holds up nobody.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 impl Inner {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -385,9 +401,14 @@ impl Inner {
             self.answered(&id, Ok(message));
             return;
         }
+        let is_ping = message.subject == "lymph.ping";
+        if let Some(wire) = open.filter(|wire| !is_ping && wire.is_leaving()) {
+            wire.refuse(&message.id);
+            return;
+        }
         let message = Arc::new(message);
         let channel = ReplyChannel::new(route(), &message, open);
-        if message.subject == "lymph.ping" {
+        if is_ping {
             channel.pong(&message);
         } else if open.is_some_and(|wire| wire.open.load(Ordering::Relaxed) > self.config.max_open)
         {
@@ -399,7 +420,7 @@ impl Inner {
     }
 
     /// Gives an answer to the call with this id.
-    fn answered(&self, id: &str, answer: Result<Message, Ended>) {
+    pub(super) fn answered(&self, id: &str, answer: Result<Message, Ended>) {
         let pending = call_id(id).and_then(|id| self.state().pending.remove(&id));
         if let Some(pending) = pending {
             // Whoever does not wait any longer need not know.

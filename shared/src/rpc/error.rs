@@ -48,7 +48,7 @@ pub enum Error {
         /// The versions that exist; `none` stands for instances without one.
         available: Vec<String>,
     },
-    /// No connection, or it ended before all of the request was written: it was not worked on.
+    /// No connection, or it ended before all of the request was written, or the service was ending already: it was not worked on.
     #[error("no connection to `{address}`: {source}")]
     NotConnected {
         /// Where to.

@@ -11,6 +11,7 @@ use super::endpoint::{CallId, call_id};
 use super::network::Stream;
 use super::room::Room;
 use super::wire::Wire;
+use crate::wire::words::Word;
 use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
 
 /// Why a connection ended, or never began.
@@ -31,12 +32,17 @@ pub enum LinkError {
     /// It said nothing for this long.
     #[error("nothing was heard for {0:?}")]
     Silent(Duration),
-    /// Messages that have not come whole hold too much memory, over all connections.
-    #[error("messages that have not come whole hold more than {limit} bytes over all connections")]
+    /// Messages that have not come whole hold too much memory, over all connections, and this one's came no further for the longest.
+    #[error(
+        "messages that have not come whole hold more than {limit} bytes over all connections, and here one stood still"
+    )]
     Crowded {
         /// What they may hold.
         limit: usize,
     },
+    /// The service said that it ends: the request came too late, and nothing of it was begun.
+    #[error("the service ends")]
+    Leaving,
     /// We have no more use for it.
     #[error("it was not used any more")]
     Idle,
@@ -60,8 +66,8 @@ pub(super) struct Link {
     cancelled: Vec<Vec<u8>>,
     /// Who is there.
     pub(super) peer: Hello,
-    /// What it may hold of messages that have not come whole, and where that ends.
-    pub(super) room: Option<(Room, usize)>,
+    /// What it may hold of messages that have not come whole.
+    pub(super) room: Option<Room>,
 }
 
 /// What is being written, and how much of it is.
@@ -94,8 +100,8 @@ pub(super) trait Owner {
     /// A message came.
     fn message(&mut self, frames: &[&[u8]]);
 
-    /// Nobody waits any longer for the answer to this request.
-    fn cancelled(&mut self, _id: &[u8]) {}
+    /// The other side said something that concerns its requests, or ours.
+    fn word(&mut self, _word: Word<'_>) {}
 
     /// Called in every interval: whether the connection is to go on.
     fn tick(&mut self) -> Result<(), LinkError>;
@@ -177,10 +183,10 @@ impl Link {
             }
             if !more {
                 self.reader.space(); // a large buffer that is empty goes here
-                if let Some((room, limit)) = &mut self.room
+                if let Some(room) = &mut self.room
                     && !room.holds(self.reader.size())
                 {
-                    return LinkError::Crowded { limit: *limit };
+                    return LinkError::Crowded { limit: room.limit() };
                 }
             }
             let writing = *sent < sending.len();
@@ -209,6 +215,7 @@ impl Link {
                     Err(error) => return error.into(),
                 },
                 () = wire.woken(), if !writing => {}
+                limit = put_out(self.room.as_ref()) => return LinkError::Crowded { limit },
                 _ = ticks.tick() => if let Err(error) = owner.tick() {
                     return error;
                 },
@@ -264,9 +271,11 @@ impl Link {
                     owner.message(&frames);
                 }
                 Item::Command(body) => {
-                    if let Some(id) = zmtp::cancelled(body) {
-                        self.cancelled.retain(|known| known != id);
-                        owner.cancelled(id);
+                    if let Some(word) = Word::read(body) {
+                        if let Word::Cancel(id) = word {
+                            self.cancelled.retain(|known| known != id);
+                        }
+                        owner.word(word);
                     } else if let Some(pong) = zmtp::pong(body) {
                         wire.put(&pong);
                     }
@@ -274,6 +283,17 @@ impl Link {
             }
         }
         Ok(true)
+    }
+}
+
+/// Waits until others have taken the room of what has not come whole; what all may hold.
+async fn put_out(room: Option<&Room>) -> usize {
+    match room.filter(|room| room.is_taken()) {
+        Some(room) => {
+            room.put_out().await;
+            room.limit()
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::endpoint::{CallId, call_id};
 use super::reply::Begun;
 use crate::wire::message::Message;
+use crate::wire::words::Word;
 use crate::wire::zmtp::{self, Hello};
 
 /// Whether a connection is good for calls.
@@ -43,6 +44,10 @@ pub(super) struct Wire {
     /// Milliseconds after `born` at which we last looked after it ourselves.
     ticked: AtomicU64,
     doubtful: AtomicBool,
+    /// Of a server: nothing more is begun.
+    leaving: AtomicBool,
+    /// Of a server that leaves: requests may still be on their way.
+    is_awaited: AtomicBool,
     /// Of a server: requests that can be ended.
     pub(super) begun: Mutex<Begun>,
     /// Calls that wait for an answer over it (a client's), or that are being worked on (a server's).
@@ -60,6 +65,10 @@ struct Out {
     early: Option<Vec<(CallId, usize)>>,
     /// Whether the other side understands cancels.
     cancels: bool,
+    /// Whether it understands that we end.
+    leaves: bool,
+    /// It was told that no request follows.
+    left: bool,
 }
 
 /// Why a message was not taken.
@@ -80,7 +89,11 @@ impl Wire {
                 closed: false,
                 early: None,
                 cancels: false,
+                leaves: false,
+                left: false,
             }),
+            leaving: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
             wake: Notify::new(),
             limit,
             heard: AtomicU64::new(0),
@@ -104,7 +117,9 @@ impl Wire {
 
     /// Hands are shaken.
     pub(super) fn shaken(&self, peer: &Hello) {
-        self.with(|out| (out.early, out.cancels) = (None, peer.cancels));
+        self.with(|out| {
+            (out.early, out.cancels, out.leaves) = (None, peer.cancels, peer.leaves);
+        });
         let now = self.elapsed();
         self.shaken.store(now, Ordering::Relaxed);
         self.ticked.store(now, Ordering::Relaxed);
@@ -134,14 +149,22 @@ impl Wire {
 
     /// Queues a message. Never waits.
     pub(super) fn send(&self, message: &Message) -> Result<(), NotTaken> {
-        self.queue(|out| {
-            let before = out.bytes.len();
-            message.write_to(&mut out.bytes, &mut out.headers);
-            if let Some(early) = &mut out.early {
-                let id = call_id(&message.id).unwrap_or_default();
-                early.push((id, out.bytes.len() - before));
-            }
-        })
+        self.queue(|out| message.write_to(&mut out.bytes, &mut out.headers))
+    }
+
+    /// Queues a request of ours. Never waits.
+    pub(super) fn request(&self, message: &Message) -> Result<(), NotTaken> {
+        self.queue_if(
+            |out| !out.left,
+            |out| {
+                let before = out.bytes.len();
+                message.write_to(&mut out.bytes, &mut out.headers);
+                if let Some(early) = &mut out.early {
+                    let id = call_id(&message.id).unwrap_or_default();
+                    early.push((id, out.bytes.len() - before));
+                }
+            },
+        )
     }
 
     /// Nobody waits for the answer to this request of ours any longer: it is taken back, or the other side told.
@@ -157,7 +180,8 @@ impl Wire {
         };
         if !self.with(take_back) && self.with(|out| out.cancels) {
             // Where so much waits that it is not taken, the request has its own limit.
-            let _ = self.queue(|out| zmtp::write_cancel(&mut out.bytes, &format!("{id:032x}")));
+            let id = format!("{id:032x}");
+            let _ = self.queue(|out| Word::Cancel(id.as_bytes()).write(&mut out.bytes));
         }
     }
 
@@ -167,8 +191,16 @@ impl Wire {
     }
 
     fn queue(&self, write: impl FnOnce(&mut Out)) -> Result<(), NotTaken> {
+        self.queue_if(|_| true, write)
+    }
+
+    fn queue_if(
+        &self,
+        is_open: impl FnOnce(&Out) -> bool,
+        write: impl FnOnce(&mut Out),
+    ) -> Result<(), NotTaken> {
         let first = self.with(|out| {
-            if out.closed {
+            if out.closed || !is_open(out) {
                 return Err(NotTaken::Closed);
             }
             // A single large message passes where nothing waits.
@@ -198,6 +230,57 @@ impl Wire {
 
     pub(super) fn is_closed(&self) -> bool {
         self.with(|out| out.closed)
+    }
+
+    /// Whether a request of ours may be put here.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.with(|out| !out.closed && !out.left)
+    }
+
+    /// We end: a caller of ours is told, and nothing more is begun for it.
+    pub(super) fn say_leave(&self) {
+        let is_told = self.with(|out| {
+            if !out.leaves || out.closed || self.leaving.swap(true, Ordering::SeqCst) {
+                return false;
+            }
+            self.is_awaited.store(true, Ordering::SeqCst);
+            Word::Leave.write(&mut out.bytes);
+            true
+        });
+        if is_told {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether nothing more is begun.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// The caller says that no request follows.
+    pub(super) fn nothing_follows(&self) {
+        self.is_awaited.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether requests may still be on their way from a caller that was told of the end.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::SeqCst)
+    }
+
+    /// Says that a request came too late.
+    pub(super) fn refuse(&self, id: &str) {
+        // Whose connection has ended, or who does not read, learns it by that.
+        let _ = self.queue(|out| Word::Refused(id.as_bytes()).write(&mut out.bytes));
+    }
+
+    /// The other side ends: it gets no request after this.
+    pub(super) fn say_left(&self) {
+        self.with(|out| {
+            if !std::mem::replace(&mut out.left, true) {
+                Word::Left.write(&mut out.bytes);
+            }
+        });
+        self.wake.notify_one();
     }
 
     fn elapsed(&self) -> u64 {

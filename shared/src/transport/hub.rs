@@ -13,11 +13,12 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::SigSet;
 
 use super::endpoint::Endpoint;
+use super::handler::Handler;
 use super::late::Late;
 use super::lossless::refuse_when_full;
 use super::monitor::watch;
 use super::slot::{Place, Slot};
-use super::socket::{Frames, Gate, Handler, Kind, LINGER_MS, OpenError, Socket, SocketSpec};
+use super::socket::{Frames, Gate, Kind, LINGER_MS, OpenError, Socket, SocketSpec};
 
 pub(super) enum Command {
     Open(Box<Opening>),

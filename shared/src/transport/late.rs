@@ -7,7 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::socket::{Attempt, Frame, Frames, Undelivered, try_send};
+use super::handler::{Attempt, Undelivered, try_send};
+use super::socket::{Frame, Frames};
 
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(5);

@@ -17,6 +17,7 @@
 //! one two more), the context four.
 
 pub mod endpoint;
+pub mod handler;
 pub mod hub;
 mod late;
 mod lossless;
@@ -25,8 +26,6 @@ pub mod reach;
 mod slot;
 pub mod socket;
 
+pub use handler::{Flow, Handler, Port, SocketEvent, Undelivered};
 pub use hub::{CloseReport, Hub, Mender};
-pub use socket::{
-    Flow, Frame, Frames, Handler, Kind, OpenError, Port, SendError, Socket, SocketEvent,
-    SocketSpec, Undelivered,
-};
+pub use socket::{Frame, Frames, Kind, OpenError, SendError, Socket, SocketSpec};

@@ -1,6 +1,7 @@
 //! Reading from a socket without waiting, and libzmq's news of its connections.
 
-use super::socket::{FRAME_LIMIT, Frames, SocketEvent};
+use super::handler::SocketEvent;
+use super::socket::{FRAME_LIMIT, Frames};
 
 /// Receives one whole message without waiting; `None` when it had too many frames.
 pub(crate) fn receive(socket: &zmq::Socket) -> zmq::Result<Option<Frames>> {

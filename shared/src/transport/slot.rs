@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::handler::{Attempt, Flow, Handler, Port, Undelivered, try_send};
 use super::late::Late;
 use super::lossless::refuse_when_full;
 use super::monitor::{monitor_event, receive};
-use super::socket::{Attempt, Flow, Frames, Gate, Handler, OpenError, Port, Undelivered, try_send};
+use super::socket::{Frames, Gate, OpenError};
 
 /// Messages of one socket before the others get their turn.
 const BATCH: usize = 256;

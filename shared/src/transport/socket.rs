@@ -1,13 +1,11 @@
-//! A socket's description, its handle for other threads, and what its owner implements.
+//! A socket's description, and its handle for other threads.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::endpoint::{Endpoint, EndpointError};
 use super::hub::{Command, Shared};
-use super::late::Late;
 use crate::wire::limits::{MAX_FRAME, MAX_FRAMES};
 
 /// One frame of a message.
@@ -18,7 +16,7 @@ pub type Frames = Vec<Frame>;
 /// What the socket does, in libzmq's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Many peers, each by its routing id. Always mandatory: a message for nobody comes back as [`Undelivered`].
+    /// Many peers, each by its routing id. Always mandatory: a message for nobody comes back as [`Undelivered`](super::Undelivered).
     Router,
     /// One conversation.
     Dealer,
@@ -65,7 +63,7 @@ pub struct SocketSpec {
     /// After each round of reading the socket rests this long, so that many small messages cost one wake-up. A message
     /// after a quiet time is read at once.
     pub pace: Duration,
-    /// Whether [`Handler::event`] is told of connections.
+    /// Whether [`Handler::event`](super::Handler::event) is told of connections.
     pub monitor: bool,
 }
 
@@ -155,159 +153,6 @@ const RECONNECT_MAX_MS: i32 = 1000;
 const BACKLOG: i32 = 4096;
 /// A message with more frames is dropped whole.
 pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
-
-/// What a handler did with a message.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Taken, or thrown away.
-    Taken,
-    /// There is no room: the socket is not read until [`Socket::resume`], then these come again first.
-    Full(Frames),
-}
-
-/// Why a message of ours did not leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undelivered {
-    /// A ROUTER knows nobody by that routing id (any more).
-    Gone,
-    /// A ROUTER's peer does not read.
-    Full,
-    /// libzmq does not take it: too many frames, or the socket's kind does not send.
-    Invalid,
-}
-
-/// What a monitored socket saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketEvent {
-    /// Somebody came to a bound socket; each such connection ends with [`SocketEvent::Disconnected`], whether or not it shakes hands.
-    Accepted,
-    /// A peer is there and has shaken hands.
-    Connected,
-    /// A connection ended.
-    Disconnected,
-    /// Nobody listened; another try follows.
-    Refused,
-}
-
-/// What a socket's owner does, on the ZeroMQ thread: it must never block.
-///
-/// A closure `FnMut(Frames, &mut Port) -> Flow` is a handler that minds only messages.
-pub trait Handler: Send {
-    /// A message came.
-    fn message(&mut self, frames: Frames, port: &mut Port<'_>) -> Flow;
-
-    /// A message did not leave.
-    fn undelivered(&mut self, _frames: Frames, _why: Undelivered) {}
-
-    /// A message of an XPUB leaves now, but a subscriber's queue is full and it will not get it.
-    fn missed(&mut self, _frames: &Frames) {}
-
-    /// A message had more than [`MAX_FRAMES`] frames and was dropped.
-    fn rejected(&mut self) {}
-
-    /// A connection came or went; only where [`SocketSpec::monitor`] is set.
-    fn event(&mut self, _event: SocketEvent, _port: &mut Port<'_>) {}
-
-    /// The time asked for by [`Port::wake_in`] has passed.
-    fn timer(&mut self, _port: &mut Port<'_>) {}
-}
-
-impl<F: FnMut(Frames, &mut Port<'_>) -> Flow + Send> Handler for F {
-    fn message(&mut self, frames: Frames, port: &mut Port<'_>) -> Flow {
-        self(frames, port)
-    }
-}
-
-/// A handler's own socket, while it runs.
-pub struct Port<'a> {
-    pub(super) socket: &'a zmq::Socket,
-    pub(super) router: bool,
-    pub(super) outbox: &'a mut VecDeque<Frames>,
-    pub(super) late: &'a mut Late,
-    pub(super) room: usize,
-    pub(super) wake: &'a mut Option<Duration>,
-}
-
-impl Port<'_> {
-    /// Sends at once, or puts it behind what waits already.
-    ///
-    /// # Errors
-    /// When it did not leave and will not.
-    pub fn send(&mut self, frames: Frames) -> Result<(), Undelivered> {
-        if self.router {
-            return self.late.send(self.socket, frames).map_err(|(why, _)| why);
-        }
-        if self.outbox.is_empty() {
-            match try_send(self.socket, false, frames) {
-                Ok(()) => return Ok(()),
-                Err((Attempt::Later, frames)) if self.room > 0 => self.outbox.push_back(frames),
-                Err((Attempt::Later, _)) => return Err(Undelivered::Full),
-                Err((Attempt::Never(why), _)) => return Err(why),
-            }
-        } else if self.outbox.len() < self.room {
-            self.outbox.push_back(frames);
-        } else {
-            return Err(Undelivered::Full);
-        }
-        Ok(())
-    }
-
-    /// Whether a message can be read now.
-    pub fn is_readable(&self) -> bool {
-        // Only a socket that is closed has no answer.
-        self.socket.get_events().is_ok_and(|events| events.contains(zmq::POLLIN))
-    }
-
-    /// Asks for one call of [`Handler::timer`] after this time; where one is due sooner, that stands.
-    pub fn wake_in(&mut self, delay: Duration) {
-        *self.wake = Some(delay);
-    }
-}
-
-pub(super) enum Attempt {
-    Later,
-    Never(Undelivered),
-}
-
-/// Sends without blocking; gives the message back when it did not leave.
-pub(super) fn try_send(
-    socket: &zmq::Socket,
-    router: bool,
-    frames: Frames,
-) -> Result<(), (Attempt, Frames)> {
-    let last = match frames.len() {
-        0 => return Err((Attempt::Never(Undelivered::Invalid), frames)),
-        count => count - 1,
-    };
-    for (at, frame) in frames.iter().enumerate() {
-        let more = if at < last { zmq::SNDMORE } else { 0 };
-        let mut asked = false;
-        let attempt = loop {
-            match socket.send(frame.as_slice(), zmq::DONTWAIT | more) {
-                Err(zmq::Error::EINTR) => {}
-                // A send looks only now and then at what peers have read since; asking for events always does.
-                Err(zmq::Error::EAGAIN) if !asked => {
-                    asked = true;
-                    let _ = socket.get_events();
-                }
-                other => break other,
-            }
-        };
-        // Only the first frame can be refused for lack of room: libzmq takes the rest of a message with it.
-        match attempt {
-            Ok(()) => {}
-            Err(zmq::Error::EAGAIN) if router => {
-                return Err((Attempt::Never(Undelivered::Full), frames));
-            }
-            Err(zmq::Error::EAGAIN) => return Err((Attempt::Later, frames)),
-            Err(zmq::Error::EHOSTUNREACH) => {
-                return Err((Attempt::Never(Undelivered::Gone), frames));
-            }
-            Err(_) => return Err((Attempt::Never(Undelivered::Invalid), frames)),
-        }
-    }
-    Ok(())
-}
 
 /// Why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -482,7 +327,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Reads on after [`Flow::Full`]. Call it after each message taken from the handler's channel: it costs one load
+    /// Reads on after [`Flow::Full`](super::Flow::Full). Call it after each message taken from the handler's channel: it costs one load
     /// where the socket was not paused.
     pub fn resume(&self) {
         if self.inner.gate.paused.swap(false, Ordering::SeqCst) {

@@ -67,15 +67,6 @@ pub enum LimitError {
 /// # Errors
 /// See [`LimitError`].
 pub fn check(bytes: &[u8]) -> Result<(), LimitError> {
-    check_inside(bytes, 0)
-}
-
-/// The same for a value that is to stand so many levels deep in another, [`MAX_DEPTH`] at most.
-///
-/// # Errors
-/// See [`LimitError`].
-pub fn check_inside(bytes: &[u8], levels: usize) -> Result<(), LimitError> {
-    let room = MAX_DEPTH.saturating_sub(levels);
     let mut walk = Walk { bytes, at: 0 };
     // One entry for each open array or map: how many values are still to come in it.
     let mut open = [0_u64; MAX_DEPTH];
@@ -88,7 +79,7 @@ pub fn check_inside(bytes: &[u8], levels: usize) -> Result<(), LimitError> {
         }
         let members = walk.value()?;
         if members > 0 {
-            *open[..room].get_mut(depth).ok_or(LimitError::Depth)? = members;
+            *open.get_mut(depth).ok_or(LimitError::Depth)? = members;
             depth += 1;
             continue;
         }

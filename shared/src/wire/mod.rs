@@ -14,6 +14,7 @@ mod sendable;
 mod ser;
 pub mod types;
 mod value;
+pub mod words;
 pub mod zmtp;
 
 pub use event::Event;

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::limits::MAX_FRAMES;
+use super::words::Word;
 
 const MORE: u8 = 1;
 const LONG: u8 = 2;
@@ -14,8 +15,8 @@ const COMMAND: u8 = 4;
 
 /// The property of a READY by which one of ours says that it understands cancels.
 const CANCELS: &str = "X-Cancel";
-/// A command's name with its length.
-const CANCEL: &[u8] = b"\x06CANCEL";
+/// The one by which it says that it wants to hear of a service's end.
+const LEAVES: &str = "X-Leave";
 
 /// How many bytes a greeting has.
 pub const GREETING: usize = 64;
@@ -29,8 +30,10 @@ pub struct Hello {
     pub socket_type: String,
     /// The routing id that it wants to be known by; may be empty.
     pub identity: Vec<u8>,
-    /// Whether it understands [`write_cancel`]: one of ours that answers requests.
+    /// Whether it understands [`Word::Cancel`]: one of ours that answers requests.
     pub cancels: bool,
+    /// Whether it understands [`Word::Leave`] and [`Word::Refused`]: one of ours that makes them.
+    pub leaves: bool,
 }
 
 /// Why bytes are not ZMTP, or not what we speak of it.
@@ -102,7 +105,8 @@ pub fn write_ready(out: &mut Vec<u8>, hello: &Hello) {
     let known =
         [("Socket-Type", hello.socket_type.as_bytes()), ("Identity", hello.identity.as_slice())];
     // Names with an X are for applications; libzmq passes over those that it does not know.
-    let ours = hello.cancels.then_some((CANCELS, &b"1"[..]));
+    let ours = [(CANCELS, hello.cancels), (LEAVES, hello.leaves)];
+    let ours = ours.iter().filter(|(_, is_so)| *is_so).map(|(name, _)| (*name, &b"1"[..]));
     for (name, value) in known.into_iter().chain(ours) {
         body.push(name.len() as u8);
         body.extend_from_slice(name.as_bytes());
@@ -136,6 +140,8 @@ pub fn read_ready(body: &[u8]) -> Result<Hello, ZmtpError> {
             hello.identity = value.to_vec();
         } else if name.eq_ignore_ascii_case(CANCELS.as_bytes()) {
             hello.cancels = value == b"1";
+        } else if name.eq_ignore_ascii_case(LEAVES.as_bytes()) {
+            hello.leaves = value == b"1";
         }
     }
     Ok(hello)
@@ -149,15 +155,9 @@ pub fn pong(body: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Writes the command that says: nobody waits any longer for the answer to the request of this id. Only for who has said in its
-/// READY that it understands.
-pub fn write_cancel(out: &mut Vec<u8>, id: &str) {
-    write_frame(out, COMMAND, &[CANCEL, id.as_bytes()].concat());
-}
-
-/// The id of the request that nobody waits for any longer, where a command says that.
-pub fn cancelled(body: &[u8]) -> Option<&[u8]> {
-    body.strip_prefix(CANCEL)
+/// Writes a command: the length of its name, the name, and what belongs to it.
+pub(super) fn write_command(out: &mut Vec<u8>, body: &[u8]) {
+    write_frame(out, COMMAND, body);
 }
 
 /// Writes one message.
@@ -318,8 +318,10 @@ impl Reader {
                 self.buffer[..self.end].get(at + head..(at + head).checked_add(length)?)
             })
         {
-            if flags & COMMAND != 0 {
-                found.extend(cancelled(body).map(<[u8]>::to_vec));
+            if flags & COMMAND != 0
+                && let Some(Word::Cancel(id)) = Word::read(body)
+            {
+                found.push(id.to_vec());
             }
             at += head + body.len();
         }
@@ -386,6 +388,7 @@ mod tests {
             socket_type: "ROUTER".into(),
             identity: b"tcp://127.0.0.1:59446".to_vec(),
             cancels: false,
+            leaves: false,
         };
         let mut out = Vec::new();
         write_ready(&mut out, &hello);
@@ -394,7 +397,7 @@ mod tests {
         let hex = out.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         assert_eq!(hex, theirs);
         assert_eq!(read_ready(&out[2..]), Ok(hello.clone()));
-        let ours = Hello { cancels: true, ..hello };
+        let ours = Hello { cancels: true, leaves: true, ..hello };
         out.clear();
         write_ready(&mut out, &ours);
         assert_eq!(read_ready(&out[2..]), Ok(ours));
@@ -431,7 +434,7 @@ mod tests {
         for id in ["one", "two", "three"] {
             write_message(&mut bytes, &[id.as_bytes(), b"", &[7; 300]]);
             ends.push(bytes.len());
-            write_cancel(&mut bytes, "another");
+            Word::Cancel(b"another").write(&mut bytes);
         }
         let left = |written| unwritten(&bytes, written).len();
         assert_eq!(unwritten(&bytes, ends[0]), [&b"two"[..], b"three"]);
@@ -444,7 +447,7 @@ mod tests {
         let mut bytes = Vec::new();
         for id in ["one", "two"] {
             write_message(&mut bytes, &[id.as_bytes(), b"REQ", &[7; 300]]);
-            write_cancel(&mut bytes, id);
+            Word::Cancel(id.as_bytes()).write(&mut bytes);
         }
         let mut reader = Reader::new(10_000);
         reader.push(&bytes[..bytes.len() - 1]);
@@ -453,7 +456,7 @@ mod tests {
         assert_eq!(reader.cancelled_ahead(), [b"one", b"two"]);
         assert!(matches!(reader.next_item(), Ok(Some(Item::Message(_)))));
         let Ok(Some(Item::Command(body))) = reader.next_item() else { panic!("no command") };
-        assert_eq!(cancelled(body), Some(&b"one"[..]));
+        assert_eq!(Word::read(body), Some(Word::Cancel(b"one")));
         assert_eq!(reader.cancelled_ahead(), [b"two"]);
     }
 

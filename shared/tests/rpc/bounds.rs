@@ -3,7 +3,9 @@
 use hilum_shared::events::{Embedded, EventError, EventSystem, Local, broker};
 use hilum_shared::wire::Event;
 use hilum_shared::wire::message::{Message, pack};
+use hilum_shared::wire::zmtp::Hello;
 use serde_bytes::ByteBuf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -119,44 +121,82 @@ async fn an_event_that_could_not_be_delivered_is_an_error_to_who_emits_it() {
     assert!(Event::new("a.b", &nested(65)).is_err(), "never nothing in its place");
 }
 
-#[tokio::test]
-async fn what_many_do_not_send_whole_is_bounded_over_all_and_nobody_else_suffers() {
-    use hilum_shared::wire::zmtp::Hello;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// Somebody who sends a message in parts.
+struct Slow(super::giving_up::Peer);
 
-    use super::giving_up::Peer;
-
-    let world = World::memory();
-    let config = Config { max_partial: 4 << 20, ..Config::default() };
-    let server = world.serve_with(echo(), config).await;
-    let client = world.client().await;
-    client.call::<_, Value>("echo.ack", &json!({}), &quick()).await.unwrap();
-    let mut peers = Vec::new();
-    for _ in 0..10 {
+impl Slow {
+    async fn connect(world: &World, server: &Endpoint) -> Self {
         let stream = world.network.connect(server.address()).await.unwrap();
         let hello = Hello { socket_type: "DEALER".into(), ..Hello::default() };
-        let mut peer = Peer::shake(stream, hello).await;
-        // A frame of 32 MiB, of which little more than 1 MiB ever comes.
+        Self(super::giving_up::Peer::shake(stream, hello).await)
+    }
+
+    /// Begins a frame of 32 MiB, of which this much comes for now.
+    async fn begin(&mut self, bytes: usize) {
         let mut begun = vec![2];
         begun.extend_from_slice(&(32_u64 << 20).to_be_bytes());
-        begun.resize(1_200_000, 0);
-        let written = peer.stream.write.write_all(&begun).await;
-        peers.push((peer, written.is_ok()));
+        begun.resize(bytes, 0);
+        // Who is put out meanwhile cannot write the rest.
+        let _ = self.0.stream.write.write_all(&begun).await;
     }
-    // Each took 2 MiB: the room is for two.
-    while server.connections() > 3 {
+
+    async fn is_put_out(&mut self) -> bool {
+        let end = tokio::time::timeout(Duration::from_millis(50), self.0.stream.read.read_u8());
+        matches!(end.await, Ok(Err(_)))
+    }
+}
+
+#[tokio::test]
+async fn what_many_do_not_send_whole_is_bounded_over_all_and_nobody_else_suffers() {
+    let world = World::memory();
+    let (gate, begun) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let config = Config { max_partial: 4 << 20, ..Config::default() };
+    let server = world.serve_with(giver(&gate, &begun), config).await;
+    let client = world.client().await;
+    let waiting = {
+        let client = client.clone();
+        tokio::spawn(
+            async move { client.call::<_, String>("give.wait", &json!({}), &quick()).await },
+        )
+    };
+    while begun.load(Ordering::SeqCst) < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut small = Slow::connect(&world, &server).await;
+    small.begin(200_000).await;
+    let mut peers = Vec::new();
+    for _ in 0..10 {
+        let mut peer = Slow::connect(&world, &server).await;
+        peer.begin(1_200_000).await;
+        peers.push(peer);
+        // Each took 2 MiB, and the room is for two: those that hold it while somebody else comes on are put out, and nobody else.
+        client.call::<_, ()>("give.take", &blob(1_500_000), &quick()).await.unwrap();
+    }
+    while server.connections() > 4 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let mut ended = 0;
-    for (peer, _) in &mut peers {
-        let end = tokio::time::timeout(Duration::from_millis(50), peer.stream.read.read_u8()).await;
-        ended += usize::from(matches!(end, Ok(Err(_))));
+    let mut put_out = 0;
+    for peer in &mut peers {
+        put_out += usize::from(peer.is_put_out().await);
     }
-    assert!((7..10).contains(&ended), "{ended}");
-    client.call::<_, Value>("echo.ack", &json!({}), &quick()).await.unwrap();
-    drop(peers);
-    // What they held is there for others again.
-    let large = ByteBuf::from(vec![7; 1_500_000]);
-    let same: ByteBuf = client.call("echo.same", &large, &quick()).await.unwrap();
-    assert_eq!(same, large);
+    assert!((8..=10).contains(&put_out), "{put_out}");
+    assert!(!small.is_put_out().await, "it holds next to nothing");
+    gate.add_permits(1);
+    assert_eq!(waiting.await.unwrap().unwrap(), "waited", "on the same connection");
+    assert_eq!(begun.load(Ordering::SeqCst), 11);
+}
+
+#[tokio::test]
+async fn a_message_for_which_there_is_no_room_at_all_puts_nobody_else_out() {
+    let world = World::memory();
+    let config = Config { max_partial: 3 << 20, ..Config::default() };
+    let server = world.serve_with(echo(), config).await;
+    let mut other = Slow::connect(&world, &server).await;
+    other.begin(400_000).await;
+    let mut large = Slow::connect(&world, &server).await;
+    large.begin(5 << 20).await;
+    while server.connections() > 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(large.is_put_out().await && !other.is_put_out().await);
 }

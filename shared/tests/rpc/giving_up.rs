@@ -2,6 +2,7 @@
 
 use hilum_shared::rpc::Stream;
 use hilum_shared::wire::message::{Message, pack};
+use hilum_shared::wire::words::Word;
 use hilum_shared::wire::zmtp::{self, GREETING, Hello, Item, Reader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -116,7 +117,7 @@ async fn a_server_that_was_paused_does_not_begin_what_was_given_up_meanwhile() {
         }
         // The last of them is still waited for.
         for id in &ids[..3] {
-            zmtp::write_cancel(&mut bytes, id);
+            Word::Cancel(id.as_bytes()).write(&mut bytes);
         }
         peer.stream.write.write_all(&bytes).await.unwrap();
         while begun.load(Ordering::SeqCst) <= round {
@@ -182,6 +183,7 @@ async fn only_who_understands_it_is_told_that_a_call_was_given_up() {
                 socket_type: "ROUTER".into(),
                 identity: b"tcp://127.0.0.1:1".to_vec(),
                 cancels,
+                leaves: false,
             };
             let mut peer = Peer::shake(stream, hello).await;
             let mut came = Vec::new();

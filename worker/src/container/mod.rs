@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start: components → endpoint (tcp, and ipc under a node) → on_start of each interface → subscribed to events → registered → ready
-//! drain: no more events → unregistered → running calls and handlers finish → on_stop in reverse → components in reverse → connections closed
+//! drain: no more events → unregistered → callers told → running calls and handlers finish → on_stop in reverse → components in reverse → connections closed
 //! ```
 //! It is a service like others ([`crate::run()`]): heartbeats, orders, signals and the log come from there. Without a node and a
 //! registry it serves all the same.
@@ -29,12 +29,12 @@ use hilum_shared::registry::{
     Choice, Instance, InvalidInterface, InvalidVersion, Memory, Registry, RegistryError, Version,
     check_interface,
 };
-use hilum_shared::rpc::{Client, Endpoint, Handler, Network, Sockets};
+use hilum_shared::rpc::{BoxFuture, Client, Endpoint, Handler, Network, Sockets};
 use hilum_shared::transport::reach;
 
 pub(crate) use build::{Classes, ComponentClass, InterfaceClass, snake};
 use build::{Installed, Part};
-use calls::{Calls, Refused};
+use calls::{Calls, Panicked, Refused};
 use events::Handlers;
 pub(crate) use figures::Figures;
 use registry::Wanted;
@@ -292,8 +292,8 @@ impl Container {
         }
         let mut started = Vec::new();
         for part in self.components {
-            let result = part.component.start().await;
-            if let Err(source) = result {
+            let start = Box::pin(async { part.component.start().await });
+            if let Err(source) = started_well(start).await {
                 stop_components(started).await;
                 return Err(StartError::Component { key: part.key, source });
             }
@@ -348,8 +348,8 @@ impl Container {
         };
         for installed in self.interfaces {
             let context = Context::new(Arc::clone(&running.process), &installed.name);
-            let start = installed.interface.start(&context);
-            if let Err(source) = context.trace(start).await {
+            let start = Box::pin(async { installed.interface.start(&context).await });
+            if let Err(source) = context.trace(started_well(start)).await {
                 running.stop(Duration::ZERO).await;
                 return Err(StartError::Interface { name: installed.name, source });
             }
@@ -426,6 +426,11 @@ fn host(ip: IpAddr) -> String {
         IpAddr::V6(ip) => format!("[{ip}]"),
         IpAddr::V4(ip) => ip.to_string(),
     }
+}
+
+/// What a start came to; a panic is an error like others.
+async fn started_well(start: BoxFuture<'_, Result<(), Error>>) -> Result<(), Error> {
+    catch(start).await.unwrap_or_else(|text| Err(Panicked(text).into()))
 }
 
 async fn stop_components(started: Vec<Part>) {

@@ -130,6 +130,7 @@ impl Running {
             }
             tokio::time::sleep(FAREWELL.min(left() / 4)).await;
         }
+        self.endpoint.leave();
         if timeout(left(), self.calls.idle()).await.is_err() {
             tracing::warn!(calls = self.calls.running(), "calls were not done in time");
         }

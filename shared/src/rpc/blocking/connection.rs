@@ -17,6 +17,7 @@ use crate::transport::Frames;
 use crate::transport::endpoint::Endpoint;
 use crate::wire::limits::MAX_ANSWER;
 use crate::wire::message::{DecodeError, Kind, Message};
+use crate::wire::words::Word;
 use crate::wire::zmtp::{self, GREETING, Hello, Item, Reader, ZmtpError};
 
 /// How often `cancelled` is asked while nothing comes. A signal is seen at once: it interrupts the wait.
@@ -183,7 +184,7 @@ impl Connection {
             return; // it never came whole, or would not be understood
         }
         let mut bytes = Vec::new();
-        zmtp::write_cancel(&mut bytes, id);
+        Word::Cancel(id.as_bytes()).write(&mut bytes);
         // A connection on which it stands half written, or which has ended, is of no more use.
         self.torn = match self.stream.write(&bytes) {
             Ok(count) => count < bytes.len(),
