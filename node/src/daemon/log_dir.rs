@@ -6,9 +6,17 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use hilum_shared::lock::{self, Lock, LockError};
 use hilum_shared::run_dir::{Access, StateDir};
+
+use crate::driver::procfs::Stat;
+
+/// So long one that was killed may take to let go of the folder: its threads end one after the other.
+const LETTING_GO: Duration = Duration::from_secs(2);
+/// Between two looks at it.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// The file that holds the path of the log folder, where `logs.dir` sets another one.
 pub(crate) fn log_pointer(state: &StateDir) -> PathBuf {
@@ -34,7 +42,16 @@ pub(super) struct InUse {
 pub(super) fn claim(dir: &Path, config: &Path) -> Result<Option<Lock>, InUse> {
     let path = dir.join("lock");
     let config = config.display().to_string().replace('\n', "?");
-    match Lock::take_for(&path, &config) {
+    let begun = Instant::now();
+    let lock = loop {
+        match Lock::take_for(&path, &config) {
+            Err(LockError::Held { pid }) if has_ended(pid) && begun.elapsed() < LETTING_GO => {
+                std::thread::sleep(AGAIN);
+            }
+            taken => break taken,
+        }
+    };
+    match lock {
         Ok(lock) => Ok(Some(lock)),
         Err(LockError::Held { pid }) => {
             let config = lock::purpose(&path).unwrap_or_else(|| "another project".into());
@@ -50,6 +67,10 @@ pub(super) fn claim(dir: &Path, config: &Path) -> Result<Option<Lock>, InUse> {
             Ok(None)
         }
     }
+}
+
+fn has_ended(pid: u32) -> bool {
+    Stat::read(pid).is_none_or(|stat| stat.is_zombie())
 }
 
 /// Makes the folder, and notes where it is. What fails here is told by who opens the log.
