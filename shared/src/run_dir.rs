@@ -16,6 +16,26 @@ pub struct StateDir {
     path: PathBuf,
 }
 
+/// Another user's `.hilum/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anothers {
+    folder: PathBuf,
+    owner: String,
+    user: String,
+}
+
+impl Anothers {
+    /// What is wrong.
+    pub fn message(&self) -> String {
+        format!("`{}` belongs to {}, whose cluster this is", self.folder.display(), self.owner)
+    }
+
+    /// What to do.
+    pub fn help(&self) -> String {
+        format!("`sudo chown -R {} {}` makes it yours", self.user, self.folder.display())
+    }
+}
+
 impl StateDir {
     /// A state folder that is known by its path.
     pub fn at(path: PathBuf) -> Self {
@@ -63,6 +83,18 @@ impl StateDir {
             let _ = write!(id, "{byte:02x}"); // writing to a String cannot fail
             id
         })
+    }
+
+    /// Whose it is, where that is another user: `sudo hilum up` leaves a folder of root's.
+    pub fn anothers(&self) -> Option<Anothers> {
+        let known = self.path.ancestors().take(2).find_map(|path| fs::metadata(path).ok())?;
+        let (owner, user) = (known.uid(), nix::unistd::geteuid().as_raw());
+        let name = |uid: u32| {
+            let known = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+            known.map_or_else(|| uid.to_string(), |user| user.name)
+        };
+        let folder = self.path.parent().unwrap_or(&self.path).to_owned();
+        (owner != user).then(|| Anothers { folder, owner: name(owner), user: name(user) })
     }
 
     /// Makes the folder, and `.gitignore` in `.hilum/`.

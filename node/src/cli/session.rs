@@ -336,10 +336,11 @@ impl Session {
         let state = &self.project()?.state;
         let begun = Instant::now();
         loop {
-            let pid = launch::node_pid(state).map_err(|source| CliError::File {
-                doing: "cannot ask the lock",
-                path: state.lock(),
-                source,
+            let pid = launch::node_pid(state).map_err(|source| match state.anothers() {
+                Some(anothers) => {
+                    CliError::Failed { message: anothers.message(), help: Some(anothers.help()) }
+                }
+                None => CliError::File { doing: "cannot ask the lock", path: state.lock(), source },
             })?;
             // it takes the lock first and writes its pid then: until that, the last one's is there, or none
             let written = pid.is_none_or(|pid| Process::find(pid).is_some());

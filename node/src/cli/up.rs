@@ -45,7 +45,7 @@ pub(crate) struct UpArgs {
     /// Another process count than the config's
     #[arg(long, value_name = "S=N", value_parser = count, add = super::completions::scales())]
     scale: Vec<Count>,
-    /// With -d: return when all are ready, and jobs completed
+    /// With -d: return when all are ready (or have run for `restart.min_uptime`, where they have no readiness), and jobs completed
     #[arg(long, requires = "detach")]
     wait: bool,
     /// With -d: wait no longer than this (exit code 4); the cluster goes on

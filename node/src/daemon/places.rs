@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hilum_shared::config::spec::Cluster;
 use hilum_shared::lock::{Lock, LockError};
-use hilum_shared::run_dir::{Access, RunDir, RunDirError, StateDir};
+use hilum_shared::run_dir::{Access, Anothers, RunDir, RunDirError, StateDir};
 use serde_json::{Value, json};
 
 use super::launch::{self, NodeOptions};
@@ -57,6 +57,8 @@ pub(super) enum PlaceError {
     Taken { path: PathBuf, config: String, pid: u32 },
     #[error("`{}` cannot be written ({source}): set `logs.dir`, then the run folder holds the rest", path.display())]
     NoState { path: PathBuf, source: io::Error },
+    #[error("{}\nhelp: {}", .0.message(), .0.help())]
+    Anothers(Anothers),
     #[error("`{}`: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -83,7 +85,10 @@ impl Places {
             run.create(access)?;
         }
         let lock_path = if writable { state.lock() } else { run.socket("lock") };
-        let lock = Lock::take(&lock_path)?;
+        let lock = Lock::take(&lock_path).map_err(|error| match (error, state.anothers()) {
+            (LockError::Io { .. }, Some(anothers)) => PlaceError::Anothers(anothers),
+            (error, _) => error.into(),
+        })?;
         if let Some(pid) = launch::bereft(&run, &state) {
             return Err(LockError::Held { pid }.into());
         }

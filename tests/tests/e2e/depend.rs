@@ -92,6 +92,22 @@ instances:
 }
 
 #[test]
+fn what_ends_at_once_has_not_come_up_though_it_was_started() {
+    let cluster = Cluster::new(
+        "
+instances:
+  web: {command: sleep 0.05; exit 7, shell: true, restart: {delay: 10ms, max_delay: 10ms}}
+  other: {command: sleep 1000}
+",
+    );
+    cluster.run("up -d --wait").code(1).says("error: `web.1`").says("last: exit 7");
+    assert_eq!(cluster.state("other.1"), "running");
+    cluster.run("up -d").code(0);
+    cluster.down();
+    cluster.assert_empty();
+}
+
+#[test]
 fn waiting_for_one_that_crashes_again_and_again_ends_with_the_reason() {
     let cluster = Cluster::new(
         "

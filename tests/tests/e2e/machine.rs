@@ -146,6 +146,32 @@ fn a_node_that_is_process_one_reaps_and_ends_with_its_code() {
 }
 
 #[test]
+fn a_cluster_that_root_has_started_once_says_whose_it_is() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::up("instances: {web: {command: sleep 1000}}");
+    cluster.ok("down");
+    std::fs::set_permissions(cluster.dir(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    // as others may read it, and as only root may
+    for (folders, lock) in [(0o755, 0o644), (0o755, 0o600), (0o700, 0o600)] {
+        for (path, mode) in
+            [(".hilum", folders), (".hilum/hilum.yml", folders), (".hilum/hilum.yml/lock", lock)]
+        {
+            std::fs::set_permissions(cluster.path(path), std::fs::Permissions::from_mode(mode))
+                .unwrap();
+        }
+        let up = cluster.command_by(&user, &["up", "-d"]).output().unwrap();
+        let said = String::from_utf8_lossy(&up.stderr);
+        for word in ["belongs to root", "sudo chown -R nobody", "/.hilum` makes it yours"] {
+            assert!(said.contains(word), "{folders:o} {lock:o}, {word}: {said}");
+        }
+        assert_eq!(up.status.code(), Some(1));
+    }
+}
+
+#[test]
 fn a_service_of_another_user_can_open_its_output_by_name() {
     if !is_root() {
         return;

@@ -31,7 +31,8 @@ enum Stand {
 /// What of a service decides how long `-d` waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
-    Service,
+    /// Where it cannot say that it is ready, it is when it has run for so long.
+    Service(Duration),
     /// It is waited for until it is completed.
     Job,
     /// Its time will come.
@@ -43,7 +44,8 @@ impl Sort {
         match spec.map(|spec| &spec.policy) {
             Some(policy) if policy.schedule.is_some() => Self::Scheduled,
             Some(policy) if policy.kind == Kind::Job => Self::Job,
-            _ => Self::Service,
+            Some(policy) if policy.ready.is_none() => Self::Service(policy.restart.min_uptime),
+            _ => Self::Service(Duration::ZERO),
         }
     }
 }
@@ -56,6 +58,7 @@ fn stand(one: &InstanceStatus, ready: bool, sort: Sort) -> Stand {
         State::Stopping if ready && !one.flags.contains(&Flag::Stuck) => Stand::OnTheWay,
         State::Stopped | State::Completed | State::Stopping => Stand::There,
         State::Running if ready && sort == Sort::Job => Stand::OnTheWay,
+        State::Running if ready && !has_held(one, sort) => Stand::OnTheWay,
         State::Running if !ready || one.ready => Stand::There,
         State::Starting if !ready && one.pid.is_some() => Stand::There,
         // One that could not be executed yet, its port being taken, has not been started.
@@ -68,6 +71,12 @@ fn stand(one: &InstanceStatus, ready: bool, sort: Sort) -> Stand {
         _ if one.state == State::Failed || one.in_vain.is_some() => Stand::InVain,
         _ => Stand::OnTheWay,
     }
+}
+
+/// Whether one without a readiness of its own has run for as long as a start that counts (`restart.min_uptime`).
+fn has_held(one: &InstanceStatus, sort: Sort) -> bool {
+    let Sort::Service(hold) = sort else { return true };
+    one.uptime.unwrap_or_default() >= hold.as_secs_f64()
 }
 
 /// The services that wait for a schedule's time, or for one that does. Their time will come, too.
@@ -138,7 +147,7 @@ pub(super) fn settle(
         for one in &snapshot.instances {
             let spec = loaded.cluster.services.get(one.service.as_str());
             let sort = match Sort::of(spec) {
-                Sort::Service | Sort::Job if later.contains(one.service.as_str()) => {
+                Sort::Service(_) | Sort::Job if later.contains(one.service.as_str()) => {
                     Sort::Scheduled
                 }
                 sort => sort,
@@ -231,7 +240,8 @@ mod tests {
 
     #[test]
     fn started_is_not_ready_and_backoff_is_not_failed() {
-        let look = |state, ready| stand(&instance("web.1", state), ready, Sort::Service);
+        let look =
+            |state, ready| stand(&instance("web.1", state), ready, Sort::Service(Duration::ZERO));
         assert_eq!(look(State::Running, false), Stand::There);
         assert_eq!(look(State::Running, true), Stand::There);
         assert_eq!(look(State::Backoff, false), Stand::There);
@@ -240,10 +250,18 @@ mod tests {
         assert_eq!(look(State::Stopping, false), Stand::There);
         assert_eq!(look(State::Stopping, true), Stand::OnTheWay, "what becomes of it is open");
         assert_eq!(look(State::Starting, false), Stand::OnTheWay, "not executed yet");
+        let mut young = instance("web.1", State::Running);
+        young.ready = true;
+        young.uptime = Some(0.5);
+        let sort = Sort::Service(Duration::from_secs(1));
+        assert_eq!(stand(&young, true, sort), Stand::OnTheWay, "it may end at once");
+        assert_eq!(stand(&young, false, sort), Stand::There);
+        young.uptime = Some(1.0);
+        assert_eq!(stand(&young, true, sort), Stand::There);
         let mut starting = instance("web.1", State::Starting);
         starting.pid = Some(1);
-        assert_eq!(stand(&starting, false, Sort::Service), Stand::There);
-        assert_eq!(stand(&starting, true, Sort::Service), Stand::OnTheWay);
+        assert_eq!(stand(&starting, false, Sort::Service(Duration::ZERO)), Stand::There);
+        assert_eq!(stand(&starting, true, Sort::Service(Duration::ZERO)), Stand::OnTheWay);
         assert_eq!(
             stand(&instance("j.1", State::Waiting), true, Sort::Scheduled),
             Stand::There,
@@ -269,16 +287,20 @@ mod tests {
     #[test]
     fn one_that_comes_in_vain_is_not_waited_for() {
         let mut one = instance("web.1", State::Waiting);
-        assert_eq!(stand(&one, true, Sort::Service), Stand::OnTheWay);
+        assert_eq!(stand(&one, true, Sort::Service(Duration::ZERO)), Stand::OnTheWay);
         one.in_vain = Some("it waits for db.1 to be ready".into());
-        assert_eq!(stand(&one, true, Sort::Service), Stand::InVain);
+        assert_eq!(stand(&one, true, Sort::Service(Duration::ZERO)), Stand::InVain);
         one.state = State::Backoff;
-        assert_eq!(stand(&one, true, Sort::Service), Stand::InVain);
-        assert_eq!(stand(&one, false, Sort::Service), Stand::InVain, "it never was started");
+        assert_eq!(stand(&one, true, Sort::Service(Duration::ZERO)), Stand::InVain);
+        assert_eq!(
+            stand(&one, false, Sort::Service(Duration::ZERO)),
+            Stand::InVain,
+            "it never was started"
+        );
         let exit = hilum_shared::signal::Exit::Code(1);
         one.exit = Some(hilum_shared::status::ExitStatus::new(exit, 0.0));
         assert_eq!(
-            stand(&one, false, Sort::Service),
+            stand(&one, false, Sort::Service(Duration::ZERO)),
             Stand::There,
             "`-d` alone does not ask for it"
         );

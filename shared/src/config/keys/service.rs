@@ -87,7 +87,7 @@ pub static RESTART: &[Key] = &[
     Key::new(
         "min_uptime",
         Duration,
-        "After an uptime of this the first restart is at once; faster ends back off.",
+        "After an uptime of this the first restart is at once; faster ends back off. `up -d --wait` waits for it where there is no `ready`.",
     )
     .or("1s"),
     Key::new("delay", Duration, "The first delay.").or("500ms"),
