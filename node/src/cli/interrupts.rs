@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::exit::CliError;
 use crate::driver::signals::hangup_is_ignored;
@@ -34,11 +34,23 @@ impl Interrupt {
 /// node that is its own stops in order with it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Whoever took one and does not come back for so long is stuck, too: a node that does not answer holds nobody up longer
+/// (`CONNECT` and `ANSWER` of the link).
+const ABSENCE: Duration = Duration::from_secs(20);
+
 /// The interrupts of this process from now on.
 pub(crate) struct Interrupts {
     received: Receiver<Interrupt>,
-    /// How many of them were taken.
-    taken: Arc<AtomicUsize>,
+    care: Arc<Care>,
+}
+
+/// What the one who listens knows of the one who is told.
+#[derive(Default)]
+struct Care {
+    /// So many of the interrupts were taken.
+    taken: AtomicUsize,
+    /// Goes up when somebody begins to wait for one, and when he ceases: odd meanwhile.
+    visits: AtomicUsize,
 }
 
 impl Interrupts {
@@ -59,8 +71,8 @@ impl Interrupts {
             source,
         };
         let (sender, received) = channel();
-        let taken = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::clone(&taken);
+        let care = Arc::new(Care::default());
+        let seen = Arc::clone(&care);
         let (ready, begun) = channel();
         // Asked before it is listened to.
         let ignored = hangup_is_ignored();
@@ -85,11 +97,16 @@ impl Interrupts {
                 };
                 drop(ready.send(Ok(())));
                 let (mut sent, mut last) = (0, Interrupt::Term);
+                let mut visit = (0, Instant::now());
                 loop {
-                    let waits = are_taken && sent > seen.load(Ordering::Relaxed);
                     let one = tokio::select! {
-                        () = tokio::time::sleep(PATIENCE), if waits => {
-                            if sent > seen.load(Ordering::Relaxed) {
+                        () = tokio::time::sleep(PATIENCE), if are_taken && sent > 0 => {
+                            let visits = seen.visits.load(Ordering::Relaxed);
+                            if visits != visit.0 || visits % 2 == 1 {
+                                visit = (visits, Instant::now());
+                            }
+                            let is_untaken = sent > seen.taken.load(Ordering::Relaxed);
+                            if is_untaken || visit.1.elapsed() >= ABSENCE {
                                 #[expect(
                                     clippy::disallowed_methods,
                                     reason = "whoever would return the code is stuck"
@@ -111,7 +128,7 @@ impl Interrupts {
         };
         std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(failed)?;
         match begun.recv() {
-            Ok(Ok(())) => Ok(Self { received, taken }),
+            Ok(Ok(())) => Ok(Self { received, care }),
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => Err(failed(std::io::Error::other("the listening thread ended"))),
         }
@@ -119,16 +136,14 @@ impl Interrupts {
 
     /// The next one, waited for no longer than this.
     pub(crate) fn wait(&self, limit: Duration) -> Option<Interrupt> {
-        match self.received.recv_timeout(limit) {
-            Ok(one) => {
-                self.taken.fetch_add(1, Ordering::Relaxed);
-                Some(one)
-            }
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                std::thread::sleep(limit);
-                None
-            }
+        self.care.visits.fetch_add(1, Ordering::Relaxed);
+        let one = self.received.recv_timeout(limit);
+        if one == Err(RecvTimeoutError::Disconnected) {
+            std::thread::sleep(limit);
         }
+        let one = one.ok();
+        self.care.taken.fetch_add(one.iter().len(), Ordering::Relaxed);
+        self.care.visits.fetch_add(1, Ordering::Relaxed);
+        one
     }
 }

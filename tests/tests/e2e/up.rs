@@ -162,3 +162,16 @@ fn whoever_is_not_read_ends_when_it_is_told_to_and_its_node_with_it() {
     wait_until(LIMIT, "its end", || up.try_wait().unwrap().is_some());
     cluster.assert_empty();
 }
+
+#[test]
+fn whoever_is_not_read_from_its_end_on_ends_all_the_same() {
+    let talk = "trap 'yes no line of interest | head -c 1000000; exit' TERM; echo here; while :; do sleep 0.1; done";
+    let cluster = Cluster::new(&format!("instances: {{web: {{command: [sh, -c, {talk:?}]}}}}"));
+    let mut up = cluster.command(&["up"]);
+    let mut up = up.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(LIMIT, "its trap", || cluster.run("logs web").out.contains("here"));
+    // It takes the signal, and then it has more to write than a pipe holds.
+    signal("TERM", up.id());
+    wait_until(2 * LIMIT, "its end", || up.try_wait().unwrap().is_some());
+    cluster.assert_empty();
+}
