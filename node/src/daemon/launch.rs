@@ -18,48 +18,9 @@ use hilum_shared::lock;
 use hilum_shared::run_dir::{Access, RunDir, StateDir};
 use serde::{Deserialize, Serialize};
 
+pub use super::options::NodeOptions;
 use crate::driver::limits::{self, TooFew};
 use crate::driver::request::{NulByte, SpawnRequest, Stdio as Descriptors};
-
-/// What a node is started with.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct NodeOptions {
-    /// All configs in order, absolute, as they were named: a link may be switched meanwhile.
-    pub configs: Vec<PathBuf>,
-    /// The path of the cluster's state folder.
-    pub state: PathBuf,
-    /// `--vars`.
-    pub vars: Option<PathBuf>,
-    /// `--env-file`.
-    pub env_files: Vec<PathBuf>,
-    /// The chosen profiles.
-    pub profiles: Vec<String>,
-    /// `-p`.
-    pub project: Option<String>,
-    /// Where instances run.
-    pub project_dir: PathBuf,
-    /// Level of the node's own diagnostics.
-    pub loglevel: Option<String>,
-    /// File of the node's own diagnostics.
-    pub logfile: Option<PathBuf>,
-    /// What to start; none = all.
-    pub targets: Vec<String>,
-    /// Whether what they depend on is started, too.
-    pub deps: bool,
-    /// Counts in place of the config's: service, count, whether it is relative.
-    pub scale: Vec<(String, i64, bool)>,
-    /// Whether it goes on without us.
-    pub detached: bool,
-    /// Whether the first failed instance ends it.
-    pub abort_on_failure: bool,
-}
-
-impl NodeOptions {
-    /// The state folder of the cluster.
-    pub fn state_dir(&self) -> StateDir {
-        StateDir::at(self.state.clone())
-    }
-}
 
 /// What came of it.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod guard;
 pub mod launch;
 mod log_dir;
 mod node;
+mod options;
 mod places;
 mod surroundings;
 

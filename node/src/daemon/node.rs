@@ -1,7 +1,5 @@
 //! The node's process: from its folders to its last line.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -13,7 +11,7 @@ use hilum_shared::config::{LoadOptions, Loaded};
 use hilum_shared::lock::{Lock, LockError};
 use hilum_shared::name::{InstanceId, Run};
 use hilum_shared::protocol::Level;
-use hilum_shared::protocol::control::{Fault, Scale, ScaleTo, Targets};
+use hilum_shared::protocol::control::Fault;
 use hilum_shared::rpc::publish;
 use hilum_shared::run_dir::Access;
 use hilum_shared::transport::{Hub, reach};
@@ -36,7 +34,7 @@ use crate::channels::records::{Batch, ReadOut, Records};
 use crate::channels::roster::Roster;
 use crate::channels::shutdown::Shutdown;
 use crate::core::action::Reply;
-use crate::core::input::{Input, Report, Request};
+use crate::core::input::{Input, Report};
 use crate::core::supervisor::{Options, Supervisor};
 use crate::driver::cgroup::Cgroups;
 use crate::driver::child::Processes;
@@ -46,7 +44,7 @@ use crate::driver::limits::Nofile;
 use crate::driver::ports::PortTable;
 use crate::driver::sockets::{self, Sockets};
 use crate::driver::{signals, sys};
-use crate::launch::context::{Context, Endpoints, inheritable};
+use crate::launch::context::{Context, Endpoints};
 use crate::log::account::Untold;
 use crate::log::handle::{self as log, LogConfig, LogHandle, NodeRecord, QueueFull};
 use crate::runtime::{Clock, Parts, Published, Runtime};
@@ -131,7 +129,7 @@ async fn run(startup: &Startup) -> i32 {
         report(startup, &Status::Failed { message: refusal.message, code: refusal.code });
         code
     };
-    let load = load_options(options);
+    let load = options.load();
     let loaded = match hilum_shared::config::load(&load) {
         Ok(loaded) => loaded,
         Err(errors) => return refused(Refusal::usage(errors.render(false).trim_end())),
@@ -164,7 +162,7 @@ async fn run(startup: &Startup) -> i32 {
         places.leave(&LastWord { code: 1, reason: &reason, ordered: false });
         return refused(Refusal::new(reason));
     }
-    let first = node.runtime.begin(first_requests(options));
+    let first = node.runtime.begin(options.first_requests());
     if let Some(Reply::Fault(Fault { message, help, .. })) = first {
         let help = help.map_or(String::new(), |help| format!("\nhelp: {help}"));
         places.leave(&LastWord { code: 2, reason: &message, ordered: false });
@@ -339,7 +337,7 @@ impl Node {
             cluster_mark: startup.mark.clone(),
             heartbeat_interval: cluster.node.heartbeat_interval,
             heartbeat_timeout: cluster.node.heartbeat_timeout,
-            inherited: inherited(options),
+            inherited: options.inherited(),
             sockets: shared,
             ports: Default::default(),
             nofile: Some(nofile.original),
@@ -452,15 +450,6 @@ fn listen_for_prometheus(at: SocketAddr) -> Result<std::net::TcpListener, Refusa
     Ok(listener)
 }
 
-/// The node's environment without its own, in order; `--vars` reaches lymph's services, too.
-fn inherited(options: &NodeOptions) -> BTreeMap<OsString, OsString> {
-    let mut variables = inheritable(std::env::vars_os());
-    let vars =
-        options.vars.as_ref().map(|vars| ("LYMPH_VARS".into(), vars.clone().into_os_string()));
-    variables.extend(vars);
-    variables
-}
-
 /// Structured records go to the log thread; while that is behind, workers wait. Whoever waits is
 /// named, so that its silence is not held against it.
 fn record_sink(
@@ -496,38 +485,4 @@ async fn resume_records(
         }
         records.resume();
     }
-}
-
-fn load_options(options: &NodeOptions) -> LoadOptions {
-    LoadOptions {
-        files: options.configs.clone(),
-        vars: options.vars.clone(),
-        env_files: options.env_files.clone(),
-        profiles: options.profiles.clone(),
-        project: options.project.clone(),
-        project_dir: options.project_dir.clone(),
-        env: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-    }
-}
-
-fn first_requests(options: &NodeOptions) -> Vec<Request> {
-    let mut requests = Vec::new();
-    if !options.scale.is_empty() {
-        let change = |(service, count, relative): &(String, i64, bool)| ScaleTo {
-            service: service.clone(),
-            count: *count,
-            relative: *relative,
-        };
-        requests
-            .push(Request::Scale(Scale { changes: options.scale.iter().map(change).collect() }));
-    }
-    requests.push(Request::Start(Targets {
-        targets: options.targets.clone(),
-        deps: options.deps,
-        rolling: false,
-        grace: None,
-    }));
-    requests
 }
