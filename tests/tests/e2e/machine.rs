@@ -1,23 +1,19 @@
 //! What the machine may do to a node: no more processes, a namespace of its own. Both need root, and a test without it
 //! says so and passes.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until, with_text};
-use nix::sys::ptrace;
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use hilum_tests::{Cluster, LIMIT, alive, signal, wait_until};
 
 fn count(ps: &serde_json::Value, what: &dyn Fn(&serde_json::Value) -> bool) -> usize {
     ps["instances"].as_array().into_iter().flatten().filter(|one| what(one)).count()
 }
 
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         eprintln!("skipped: this test needs root");
@@ -192,76 +188,6 @@ fn a_service_of_another_user_can_open_its_output_by_name() {
     }
 }
 
-/// What a debugger holds has ended and cannot be waited for: nobody is told how, until it is let go.
-fn dies_in_the_hands_of_a_debugger(pid: u32) -> Pid {
-    let debugged = Pid::from_raw(pid.try_into().unwrap());
-    ptrace::attach(debugged).unwrap();
-    waitpid(debugged, None).unwrap();
-    signal("KILL", pid);
-    let status = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    wait_until(LIMIT, "its end", || status().contains("State:\tZ"));
-    debugged
-}
-
-#[test]
-fn a_service_that_dies_in_the_hands_of_a_debugger_holds_up_nobody_else() {
-    if !is_root() {
-        return;
-    }
-    let yaml = "instances: {held: {command: sleep 1000}, other: {command: sleep 1000}}";
-    let cluster = Cluster::up(yaml);
-    let held = dies_in_the_hands_of_a_debugger(cluster.pid("held.1"));
-    signal("KILL", cluster.pid("other.1"));
-    let again = |one: &serde_json::Value| one["run"] == 2 && one["state"] == "running";
-    cluster.wait("other.1", "started again", again);
-    assert_eq!(cluster.instance("held.1")["run"], 1);
-    waitpid(held, None).unwrap();
-    assert_eq!(cluster.wait("held.1", "let go", again)["restarts"], 1);
-    cluster.ok("down");
-    cluster.assert_empty();
-}
-
-#[test]
-fn a_one_off_that_dies_in_the_hands_of_a_debugger_is_waited_for_at_rest() {
-    if !is_root() {
-        return;
-    }
-    let cluster = Cluster::new("instances: {web: {command: sleep}}");
-    let time = format!("1000.{}", std::process::id());
-    let run = cluster.start(&["run", "web", "--", &time]);
-    let program = || with_text(&time).into_iter().find(|one| one.command.starts_with("sleep"));
-    wait_until(LIMIT, "the program", || program().is_some());
-    let program = program().unwrap().pid;
-    let stat = std::fs::read_to_string(format!("/proc/{program}/stat")).unwrap();
-    let guard = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().to_owned();
-    let program = dies_in_the_hands_of_a_debugger(program);
-    // who asks again and again is seldom seen asleep
-    let asleep =
-        || std::fs::read_to_string(format!("/proc/{guard}/status")).unwrap().contains("State:\tS");
-    wait_until(LIMIT, "a guard that sleeps", || (0..50).all(|_| asleep()));
-    waitpid(program, None).unwrap();
-    run.finish(LIMIT).code(137);
-    cluster.assert_empty();
-}
-
-#[test]
-fn a_node_that_dies_in_the_hands_of_a_debugger_leaves_nothing_running() {
-    if !is_root() {
-        return;
-    }
-    let cluster = Cluster::new("");
-    let time = format!("1000.{}", std::process::id());
-    let command = format!("[sh, -c, '(setsid sleep {time} &); exec sleep {time}']");
-    cluster.configure(&format!("instances: {{web: {{command: {command}}}}}"));
-    cluster.ok("up -d --wait");
-    wait_until(LIMIT, "both", || with_text(&time).len() == 2);
-    let node = u32::try_from(cluster.ps()["node"]["pid"].as_u64().unwrap()).unwrap();
-    let node = dies_in_the_hands_of_a_debugger(node);
-    wait_until(LIMIT, "their end", || with_text(&time).is_empty());
-    waitpid(node, None).unwrap();
-    cluster.assert_empty();
-}
-
 fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
@@ -270,126 +196,6 @@ fn children(pid: u32) -> Vec<u32> {
             text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
         })
         .collect()
-}
-
-/// A folder that holds so many bytes, unmounted in the end; `None` where we may not mount.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-    fn mount(at: std::path::PathBuf, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(&at).expect("a folder");
-        let size = format!("size={size}");
-        let mut mount = std::process::Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).output();
-        if mounted.is_ok_and(|output| output.status.success()) {
-            return Some(Self(at));
-        }
-        eprintln!("skipped: a tmpfs cannot be mounted here");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
-#[test]
-fn on_a_full_disk_nothing_is_started_or_all_is_supervised_and_stopped_in_order() {
-    const PAGE: usize = 4096;
-    const PAGES: usize = 16;
-    let script = "#!/bin/sh\ntrap 'echo bye >> $1; exit 0' TERM\necho up >> $1\nwhile :; do sleep 0.02; done\n";
-    let (mut refused, mut ran) = (0, 0);
-    for room in 0..8 {
-        let cluster = Cluster::new("instances: {}");
-        let Some(disk) = SmallDisk::mount(cluster.path("disk"), &format!("{}", PAGES * PAGE))
-        else {
-            return;
-        };
-        let (service, said) = (cluster.path("service"), cluster.path("said"));
-        cluster.write("service", script);
-        std::fs::set_permissions(&service, PermissionsExt::from_mode(0o755)).unwrap();
-        let command = format!("[{}, {}]", service.display(), said.display());
-        cluster.write("disk/hilum.yml", &format!("instances: {{web: {{command: {command}}}}}\n"));
-        // The configuration has a page.
-        std::fs::write(disk.0.join("fill"), vec![1; (PAGES - 1 - room) * PAGE]).unwrap();
-        let hilum = |words: &str| cluster.run(&format!("-c disk/hilum.yml {words}"));
-        let up = hilum("up -d");
-        if !up.status.success() {
-            assert!(up.err.contains("No space left on device"), "{}", up.err);
-            assert_eq!(cluster.read("said"), "", "started and then given up: {}", up.err);
-            refused += 1;
-            continue;
-        }
-        ran += 1;
-        wait_until(LIMIT, "a start", || cluster.read("said") == "up\n");
-        // Now it is full for certain.
-        let rest = std::fs::OpenOptions::new().append(true).open(disk.0.join("fill")).unwrap();
-        while std::io::Write::write(&mut &rest, &[1; PAGE]).is_ok() {}
-        let ps: serde_json::Value = serde_json::from_str(&hilum("ps --json").code(0).out).unwrap();
-        let pid = ps["instances"][0]["pid"].as_u64().unwrap();
-        signal("KILL", u32::try_from(pid).unwrap());
-        wait_until(LIMIT, "a restart", || cluster.read("said") == "up\nup\n");
-        hilum("down").code(0);
-        assert_eq!(cluster.read("said"), "up\nup\nbye\n");
-    }
-    assert!(refused > 0 && ran > 0, "{refused} refused, {ran} ran");
-}
-
-#[test]
-fn what_a_full_disk_takes_to_the_end_is_told_by_down_and_by_up_and_is_a_gap_of_the_next_start() {
-    let cluster = Cluster::new("instances: {}");
-    let Some(disk) = SmallDisk::mount(cluster.path("disk"), "1m") else {
-        return;
-    };
-    let script = "echo here; until test -e ../go; do sleep 0.02; done; seq 1 3000; touch ../said; exec sleep 1000";
-    cluster.write(
-        "disk/hilum.yml",
-        &format!("instances: {{web: {{command: [sh, -c, '{script}']}}}}\n"),
-    );
-    let hilum = |words: &str| cluster.run(&format!("-c disk/hilum.yml -C disk {words}"));
-    let lost_in = |text: &str| -> u64 {
-        let rest = text.split(" lines are lost: ").nth(1).unwrap_or_else(|| panic!("{text}"));
-        assert!(rest.contains("of web.1 (disk full)"), "{text}");
-        text.split(" lines are lost").next().unwrap().rsplit(' ').next().unwrap().parse().unwrap()
-    };
-    let fill = || {
-        let fill = std::fs::OpenOptions::new().create(true).append(true).open(disk.0.join("fill"));
-        let fill = fill.unwrap();
-        while std::io::Write::write(&mut &fill, &[1; 4096]).is_ok() {}
-        cluster.write("go", "");
-        wait_until(LIMIT, "its lines", || cluster.path("said").exists());
-        std::fs::remove_file(cluster.path("said")).unwrap();
-    };
-    let gaps = || -> Vec<u64> {
-        let all = hilum("logs web --json").code(0).out;
-        let all = all.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        all.filter_map(|line| line["dropped"].as_u64()).collect()
-    };
-    hilum("up -d").code(0);
-    wait_until(LIMIT, "its first line", || hilum("logs web").out.contains("here"));
-    fill();
-    let by_down = lost_in(&hilum("down").code(0).err);
-    assert!(by_down > 2000, "{by_down}");
-    std::fs::remove_file(disk.0.join("fill")).unwrap();
-    std::fs::remove_file(cluster.path("go")).unwrap();
-    // In the foreground the end is known, too, and no node has died.
-    let up = cluster.start(&["-c", "disk/hilum.yml", "-C", "disk", "up"]);
-    wait_until(LIMIT, "the gap", || !gaps().is_empty());
-    up.wait_out("here");
-    fill();
-    signal("INT", up.pid());
-    let by_up = lost_in(&up.finish(LIMIT).code(0).err);
-    std::fs::remove_file(disk.0.join("fill")).unwrap();
-    hilum("up -d").code(0);
-    let events = hilum("events web --json").code(0).out;
-    assert_eq!(events.matches("lines-dropped").count(), 2, "{events}");
-    hilum("down").code(0);
-    let told = gaps();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0] <= by_down && told[1] <= by_up, "{told:?} {by_down} {by_up}");
 }
 
 #[test]
