@@ -161,6 +161,10 @@ fn one_off_processes_have_the_services_environment_and_give_their_code() {
         .ends(7);
     assert_eq!(ran.out(), "web.2 hush\n");
     place.run(&["run", "job"]).ends(0);
+    let shell = Place::with("instances: {web: {command: echo mine, shell: true}}");
+    let ran = shell.run(&["run", "web", "--", "false"]).ends(0);
+    assert_eq!(ran.out(), "mine\n");
+    assert!(ran.err().contains("have no effect; `hilum exec web -- CMD`"), "{}", ran.err());
     let ran = place.run(&["exec", "web", "--", "no-such-program"]).ends(127);
     assert!(ran.err().contains("`no-such-program`"), "{}", ran.err());
     let marks = place.run(&["exec", "web", "--", "env"]).ends(0);

@@ -58,6 +58,8 @@ cases! {
     words_of_a_shell: "instances:\n  a: {command: 'cat x | sort > $HOME/y'}\n  b: {command: 'cat x | sort', shell: true}\n  c: {command: [ls, '*', '|']}\n  d: {command: x, ready: {exec: 'test -e /run/*.pid'}, hooks: {before_start: 'mkdir a && mkdir b'}}\n  e: {command: x $(port.p) '| $X', ports: {p: auto}}\n";
     paths_of_sockets_are_short: "instances:\n  a: {command: x, ready: {unix: /run/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.sock}}\n";
     names: "instances:\n  'a b': {command: x}\n  '': {command: x}\n  ok: {command: []}\n  nothing:\n";
+    a_procfile: "instances:\n  a: sleep 1\n  b: './b --x \"it''s\" | cat'\n  c: [./c]\n";
+    restart_in_the_words_of_compose: "instances:\n  a: {command: x, restart: unless-stopped}\n  b: {command: x, restart: 'no'}\n  c: {command: x, restart: 'on-failure:5'}\n  d: {command: x, restart: on-failure}\n  e: {command: x, restart: no}\n";
     wrong_shapes: "name: [a]\nenv: [A=1]\ninstances:\n  a: ./a\n  b: {command: {x: y}, env: A=1, depends_on: 5, hooks: ./x, ports: [80]}\nsockets: 80\n";
     merge_key_of_a_text: "x-a: &a text\ninstances:\n  web:\n    <<: *a\n    command: x\n";
     lymph_backends_are_a_warning: "container:\n  registry: {class: 'lymph.discovery.zookeeper:ZookeeperServiceRegistry', zkclient: 'dep:kz'}\n  events: {class: 'lymph.events.kombu:KombuEventSystem'}\ndependencies: {kz: {hosts: 'a:1'}}\ninstances: {web: {command: x}}\n";

@@ -27,6 +27,9 @@ pub(crate) struct DoctorArgs {
     mend: bool,
 }
 
+/// A disk with less than so many % free is told, whatever `logs.keep_free` is.
+const NEARLY_FULL: f64 = 1.0;
+
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -332,7 +335,11 @@ fn disk(session: &Session, findings: &mut Findings) {
         return;
     };
     let free = disk.blocks_available() as f64 / disk.blocks().max(1) as f64;
-    let (free, floor) = (free * 100.0, loaded.cluster.logs.keep_free * 100.0);
+    room(free * 100.0, loaded.cluster.logs.keep_free * 100.0, there, findings);
+}
+
+/// What `free` % of a disk mean where the log leaves `floor` % alone.
+fn room(free: f64, floor: f64, there: &Path, findings: &mut Findings) {
     let shown = there.display();
     if free < floor {
         findings.warn(
@@ -340,6 +347,8 @@ fn disk(session: &Session, findings: &mut Findings) {
             format!("{free:.1} % of {shown} are free, `logs.keep_free` wants {floor:.1} %: old lines go before the budget is used"),
             "make room, or set a smaller `logs.keep_free`",
         );
+    } else if free < NEARLY_FULL {
+        findings.warn("disk", format!("{free:.1} % of {shown} are free"), "make room");
     } else {
         findings.ok("disk", format!("{free:.1} % of {shown} are free"));
     }
@@ -406,5 +415,17 @@ mod tests {
         assert_eq!(version("5.4.0-150-generic"), Some((5, 4)));
         assert!(version("5.14.0") > version("5.4.0"));
         assert_eq!(version("what"), None);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_whatever_the_log_leaves_free() {
+        let grade = |free, floor| {
+            let mut findings = Findings::default();
+            room(free, floor, Path::new("/"), &mut findings);
+            findings.0[0].grade
+        };
+        assert_eq!(grade(0.0, 0.0), Grade::Warn);
+        assert_eq!(grade(3.0, 5.0), Grade::Warn);
+        assert_eq!(grade(3.0, 0.0), Grade::Ok);
     }
 }

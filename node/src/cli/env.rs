@@ -1,14 +1,16 @@
 //! `env`: the environment of a service, each value with its origin.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use hilum_shared::secret::{MASK, masked};
 
 use super::exit::{ExitStatus, Outcome};
 use super::oneoff::Oneoff;
-use super::output::{Style, printable};
+use super::output::Style;
 use super::session::Session;
 
 /// The words of `env`.
@@ -65,10 +67,34 @@ pub(crate) fn run(session: &Session, args: &EnvArgs) -> Outcome {
     let mut out = session.out.stream();
     for (name, value, origin) in &shown {
         let origin = session.out.paint.paint(Style::Dim, &format!("# {origin}"));
-        out.line(&format!("{name}={}  {origin}", printable(value)))?;
+        out.line(&format!("{name}={}  {origin}", readable(value)))?;
     }
     out.flush()?;
     Ok(ExitStatus::Done)
+}
+
+/// A value on one line: as it is, or as a shell would read it where it has line breaks or control codes.
+fn readable(value: &str) -> Cow<'_, str> {
+    if !value.starts_with("$'") && !value.chars().any(char::is_control) {
+        return Cow::Borrowed(value);
+    }
+    let mut quoted = String::from("$'");
+    for c in value.chars() {
+        match c {
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            '\\' | '\'' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let code = u32::from(c);
+                let (mark, width) = if c.is_ascii() { ('x', 2) } else { ('u', 4) };
+                let _ = write!(quoted, "\\{mark}{code:0width$x}"); // a String takes all
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('\'');
+    Cow::Owned(quoted)
 }
 
 /// The names of `$(env.…)` in the files that have another value in this process than among `nodes`.
@@ -82,4 +108,17 @@ fn different(files: &[(PathBuf, String)], nodes: &[(OsString, OsString)]) -> Vec
     let theirs = |name: &str| nodes.iter().find(|(known, _)| known == name).map(|(_, value)| value);
     let other = |name: &&str| theirs(name) != std::env::var_os(name).as_ref();
     names.into_iter().filter(other).map(|name| format!("`{name}`")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_several_lines_is_not_taken_for_one_with_blanks() {
+        assert_eq!(readable("a \"b\" it's \\ ü"), "a \"b\" it's \\ ü");
+        assert_eq!(readable("line1\nline2"), r"$'line1\nline2'");
+        assert_eq!(readable("it's\t\\n\x1b[2J\u{85}"), r"$'it\'s\t\\n\x1b[2J\u0085'");
+        assert_eq!(readable("$'a'"), r"$'$\'a\''");
+    }
 }

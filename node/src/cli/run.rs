@@ -1,6 +1,7 @@
 //! `run`: a service's own command, once more, in this terminal.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use super::exit::Outcome;
 use super::oneoff::Oneoff;
@@ -28,6 +29,44 @@ pub(crate) fn run(session: &Session, args: &RunArgs, command: u32) -> Outcome {
     let loaded = session.config()?;
     let oneoff = Oneoff::of(session, loaded, &args.service)?.at_this_terminal();
     let mut words = oneoff.command()?;
+    if !args.arguments.is_empty() && ignores_arguments(&words) {
+        session.out.warn(&format!(
+            "a shell reads the command of `{0}`, which uses no arguments: those given here have no effect; `hilum exec {0} -- CMD` runs another command in its place",
+            args.service
+        ));
+    }
     words.extend(args.arguments.iter().cloned());
     oneoff.run(&words, command)
+}
+
+/// Whether this is a shell's text (`shell: true`) that names neither `$0`, `$1`, … nor `$@`.
+fn ignores_arguments(words: &[OsString]) -> bool {
+    let [shell, option, text, ..] = words else { return false };
+    let shell = Path::new(shell).file_name();
+    let is_shell = ["sh", "bash", "dash"].iter().any(|name| shell == Some(OsStr::new(name)));
+    let text = text.to_string_lossy();
+    let uses = text.split('$').skip(1).any(|rest| {
+        let rest = rest.strip_prefix('{').unwrap_or(rest);
+        rest.starts_with(|c: char| c.is_ascii_digit() || "@*#".contains(c))
+    });
+    is_shell && option == "-c" && !uses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_a_shell_would_not_use_are_told_from_those_it_does() {
+        let ignores = |words: &[&str]| {
+            ignores_arguments(&words.iter().map(OsString::from).collect::<Vec<_>>())
+        };
+        assert!(ignores(&["/bin/sh", "-c", "echo $X | cat"]));
+        assert!(ignores(&["bash", "-c", "echo"]));
+        for text in ["exec web \"$@\"", "echo ${1:-x}", "$0"] {
+            assert!(!ignores(&["/bin/sh", "-c", text]), "{text}");
+        }
+        assert!(!ignores(&["./web", "-c", "file"]));
+        assert!(!ignores(&["sh", "script"]));
+    }
 }

@@ -84,6 +84,12 @@ pub(crate) fn run(session: &Session, args: &ScaleArgs) -> Outcome {
             let _ = replace(path, text); // the error that is told is the node's
         }
     })?;
+    let is_so = |(name, count): &(String, u32)| {
+        snapshot.services.iter().any(|s| s.name.as_str() == name && s.count == *count)
+    };
+    if begun.changed.is_empty() && wanted.iter().all(is_so) && !session.out.json {
+        session.out.note("nothing to scale");
+    }
     let targets: Vec<String> = wanted.iter().map(|(service, _)| service.clone()).collect();
     let done = operation::finish(
         session,
@@ -133,9 +139,9 @@ fn save(session: &Session, wanted: &[(String, u32)]) -> Result<Vec<(PathBuf, Str
     for (service, count) in wanted {
         let one = save_one(session, service, *count).map_err(|error| CliError::Failed {
             message: format!("not saved, so not scaled: {error}"),
-            help: Some(format!(
+            help: error.help().or_else(|| Some(format!(
                 "set `numprocesses: {count}` under `instances.{service}` by hand (or the variable that stands there), or leave out `--save`"
-            )),
+            ))),
         })?;
         let path = shown(&one.0);
         session.out.note(&format!("saved `numprocesses: {count}` of `{service}` in {path}"));
@@ -156,7 +162,10 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<(PathBuf, St
                 return Err(CliError::failed(format!("{}: {error}", shown(path))));
             }
             Err(error) => {
-                why.get_or_insert_with(|| format!("{}: {error}", shown(path)));
+                why.get_or_insert_with(|| CliError::Failed {
+                    message: format!("{}: {error}", shown(path)),
+                    help: error.help(),
+                });
                 continue;
             }
         };
@@ -180,7 +189,7 @@ fn save_one(session: &Session, service: &str, count: u32) -> Result<(PathBuf, St
         }
         return Ok((path.clone(), text.clone()));
     }
-    Err(CliError::failed(why.unwrap_or_else(|| "no file has it".into())))
+    Err(why.unwrap_or_else(|| CliError::failed("no file has it")))
 }
 
 /// The files, those that have the count of the service before those that do not, and of each those that win first: what

@@ -63,8 +63,8 @@ pub enum Input {
     },
     /// The configuration file was read again and is valid.
     Reconfigure {
-        /// Who asked; `None` when the file was saved.
-        request: Option<RequestId>,
+        /// Why.
+        reason: Reread,
         /// The new configuration.
         cluster: Arc<Cluster>,
         /// Only say what would change.
@@ -72,6 +72,17 @@ pub enum Input {
     },
     /// The configuration file was saved and cannot be put in force, for this reason.
     ReloadRefused(String),
+}
+
+/// Why the configuration file was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reread {
+    /// It was saved.
+    Saved,
+    /// A signal said so.
+    Ordered,
+    /// Somebody waits for the answer.
+    Asked(RequestId),
 }
 
 /// Stands for one client's call until it is answered.

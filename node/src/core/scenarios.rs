@@ -11,7 +11,7 @@ use hilum_shared::units::Bytes;
 
 use super::action::Reply;
 use super::fixtures::{cluster, needs, ready, service};
-use super::input::{Input, ProbePurpose, Report, Request, RequestId};
+use super::input::{Input, ProbePurpose, Report, Request, RequestId, Reread};
 use super::world::World;
 
 mod change;
@@ -32,7 +32,7 @@ fn scale(world: &mut World, name: &str, count: i64) -> RequestId {
 }
 
 fn reload(world: &mut World, cluster: Arc<Cluster>, dry_run: bool) {
-    world.feed(Input::Reconfigure { request: None, cluster, dry_run });
+    world.feed(Input::Reconfigure { reason: Reread::Saved, cluster, dry_run });
 }
 
 fn outcome(world: &World, id: RequestId) -> Vec<(String, String)> {

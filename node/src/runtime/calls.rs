@@ -13,7 +13,7 @@ use hilum_shared::status::{Flag, NodeStatus, Snapshot};
 use super::Runtime;
 use crate::channels::control::{Call, ControlCall};
 use crate::core::event::Event;
-use crate::core::input::{Entry, Input, Request, RequestId};
+use crate::core::input::{Entry, Input, Request, RequestId, Reread};
 use crate::driver::stats::Breadth;
 use crate::log::account::{Losses, causes};
 
@@ -44,7 +44,7 @@ impl Runtime {
             Call::ChangeLoglevel(change) => {
                 return self.change_loglevel(id, &change);
             }
-            Call::Reload(reload) => return self.read_config(Some(id), reload.dry_run),
+            Call::Reload(reload) => return self.read_config(Reread::Asked(id), reload.dry_run),
             Call::Restart(targets) => return self.restart_fresh(id, targets),
             Call::Start(targets) => Request::Start(targets),
             Call::Stop(targets) => Request::Stop(targets),

@@ -4,19 +4,20 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hilum_shared::config::Diagnostics;
 use hilum_shared::config::spec::{Cluster, ServiceSpec};
 use hilum_shared::protocol::control::{Fault, Targets};
 
 use super::{Aside, Runtime};
 use crate::channels::roster::Rhythm;
-use crate::core::input::{Input, Request, RequestId};
+use crate::core::input::{Input, Request, RequestId, Reread};
 use crate::driver::sockets::Unbound;
 
 /// Why the file was read.
 #[derive(Clone, Debug)]
 pub(super) enum Purpose {
-    /// To apply it, or to say what that would do. Nobody asked when the file was saved.
-    Reload { request: Option<RequestId>, dry_run: bool },
+    /// To apply it, or to say what that would do.
+    Reload { reason: Reread, dry_run: bool },
     /// To restart something with the file as it is now.
     Restart { request: RequestId, targets: Targets },
 }
@@ -24,12 +25,12 @@ pub(super) enum Purpose {
 /// What reading brought.
 pub(super) struct Loaded {
     purpose: Purpose,
-    cluster: Result<Arc<Cluster>, String>,
+    cluster: Result<Arc<Cluster>, Diagnostics>,
 }
 
 impl Runtime {
-    pub(super) fn read_config(&mut self, request: Option<RequestId>, dry_run: bool) {
-        self.read(Purpose::Reload { request, dry_run });
+    pub(super) fn read_config(&mut self, reason: Reread, dry_run: bool) {
+        self.read(Purpose::Reload { reason, dry_run });
     }
 
     pub(super) fn restart_fresh(&mut self, request: RequestId, targets: Targets) {
@@ -50,8 +51,7 @@ impl Runtime {
         let sender = self.aside.0.clone();
         tokio::task::spawn_blocking(move || {
             let loaded = hilum_shared::config::load(&options);
-            let cluster =
-                loaded.map(|loaded| loaded.cluster).map_err(|errors| errors.render(false));
+            let cluster = loaded.map(|loaded| loaded.cluster);
             let _ = sender.send(Aside::Loaded(Loaded { purpose, cluster })); // the loop may be gone already
         });
     }
@@ -60,40 +60,44 @@ impl Runtime {
         self.to_read.pop_front();
         self.read_next();
         match (loaded.purpose, loaded.cluster) {
-            (Purpose::Reload { request, .. }, Err(message)) => {
-                self.refused = Some(format!("it is not valid: {}", first_error(&message)));
-                tracing::warn!("the configuration is not valid, nothing changes:\n{message}");
-                if let Some(id) = request {
-                    self.invalid(id, message);
+            (Purpose::Reload { reason, .. }, Err(errors)) => {
+                let brief = errors.brief();
+                tracing::warn!("the configuration is not valid, nothing changes: {brief}");
+                self.refused = Some(format!("it is not valid: {brief}"));
+                if let Reread::Asked(id) = reason {
+                    self.invalid(id, errors.render(false));
                 } else {
-                    let what = "the saved configuration is not valid, nothing changes; `hilum check` says more";
-                    self.queue.push_back(Input::ReloadRefused(format!("{what}\n{message}")));
+                    let why = format!(
+                        "the saved configuration is not valid, nothing changes: {brief}; `hilum check` says more"
+                    );
+                    self.queue.push_back(Input::ReloadRefused(why));
                 }
             }
-            (Purpose::Reload { request, dry_run }, Ok(cluster)) => {
+            (Purpose::Reload { reason, dry_run }, Ok(cluster)) => {
                 let sockets = &self.context.sockets;
                 let taken =
                     if dry_run { sockets.check(&cluster.sockets) } else { self.take(&cluster) };
                 self.refused = taken.as_ref().err().map(ToString::to_string);
                 if let Err(error) = taken {
-                    match request {
-                        Some(id) => self.unbound(id, &error),
-                        None => self.queue.push_back(Input::ReloadRefused(format!(
+                    match reason {
+                        Reread::Asked(id) => self.unbound(id, &error),
+                        Reread::Saved | Reread::Ordered => self.queue.push_back(Input::ReloadRefused(format!(
                             "the saved configuration cannot be put in force, nothing changes: {error}"
                         ))),
                     }
                     return;
                 }
-                self.queue.push_back(Input::Reconfigure { request, cluster, dry_run });
+                self.queue.push_back(Input::Reconfigure { reason, cluster, dry_run });
             }
             (Purpose::Restart { request, targets }, cluster) => {
                 match &cluster {
-                    Err(message) => {
-                        self.refused = Some(format!("it is not valid: {}", first_error(message)));
+                    Err(errors) => {
+                        let brief = errors.brief();
                         self.say(
                             "the configuration is not valid, restarted with the last valid one",
-                            message,
+                            &brief,
                         );
+                        self.refused = Some(format!("it is not valid: {brief}"));
                     }
                     // What was wrong with it is mended, also where only some of it is put in force.
                     Ok(cluster) => {
@@ -181,16 +185,6 @@ impl Runtime {
             text: format!("{what}\n{detail}"),
             ..Default::default()
         });
-    }
-}
-
-/// What the first error says, and how many more there are.
-fn first_error(rendered: &str) -> String {
-    let mut errors = rendered.lines().filter_map(|line| line.strip_prefix("error: "));
-    let first = errors.next().unwrap_or("`hilum check` says what is wrong");
-    match errors.count() {
-        0 => first.to_owned(),
-        more => format!("{first} (and {more} more)"),
     }
 }
 

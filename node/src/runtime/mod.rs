@@ -40,7 +40,7 @@ use crate::channels::roster::Roster;
 use crate::channels::shutdown::Shutdown;
 use crate::core::action::Reply;
 use crate::core::event::Event;
-use crate::core::input::{Input, Report, Request, RequestId};
+use crate::core::input::{Input, Report, Request, RequestId, Reread};
 use crate::core::supervisor::Supervisor;
 use crate::core::time::Now;
 use crate::driver::cgroup::{Cgroups, Leaf};
@@ -439,7 +439,7 @@ impl Runtime {
 
     fn order(&mut self, order: Order) {
         let request = match order {
-            Order::Reload => return self.read_config(None, false),
+            Order::Reload => return self.read_config(Reread::Ordered, false),
             Order::ReopenLogs => return self.parts.log.reopen(),
             Order::Stop(reason) => Request::Shutdown { grace: None, reason },
             Order::StopNow(reason) => Request::Shutdown { grace: Some(Duration::ZERO), reason },
@@ -450,7 +450,7 @@ impl Runtime {
 
     fn changed(&mut self, change: Changed) {
         match change {
-            Changed::Config => self.read_config(None, false),
+            Changed::Config => self.read_config(Reread::Saved, false),
             Changed::Files { service, path } => {
                 self.queue.push_back(Input::FilesChanged { service, path });
             }

@@ -50,6 +50,8 @@ pub struct Diagnostic {
 #[serde(transparent)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
+/// So many errors are told in one line.
+const MAX_BRIEF: usize = 3;
 /// Longest part of a source line that is shown, in characters.
 const MAX_SNIPPET: usize = 120;
 /// Longest value that is repeated in a message, in characters.
@@ -72,6 +74,20 @@ impl Diagnostics {
         }
         out
     }
+
+    /// The errors in one line, each with its place; of many the first and how many more there are.
+    pub fn brief(&self) -> String {
+        let errors: Vec<&Diagnostic> =
+            self.0.iter().filter(|one| one.severity == Severity::Error).collect();
+        let told = errors.iter().take(MAX_BRIEF).map(|error| match error.place() {
+            Some(place) => format!("{} ({place})", error.message),
+            None => error.message.clone(),
+        });
+        let more = errors.len().saturating_sub(MAX_BRIEF);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        let all: Vec<String> = told.chain(more).collect();
+        all.join("; ").lines().collect::<Vec<_>>().join(" ")
+    }
 }
 
 impl fmt::Display for Diagnostics {
@@ -83,6 +99,15 @@ impl fmt::Display for Diagnostics {
 impl std::error::Error for Diagnostics {}
 
 impl Diagnostic {
+    /// `hilum.yml:3:5`.
+    fn place(&self) -> Option<String> {
+        let file = self.file.as_ref()?.display();
+        Some(match (self.line, self.column) {
+            (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+            _ => file.to_string(),
+        })
+    }
+
     fn render_to(&self, out: &mut String, color: bool) {
         let paint = |code: &'static str| if color { code } else { "" };
         let (bold, dim, reset) = (paint("\x1b[1m"), paint("\x1b[34m"), paint("\x1b[0m"));
@@ -105,15 +130,8 @@ impl Diagnostic {
                 " ".repeat(before)
             );
         }
-        let place = self.file.as_ref().map(|file| {
-            let file = file.display();
-            match (self.line, self.column) {
-                (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
-                _ => file.to_string(),
-            }
-        });
         let origin =
-            [self.path.clone(), place].into_iter().flatten().collect::<Vec<_>>().join(", ");
+            [self.path.clone(), self.place()].into_iter().flatten().collect::<Vec<_>>().join(", ");
         if !origin.is_empty() {
             let _ = writeln!(out, "{dim}{:gutter$} ╰─{reset} {origin}", "");
         }
@@ -369,6 +387,25 @@ mod tests {
         assert_eq!(text.chars().nth(before), Some('X'));
         assert_eq!(width, 1);
         assert!(text.chars().count() <= MAX_SNIPPET + 2);
+    }
+
+    #[test]
+    fn in_brief_errors_are_one_line_with_their_places() {
+        let one = |line: usize| Diagnostic {
+            file: Some("hilum.yml".into()),
+            line: Some(line),
+            column: Some(3),
+            snippet: Some("  a: b".into()),
+            help: Some("do better".into()),
+            ..Diagnostic::bare(Severity::Error, format!("wrong {line}"))
+        };
+        let warning = Diagnostic::bare(Severity::Warning, "odd".into());
+        let brief = Diagnostics(vec![one(1), warning, one(2)]).brief();
+        assert_eq!(brief, "wrong 1 (hilum.yml:1:3); wrong 2 (hilum.yml:2:3)");
+        let brief = Diagnostics((1..=5).map(one).collect()).brief();
+        assert!(brief.ends_with("wrong 3 (hilum.yml:3:3); and 2 more"), "{brief}");
+        let bare = Diagnostic::bare(Severity::Error, "no file\nat all".into());
+        assert_eq!(Diagnostics(vec![bare]).brief(), "no file at all");
     }
 
     #[test]

@@ -31,6 +31,16 @@ pub enum EditError {
         /// What stands there.
         written: String,
     },
+    /// The whole service is an alias of what stands elsewhere.
+    #[error("`instances.{service}` is the alias `{alias}`, which takes no keys of its own")]
+    Alias {
+        /// Its name.
+        service: String,
+        /// `*name`.
+        alias: String,
+        /// What should be there.
+        count: u32,
+    },
     /// It is written in a way in which one value cannot be changed alone.
     #[error(
         "`instances.{service}` is written in a way that cannot be changed safely: set `numprocesses: {count}` by hand"
@@ -41,6 +51,16 @@ pub enum EditError {
         /// What should be there.
         count: u32,
     },
+}
+
+impl EditError {
+    /// What to write by hand, where that is not plain from the error.
+    pub fn help(&self) -> Option<String> {
+        let Self::Alias { service, alias, count } = self else { return None };
+        Some(format!(
+            "write the service out, or `{service}: {{<<: {alias}, numprocesses: {count}}}`, or leave out `--save`"
+        ))
+    }
 }
 
 /// Sets `instances.SERVICE.numprocesses` in a file's text.
@@ -64,6 +84,9 @@ pub fn set_numprocesses(text: &str, service: &str, count: u32) -> Result<String,
             service: service.to_owned(),
             written: written.to_owned(),
         });
+    }
+    if let Some(alias) = alias(text, entry.key_at) {
+        return Err(EditError::Alias { service: service.to_owned(), alias, count });
     }
     let mut expected = root.clone();
     expect(&mut expected, service, count).ok_or_else(unsafe_here)?;
@@ -103,6 +126,14 @@ fn read(text: &str) -> Result<Node, EditError> {
             Err(EditError::Invalid { reason })
         }
     }
+}
+
+/// The alias that stands behind a key.
+fn alias(text: &str, key: Pos) -> Option<String> {
+    let (_, value) = text.get(key.end as usize..)?.split_once(':')?;
+    let name = value.trim_start().strip_prefix('*')?;
+    let end = name.find(|c: char| c.is_whitespace() || ",[]{}".contains(c));
+    Some(format!("*{}", &name[..end.unwrap_or(name.len())]))
 }
 
 /// The tree as it must read afterwards.
@@ -285,8 +316,13 @@ mod tests {
         let edited = set_numprocesses(shared, "web", 7);
         assert!(matches!(edited, Err(EditError::Unsafe { .. })), "{edited:?}");
         let whole = "x-s: &s {command: x, numprocesses: 1}\ninstances:\n  web: *s\n  db: *s\n";
-        let edited = set_numprocesses(whole, "web", 7);
-        assert!(matches!(edited, Err(EditError::Unsafe { .. })), "{edited:?}");
+        let error = set_numprocesses(whole, "web", 7).unwrap_err();
+        assert!(error.to_string().contains("the alias `*s`"), "{error}");
+        let help = error.help().unwrap();
+        let written = "web: {<<: *s, numprocesses: 7}";
+        assert!(help.contains(written), "{help}");
+        let by_hand = whole.replace("web: *s", written);
+        assert_eq!(set_numprocesses(&by_hand, "web", 7).as_ref(), Ok(&by_hand), "it works");
     }
 
     #[test]

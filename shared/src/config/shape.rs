@@ -116,10 +116,13 @@ impl<'a> Shape<'a> {
         }
         let message = format!("expected {}, found {}", ty.describe(), node.describe());
         let problem = self.problems.error(node.at, path, message);
-        if let Type::Map(known) = ty
-            && known.len() <= FEW
-        {
-            problem.help(format!("its keys are {}", list(&names(known).collect::<Vec<_>>())));
+        if let Type::Map(known) = ty {
+            let few = known.len() <= FEW;
+            let keys = || few.then(|| list(&names(known).collect::<Vec<_>>()));
+            let keys = || keys().map(|keys| format!("its keys are {keys}"));
+            if let Some(help) = scalar::only_a_command(node, known, path).or_else(keys) {
+                problem.help(help);
+            }
         }
         node.value = Value::Broken;
     }

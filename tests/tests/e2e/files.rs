@@ -85,12 +85,20 @@ fn a_saved_configuration_is_applied_and_a_broken_one_is_not() {
     cluster.configure("instances: {web: {comand: sleep 1000}}\n");
     cluster.wait_log("not valid");
     assert_eq!(cluster.pid("web.1"), pid);
+    let events = cluster.ok("events");
+    let refused = events.lines().find(|line| line.contains("reload-refused")).unwrap();
+    assert!(refused.contains("unknown key `comand` (hilum.yml:1:"), "{refused}");
+    assert!(!events.contains(['│', '╰']) && !cluster.logs("").contains('╰'), "{events}");
     let warnings = |words: &str| cluster.json(words).pointer("/node/warnings").unwrap().to_string();
     let old = "the configuration file is not in force, what runs is an older one; it is not valid: unknown key `comand`";
     assert!(warnings("ps --json").contains(old), "{}", warnings("ps --json"));
     cluster.run("ps").code(0).says(old);
     cluster.run("why").code(0).says(old);
     assert!(cluster.json("why --json")["warnings"].to_string().contains(old));
+    cluster.configure(&yaml(2));
+    wait_until(LIMIT, "word that it is good again", || {
+        cluster.ok("events").contains("configuration unchanged")
+    });
     cluster.configure(&yaml(3));
     cluster.wait_state("web.3", "running");
     assert!(!warnings("ps --json").contains("not in force"));

@@ -17,6 +17,9 @@ fn scaling_touches_only_the_difference_and_survives_a_reload() {
     cluster.ok("reload");
     assert_eq!([cluster.pid("web.1"), cluster.pid("web.2")], pids);
     assert_eq!(cluster.ps()["services"][0]["count"], 2);
+    for words in ["scale web=2", "scale web=+1 web=-1"] {
+        cluster.run(words).code(0).says("nothing to scale");
+    }
     cluster.run("scale web=-9").code(2);
     cluster.run("scale nobody=2").code(2);
 }
@@ -32,6 +35,12 @@ fn scale_save_keeps_the_comments() {
         "# mine\ninstances:\n  web:\n    command: sleep 1000 # long\n    numprocesses: 2 # few\n"
     );
     assert_eq!(cluster.state("web.2"), "running");
+    let alias = "x-b: &b {command: sleep 1000}\ninstances: {web: *b}\n";
+    cluster.configure(alias);
+    let refused = cluster.run("scale web=3 --save").code(1);
+    let refused = refused.says("the alias `*b`").says("`web: {<<: *b, numprocesses: 3}`");
+    assert!(!refused.err.contains("by hand"), "{}", refused.err);
+    assert_eq!(cluster.read("hilum.yml"), alias);
 }
 
 #[test]

@@ -103,9 +103,9 @@ fn what_reads_the_changed_files_itself_is_told_and_not_restarted() {
     let new = Arc::new(new);
     reload(&mut world, new.clone(), true);
     assert!(asked(&world).is_empty(), "a dry run");
-    let request = Some(RequestId(999));
+    let reason = Reread::Asked(RequestId(999));
     world.open(999);
-    world.feed(Input::Reconfigure { request, cluster: new.clone(), dry_run: false });
+    world.feed(Input::Reconfigure { reason, cluster: new.clone(), dry_run: false });
     let Reply::Reloaded(reloaded) = &world.replies[&999] else { panic!() };
     assert_eq!(
         reloaded.plan,
@@ -243,9 +243,9 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
         let kept = policy.restart.min_uptime == 77 * SECOND;
         assert_eq!(kept, second != 3, "the policy goes back with the rest");
         let plan = |world: &mut World, config: Arc<Cluster>| {
-            let request = Some(RequestId(999));
+            let reason = Reread::Asked(RequestId(999));
             world.open(999);
-            world.feed(Input::Reconfigure { request, cluster: config, dry_run: true });
+            world.feed(Input::Reconfigure { reason, cluster: config, dry_run: true });
             let Reply::Reloaded(reloaded) = &world.replies[&999] else { panic!("refused") };
             reloaded.plan.clone()
         };
@@ -316,8 +316,8 @@ fn a_file_that_is_mended_during_a_rolling_restart_is_applied_at_once() {
     world.all_say_ready();
     world.pass(2 * SECOND);
     world.open(998);
-    let request = Some(RequestId(998));
-    world.feed(Input::Reconfigure { request, cluster: changed(&config), dry_run: false });
+    let reason = Reread::Asked(RequestId(998));
+    world.feed(Input::Reconfigure { reason, cluster: changed(&config), dry_run: false });
     let Reply::Reloaded(reloaded) = world.replies[&998].clone() else { panic!("refused") };
     let waited = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
     world.pass(SECOND);
@@ -343,8 +343,8 @@ fn a_reload_without_a_change_waits_for_the_one_that_is_under_way() {
     let new = changed(&config);
     reload(&mut world, new.clone(), false);
     world.open(998);
-    let request = Some(RequestId(998));
-    world.feed(Input::Reconfigure { request, cluster: new, dry_run: false });
+    let reason = Reread::Asked(RequestId(998));
+    world.feed(Input::Reconfigure { reason, cluster: new, dry_run: false });
     let Reply::Reloaded(reloaded) = world.replies[&998].clone() else { panic!("refused") };
     assert!(reloaded.plan.is_empty(), "{:?}", reloaded.plan);
     let waited = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
@@ -367,8 +367,8 @@ fn who_did_not_hold_is_told_from_who_was_not_replaced() {
     world.all_say_ready();
     world.pass(2 * SECOND);
     world.open(998);
-    let request = Some(RequestId(998));
-    world.feed(Input::Reconfigure { request, cluster: changed(&config), dry_run: false });
+    let reason = Reread::Asked(RequestId(998));
+    world.feed(Input::Reconfigure { reason, cluster: changed(&config), dry_run: false });
     let Reply::Reloaded(reloaded) = world.replies[&998].clone() else { panic!("refused") };
     let waited = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
     for _ in 0..6 {
@@ -465,4 +465,20 @@ fn a_changed_file_restarts_the_service_that_watches_it() {
     let name = hilum_shared::name::ServiceName::parse("web").unwrap();
     world.feed(Input::FilesChanged { service: name, path: "src/a.rs".into() });
     assert_eq!((world.run_of("web.1"), world.run_of("db.1")), (2, 1));
+}
+
+#[test]
+fn that_nothing_changed_is_told_where_somebody_waits_to_hear_it() {
+    let config = cluster(vec![service("web", 1)]);
+    let mut world = World::up(config.clone());
+    let told = |world: &World| world.events.iter().filter(|event| *event == "* reloaded").count();
+    let read = |world: &mut World, reason| {
+        world.feed(Input::Reconfigure { reason, cluster: config.clone(), dry_run: false });
+        told(world)
+    };
+    assert_eq!(read(&mut world, Reread::Saved), 0, "only a comment");
+    assert_eq!(read(&mut world, Reread::Ordered), 1);
+    world.feed(Input::ReloadRefused("it is broken".into()));
+    assert_eq!(read(&mut world, Reread::Saved), 2, "it is mended");
+    assert_eq!(read(&mut world, Reread::Saved), 2, "which is told once");
 }

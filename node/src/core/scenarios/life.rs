@@ -394,7 +394,7 @@ fn nobody_waits_for_the_time_of_a_scheduled_job_that_is_new() {
     let request = RequestId(999);
     let new = cluster(vec![web, job]);
     world.open(request.0);
-    world.feed(Input::Reconfigure { request: Some(request), cluster: new, dry_run: false });
+    world.feed(Input::Reconfigure { reason: Reread::Asked(request), cluster: new, dry_run: false });
     let Some(Reply::Reloaded(reloaded)) = world.replies.get(&request.0) else { panic!() };
     let wait = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
     assert_eq!(outcome(&world, wait), [pair("job.1", "scheduled")]);

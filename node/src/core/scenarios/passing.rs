@@ -8,7 +8,11 @@ use super::*;
 /// Puts a configuration in force: the plan, and the operation.
 fn reloaded(world: &mut World, cluster: Arc<Cluster>) -> (Vec<String>, u64) {
     world.open(999);
-    world.feed(Input::Reconfigure { request: Some(RequestId(999)), cluster, dry_run: false });
+    world.feed(Input::Reconfigure {
+        reason: Reread::Asked(RequestId(999)),
+        cluster,
+        dry_run: false,
+    });
     let Reply::Reloaded(reloaded) = &world.replies[&999] else { panic!("refused") };
     (reloaded.plan.clone(), reloaded.operation)
 }

@@ -85,6 +85,8 @@ pub struct Supervisor {
     wall_ahead: f64,
     /// The operation of the last reload.
     reloading: u64,
+    /// It was told that the file cannot be put in force, and not yet that it can.
+    refused: bool,
     registry: Registry,
 }
 
@@ -122,6 +124,7 @@ impl Supervisor {
             awaiting: Vec::new(),
             wall_ahead: start::wall_ahead(now),
             reloading: 0,
+            refused: false,
             // Another one in each life of a node.
             registry: Registry::new((now.wall.max(0.0) * 1e6) as u64),
         };
@@ -147,10 +150,13 @@ impl Supervisor {
                 self.out.event_of(None, event);
             }
             Input::FilesChanged { service, path } => self.files_changed(&service, &path, now),
-            Input::ReloadRefused(why) => self.out.event_of(None, EventKind::ReloadRefused(why)),
+            Input::ReloadRefused(why) => {
+                self.refused = true;
+                self.out.event_of(None, EventKind::ReloadRefused(why));
+            }
             Input::WatchActionDone { service, result } => self.watch_action_done(&service, result),
-            Input::Reconfigure { request, cluster, dry_run } => {
-                self.reconfigure(request, cluster, dry_run, now);
+            Input::Reconfigure { reason, cluster, dry_run } => {
+                self.reconfigure(reason, cluster, dry_run, now);
                 self.offered(now);
             }
         }

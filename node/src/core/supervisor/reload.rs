@@ -12,7 +12,7 @@ use super::{Supervisor, settings};
 use crate::core::action::{Action, Reply};
 use crate::core::event::EventKind;
 use crate::core::graph::Graph;
-use crate::core::input::{ProbePurpose, RequestId};
+use crate::core::input::{ProbePurpose, Reread};
 use crate::core::instance::{Instance, Phase, Want};
 use crate::core::operation::{Expect, Items};
 use crate::core::plan::{Change, Plan, diff, launch_keys, watchdog};
@@ -23,7 +23,7 @@ use crate::core::time::Now;
 impl Supervisor {
     pub(super) fn reconfigure(
         &mut self,
-        request: Option<RequestId>,
+        reason: Reread,
         new: Arc<Cluster>,
         dry_run: bool,
         now: Now,
@@ -47,7 +47,9 @@ impl Supervisor {
                 self.ask_to_reload(&id, "the configuration changed");
                 items.push((id, "reload", Err("sent")));
             }
-            if request.is_some() || !lines.is_empty() {
+            // A mended file is told as well as the broken one was.
+            let mended = std::mem::take(&mut self.refused);
+            if reason != Reread::Saved || mended || !lines.is_empty() {
                 self.out.event_of(None, EventKind::Reloaded(lines));
             }
             // Who needs a scheduled job is known when all services are there.
@@ -70,7 +72,7 @@ impl Supervisor {
             self.release_wave(now);
             self.gate_dirty = true;
         }
-        if let Some(id) = request {
+        if let Reread::Asked(id) = reason {
             self.out.action(Action::Reply { id, reply: Reply::Reloaded(reloaded) });
         }
     }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::input::Reread;
 use super::*;
 
 fn test_cluster() -> Arc<Cluster> {
@@ -182,7 +183,7 @@ fn run(world: &mut World, op: Op) {
                 cluster.services.insert(web.name.clone(), Arc::new(web));
             }
             world.feed(Input::Reconfigure {
-                request: None,
+                reason: Reread::Saved,
                 cluster: Arc::new(cluster),
                 dry_run: false,
             });
@@ -257,7 +258,11 @@ fn comes_up(ops: Vec<Op>) -> Result<(), TestCaseError> {
         run(&mut world, op);
     }
     world.nature = Nature::default();
-    world.feed(Input::Reconfigure { request: None, cluster: test_cluster(), dry_run: false });
+    world.feed(Input::Reconfigure {
+        reason: Reread::Saved,
+        cluster: test_cluster(),
+        dry_run: false,
+    });
     for (name, count) in [("db", 2), ("web", 3)] {
         let change = ScaleTo { service: name.into(), count, relative: false };
         world.ask(Request::Scale(Scale { changes: vec![change] }));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::cron;
 use super::super::diagnostic::{nearest, quote};
-use super::super::keys::Type;
+use super::super::keys::{self, Key, Type};
 use super::super::template::Template;
 use super::super::tree::{Node, Scalar, Style, Value};
 use super::{Reference, Shape};
@@ -195,9 +195,47 @@ fn check(scalar: &Scalar, ty: &Type) -> Result<(), Wrong> {
             .parse::<SocketAddr>()
             .map(|_| ())
             .map_err(|_| (wrong().0, Some("write `127.0.0.1:9464`, or `[::1]:9464`; names of hosts are not looked up here, and port 0 is any free one".to_owned()))),
-        Type::Word(words) => if words.contains(&text) { Ok(()) } else { Err((wrong().0, nearest(text, words.iter().copied()).map(|near| format!("did you mean `{near}`?")))) },
+        Type::Word(words) => if words.contains(&text) { Ok(()) } else { Err((wrong().0, other_word(text, words))) },
         _ => Ok(()),
     }
+}
+
+/// What is meant by a word that is not known here: Compose's, or a slip.
+fn other_word(text: &str, words: &[&str]) -> Option<String> {
+    if words.contains(&"on-failure") {
+        if let Some(limit) = text.strip_prefix("on-failure:")
+            && limit.parse::<u32>().is_ok()
+        {
+            return Some(format!("write `{{policy: on-failure, limit: {limit}}}`"));
+        }
+        match text {
+            "unless-stopped" => {
+                return Some(
+                    "it is `always` here: what was stopped by hand is not restarted".to_owned(),
+                );
+            }
+            "no" | "false" => return Some("it is `never` here".to_owned()),
+            _ => {}
+        }
+    }
+    nearest(text, words.iter().copied()).map(|near| format!("did you mean `{near}`?"))
+}
+
+/// What to write where a service is its command alone, as in a Procfile.
+pub(super) fn only_a_command(node: &Node, known: &'static [Key], path: &str) -> Option<String> {
+    let name = path.strip_prefix("instances.")?;
+    keys::find(known, "numprocesses")?;
+    let text = &node.as_scalar()?.text;
+    let plain = |c: char| c.is_alphanumeric() || " ./_-=+@%".contains(c);
+    let begins = text.starts_with(|c: char| c.is_alphanumeric() || "./_".contains(c));
+    let command = if begins && text.chars().all(plain) {
+        text.clone()
+    } else if text.contains('\n') {
+        "…".to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    };
+    Some(format!("write `{name}: {{command: {command}}}`"))
 }
 
 fn expression(text: &str) -> Result<(), Wrong> {
