@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -116,19 +116,8 @@ impl StateDir {
     }
 }
 
-/// What a node makes in its run folder.
-const ITS_FILES: [&str; 10] = [
-    "node.sock",
-    "shutdown.sock",
-    "heartbeat.sock",
-    "log.sock",
-    "events.sock",
-    "pub.sock",
-    "notify.sock",
-    "project.json",
-    "exit",
-    "lock",
-];
+/// What a node makes in its run folder beside sockets.
+const ITS_FILES: [&str; 3] = ["project.json", "exit", "lock"];
 
 /// The folder of a running node's sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -247,13 +236,27 @@ impl RunDir {
         Ok(())
     }
 
+    /// The same folder by its real path, since a link on the way may be switched; as it is named where that is too long.
+    #[must_use]
+    pub fn real(self) -> Self {
+        let real = self.path.canonicalize().map(Self::at);
+        real.ok().filter(|real| real.fits().is_ok()).unwrap_or(self)
+    }
+
     /// Removes what a node made in it, and the folder where nothing else is in it: `node.run_dir` may be a folder of the user's.
     ///
     /// # Errors
     /// What the file system says.
     pub fn remove(&self) -> io::Result<()> {
-        for name in ITS_FILES {
-            match fs::remove_file(self.socket(name)) {
+        // Services that were killed leave theirs.
+        let is_socket = |entry: &fs::DirEntry| {
+            entry.file_type().is_ok_and(|kind| kind.is_socket())
+                && entry.path().extension().is_some_and(|end| end == "sock")
+        };
+        let sockets = fs::read_dir(&self.path)?.flatten().filter(is_socket);
+        let its = ITS_FILES.map(|name| self.socket(name)).into_iter();
+        for path in sockets.map(|entry| entry.path()).chain(its) {
+            match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
@@ -325,10 +328,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::at(dir.path().join("run"));
         run.create(Access::Private).unwrap();
-        fs::write(run.socket("node.sock"), "").unwrap();
+        for name in ["node.sock", "echo.1.sock"] {
+            std::os::unix::net::UnixListener::bind(run.socket(name)).unwrap();
+        }
         fs::write(run.socket("precious"), "").unwrap();
         run.remove().unwrap();
-        assert!(run.socket("precious").exists() && !run.socket("node.sock").exists());
+        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 1);
+        assert!(run.socket("precious").exists());
         fs::remove_file(run.socket("precious")).unwrap();
         run.remove().unwrap();
         assert!(!run.path().exists());

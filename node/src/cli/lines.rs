@@ -23,25 +23,23 @@ const NODE: &str = "hilum";
 /// So many records are written before signals are looked at again.
 const AT_ONCE: usize = 10_000;
 
-/// The log folder: `logs.dir` where the config can be read and sets it, else the state folder's.
+/// The log folder: where the node that runs, or ran last, has written, else where the config says that one will.
 pub(crate) fn dir(session: &Session) -> Result<PathBuf, CliError> {
     let project = session.project()?;
-    match session.config() {
-        Ok(loaded) => Ok(match &loaded.cluster.logs.dir {
-            Some(dir) => project.folder.join(dir),
-            None => project.state.logs(),
-        }),
-        // a broken file may have set another one, which the node that runs, or ran last, has written down
-        Err(_) if log_pointer(&project.state).is_file() => {
-            let pointer = log_pointer(&project.state);
-            match std::fs::read(&pointer) {
-                Ok(path) => Ok(PathBuf::from(OsString::from_vec(path))),
-                Err(source) => Err(CliError::File { doing: "cannot read", path: pointer, source }),
-            }
+    let pointer = log_pointer(&project.state);
+    match std::fs::read(&pointer) {
+        Ok(path) => return Ok(PathBuf::from(OsString::from_vec(path))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => {
+            return Err(CliError::File { doing: "cannot read", path: pointer, source });
         }
-        Err(error) if !project.state.logs().is_dir() => Err(error),
-        Err(_) => Ok(project.state.logs()),
     }
+    let usual = project.state.logs();
+    if usual.is_dir() {
+        return Ok(usual);
+    }
+    let set = session.config()?.cluster.logs.dir.as_ref();
+    Ok(set.map_or(usual, |dir| project.folder.join(dir)))
 }
 
 /// The error of a question to the store.

@@ -50,6 +50,7 @@ struct ProjectFile {
     project: String,
     pid: u32,
     state: PathBuf,
+    run_dir: PathBuf,
 }
 
 /// The folders that hold run folders of this user.
@@ -90,7 +91,7 @@ fn is_ours(folder: &Path) -> bool {
 
 /// The nodes that run now.
 pub(crate) fn running() -> Vec<Running> {
-    let mut found: Vec<Running> = run_folders().into_iter().filter_map(node_of).collect();
+    let mut found: Vec<Running> = run_folders().iter().filter_map(|one| node_of(one)).collect();
     found.sort_by(|a, b| (&a.project, &a.config).cmp(&(&b.project, &b.config)));
     found
 }
@@ -110,8 +111,8 @@ fn project_file(folder: &Path) -> Option<ProjectFile> {
 }
 
 /// The living node of a run folder.
-pub(crate) fn node_of(folder: PathBuf) -> Option<Running> {
-    let file = project_file(&folder)?;
+pub(crate) fn node_of(folder: &Path) -> Option<Running> {
+    let file = project_file(folder)?;
     Process::find(file.pid)?;
     // the lock decides who is the node; a pid may have been given to somebody else
     let state = StateDir::at(file.state);
@@ -122,7 +123,7 @@ pub(crate) fn node_of(folder: PathBuf) -> Option<Running> {
         project: file.project,
         config: file.config,
         pid: file.pid,
-        run_dir: RunDir::at(folder),
+        run_dir: RunDir::at(file.run_dir),
         state,
     })
 }
@@ -177,14 +178,14 @@ mod tests {
     #[test]
     fn a_folder_of_a_dead_node_is_not_a_running_project() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(node_of(dir.path().to_owned()).is_none(), "no file");
+        assert!(node_of(dir.path()).is_none(), "no file");
         fs::write(dir.path().join("project.json"), "{").unwrap();
-        assert!(node_of(dir.path().to_owned()).is_none(), "half a file");
+        assert!(node_of(dir.path()).is_none(), "half a file");
         let dead = r#"{"config": "/srv/hilum.yml", "project": "x", "pid": 4294967, "state": "/srv/.hilum/hilum.yml"}"#;
         fs::write(dir.path().join("project.json"), dead).unwrap();
-        assert!(node_of(dir.path().to_owned()).is_none(), "a dead pid");
+        assert!(node_of(dir.path()).is_none(), "a dead pid");
         let us = dead.replace("4294967", &std::process::id().to_string());
         fs::write(dir.path().join("project.json"), us).unwrap();
-        assert!(node_of(dir.path().to_owned()).is_none(), "a pid that does not hold the lock");
+        assert!(node_of(dir.path()).is_none(), "a pid that does not hold the lock");
     }
 }

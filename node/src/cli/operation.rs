@@ -263,7 +263,8 @@ pub(crate) fn report(out: Output, outcome: &control::Outcome) -> Outcome {
             }
         }
     }
-    if let Some(bad) = outcome.changed.iter().find(|change| is_bad(change))
+    let failed = |change: &&control::Change| change.result.as_deref() == Some("failed");
+    if let Some(bad) = outcome.changed.iter().find(failed)
         && let Some(id) = &bad.instance
     {
         out.note(&format!(

@@ -219,6 +219,9 @@ impl Guard {
                 &format!("somebody removed the run folder `{}`: it is made anew", folder.display()),
             );
         }
+        if let Err(error) = self.places.hold_again() {
+            tracing::error!(%error, "the run folder is not held any more");
+        }
         let mut taken = Vec::new();
         let mut repaired = false;
         let (answer, answered) = oneshot::channel();

@@ -6,17 +6,11 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use hilum_shared::lock::{self, Lock, LockError};
 use hilum_shared::run_dir::{Access, StateDir};
 
-use crate::driver::procfs::Stat;
-
-/// So long one that was killed may take to let go of the folder: its threads end one after the other.
-const LETTING_GO: Duration = Duration::from_secs(2);
-/// Between two looks at it.
-const AGAIN: Duration = Duration::from_millis(5);
+use super::held;
 
 /// The file that holds the path of the log folder, where `logs.dir` sets another one.
 pub(crate) fn log_pointer(state: &StateDir) -> PathBuf {
@@ -42,16 +36,7 @@ pub(super) struct InUse {
 pub(super) fn claim(dir: &Path, config: &Path) -> Result<Option<Lock>, InUse> {
     let path = dir.join("lock");
     let config = config.display().to_string().replace('\n', "?");
-    let begun = Instant::now();
-    let lock = loop {
-        match Lock::take_for(&path, &config) {
-            Err(LockError::Held { pid }) if has_ended(pid) && begun.elapsed() < LETTING_GO => {
-                std::thread::sleep(AGAIN);
-            }
-            taken => break taken,
-        }
-    };
-    match lock {
+    match held::take(&path, &config) {
         Ok(lock) => Ok(Some(lock)),
         Err(LockError::Held { pid }) => {
             let config = lock::purpose(&path).unwrap_or_else(|| "another project".into());
@@ -69,12 +54,9 @@ pub(super) fn claim(dir: &Path, config: &Path) -> Result<Option<Lock>, InUse> {
     }
 }
 
-fn has_ended(pid: u32) -> bool {
-    Stat::read(pid).is_none_or(|stat| stat.is_zombie())
-}
-
-/// Makes the folder, and notes where it is. What fails here is told by who opens the log.
-pub(super) fn make(state: &StateDir, dir: &Path, elsewhere: bool, access: Access) {
+/// Makes the folder, and notes where it is: its real path, which is the answer, since a link on the way may be switched. What
+/// fails here is told by who opens the log.
+pub(super) fn make(state: &StateDir, dir: &Path, elsewhere: bool, access: Access) -> PathBuf {
     let mode = match access {
         Access::Private => 0o700,
         Access::Shared => 0o755,
@@ -84,13 +66,15 @@ pub(super) fn make(state: &StateDir, dir: &Path, elsewhere: bool, access: Access
     if access == Access::Private && (made || !elsewhere) {
         let _ = fs::set_permissions(dir, Permissions::from_mode(mode));
     }
+    let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let pointer = log_pointer(state);
     let noted = if elsewhere {
-        fs::File::create(pointer).and_then(|mut file| file.write_all(dir.as_os_str().as_bytes()))
+        fs::File::create(pointer).and_then(|mut file| file.write_all(real.as_os_str().as_bytes()))
     } else {
         fs::remove_file(pointer)
     };
     let _ = noted; // mostly none is there
+    real
 }
 
 #[cfg(test)]

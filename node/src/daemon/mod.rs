@@ -2,6 +2,7 @@
 
 pub mod diagnostics;
 mod guard;
+mod held;
 pub mod launch;
 mod log_dir;
 mod node;

@@ -277,7 +277,8 @@ impl Node {
         let log_endpoint = reach::told(publish.endpoint());
 
         let logs = cluster.logs.dir.clone().unwrap_or_else(|| places.state.logs());
-        log_dir::make(&places.state, &logs, cluster.logs.dir.is_some(), places.access);
+        let elsewhere = cluster.logs.dir.is_some();
+        let logs = log_dir::make(&places.state, &logs, elsewhere, places.access);
         let config = options.configs.first().cloned().unwrap_or_default();
         let log_lock = log_dir::claim(&logs, &config).map_err(Refusal::new)?;
         let log = log::start(LogConfig {
@@ -285,9 +286,12 @@ impl Node {
             base: options.project_dir.clone(),
             spec: cluster.logs.clone(),
             subscriber: Some(Box::new(Published::new(publish))),
-            untold: places.untold.take(),
+            untold: places.untold.borrow().clone(),
         })
         .map_err(Refusal::new)?;
+        if !log.handle.stats().degraded {
+            places.untold.take(); // it stands in the log
+        }
         let (held_sender, held) = mpsc::unbounded_channel();
         let records = Records::open(
             &hub,

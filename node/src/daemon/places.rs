@@ -10,6 +10,7 @@ use hilum_shared::lock::{Lock, LockError};
 use hilum_shared::run_dir::{Access, Anothers, RunDir, RunDirError, StateDir};
 use serde_json::{Value, json};
 
+use super::held;
 use super::launch::{self, NodeOptions};
 use crate::log::account::Untold;
 use crate::log::record::NODE_NAME;
@@ -28,6 +29,10 @@ pub(super) struct Places {
     /// Held as long as the node lives.
     lock: RefCell<Lock>,
     pub(super) run: RunDir,
+    /// Held as long as the run folder is ours; where the state folder cannot be written `lock` is that.
+    run_lock: RefCell<Option<Lock>>,
+    /// Where others look for run folders, if the config has set another one: `project.json` there leads to it.
+    sign: Option<RunDir>,
     pub(super) access: Access,
     /// The node before did not take its leave.
     pub(super) bereaved: bool,
@@ -92,14 +97,27 @@ impl Places {
         if let Some(pid) = launch::bereft(&run, &state) {
             return Err(LockError::Held { pid }.into());
         }
-        if let Some(taken) = taken(&run, &state) {
-            return Err(taken);
+        // What another node has there is not touched before the folder is ours.
+        if !run.path().is_dir() {
+            run.create(access)?;
         }
+        let run_lock = if writable { Some(hold(&run)?) } else { None };
         run.create(access)?;
+        let run = run.real();
+        let usual = RunDir::of(&state, access);
+        let sign = (usual != run).then_some(usual);
         let bereaved = writable && state.run_pointer().exists();
-        let lock = RefCell::new(lock);
-        let places =
-            Self { state, writable, lock, run, access, bereaved, untold: RefCell::default() };
+        let places = Self {
+            state,
+            writable,
+            lock: RefCell::new(lock),
+            run,
+            run_lock: RefCell::new(run_lock),
+            sign,
+            access,
+            bereaved,
+            untold: RefCell::default(),
+        };
         if let Some(untold) = read_untold(&places.exit_file()) {
             places.untold.replace(untold);
         }
@@ -114,10 +132,28 @@ impl Places {
     ) -> Result<(), PlaceError> {
         if self.writable {
             self.point()?;
-            let _ = overwrite(&self.exit_file(), ""); // that of an earlier life
+            // That of an earlier life; what the log could not take of it is still to be told.
+            let untold = self.untold.borrow();
+            let kept = (!untold.is_empty()).then(|| json!({ "lost": *untold }).to_string());
+            let _ = overwrite(&self.exit_file(), &kept.unwrap_or_default());
         }
         let (path, text) = self.project(options, cluster);
-        write(&path, &text)
+        write(&path, &text)?;
+        if let Some(sign) = &self.sign {
+            let set = sign.create(self.access).map_err(PlaceError::from);
+            if let Err(error) = set.and_then(|()| write(&sign.socket("project.json"), &text)) {
+                tracing::warn!(%error, "`hilum ls` will not show this node");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the lock in a run folder that was made anew.
+    pub(super) fn hold_again(&self) -> Result<(), PlaceError> {
+        match &mut *self.run_lock.borrow_mut() {
+            Some(lock) if !lock.is_in_place() => Ok(lock.take_again()?),
+            _ => Ok(()),
+        }
     }
 
     /// The lock's path.
@@ -165,6 +201,7 @@ impl Places {
             "config": options.configs.first(),
             "pid": std::process::id(),
             "state": self.state.path(),
+            "run_dir": self.run.path(),
         });
         (self.run.socket("project.json"), project.to_string())
     }
@@ -190,18 +227,23 @@ impl Places {
             if let Err(error) = self.run.remove() {
                 tracing::warn!(%error, "run folder not removed");
             }
+            if let Some(sign) = &self.sign {
+                let _ = sign.remove(); // where it could not be made
+            }
         }
     }
 }
 
-/// The living node of another cluster that has its sockets there: `node.run_dir` may be written in two configurations.
-fn taken(run: &RunDir, state: &StateDir) -> Option<PlaceError> {
-    let text = fs::read_to_string(run.socket("project.json")).ok()?;
-    let project: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let other = StateDir::at(project["state"].as_str()?.into());
-    let pid = launch::node_pid(&other).ok()?.filter(|_| other != *state)?;
-    let config = project["config"].as_str()?.to_owned();
-    Some(PlaceError::Taken { path: run.path().to_owned(), config, pid })
+/// Takes a run folder for this node: `node.run_dir` may be written in two configurations.
+fn hold(run: &RunDir) -> Result<Lock, PlaceError> {
+    held::take(&run.socket("lock"), "").map_err(|error| {
+        let LockError::Held { pid } = error else { return error.into() };
+        let text = fs::read_to_string(run.socket("project.json")).unwrap_or_default();
+        let project: Option<Value> = serde_json::from_str(&text).ok();
+        let config = project.and_then(|project| Some(project["config"].as_str()?.to_owned()));
+        let config = config.unwrap_or_else(|| "another project".into());
+        PlaceError::Taken { path: run.path().to_owned(), config, pid }
+    })
 }
 
 /// What the file `exit` says of a node's end.
@@ -219,7 +261,13 @@ impl LastWord<'_> {
     /// As JSON, within the room that is kept for it: those who lost least are told as one.
     fn text(&self, mut lost: Vec<Untold>) -> String {
         lost.sort_by_key(|one| std::cmp::Reverse(one.lines));
-        let reason = &self.reason[..self.reason.floor_char_boundary(REASON)];
+        let mut reason = &self.reason[..self.reason.floor_char_boundary(REASON)];
+        while json!(reason).to_string().len() > REASON {
+            reason = &reason[..reason.floor_char_boundary(reason.len() * 9 / 10)];
+        }
+        for one in &mut lost {
+            one.why.truncate(one.why.floor_char_boundary(REASON / 4));
+        }
         let mut size: usize = lost.iter().map(size).sum();
         while size > ROOM - 2 * REASON && lost.len() > 1 {
             let (Some(least), Some(next)) = (lost.pop(), lost.last_mut()) else { break };

@@ -114,6 +114,11 @@ fn what_a_full_disk_takes_to_the_end_is_told_by_down_and_by_up_and_is_a_gap_of_t
     fill();
     signal("INT", up.pid());
     let by_up = lost_in(&up.finish(LIMIT).code(0).err);
+    // A node that cannot write it either, and is killed, takes nothing of it along.
+    if hilum("up -d").status.success() {
+        let ps: serde_json::Value = serde_json::from_str(&hilum("ps --json").code(0).out).unwrap();
+        signal("KILL", u32::try_from(ps["node"]["pid"].as_u64().unwrap()).unwrap());
+    }
     std::fs::remove_file(disk.0.join("fill")).unwrap();
     hilum("up -d").code(0);
     let events = hilum("events web --json").code(0).out;

@@ -122,6 +122,37 @@ fn a_release_that_is_switched_is_noticed_where_the_file_is_watched() {
 }
 
 #[test]
+fn a_node_keeps_its_folders_when_the_link_to_them_is_switched() {
+    let cluster = Cluster::new("");
+    std::fs::remove_file(cluster.path("hilum.yml")).unwrap();
+    let go = cluster.path("go").display().to_string();
+    let script =
+        format!("echo here; until test -e {go}; do sleep 0.02; done; seq 1 30000; exec sleep 1000");
+    for release in ["7", "8"] {
+        let yaml = format!(
+            "node: {{run_dir: run, watch_config: false}}\nlogs: {{dir: logs, segment: 64KiB}}\ninstances: {{web: {{command: [sh, -c, '{script}']}}}}\n"
+        );
+        cluster.write(&format!("releases/{release}/hilum.yml"), &yaml);
+    }
+    symlink("releases/7", cluster.path("current")).unwrap();
+    let hilum = |words: &str| at(&cluster, "current", words);
+    hilum("up -d").code(0);
+    let first = node(&hilum("ps --json").code(0));
+    switch(&cluster.path("current"), "releases/8");
+    cluster.write("go", "");
+    wait_until(LIMIT, "its lines", || hilum("logs -n 1 --no-prefix").out.contains("30000"));
+    assert!(!cluster.path("releases/8/logs").exists(), "the log is where it was");
+    assert!(!hilum("logs").code(0).out.contains("dropped"));
+    assert_eq!(node(&hilum("ps --json").code(0)), first);
+    hilum("up -d").code(0).says("runs already");
+    assert_eq!(projects(&cluster), 1, "also with a run folder of its own");
+    hilum("down").code(0).says("stopped");
+    assert!(!cluster.path("releases/7/run").exists(), "nothing is left of the sockets");
+    assert_eq!(projects(&cluster), 0);
+    cluster.assert_empty();
+}
+
+#[test]
 fn a_folder_has_one_cluster_however_it_is_spelled() {
     let cluster = Cluster::new("");
     std::fs::remove_file(cluster.path("hilum.yml")).unwrap();
@@ -203,6 +234,28 @@ fn two_clusters_do_not_share_a_run_folder() {
     cluster.down();
     cluster.run("-c other.yml up -d").code(0);
     cluster.run("-c other.yml down").code(0);
+}
+
+#[test]
+fn of_two_clusters_with_one_run_folder_that_start_together_one_runs() {
+    let cluster = Cluster::new("");
+    let run = cluster.path("sockets").display().to_string();
+    for name in ["one", "two"] {
+        cluster.write(&format!("{name}.yml"), &format!("node: {{run_dir: {run}}}\n{}", yaml(1)));
+    }
+    for _ in 0..4 {
+        let starting = ["one", "two"]
+            .map(|name| (name, cluster.start(&["-c", &format!("{name}.yml"), "up", "-d"])));
+        let ended = starting.map(|(name, up)| (name, up.finish(LIMIT)));
+        let (up, refused): (Vec<_>, Vec<_>) =
+            ended.into_iter().partition(|(_, outcome)| outcome.status.success());
+        assert_eq!((up.len(), refused.len()), (1, 1), "of the two");
+        let name = up[0].0;
+        let (_, refused) = refused.into_iter().next().unwrap();
+        refused.code(1).says("belongs to the node of");
+        cluster.run(&format!("-c {name}.yml down")).code(0).says("stopped");
+    }
+    cluster.assert_empty();
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn orphans(state: &StateDir, check: &'static str, mend: bool, findings: &mut Fin
 fn dead(folder: &Path) -> bool {
     let ours = fs::symlink_metadata(folder)
         .is_ok_and(|meta| meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw());
-    if !ours || ls::node_of(folder.to_owned()).is_some() {
+    if !ours || ls::node_of(folder).is_some() {
         return false;
     }
     let Ok(sockets) = fs::read_to_string("/proc/net/unix") else {

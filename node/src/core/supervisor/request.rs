@@ -184,7 +184,7 @@ impl Supervisor {
     /// A service without processes is started, too: those that it is scaled to come up. The answer is what to tell
     /// whoever asked for it by name.
     fn start_without_processes(&mut self, targets: &Targets) -> Vec<String> {
-        let notes = self.without_processes(&targets.targets);
+        let notes = self.without_processes(&targets.targets, ": scale it");
         for service in self.services.values_mut().filter(|service| service.instances.is_empty()) {
             let name = service.spec.name.as_str();
             let named = targets.targets.iter().any(|pattern| target::matches(pattern, name, 1));
@@ -196,11 +196,11 @@ impl Supervisor {
     }
 
     /// What to tell whoever names services that have nobody to be told.
-    fn without_processes(&self, patterns: &[String]) -> Vec<String> {
+    fn without_processes(&self, patterns: &[String], advice: &str) -> Vec<String> {
         let empty = self.services.values().filter(|service| service.instances.is_empty());
         let names = empty.map(|service| service.spec.name.as_str());
         let named = |name: &&str| patterns.iter().any(|one| target::matches(one, name, 1));
-        names.filter(named).map(|name| format!("`{name}` has no processes: scale it")).collect()
+        names.filter(named).map(|name| format!("`{name}` has no processes{advice}")).collect()
     }
 
     /// Remembers what a whole service is wanted to be, for instances that come later.
@@ -225,7 +225,7 @@ impl Supervisor {
         let names: BTreeSet<ServiceName> = ids.iter().map(|id| id.service.clone()).collect();
         let names: Vec<ServiceName> = names.into_iter().collect();
         let dependents = self.running_dependents(&names);
-        let mut notes = self.without_processes(&targets.targets);
+        let mut notes = self.without_processes(&targets.targets, "");
         if !dependents.is_empty() {
             let list: Vec<&str> = dependents.iter().map(ServiceName::as_str).collect();
             notes.push(format!("still running, though they depend on it: {}", list.join(", ")));
@@ -341,7 +341,7 @@ impl Supervisor {
             });
             items.push((id, "signal", Err("sent")));
         }
-        let notes = self.without_processes(patterns);
+        let notes = self.without_processes(patterns, "");
         Ok(self.operations.begin(items, notes))
     }
 
