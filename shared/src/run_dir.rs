@@ -117,7 +117,7 @@ impl StateDir {
 }
 
 /// What a node makes in its run folder beside sockets.
-const ITS_FILES: [&str; 3] = ["project.json", "exit", "lock"];
+const ITS_FILES: [&str; 3] = ["project.json", "exit", "node.lock"];
 
 /// The folder of a running node's sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +194,11 @@ impl RunDir {
         self.path.join(name)
     }
 
+    /// The lock of whose sockets are in it.
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("node.lock")
+    }
+
     /// A ZeroMQ endpoint in it: `ipc://…/node.sock`.
     pub fn endpoint(&self, name: &str) -> String {
         format!("ipc://{}", self.socket(name).display())
@@ -268,6 +273,7 @@ impl RunDir {
     }
 
     fn create_level(path: &Path, mode: u32) -> Result<(), RunDirError> {
+        let was_there = path.is_dir();
         let failed = |source| RunDirError::Io { path: path.to_owned(), source };
         match fs::DirBuilder::new().mode(mode).recursive(true).create(path) {
             Ok(()) => {}
@@ -278,7 +284,13 @@ impl RunDir {
         if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
             return Err(RunDirError::NotOurs { path: path.to_owned() });
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
+        // `node.run_dir` may be a folder that others use, too: nothing is taken from them.
+        let usual = path.ancestors().take(2).any(|path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with("hilum")
+        });
+        let kept = if was_there && !usual { meta.permissions().mode() & 0o7777 } else { 0 };
+        fs::set_permissions(path, fs::Permissions::from_mode(kept | mode)).map_err(failed)
     }
 }
 
@@ -319,8 +331,11 @@ mod tests {
         ));
         let ours = RunDir::at(dir.path().join("r"));
         ours.create(Access::Private).unwrap();
-        let mode = fs::metadata(ours.path()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
+        let mode = || fs::metadata(ours.path()).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(ours.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        ours.create(Access::Shared).unwrap();
+        assert_eq!(mode(), 0o751, "what its users need, and no less than they had");
     }
 
     #[test]

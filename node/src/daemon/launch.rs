@@ -137,7 +137,7 @@ pub fn node_pid(state: &StateDir) -> io::Result<Option<u32>> {
     for access in [Access::Private, Access::Shared] {
         let run = RunDir::of(state, access);
         // Where the state folder cannot be made, the run folder holds the lock.
-        let held = lock::holder(&run.socket("lock"))?;
+        let held = lock::holder(&run.lock())?;
         if let Some(pid) = held.or_else(|| bereft(&run, state)) {
             return Ok(Some(pid));
         }

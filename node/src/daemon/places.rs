@@ -89,7 +89,7 @@ impl Places {
             }
             run.create(access)?;
         }
-        let lock_path = if writable { state.lock() } else { run.socket("lock") };
+        let lock_path = if writable { state.lock() } else { run.lock() };
         let lock = Lock::take(&lock_path).map_err(|error| match (error, state.anothers()) {
             (LockError::Io { .. }, Some(anothers)) => PlaceError::Anothers(anothers),
             (error, _) => error.into(),
@@ -236,7 +236,7 @@ impl Places {
 
 /// Takes a run folder for this node: `node.run_dir` may be written in two configurations.
 fn hold(run: &RunDir) -> Result<Lock, PlaceError> {
-    held::take(&run.socket("lock"), "").map_err(|error| {
+    held::take(&run.lock(), "").map_err(|error| {
         let LockError::Held { pid } = error else { return error.into() };
         let text = fs::read_to_string(run.socket("project.json")).unwrap_or_default();
         let project: Option<Value> = serde_json::from_str(&text).ok();

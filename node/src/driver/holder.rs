@@ -63,7 +63,8 @@ impl Cluster {
 
     /// `lock` lies in a state folder, which leads to the run folder, or in the run folder itself.
     fn with_lock(lock: &Path, instance: Option<String>) -> Option<Self> {
-        let folder = lock.parent().filter(|_| lock.ends_with("lock"))?;
+        let is_one = lock.ends_with("lock") || lock.ends_with("node.lock");
+        let folder = lock.parent().filter(|_| is_one)?;
         let run = match fs::read_to_string(folder.join("run")) {
             Ok(path) => PathBuf::from(path.trim_end()),
             Err(_) => folder.to_owned(),

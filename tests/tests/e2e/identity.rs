@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests stand outside of test functions")]
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use hilum_tests::{Cluster, LIMIT, Outcome, wait_until};
@@ -262,7 +262,10 @@ fn of_two_clusters_with_one_run_folder_that_start_together_one_runs() {
 fn a_run_folder_of_the_users_keeps_what_is_in_it() {
     let cluster = Cluster::new("node: {run_dir: mine}\ninstances: {web: {command: sleep 1000}}");
     cluster.write("mine/precious/file", "kept");
+    let mode = || cluster.path("mine").metadata().unwrap().permissions().mode() & 0o777;
+    std::fs::set_permissions(cluster.path("mine"), std::fs::Permissions::from_mode(0o755)).unwrap();
     cluster.ok("up -d");
+    assert_eq!(mode(), 0o755);
     cluster.down();
     assert_eq!(cluster.read("mine/precious/file"), "kept");
     assert_eq!(std::fs::read_dir(cluster.path("mine")).unwrap().count(), 1, "no socket is left");
