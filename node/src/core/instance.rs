@@ -87,6 +87,8 @@ pub struct Stopping {
     pub step: Step,
     /// Then everything left gets KILL.
     pub kill_at: Moment,
+    /// So much of that is the `before_stop` hook's own time.
+    hook_time: Duration,
     /// When to look again whether all is gone; only after the leader's end.
     sweep_at: Option<Moment>,
     /// What the leader left behind was told to stop, too.

@@ -136,6 +136,19 @@ impl Operations {
         self.answer(done, answers);
     }
 
+    /// What was done with this instance, as part of what is not done yet, was taken back.
+    pub fn take_back(&mut self, instance: &InstanceId, why: &str) {
+        for operation in self.open.values_mut() {
+            if let Some(item) = operation.items.get_mut(instance)
+                && item.expect.is_none()
+                && item.change.result.is_some()
+            {
+                item.change.result = Some("kept".to_owned());
+                item.change.reason = Some(why.to_owned());
+            }
+        }
+    }
+
     /// What was begun with this instance will not be done: `result` says what became of it, and `why`.
     pub fn give_up(
         &mut self,

@@ -199,3 +199,20 @@ instances:
     }
     down.finish(LIMIT).code(0);
 }
+
+#[test]
+fn a_hook_before_the_stop_takes_nothing_from_the_time_that_the_program_has() {
+    let cluster = Cluster::up(
+        "
+instances:
+  web:
+    command: [sh, -c, 'trap \"echo saved > saved; exit\" TERM; echo here; while :; do sleep 0.02; done']
+    stop: {timeout: 2s}
+    hooks: {before_stop: {command: sleep 2.2, timeout: 20s}}
+",
+    );
+    cluster.wait_log("here");
+    cluster.run("stop web").code(0).says("stopped");
+    assert_eq!(cluster.read("saved"), "saved\n");
+    cluster.down();
+}

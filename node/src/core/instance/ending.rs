@@ -58,8 +58,13 @@ impl Instance {
                 let timeout = grace.unwrap_or(self.spec.policy.stop.timeout);
                 if timeout.is_zero() {
                     self.kill(Cause::Asked, now, out);
-                } else if self.spec.policy.hooks.before_stop.is_some() {
-                    self.stopping(Cause::Asked, Step::Hook, now, timeout, out);
+                } else if let Some(hook) = &self.spec.policy.hooks.before_stop {
+                    // Whoever says how long it may take means all of it.
+                    let hook_time = grace.map_or(hook.timeout, |_| Duration::ZERO);
+                    self.stopping(Cause::Asked, Step::Hook, now, hook_time + timeout, out);
+                    if let Phase::Stopping(stop) = &mut self.phase {
+                        stop.hook_time = hook_time;
+                    }
                     self.wait_for(HookPoint::BeforeStop, now, out);
                 } else {
                     self.stopping(Cause::Asked, Step::Hook, now, timeout, out);
@@ -111,6 +116,7 @@ impl Instance {
             cause,
             step,
             kill_at: now + timeout,
+            hook_time: Duration::ZERO,
             sweep_at: None,
             leftovers_told: false,
         });

@@ -259,7 +259,7 @@ impl Instance {
                 EventKind::HookFailed { point: point.as_str(), message: message.clone() },
             );
         }
-        match (point, &self.phase) {
+        match (point, &mut self.phase) {
             (HookPoint::BeforeStart, Phase::Preparing) => match result {
                 Err(message) if !forgiven => {
                     self.reason = Some(format!("hook before_start: {message}"));
@@ -269,6 +269,10 @@ impl Instance {
                 _ => self.spawn(out),
             },
             (HookPoint::BeforeStop, Phase::Stopping(stop)) if stop.step == Step::Hook => {
+                let hook_ends = stop.since + stop.hook_time;
+                if stop.kill_at > hook_ends {
+                    stop.kill_at = stop.kill_at.min(now + stop.kill_at.since(hook_ends));
+                }
                 self.tell(now, out);
             }
             (HookPoint::StopCommand, Phase::Stopping(_)) if result.is_err() => {

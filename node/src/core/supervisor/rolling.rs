@@ -319,6 +319,9 @@ impl Supervisor {
         };
         self.out.event_of(Some(name), EventKind::RollingStopped(format!("{id}: {why}{next}")));
         self.dismiss(name, &roll.stand_ins, now);
+        for done in roll.done.iter().filter(|done| back && *done != id) {
+            self.operations.take_back(done, &format!("rolled back, because {id} did not hold"));
+        }
         self.end_operations(std::slice::from_ref(id), "failed", why);
         let queue: Vec<InstanceId> = roll.queue.iter().map(|(id, _)| id.clone()).collect();
         self.end_operations(&queue, "kept", &format!("not replaced, because {id} did not hold"));
@@ -328,10 +331,7 @@ impl Supervisor {
             "failed",
             &format!("not waited for, because {id} did not hold"),
         );
-        let Some(previous) = roll.previous.filter(|_| roll.on_failure == RollingFailure::Rollback)
-        else {
-            return;
-        };
+        let Some(previous) = roll.previous.filter(|_| back) else { return };
         if let Some(service) = self.services.get_mut(name) {
             // All but the count, which was not rolled.
             let mut spec = (*previous).clone();

@@ -256,7 +256,11 @@ pub static HOOKS: &[Key] = &[
         "Before each start; its failure is a failed start.",
     ),
     Key::new("after_ready", Short("command", HOOK), "When it has become ready."),
-    Key::new("before_stop", Short("command", HOOK), "Before the stop signal."),
+    Key::new(
+        "before_stop",
+        Short("command", HOOK),
+        "Before the stop signal; `stop.timeout` begins when it is done.",
+    ),
     Key::new("after_stop", Short("command", HOOK), "When it is gone."),
     Key::new("on_crash", Short("command", HOOK), "When it ended abnormally."),
 ];
