@@ -161,6 +161,8 @@ pub(super) struct State {
     /// By id of the request.
     pub(super) pending: HashMap<CallId, Pending>,
     pub(super) dials: HashMap<String, Arc<Dial>>,
+    /// To services that end: what they have begun they may still answer.
+    pub(super) left: Vec<Arc<Dial>>,
     /// Addresses that refused a connection, and how long they count as such.
     pub(super) refused: HashMap<String, Instant>,
     pub(super) accepted: HashMap<usize, Arc<Wire>>,
@@ -288,7 +290,7 @@ impl Endpoint {
     /// Connections that are open, in both directions.
     pub fn connections(&self) -> usize {
         let state = self.inner.state();
-        state.dials.len() + state.accepted.len()
+        state.dials.len() + state.left.len() + state.accepted.len()
     }
 
     /// Requests of others that are being worked on.
@@ -446,7 +448,7 @@ impl Inner {
         self.closed.store(true, Ordering::SeqCst);
         let mut state = self.state();
         state.stop_listening();
-        state.dials.values().for_each(|dial| dial.wire.close());
+        state.dials.values().chain(&state.left).for_each(|dial| dial.wire.close());
         state.accepted.values().for_each(|wire| wire.close());
         let pending = std::mem::take(&mut state.pending);
         drop(state);

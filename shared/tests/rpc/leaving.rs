@@ -4,7 +4,7 @@ use hilum_shared::rpc::Outgoing;
 use hilum_shared::wire::message::{Kind, Message, pack};
 use hilum_shared::wire::words::Word;
 use hilum_shared::wire::zmtp::Hello;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::giving_up::Peer;
 use super::restart::at;
@@ -164,4 +164,23 @@ async fn a_caller_that_shakes_hands_with_who_leaves_is_refused_and_not_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_shakes_hands_with_who_closes_is_refused_and_not_lost() {
     half_shaken(|server| drop(tokio::spawn(server.close(LIMIT)))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_to_who_leaves_counts_until_it_ends_and_ends_with_ours() {
+    let world = World::memory();
+    let client = world.client().await;
+    let (mut peer, calls) = raw_service(&world, &client, &["begun"]).await;
+    peer.next().await;
+    say(&mut peer, Word::Leave).await;
+    assert_eq!(peer.next().await, "\u{4}LEFT");
+    assert_eq!(client.endpoint().connections(), 1);
+    let begun = tokio::time::Instant::now();
+    client.endpoint().clone().close(LIMIT).await;
+    let mut rest = Vec::new();
+    peer.stream.read.read_to_end(&mut rest).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    for call in calls {
+        assert!(matches!(call.await.unwrap(), Err(Error::Closed)));
+    }
 }
