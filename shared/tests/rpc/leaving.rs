@@ -184,3 +184,30 @@ async fn a_connection_to_who_leaves_counts_until_it_ends_and_ends_with_ours() {
         assert!(matches!(call.await.unwrap(), Err(Error::Closed)));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_that_it_is_refused_is_closed() {
+    let world = World::memory();
+    let config = Config { max_waiting: 1000, ..Config::default() };
+    let server = world.serve_with(echo(), config).await;
+    let stream = world.network.connect(server.address()).await.unwrap();
+    let hello = Hello { socket_type: "DEALER".into(), leaves: true, ..Hello::default() };
+    let mut peer = Peer::shake(stream, hello).await;
+    while server.connections() < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    server.leave();
+    let request = Message::request("echo.ack", pack(&json!({})).unwrap());
+    let mut bytes = Vec::new();
+    request.write_to(&mut bytes, &mut Vec::new());
+    // What it is told of them is more than the network holds.
+    for _ in 0..20_000 {
+        peer.stream.write.write_all(&bytes).await.unwrap();
+    }
+    let closed = async {
+        while server.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("it is closed");
+}
