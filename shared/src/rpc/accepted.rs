@@ -22,7 +22,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn accept(inner: Arc<Inner>, mut listener: Box<dyn Listener>) {
     loop {
         match listener.accept().await {
-            Ok(stream) => drop(tokio::spawn(Arc::clone(&inner).serve(stream))),
+            Ok(stream) => {
+                if !inner.begin_handshake() {
+                    return;
+                }
+                drop(tokio::spawn(Arc::clone(&inner).serve(stream)));
+            }
             Err(error) => {
                 tracing::warn!(address = listener.address(), %error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -32,6 +37,14 @@ pub(super) async fn accept(inner: Arc<Inner>, mut listener: Box<dyn Listener>) {
 }
 
 impl Inner {
+    /// Counts one more whose hands are to be shaken; not where we listen no longer: it is not told that it is connected.
+    fn begin_handshake(&self) -> bool {
+        let mut state = self.state();
+        let listens = !state.listeners.is_empty();
+        state.shaking += usize::from(listens);
+        listens
+    }
+
     /// The life of a connection that somebody made to us.
     async fn serve(self: Arc<Self>, stream: Stream) {
         let hello = Hello {
@@ -46,6 +59,7 @@ impl Inner {
         let mut link = match opened {
             Ok(link) => link,
             Err(error) => {
+                self.state().shaking -= 1;
                 tracing::debug!(peer = address, %error, "no handshake with a caller");
                 return;
             }
@@ -55,7 +69,8 @@ impl Inner {
         let key = Arc::as_ptr(&wire) as usize;
         {
             let mut state = self.state();
-            if state.leaving || self.closed.load(Ordering::SeqCst) {
+            state.shaking -= 1;
+            if self.closed.load(Ordering::SeqCst) {
                 return;
             }
             if state.accepted.len() >= self.config.max_connections {
@@ -63,6 +78,9 @@ impl Inner {
                 return;
             }
             wire.shaken(&link.peer);
+            if state.leaving {
+                wire.say_leave();
+            }
             state.accepted.insert(key, Arc::clone(&wire));
         }
         let identity = String::from_utf8(link.peer.identity.clone()).unwrap_or_default();

@@ -204,9 +204,8 @@ impl Inner {
         let address = &dial.address;
         let lost = {
             let mut state = self.state();
-            if state.dials.get(address).is_some_and(|kept| Arc::ptr_eq(kept, dial)) {
-                state.dials.remove(address);
-            }
+            let _ = state.take_dial(dial);
+            state.left.retain(|left| !Arc::ptr_eq(left, dial));
             if !matches!(*source, LinkError::Idle) {
                 self.pass_over(&mut state, address);
             }
@@ -235,8 +234,8 @@ impl Inner {
     /// A service ends: it gets no request of ours any more, and may still answer those that it has begun.
     fn leave(&self, dial: &Arc<Dial>) {
         let mut state = self.state();
-        if state.dials.get(&dial.address).is_some_and(|kept| Arc::ptr_eq(kept, dial)) {
-            state.dials.remove(&dial.address);
+        if let Some(dial) = state.take_dial(dial) {
+            state.left.push(dial);
         }
         self.pass_over(&mut state, &dial.address);
         dial.wire.say_left();
@@ -260,6 +259,14 @@ impl Inner {
                 Err(NotTaken::Closed) => {}
             }
         }
+    }
+}
+
+impl State {
+    /// Takes it out of those that are called, where it is still among them.
+    fn take_dial(&mut self, dial: &Arc<Dial>) -> Option<Arc<Dial>> {
+        let is_kept = self.dials.get(&dial.address).is_some_and(|kept| Arc::ptr_eq(kept, dial));
+        if is_kept { self.dials.remove(&dial.address) } else { None }
     }
 }
 
@@ -291,7 +298,7 @@ impl Owner for Dialled<'_> {
 
     fn tick(&mut self) -> Result<(), LinkError> {
         let (wire, config) = (&self.dial.wire, &self.inner.config);
-        if wire.is_closed() || self.inner.closed.load(Ordering::SeqCst) {
+        if wire.is_closed() {
             return Err(LinkError::Idle);
         }
         let late = wire.tick() > 2 * self.inner.tick();

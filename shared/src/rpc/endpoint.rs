@@ -161,12 +161,17 @@ pub(super) struct State {
     /// By id of the request.
     pub(super) pending: HashMap<CallId, Pending>,
     pub(super) dials: HashMap<String, Arc<Dial>>,
+    /// To services that end: what they have begun they may still answer.
+    pub(super) left: Vec<Arc<Dial>>,
     /// Addresses that refused a connection, and how long they count as such.
     pub(super) refused: HashMap<String, Instant>,
     pub(super) accepted: HashMap<usize, Arc<Wire>>,
-    /// Nobody is served anew.
+    /// Connections to us whose hands are not shaken yet.
+    pub(super) shaking: usize,
+    /// Callers of ours are told that we end.
     pub(super) leaving: bool,
-    tasks: Vec<AbortHandle>,
+    /// What accepts connections; none: we listen no longer.
+    pub(super) listeners: Vec<AbortHandle>,
 }
 
 /// The id of a request of ours: 32 hex digits.
@@ -205,10 +210,8 @@ impl Endpoint {
             complaints: Complaints::default(),
             closed: AtomicBool::new(false),
         });
-        for listener in listeners {
-            let task = tokio::spawn(accept(Arc::clone(&inner), listener));
-            inner.state().tasks.push(task.abort_handle());
-        }
+        let accept = |listener| tokio::spawn(accept(Arc::clone(&inner), listener)).abort_handle();
+        inner.state().listeners.extend(listeners.into_iter().map(accept));
         Ok(Self { _life: Arc::new(Life(Arc::clone(&inner))), inner })
     }
 
@@ -287,7 +290,7 @@ impl Endpoint {
     /// Connections that are open, in both directions.
     pub fn connections(&self) -> usize {
         let state = self.inner.state();
-        state.dials.len() + state.accepted.len()
+        state.dials.len() + state.left.len() + state.accepted.len()
     }
 
     /// Requests of others that are being worked on.
@@ -296,29 +299,42 @@ impl Endpoint {
         state.accepted.values().map(|wire| wire.open.load(Ordering::Relaxed)).sum()
     }
 
-    /// Listens no longer, and begins nothing more for callers of ours: they are told, and make elsewhere what comes too late. Others are
-    /// served until [`Self::close`].
+    /// Begins nothing more for callers of ours: they are told, also those that connect from now on, and what comes too late is refused.
+    /// Others are served until [`Self::close`], and may still answer what we ask: lymph's containers connect to us for that.
     pub fn leave(&self) {
         let mut state = self.inner.state();
         state.leaving = true;
-        state.tasks.drain(..).for_each(|task| task.abort());
         state.accepted.values().for_each(|wire| wire.say_leave());
     }
 
     /// Leaves, lets what is being worked on finish within this time, and closes everything.
     pub async fn close(self, within: Duration) {
         self.leave();
-        let (begun, deadline) = (Instant::now(), Instant::now() + within);
-        let is_awaited = || self.inner.state().accepted.values().any(|wire| wire.is_awaited());
-        while (self.serving() > 0 || begun.elapsed() < LAST_REQUESTS && is_awaited())
-            && Instant::now() < deadline
-        {
-            tokio::time::sleep(CLOSE_POLL).await;
-        }
+        let deadline = Instant::now() + within;
+        until(deadline, || self.serving() == 0).await;
+        self.inner.state().stop_listening();
+        let last = deadline.min(Instant::now() + LAST_REQUESTS);
+        until(last, || !self.inner.state().may_be_asked()).await;
+        until(deadline, || self.serving() == 0).await;
         self.inner.shut();
-        while self.connections() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(CLOSE_POLL).await;
-        }
+        until(deadline, || self.connections() == 0).await;
+    }
+}
+
+async fn until(deadline: Instant, is_so: impl Fn() -> bool) {
+    while !is_so() && Instant::now() < deadline {
+        tokio::time::sleep(CLOSE_POLL).await;
+    }
+}
+
+impl State {
+    fn stop_listening(&mut self) {
+        self.listeners.drain(..).for_each(|task| task.abort());
+    }
+
+    /// Whether requests may be on their way that were written before their callers heard of our end.
+    fn may_be_asked(&self) -> bool {
+        self.shaking > 0 || self.accepted.values().any(|wire| wire.is_awaited())
     }
 }
 
@@ -431,8 +447,8 @@ impl Inner {
     fn shut(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let mut state = self.state();
-        state.tasks.drain(..).for_each(|task| task.abort());
-        state.dials.values().for_each(|dial| dial.wire.close());
+        state.stop_listening();
+        state.dials.values().chain(&state.left).for_each(|dial| dial.wire.close());
         state.accepted.values().for_each(|wire| wire.close());
         let pending = std::mem::take(&mut state.pending);
         drop(state);

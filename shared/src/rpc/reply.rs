@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 
 use super::endpoint::Inner;
 use super::error::NAMELESS;
-use super::wire::{NotTaken, Wire};
+use super::wire::Wire;
 use crate::wire::Value;
 use crate::wire::message::{EncodeError, Kind, Message, NIL, new_id, pack};
 
@@ -31,12 +31,7 @@ pub(super) enum Route {
 impl Route {
     pub(super) fn send(&self, message: &Message) {
         match self {
-            Self::Same(wire) => {
-                if wire.send(message) == Err(NotTaken::Full) {
-                    tracing::warn!("a caller does not read its answers: closed");
-                    wire.close();
-                }
-            }
+            Self::Same(wire) => wire.answer(message),
             Self::Back(inner, address) => inner.send_back(address, message),
         }
     }

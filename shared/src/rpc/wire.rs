@@ -269,8 +269,20 @@ impl Wire {
 
     /// Says that a request came too late.
     pub(super) fn refuse(&self, id: &str) {
-        // Whose connection has ended, or who does not read, learns it by that.
-        let _ = self.queue(|out| Word::Refused(id.as_bytes()).write(&mut out.bytes));
+        self.tell(|out| Word::Refused(id.as_bytes()).write(&mut out.bytes));
+    }
+
+    /// Queues an answer. Never waits.
+    pub(super) fn answer(&self, message: &Message) {
+        self.tell(|out| message.write_to(&mut out.bytes, &mut out.headers));
+    }
+
+    /// Who does not read what it is told is told by the end of its connection.
+    fn tell(&self, write: impl FnOnce(&mut Out)) {
+        if self.queue(write) == Err(NotTaken::Full) {
+            tracing::warn!("a caller does not read its answers: closed");
+            self.close();
+        }
     }
 
     /// The other side ends: it gets no request after this.

@@ -15,15 +15,27 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) async fn shake(mut stream: Stream, hello: Hello) -> Self {
+    pub(super) async fn shake(stream: Stream, hello: Hello) -> Self {
+        let mut peer = Self::new(stream);
+        peer.say_hello(hello).await;
+        peer.hear_hello().await;
+        peer
+    }
+
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, reader: Reader::new(1 << 20) }
+    }
+
+    pub(super) async fn say_hello(&mut self, hello: Hello) {
         let mut bytes = zmtp::greeting().to_vec();
         zmtp::write_ready(&mut bytes, &hello);
-        stream.write.write_all(&bytes).await.unwrap();
+        self.stream.write.write_all(&bytes).await.unwrap();
+    }
+
+    pub(super) async fn hear_hello(&mut self) {
         let mut greeting = [0; GREETING];
-        stream.read.read_exact(&mut greeting).await.unwrap();
-        let mut peer = Self { stream, reader: Reader::new(1 << 20) };
-        assert!(peer.next().await.contains("READY"));
-        peer
+        self.stream.read.read_exact(&mut greeting).await.unwrap();
+        assert!(self.next().await.contains("READY"));
     }
 
     /// What comes next, all frames in one text.

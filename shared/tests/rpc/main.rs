@@ -5,6 +5,7 @@ mod answers;
 mod bounds;
 mod choice;
 mod giving_up;
+mod leaving;
 mod restart;
 mod strain;
 

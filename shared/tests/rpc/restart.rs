@@ -1,15 +1,13 @@
 //! Instances that are away for a moment, and such as have no room.
 
-use hilum_shared::wire::message::{Kind, Message, pack};
-use hilum_shared::wire::words::Word;
 use hilum_shared::wire::zmtp::Hello;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use super::giving_up::Peer;
 use super::*;
 
 /// `echo` at a fixed address.
-async fn at(world: &World, address: &str, interface: Interface) -> Endpoint {
+pub(super) async fn at(world: &World, address: &str, interface: Interface) -> Endpoint {
     let server = Arc::new(Server::new("me").interface(interface));
     let network = Arc::clone(&world.network);
     let endpoint = Endpoint::open(network, &[address], server, Config::default()).await.unwrap();
@@ -262,109 +260,6 @@ async fn what_a_service_further_on_had_no_room_for_is_not_done_twice() {
     let error = ack(&world.client().await, &within(3)).await.unwrap_err();
     assert!(matches!(&error, Error::Remote { kind, .. } if kind == "Overloaded"), "{error}");
     assert_eq!(asked.load(Ordering::SeqCst) + also.load(Ordering::SeqCst), 1);
-}
-
-/// A service that is seen to the byte, under the name `echo`, and a call of each text that waits there.
-async fn raw_service(world: &World, client: &Client, texts: &[&str]) -> (Peer, Vec<Waiting>) {
-    let mut listener = world.network.listen("mock://raw").await.unwrap();
-    world.registry.register("echo", Instance::new("echo", "mock://raw", None)).await.unwrap();
-    let calls = texts.iter().map(|text| same(client, text)).collect();
-    let hello = Hello { socket_type: "ROUTER".into(), ..Hello::default() };
-    (Peer::shake(listener.accept().await.unwrap(), hello).await, calls)
-}
-
-type Waiting = tokio::task::JoinHandle<Result<Value, Error>>;
-
-fn same(client: &Client, text: &str) -> Waiting {
-    let (client, args) = (client.clone(), Value::from(text));
-    tokio::spawn(async move { client.call("echo.same", &args, &quick()).await })
-}
-
-async fn say(peer: &mut Peer, word: Word<'_>) {
-    let mut bytes = Vec::new();
-    word.write(&mut bytes);
-    peer.stream.write.write_all(&bytes).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_is_told_of_an_end_says_what_is_its_last_request_and_goes_elsewhere_with_what_came_too_late()
- {
-    let world = World::memory();
-    let client = world.client().await;
-    let (mut peer, mut calls) = raw_service(&world, &client, &["begun", "late"]).await;
-    let mut requests = [peer.next().await, peer.next().await];
-    requests.sort_by_key(|request| request.contains("late"));
-    let ids = requests.map(|request| request[..32].to_owned());
-    say(&mut peer, Word::Leave).await;
-    assert_eq!(peer.next().await, "\u{4}LEFT");
-    let _other = world.serve(echo()).await;
-    // A new call is not made here, whatever the registry still says.
-    assert_eq!(same(&client, "new").await.unwrap().unwrap(), Value::from("new"));
-    say(&mut peer, Word::Refused(ids[1].as_bytes())).await;
-    assert_eq!(calls.pop().unwrap().await.unwrap().unwrap(), Value::from("late"), "made elsewhere");
-    // What was begun may still be answered.
-    let mut answer = Vec::new();
-    let message = Message::answer(Kind::Reply, &ids[0], None, pack("done").unwrap());
-    message.write_to(&mut answer, &mut Vec::new());
-    peer.stream.write.write_all(&answer).await.unwrap();
-    assert_eq!(calls.pop().unwrap().await.unwrap().unwrap(), Value::from("done"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_service_that_ends_refuses_what_its_callers_wrote_before_they_heard_of_it() {
-    let world = World::memory();
-    let server = at(&world, "mock://one", echo()).await;
-    let mut peers = Vec::new();
-    for leaves in [true, false] {
-        let stream = world.network.connect("mock://one").await.unwrap();
-        let hello = Hello { socket_type: "DEALER".into(), leaves, ..Hello::default() };
-        peers.push(Peer::shake(stream, hello).await);
-    }
-    while server.connections() < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    server.leave();
-    let [told, other] = &mut peers[..] else { unreachable!() };
-    assert_eq!(told.next().await, "\u{5}LEAVE");
-    let request = |subject| {
-        let request = Message::request(subject, pack(&json!({})).unwrap());
-        let mut bytes = Vec::new();
-        request.write_to(&mut bytes, &mut Vec::new());
-        (request.id, bytes)
-    };
-    let closing = tokio::spawn(server.close(Duration::from_secs(10)));
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    for subject in ["echo.ack", "lymph.status"] {
-        let (id, bytes) = request(subject);
-        told.stream.write.write_all(&bytes).await.unwrap();
-        assert_eq!(told.next().await, format!("\u{7}REFUSED{id}"));
-    }
-    let (id, bytes) = request("lymph.ping");
-    told.stream.write.write_all(&bytes).await.unwrap();
-    assert!(told.next().await.contains(&id), "that it lives may be asked");
-    let (id, bytes) = request("echo.ack");
-    other.stream.write.write_all(&bytes).await.unwrap();
-    assert!(other.next().await.contains(&id), "who does not know the word is served to the end");
-    assert!(!closing.is_finished(), "a request may still be on its way");
-    let begun = tokio::time::Instant::now();
-    say(told, Word::Left).await;
-    closing.await.unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_caller_that_does_not_read_holds_up_no_end() {
-    let world = World::memory();
-    let server = at(&world, "mock://one", echo()).await;
-    let stream = world.network.connect("mock://one").await.unwrap();
-    let hello = Hello { socket_type: "DEALER".into(), leaves: true, ..Hello::default() };
-    let _peer = Peer::shake(stream, hello).await;
-    while server.connections() < 1 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let begun = tokio::time::Instant::now();
-    server.close(Duration::from_secs(10)).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
