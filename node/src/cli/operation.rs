@@ -249,7 +249,7 @@ pub(crate) fn report(out: Output, outcome: &control::Outcome) -> Outcome {
         }))?;
     } else {
         for group in outcome.changed.chunk_by(is_alike) {
-            if out.quiet && !is_bad(&group[0]) {
+            if out.quiet && !group[0].result.as_deref().is_some_and(is_bad) {
                 continue;
             }
             if group.len() < COLLAPSED {
@@ -293,8 +293,9 @@ pub(crate) fn survivors(pids: &[u32]) -> String {
         .join(", ")
 }
 
-fn is_bad(change: &control::Change) -> bool {
-    matches!(change.result.as_deref(), Some("failed" | "kept" | "superseded"))
+/// Whether what was asked for was not done.
+pub(crate) fn is_bad(result: &str) -> bool {
+    matches!(result, "failed" | "kept" | "superseded")
 }
 
 /// From so many instances of one service on that fared alike, one line tells it of all.

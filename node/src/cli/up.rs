@@ -17,6 +17,7 @@ use super::last_word::verdict;
 use super::lines::Feed;
 use super::link::ANSWER;
 use super::operation;
+use super::output::printable;
 use super::scale::{Count, count};
 use super::session::Session;
 use super::target::{Names, Selection};
@@ -89,9 +90,15 @@ pub(crate) fn run(session: &Session, args: &UpArgs) -> Outcome {
     };
     match launched {
         Launched::AlreadyRunning { pid } => {
-            apply(session, args, &loaded.cluster)?;
+            let operation = apply(session, args, &loaded.cluster)?;
             match &interrupts {
-                None => settle(session, args, &selection, pid, begun),
+                None => {
+                    let settled = settle(session, args, &selection, pid, begun)?;
+                    if args.wait {
+                        all_replaced(session, args, &selection, operation)?;
+                    }
+                    Ok(settled)
+                }
                 Some(interrupts) => follow(session, args, &selection, interrupts, pid, begun),
             }
         }
@@ -170,8 +177,33 @@ fn begun(accepted: &control::Accepted) -> Vec<String> {
     begun.filter_map(|change| change.instance.as_ref().map(ToString::to_string)).collect()
 }
 
-/// Brings a running node to the config as it is now, and starts what was asked for.
-fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliError> {
+/// Whether all that the change replaced has held, and nothing was rolled back.
+fn all_replaced(
+    session: &Session,
+    args: &UpArgs,
+    selection: &Selection,
+    operation: u64,
+) -> Result<(), CliError> {
+    let what = "all to be replaced";
+    let outcome =
+        operation::wait(session, &session.node()?, operation, selection, args.timeout, what)?;
+    let text = |change: &control::Change| {
+        let result = change.result.as_deref().filter(|result| operation::is_bad(result))?;
+        let reason = change.reason.as_deref().unwrap_or("no reason is known");
+        Some(format!("`{}` {result}: {}", change.instance.as_ref()?, printable(reason)))
+    };
+    let bad: Vec<String> = outcome.changed.iter().filter_map(text).collect();
+    if bad.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::Failed {
+        message: bad.join("\n       "),
+        help: Some("`hilum why TARGET` and `hilum logs TARGET` say more".into()),
+    })
+}
+
+/// Brings a running node to the config as it is now, and starts what was asked for. The answer is the number of the change.
+fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<u64, CliError> {
     let node = session.node()?;
     session.out.note(&format!("a node (pid {}) runs already: applying what changed", node.pid));
     let changed: control::Reloaded =
@@ -224,7 +256,7 @@ fn apply(session: &Session, args: &UpArgs, cluster: &Cluster) -> Result<(), CliE
         // last: what had failed and was started just now is not failed any more
         let () = node.call("abort_on_failure", &control::AbortOnFailure {}, ANSWER)?;
     }
-    Ok(())
+    Ok(changed.operation)
 }
 
 /// The services of the profiles that this `up` names: the node may have been started with others.

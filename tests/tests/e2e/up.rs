@@ -175,3 +175,17 @@ fn whoever_is_not_read_from_its_end_on_ends_all_the_same() {
     wait_until(2 * LIMIT, "its end", || up.try_wait().unwrap().is_some());
     cluster.assert_empty();
 }
+
+#[test]
+fn a_change_that_was_rolled_back_is_no_success() {
+    let yaml = |command: &str| {
+        let rolling = "rolling: {min_ready: 300ms, on_failure: rollback}";
+        format!("instances: {{web: {{command: {command}, numprocesses: 2, {rolling}}}}}")
+    };
+    let cluster = Cluster::up(&yaml("sleep 1000"));
+    cluster.ok("up -d --wait");
+    cluster.configure(&format!("{}\nnode: {{watch_config: false}}\n", yaml("sleep 0.01")));
+    cluster.run("up -d --wait").code(1).says("`web.1` failed").says("`web.2` kept");
+    cluster.wait_state("web.1", "running");
+    cluster.down();
+}

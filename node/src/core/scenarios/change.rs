@@ -286,6 +286,24 @@ fn a_failed_rolling_restart_pauses_or_rolls_back() {
 }
 
 #[test]
+fn what_was_put_back_is_not_told_as_replaced() {
+    let config = cluster(vec![rolling(2, RollingFailure::Rollback)]);
+    let mut world = World::up(config.clone());
+    world.all_say_ready();
+    world.open(998);
+    let reason = Reread::Asked(RequestId(998));
+    world.feed(Input::Reconfigure { reason, cluster: changed(&config), dry_run: false });
+    let Reply::Reloaded(reloaded) = world.replies[&998].clone() else { panic!("refused") };
+    let waited = world.ask(Request::Wait(Wait { operation: reloaded.operation }));
+    world.all_say_ready();
+    for _ in 0..33 {
+        world.pass(SECOND);
+        world.says_ready("web.1");
+    }
+    assert_eq!(outcome(&world, waited), [pair("web.1", "kept"), pair("web.2", "failed")]);
+}
+
+#[test]
 fn a_rollback_goes_back_to_the_sockets_and_ports_and_lets_the_new_ones_go() {
     let socket = |port| SocketSpec { name: "http".into(), host: "127.0.0.1".into(), port };
     let with = |port| {
