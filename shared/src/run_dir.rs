@@ -216,6 +216,18 @@ impl RunDir {
         Ok(())
     }
 
+    /// Whether it is free to be made, or a folder of this user's already.
+    ///
+    /// # Errors
+    /// [`RunDirError::NotOurs`].
+    pub fn is_ours(&self) -> Result<(), RunDirError> {
+        let Ok(meta) = fs::symlink_metadata(&self.path) else { return Ok(()) };
+        if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(RunDirError::NotOurs { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
     /// Makes the folder, with both levels' modes set, and refuses what is not ours.
     ///
     /// # Errors
@@ -280,10 +292,8 @@ impl RunDir {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
+        Self::at(path.to_owned()).is_ours()?;
         let meta = fs::symlink_metadata(path).map_err(failed)?;
-        if !meta.is_dir() || meta.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(RunDirError::NotOurs { path: path.to_owned() });
-        }
         // `node.run_dir` may be a folder that others use, too: nothing is taken from them.
         let usual = path.ancestors().take(2).any(|path| {
             let name = path.file_name().unwrap_or_default();

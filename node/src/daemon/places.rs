@@ -98,6 +98,7 @@ impl Places {
             return Err(LockError::Held { pid }.into());
         }
         // What another node has there is not touched before the folder is ours.
+        run.is_ours()?;
         if !run.path().is_dir() {
             run.create(access)?;
         }

@@ -108,6 +108,15 @@ instances:
 }
 
 #[test]
+fn what_has_to_hold_for_long_is_said_to_be_waited_for() {
+    let cluster =
+        Cluster::new("instances: {web: {command: sleep 1000, restart: {min_uptime: 3s}}}");
+    let up = cluster.run("up -d --wait").code(0);
+    assert!(up.err.contains("run for `restart.min_uptime`: web.1"), "{}", up.err);
+    cluster.down();
+}
+
+#[test]
 fn waiting_for_one_that_crashes_again_and_again_ends_with_the_reason() {
     let cluster = Cluster::new(
         "

@@ -104,6 +104,8 @@ fn later<'a>(cluster: &'a Cluster, snapshot: &Snapshot) -> BTreeSet<&'a str> {
 
 /// Between the end of a node's connections and its last word.
 const LAST: Duration = Duration::from_secs(5);
+/// What is waited for so long without a sign of it is told.
+const LONG: Duration = Duration::from_secs(2);
 /// Instances for which the machine is short of something may never start: so long `-d` waits for them.
 const STARVED: Duration = Duration::from_secs(5);
 
@@ -124,6 +126,7 @@ pub(super) fn settle(
     let begun = Instant::now();
     let mut pause = Duration::from_millis(10);
     let process = Process::find(pid);
+    let mut said = false;
     let (snapshot, mut failed) = loop {
         let snapshot = match session.status(&node) {
             Ok(snapshot) => snapshot,
@@ -142,6 +145,7 @@ pub(super) fn settle(
         };
         let later = later(&loaded.cluster, &snapshot);
         let mut on_the_way = 0;
+        let mut holding = Vec::new();
         let mut starved = Vec::new();
         let mut failed = Vec::new();
         for one in &snapshot.instances {
@@ -156,6 +160,9 @@ pub(super) fn settle(
                 Stand::There => {}
                 Stand::OnTheWay => {
                     on_the_way += 1;
+                    if one.state == State::Running && one.ready && !has_held(one, sort) {
+                        holding.push(one.instance.to_string());
+                    }
                     if one.flags.contains(&Flag::Starved) {
                         starved.push(one.clone());
                     }
@@ -180,6 +187,12 @@ pub(super) fn settle(
                 what: format!("{what}; the cluster goes on"),
                 after: time::seconds(limit.as_secs_f64()),
             });
+        }
+        if on_the_way > 0 && on_the_way == holding.len() && begun.elapsed() >= LONG && !said {
+            said = true;
+            display.clear();
+            let who = ps::list(&holding);
+            session.out.note(&format!("waiting until it has run for `restart.min_uptime`: {who}"));
         }
         if begun.elapsed() > display.pause() && display.due() {
             display.show(&snapshot, selection);
