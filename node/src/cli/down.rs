@@ -1,7 +1,9 @@
 //! `down`: stop everything, then the node; done when nothing is left.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use hilum_shared::protocol::Level;
 use hilum_shared::protocol::control::Change;
 use hilum_shared::status::State;
 use nix::sys::signal::Signal;
@@ -9,10 +11,11 @@ use nix::sys::signal::Signal;
 use super::exit::{CliError, ExitStatus, Outcome};
 use super::farewell::{Farewell, Ordered};
 use super::last_word::{losses, warn_of_losses};
-use super::operation;
 use super::session::Session;
-use super::time;
+use super::{lines, operation, ps, time};
 use crate::log::account::Untold;
+use crate::log::query::{Entry, Filter, Reader, Start};
+use crate::log::record::Stream;
 
 /// The words of `down`.
 #[derive(Debug, clap::Args)]
@@ -41,9 +44,9 @@ pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
         return report(session, Vec::new(), &[], &[], Ordered::Told);
     };
     // what runs now is what will have been stopped
-    let changed = if farewell.answers() { running(session) } else { Vec::new() };
-    let mut ordered = farewell.order(args.now.then_some(0.0), "hilum down")?;
+    let mut changed = if farewell.answers() { running(session) } else { Vec::new() };
     let (begun, began) = (Instant::now(), time::now());
+    let mut ordered = farewell.order(args.now.then_some(0.0), "hilum down")?;
     while !farewell.over() {
         if let Some(limit) = args.timeout
             && begun.elapsed() >= limit
@@ -66,6 +69,12 @@ pub(crate) fn run(session: &Session, args: &DownArgs) -> Outcome {
     farewell.clear();
     let survivors = farewell.survivors();
     let lost = losses(session, began);
+    let killed = killed(session, began);
+    for change in &mut changed {
+        if change.instance.as_ref().is_some_and(|id| killed.contains(&id.to_string())) {
+            change.result = Some("killed".into());
+        }
+    }
     report(session, changed, &survivors, &lost, ordered)
 }
 
@@ -84,6 +93,26 @@ fn running(session: &Session) -> Vec<Change> {
             reason: None,
         })
         .collect()
+}
+
+/// Whose stop since this Unix time needed KILL, as the timeline has it: a warning, other stops are none.
+fn killed(session: &Session, since: f64) -> BTreeSet<String> {
+    let filter = Filter {
+        streams: vec![Stream::Node],
+        since: Some((since * 1e6) as u64),
+        level: Some(Level::Warning),
+        ..Filter::default()
+    };
+    let reader = lines::dir(session).ok().map(|dir| Reader::open(&dir, filter, Start::All));
+    let Some(Ok(mut reader)) = reader else { return BTreeSet::new() };
+    let (mut killed, mut entry) = (BTreeSet::new(), Entry::default());
+    while matches!(reader.read(&mut entry), Ok(true)) {
+        let event = entry.event().and_then(|event| event.get("event"));
+        if event.is_some_and(|name| name == "stopped") {
+            killed.insert(entry.name.to_string());
+        }
+    }
+    killed
 }
 
 fn report(
@@ -108,7 +137,15 @@ fn report(
             1 => "1 instance".to_owned(),
             n => format!("{n} instances"),
         };
-        out.note(&format!("stopped {what} and the node; nothing is left"));
+        let killed = changed.iter().filter(|change| change.result.as_deref() == Some("killed"));
+        let killed: Vec<String> =
+            killed.filter_map(|change| Some(change.instance.as_ref()?.to_string())).collect();
+        let by_kill = match killed.len() {
+            0 => String::new(),
+            n if n == changed.len() => ", by KILL".to_owned(),
+            _ => format!(", {} by KILL", ps::list(&killed)),
+        };
+        out.note(&format!("stopped {what}{by_kill} and the node; nothing is left"));
     } else if survivors.is_empty() && changed.is_empty() {
         out.detail("nothing is left");
     }

@@ -233,3 +233,24 @@ fn abort_on_failure_ends_a_cluster_in_which_something_has_failed_already() {
     assert!(up.err.contains("bad.1 failed"), "{}", up.err);
     cluster.assert_empty();
 }
+
+#[test]
+fn down_says_whom_only_kill_ended() {
+    let cluster = Cluster::new(
+        "
+instances:
+  deaf: {command: [sh, -c, 'trap \"\" TERM; echo here; while :; do sleep 0.02; done'], stop: {timeout: 100ms}}
+  good: {command: sleep 1000}
+",
+    );
+    cluster.ok("up -d");
+    cluster.wait_log("deaf.1 | here");
+    cluster.run("down").code(0).says("stopped 2 instances, deaf.1 by KILL and the node");
+    cluster.ok("up -d");
+    wait_until(LIMIT, "its trap", || cluster.logs("deaf.1").matches("here").count() == 2);
+    let down = cluster.json("down --json");
+    let results: Vec<_> =
+        down["changed"].as_array().unwrap().iter().map(|one| &one["result"]).collect();
+    assert_eq!(results, ["killed", "stopped"], "{down}");
+    cluster.assert_empty();
+}
