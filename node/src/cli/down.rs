@@ -95,7 +95,8 @@ fn running(session: &Session) -> Vec<Change> {
         .collect()
 }
 
-/// Whose stop since this Unix time needed KILL, as the timeline has it: a warning, other stops are none.
+/// Whose stop since this Unix time needed KILL, as the timeline has it (a warning; other stops are none). Nobody, where it cannot be
+/// read: that all has ended is known without it.
 fn killed(session: &Session, since: f64) -> BTreeSet<String> {
     let filter = Filter {
         streams: vec![Stream::Node],

@@ -136,7 +136,7 @@ impl Places {
             // That of an earlier life; what the log could not take of it is still to be told.
             let untold = self.untold.borrow();
             let kept = (!untold.is_empty()).then(|| json!({ "lost": *untold }).to_string());
-            let _ = overwrite(&self.exit_file(), &kept.unwrap_or_default());
+            let _ = overwrite(&self.exit_file(), &kept.unwrap_or_default()); // an old word is told by its time
         }
         let (path, text) = self.project(options, cluster);
         write(&path, &text)?;

@@ -266,25 +266,10 @@ fn escape_char(character: char, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::json::tests::entry;
     use crate::log::record::Flags;
-    use hilum_shared::name::Run;
     use proptest::prelude::*;
     use serde_json::json;
-
-    fn entry(text: &[u8]) -> Entry {
-        Entry {
-            seq: 7,
-            at: 1_795_232_531_123_456,
-            name: "echo.3".into(),
-            service: Some("echo".into()),
-            instance: Some("echo.3".into()),
-            run: Some(Run(2)),
-            pid: Some(9),
-            stream: Some(Stream::Out),
-            text: text.to_vec(),
-            ..Entry::default()
-        }
-    }
 
     fn plain(entry: &Entry) -> String {
         let mut out = Vec::new();

@@ -85,10 +85,11 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn entry(text: &[u8]) -> Entry {
+    /// A line of a service, for tests of what shows it.
+    pub(in crate::log) fn entry(text: &[u8]) -> Entry {
         Entry {
             seq: 7,
             at: 1_795_232_531_123_456,
